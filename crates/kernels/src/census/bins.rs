@@ -1,0 +1,162 @@
+//! A histogram that suits any distribution, without sorting.
+//!
+//! A sample of the values tells where they are dense. Each is taken relative to the median of the sample and looked up in a table by its sign,
+//! exponent and leading bits; every cell of that table is cut into equal bins, and a cell gets as many bins as
+//! an optimal quantizer would put centroids there (in proportion to the integral of density^(1/3), after Panter and
+//! Dite). So each cluster spans about the same number of bins, however heavy the tails and however far the outliers.
+//!
+//! Cost: 2 to 4 ns a value. Wrong choice: for fewer than some ten thousand values, which are sorted in that time.
+
+use rayon::prelude::*;
+
+use super::wide::{key, radix, unkey};
+use crate::weights::Weights;
+
+/// Values put into bins by one task; the unit in which sums are added up.
+const CHUNK: usize = 1 << 21;
+/// Values gathered by one task.
+const GATHER: usize = 1 << 18;
+/// Values looked at to learn the distribution.
+const SAMPLE: usize = 1 << 14;
+/// Bits of a key that select a cell: sign, exponent and four more.
+const CELL_BITS: u32 = 13;
+/// Bins of a cell in which the sample has nothing.
+const SPARE: usize = 4;
+
+/// Cuts the number line into bins.
+#[derive(Debug)]
+pub(super) struct Bins {
+    /// Median of the sample; sums are taken relative to it.
+    pub(super) anchor: f32,
+    cells: Vec<Cell>,
+    /// Number of bins.
+    pub(super) len: usize,
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Cell {
+    origin: f32,
+    scale: f32,
+    base: u32,
+    last: f32,
+}
+
+/// Moments of the values of one bin: weight, weighted sum and sum of squares relative to the anchor, and number.
+pub(super) type Moments = [f64; 4];
+
+impl Bins {
+    /// About `target` bins for `values`, whose finite ones lie in `range`.
+    pub(super) fn new(values: &[f32], range: (f32, f32), target: usize) -> Self {
+        let step = (values.len() / SAMPLE).max(1);
+        let picked = values.iter().step_by(step).filter(|x| x.is_finite());
+        let sample: Vec<f32> = radix(picked.map(|&x| key(x + 0.0)).collect(), |key| key).into_iter().map(unkey).collect();
+        let anchor = sample.get(sample.len() / 2).copied().unwrap_or(range.0);
+        let cells = 1 << CELL_BITS;
+        let mut counts = vec![0_u32; cells];
+        for x in &sample {
+            counts[cell(x - anchor)] += 1;
+        }
+        let (first, last) = (cell(range.0 - anchor), cell(range.1 - anchor));
+        let width = |c: usize| {
+            let shift = 32 - CELL_BITS;
+            let lo = unkey((c as u32) << shift);
+            let hi = unkey(((c as u32) << shift) | ((1 << shift) - 1));
+            (lo.max(range.0 - anchor), hi.min(range.1 - anchor), lo)
+        };
+        let share = |c: usize| {
+            let (lo, hi, _) = width(c);
+            let span = f64::from(hi) - f64::from(lo);
+            if span > 0.0 { (f64::from(counts[c]) * span * span).cbrt() } else { 0.0 }
+        };
+        let whole: f64 = (first..=last).map(share).sum();
+        let mut bins = Bins { anchor, cells: vec![Cell::default(); cells], len: 0 };
+        for c in first..=last {
+            let (_, hi, lo) = width(c);
+            let part = if whole > 0.0 { share(c) / whole * target as f64 } else { 0.0 };
+            let count = (part as usize).max(SPARE);
+            let scale = count as f32 / (hi - lo);
+            let scale = if scale.is_finite() && scale > 0.0 { scale } else { 0.0 };
+            bins.cells[c] = Cell { origin: lo, scale, base: bins.len as u32, last: (count - 1) as f32 };
+            bins.len += count;
+        }
+        bins
+    }
+
+    /// Bin of a finite value in the range; rises with the value.
+    #[inline(always)]
+    pub(super) fn bin(&self, x: f32) -> usize {
+        let y = x - self.anchor;
+        let cell = self.cells[cell(y)];
+        let part = (y - cell.origin) * cell.scale;
+        let part = if part < cell.last { part } else { cell.last };
+        cell.base as usize + part as i32 as usize
+    }
+
+    /// Moments of every bin.
+    pub(super) fn moments(&self, values: &[f32], weights: Weights<'_>, finite: bool) -> Vec<Moments> {
+        let parts: Vec<Vec<Moments>> = values
+            .par_chunks(CHUNK)
+            .enumerate()
+            .map(|(c, chunk)| {
+                let mut bins = vec![[0.0; 4]; self.len];
+                let anchor = f64::from(self.anchor);
+                if weights.is_equal() && finite {
+                    for &x in chunk {
+                        let y = f64::from(x) - anchor;
+                        add(&mut bins[self.bin(x)], [1.0, y, y * y, 1.0]);
+                    }
+                } else {
+                    weights.each(c * CHUNK, chunk.len(), |i, w| {
+                        let x = chunk[i];
+                        if x.is_finite() && w > 0.0 {
+                            let y = f64::from(x) - anchor;
+                            add(&mut bins[self.bin(x)], [w, w * y, w * (y * y), 1.0]);
+                        }
+                    });
+                }
+                bins
+            })
+            .collect();
+        let mut parts = parts.into_iter();
+        let mut bins = parts.next().unwrap_or_default();
+        for part in parts {
+            bins.iter_mut().zip(part).for_each(|(bin, part)| add(bin, part));
+        }
+        bins
+    }
+
+    /// The values in the bins marked, with their weights, sorted.
+    pub(super) fn gather(&self, values: &[f32], weights: Weights<'_>, finite: bool, marked: &[bool]) -> Vec<(u32, f32)> {
+        let parts: Vec<Vec<(u32, f32)>> = values
+            .par_chunks(GATHER)
+            .enumerate()
+            .map(|(c, chunk)| {
+                let mut found = Vec::new();
+                if weights.is_equal() && finite {
+                    found.extend(chunk.iter().filter(|x| marked[self.bin(**x)]).map(|&x| (key(x + 0.0), 1.0)));
+                } else {
+                    weights.each(c * GATHER, chunk.len(), |i, w| {
+                        let x = chunk[i];
+                        if x.is_finite() && w > 0.0 && marked[self.bin(x)] {
+                            found.push((key(x + 0.0), w as f32));
+                        }
+                    });
+                }
+                found
+            })
+            .collect();
+        radix(parts.concat(), |pair: (u32, f32)| pair.0)
+    }
+}
+
+#[inline(always)]
+fn add(bin: &mut Moments, value: Moments) {
+    for (sum, value) in bin.iter_mut().zip(value) {
+        *sum += value;
+    }
+}
+
+#[inline(always)]
+fn cell(y: f32) -> usize {
+    (key(y) >> (32 - CELL_BITS)) as usize
+}

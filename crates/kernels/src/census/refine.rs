@@ -1,0 +1,247 @@
+//! Optimal clusters of very many values, most of which are never sorted.
+//!
+//! 1. Values are put into bins, of which only weight, sum and sum of squares are kept.
+//! 2. The best clusters that do not cut a bin are found, at some price λ for a cluster. That is an upper bound.
+//! 3. Cutting a bin saves at most `2 d · sqrt(weight · spread)`, where `d` is the distance from a border in
+//!    the bin to the centroids on its sides. In an optimum `d` is bounded: if the centroid were farther, splitting off
+//!    the values next to the border would gain more than λ. With that much credit for each border, the same
+//!    search gives a lower bound, for the whole and for each single border (forwards plus backwards).
+//! 4. A border whose lower bound exceeds the upper bound is in no optimum. The values in the bins next to the
+//!    others are gathered, sorted, and the search runs once more with those values one by one. Its answer is optimal.
+//!
+//! Cost: two passes over the values, and sorting of about `1.4 k² / bins` of them. Wrong choice: for few values or very many clusters,
+//! where nearly all bins stay; then [`cluster`] gives up and all values are sorted.
+//! Source: ours; reduction by bounds as in branch and bound, credits as in Lagrangian relaxation.
+
+use rayon::prelude::*;
+
+use super::bins::{Bins, Moments};
+use super::wide::unkey;
+use super::{Clusters, Precision};
+use crate::line::{Line, Points};
+use crate::path::{Path, cheapest};
+use crate::price;
+use crate::weights::Weights;
+
+/// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
+const NEAR: f64 = 1e-6;
+/// Above this part of the values, sorting all of them is as quick.
+const MANY: f64 = 0.6;
+/// Values summed up by one task.
+const CHUNK: usize = 1 << 17;
+/// Rounding errors up to this part of the cost are left in it.
+const CLEAR: f64 = 1e-11;
+/// Rounding error of a spread relative to the sum of squares it is the rest of.
+const NOISE: f64 = 8.0 * f64::EPSILON;
+/// Room for rounding in the bounds.
+const ROOM: f64 = 1.0 + 1e-9;
+
+/// Group of values to be clustered.
+pub(super) struct Group<'a> {
+    pub(super) values: &'a [f32],
+    pub(super) weights: Weights<'a>,
+    pub(super) range: (f32, f32),
+    pub(super) finite: bool,
+    pub(super) precision: Precision,
+}
+
+/// Clusters, or `None` if sorting all values is no slower.
+pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
+    let target = (16 * k * k).clamp(1 << 12, 1 << 18).min(group.values.len() / 8);
+    let bins = Bins::new(group.values, group.range, target);
+    let moments = bins.moments(group.values, group.weights, group.finite);
+    let coarse = Coarse::new(&moments);
+    if coarse.points.len() < 8 * k {
+        return None;
+    }
+    let line = Line::new(&coarse.points);
+    let (borders, price) = price::partition(&coarse.points, &line, k, None);
+    let spread: f64 = coarse.spread.iter().sum();
+    let upper = spread + borders.windows(2).map(|run| coarse.points.cluster(run[0] as usize, run[1] as usize).1).sum::<f64>();
+
+    let limit = 1.5 * price;
+    let credit = coarse.credit(&line, limit, price);
+    let m = line.len();
+    let (mut forward, mut backward) = (Path::default(), Path::default());
+    let line = line.with_credit(credit);
+    cheapest(&line, price, &mut forward);
+    let lower = spread + forward.best[m] - price * k as f64;
+    // The distance bound presumed that no split gains more than `limit`.
+    if lower <= 0.0 || price + (upper - lower) > limit {
+        return None;
+    }
+    let gap = ((upper - lower) / lower).max(0.0);
+    if group.precision == Precision::Refined && gap <= NEAR {
+        let found = price::clusters(&coarse.points, &borders);
+        return Some(finished(group, found, &bins, coarse.noise, spread, gap));
+    }
+    cheapest(&line.mirrored(), price, &mut backward);
+    let open = |e: usize| {
+        let bound = spread + forward.best[e] + backward.best[m - e] + line.credit[e] - price * k as f64;
+        bound <= upper * ROOM
+    };
+    let marked: Vec<bool> = (0..m).map(|b| coarse.number[b] > 1.0 && (open(b) || open(b + 1))).collect();
+    let number: f64 = (0..m).filter(|&b| marked[b]).map(|b| coarse.number[b]).sum();
+    if number > MANY * group.values.len() as f64 {
+        return None;
+    }
+    let mut flags = vec![false; bins.len];
+    for (&bin, &mark) in coarse.bin.iter().zip(&marked) {
+        flags[bin as usize] = mark;
+    }
+    let sorted = bins.gather(group.values, group.weights, group.finite, &flags);
+    let points = coarse.resolve(&marked, &sorted, f64::from(bins.anchor));
+    let rest: f64 = (0..m).filter(|&b| !marked[b]).map(|b| coarse.spread[b]).sum();
+    let line = Line::new(&points);
+    let (borders, _) = price::partition(&points, &line, k, Some(price));
+    let found = price::clusters(&points, &borders);
+    Some(finished(group, found, &bins, coarse.noise, rest, 0.0))
+}
+
+/// Back from positions relative to the anchor, with the spread inside bins.
+fn finished(group: &Group<'_>, mut clusters: Clusters, bins: &Bins, noise: f64, spread: f64, gap: f64) -> Clusters {
+    clusters.centroids.iter_mut().for_each(|c| *c += f64::from(bins.anchor));
+    clusters.cost += spread;
+    clusters.gap = gap;
+    if noise > CLEAR * clusters.cost {
+        clusters.cost = cost(group, &clusters.centroids);
+    }
+    clusters
+}
+
+/// Cost from scratch.
+fn cost(group: &Group<'_>, centroids: &[f64]) -> f64 {
+    let borders: Vec<f64> = centroids.windows(2).map(|pair| f64::midpoint(pair[0], pair[1])).collect();
+    let part = |c: usize, chunk: &[f32]| {
+        let mut sum = 0.0;
+        group.weights.each(c * CHUNK, chunk.len(), |i, w| {
+            let x = f64::from(chunk[i]);
+            if x.is_finite() {
+                let d = x - centroids[borders.partition_point(|&border| x > border)];
+                sum += w * (d * d);
+            }
+        });
+        sum
+    };
+    let parts: Vec<f64> = group.values.par_chunks(CHUNK).enumerate().map(|(c, chunk)| part(c, chunk)).collect();
+    parts.iter().sum()
+}
+
+/// The bins that are not empty.
+struct Coarse {
+    /// Their means, relative to the anchor, and weights.
+    points: Points,
+    /// Sum of squares around the mean.
+    spread: Vec<f64>,
+    /// Sum of squares around the anchor; its last digits are lost in the spread.
+    square: Vec<f64>,
+    number: Vec<f64>,
+    bin: Vec<u32>,
+    /// Bound on the rounding errors of all spreads.
+    noise: f64,
+}
+
+impl Coarse {
+    fn new(moments: &[Moments]) -> Self {
+        let mut coarse = Coarse {
+            points: Points::default(),
+            spread: Vec::new(),
+            square: Vec::new(),
+            number: Vec::new(),
+            bin: Vec::new(),
+            noise: 0.0,
+        };
+        for (bin, &[w, s1, s2, number]) in moments.iter().enumerate() {
+            if number > 0.0 {
+                let mean = s1 / w;
+                coarse.points.push(mean, w);
+                coarse.spread.push(if number > 1.0 { (s2 - s1 * mean).max(0.0) } else { 0.0 });
+                coarse.square.push(s2);
+                coarse.number.push(number);
+                coarse.noise += if number > 1.0 { s2 * f64::EPSILON } else { 0.0 };
+                coarse.bin.push(bin as u32);
+            }
+        }
+        coarse
+    }
+
+    /// How much less a path may cost for bins that a border cuts instead of passing by, for each border.
+    fn credit(&self, line: &Line, limit: f64, price: f64) -> Vec<f64> {
+        let m = self.points.len();
+        let x = &self.points.x;
+        let left = reach(x, line, limit);
+        // The same from the other side, on the mirrored line.
+        let back: Vec<f64> = x.iter().rev().map(|x| -x).collect();
+        let right = reach(&back, &line.mirrored(), limit);
+        let saving = |b: usize| {
+            if self.number[b] <= 1.0 {
+                return 0.0;
+            }
+            let (w, spread) = (self.points.w[b], self.spread[b] + self.square[b] * NOISE);
+            let saved = 2.0 * left[b].min(right[m - 1 - b]) * (w * spread).sqrt();
+            saved.max(spread).min(spread + price) * ROOM
+        };
+        let savings: Vec<f64> = (0..m).map(saving).collect();
+        let mut credit = vec![0.0; m + 1];
+        for e in 1..m {
+            let (a, b) = (savings[e - 1], savings[e]);
+            credit[e] = a.max(b) + (a.min(b) - price).max(0.0);
+        }
+        credit
+    }
+
+    /// Points in which the marked bins are resolved into the given values.
+    fn resolve(&self, marked: &[bool], sorted: &[(u32, f32)], anchor: f64) -> Points {
+        let mut points = Points::default();
+        let mut at = 0;
+        for (b, &marked) in marked.iter().enumerate() {
+            if !marked {
+                points.push(self.points.x[b], self.points.w[b]);
+                continue;
+            }
+            let end = (at + self.number[b] as usize).min(sorted.len());
+            for run in sorted[at..end].chunk_by(|a, b| a.0 == b.0) {
+                points.push(f64::from(unkey(run[0].0)) - anchor, run.iter().map(|pair| f64::from(pair.1)).sum());
+            }
+            at = end;
+        }
+        points
+    }
+}
+
+/// For each bin, how far the centroid left of a border in that bin can be from the border.
+///
+/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid. Else
+/// splitting it before the run would gain at least `weight of run · (mean of run - centroid)²`, which is at most `limit`.
+/// Every run gives a bound; we move its start along with the bin and keep the best seen.
+fn reach(x: &[f64], line: &Line, limit: f64) -> Vec<f64> {
+    let m = x.len();
+    // Values before the second bin may be anywhere before its mean.
+    let bound = |b: usize, start: usize| {
+        let end = x[(b + 1).min(m - 1)];
+        let w = line.w[b] - line.w[start];
+        if w <= 0.0 || start == 0 {
+            return f64::INFINITY;
+        }
+        let mean = line.anchor + (line.s1[b] - line.s1[start]) / w;
+        (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
+    };
+    let mut start = 1;
+    let mut out = Vec::with_capacity(m);
+    for b in 0..m {
+        if b + 1 == m {
+            out.push(f64::INFINITY);
+            continue;
+        }
+        let mut best = bound(b, start);
+        while start + 1 < b {
+            let next = bound(b, start + 1);
+            if next > best {
+                break;
+            }
+            (best, start) = (next, start + 1);
+        }
+        out.push(best);
+    }
+    out
+}

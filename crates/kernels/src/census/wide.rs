@@ -1,0 +1,235 @@
+//! 32-bit values: too many to count, so look twice.
+
+use std::sync::OnceLock;
+
+use rayon::prelude::*;
+
+use super::refine::{self, Group};
+use super::{Clusters, Precision, Tally};
+use crate::line::Points;
+use crate::nearest::{Borders, wide};
+use crate::price;
+use crate::simd::dispatch;
+use crate::weights::Weights;
+
+/// Below this many values, sort.
+const SMALL: usize = 1 << 14;
+/// Values looked at by one task; also the unit in which sums are added up.
+const CHUNK: usize = 1 << 17;
+
+/// A group of 32-bit floats.
+#[derive(Debug)]
+pub(super) struct Wide<'a> {
+    values: &'a [f32],
+    weights: Weights<'a>,
+    precision: Precision,
+    tally: Tally,
+    /// All points, sorted; made when first asked for.
+    points: OnceLock<Points>,
+}
+
+impl<'a> Wide<'a> {
+    pub(super) fn new(values: &'a [f32], mut weights: Weights<'a>, precision: Precision) -> Self {
+        let parts: Vec<Part> = values.par_chunks(CHUNK).map(look).collect();
+        let mut tally = Tally::default();
+        let mut range = (f32::INFINITY, f32::NEG_INFINITY);
+        for (part, chunk) in parts.iter().zip(values.chunks(CHUNK)) {
+            tally.energy += part.energy;
+            tally.zeros += u64::from(part.zeros);
+            range = (range.0.min(part.min), range.1.max(part.max));
+            if part.non_finite > 0 {
+                for x in chunk {
+                    tally.nan += u64::from(x.is_nan());
+                    tally.infinite += u64::from(*x == f32::INFINITY);
+                    tally.negative_infinite += u64::from(*x == f32::NEG_INFINITY);
+                }
+            }
+        }
+        if range.0 <= range.1 {
+            // +0, whichever zero came first.
+            tally.range = Some((range.0 + 0.0, range.1 + 0.0));
+        }
+        if !weights.is_equal() {
+            let mut some = false;
+            weights.each(0, values.len(), |i, w| some |= w > 0.0 && values[i].is_finite());
+            if !some {
+                weights = Weights::Equal;
+            }
+        }
+        Wide { values, weights, precision, tally, points: OnceLock::new() }
+    }
+
+    pub(super) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    pub(super) fn cluster(&self, k: usize) -> Clusters {
+        if self.values.len() >= SMALL
+            && let Some(range) = self.tally.range
+        {
+            let group = Group {
+                values: self.values,
+                weights: self.weights,
+                range,
+                finite: self.tally.non_finite() == 0,
+                precision: self.precision,
+            };
+            if let Some(clusters) = refine::cluster(&group, k.max(1)) {
+                return clusters;
+            }
+        }
+        price::cluster(self.points(), k)
+    }
+
+    /// All finite values that have a weight.
+    fn points(&self) -> &Points {
+        self.points.get_or_init(|| {
+            if self.weights.is_equal() {
+                let finite = self.values.iter().filter(|x| x.is_finite());
+                let sorted = radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key);
+                let mut points = Points::default();
+                for run in sorted.chunk_by(|a, b| a == b) {
+                    points.push(f64::from(unkey(run[0])), run.len() as f64);
+                }
+                return points;
+            }
+            let mut pairs: Vec<(u32, f32)> = Vec::new();
+            self.weights.each(0, self.values.len(), |i, w| {
+                let x = self.values[i];
+                if x.is_finite() && w > 0.0 {
+                    pairs.push((key(x + 0.0), w as f32));
+                }
+            });
+            let sorted = radix(pairs, |pair: (u32, f32)| pair.0);
+            let mut points = Points::default();
+            for run in sorted.chunk_by(|a, b| a.0 == b.0) {
+                points.push(f64::from(unkey(run[0].0)), run.iter().map(|pair| f64::from(pair.1)).sum());
+            }
+            points
+        })
+    }
+
+    /// Distinct finite values, ascending, or `None` if there are more than `limit`.
+    pub(super) fn distinct(&self, limit: usize) -> Option<Vec<f32>> {
+        // Open addressing: 0 stands for an empty slot, and no value, -0 being counted as +0, has the key 0x7fff_ffff.
+        let slots = (limit.clamp(1, 1 << 16) * 2).next_power_of_two();
+        let mut table = vec![0_u32; slots];
+        let mut found = Vec::new();
+        for &x in self.values.iter().filter(|x| x.is_finite()) {
+            let mark = key(x + 0.0) ^ 0x7fff_ffff;
+            let mut at = (mark.wrapping_mul(0x9e37_79b1) >> 7) as usize & (slots - 1);
+            while table[at] != 0 && table[at] != mark {
+                at = (at + 1) & (slots - 1);
+            }
+            if table[at] == 0 {
+                if found.len() == limit {
+                    return None;
+                }
+                table[at] = mark;
+                found.push(x + 0.0);
+            }
+        }
+        found.sort_unstable_by(f32::total_cmp);
+        Some(found)
+    }
+
+    /// Number of distinct finite values.
+    pub(super) fn distinct_count(&self) -> usize {
+        let finite = self.values.iter().filter(|x| x.is_finite());
+        let sorted = radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key);
+        sorted.chunk_by(|a, b| a == b).count()
+    }
+
+    pub(super) fn assign(&self, borders: &Borders, indices: &mut [u8]) -> f64 {
+        wide::assign(borders, self.values, self.tally.non_finite() == 0, indices)
+    }
+}
+
+/// An integer that sorts like the value.
+#[inline(always)]
+pub(super) fn key(x: f32) -> u32 {
+    let bits = x.to_bits();
+    bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
+}
+
+#[inline(always)]
+pub(super) fn unkey(key: u32) -> f32 {
+    f32::from_bits(key ^ (((!key as i32 >> 31) as u32) | 0x8000_0000))
+}
+
+/// Sorts by a 32-bit key, keeping the order of equals; digits that all keys share cost nothing.
+pub(super) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32) -> Vec<T> {
+    const DIGITS: [(u32, usize); 3] = [(0, 2048), (11, 2048), (22, 1024)];
+    if items.len() < 256 {
+        items.sort_by_key(|&item| key(item));
+        return items;
+    }
+    let mut other = vec![T::default(); items.len()];
+    let mut counts = [const { [0_usize; 2048] }; 3];
+    for &item in &items {
+        let key = key(item);
+        for ((shift, size), counts) in DIGITS.into_iter().zip(&mut counts) {
+            counts[(key >> shift) as usize & (size - 1)] += 1;
+        }
+    }
+    for ((shift, size), counts) in DIGITS.into_iter().zip(&mut counts) {
+        if counts.contains(&items.len()) {
+            continue;
+        }
+        let mut at = 0;
+        for start in counts.iter_mut() {
+            at += std::mem::replace(start, at);
+        }
+        for &item in &items {
+            let start = &mut counts[(key(item) >> shift) as usize & (size - 1)];
+            other[*start] = item;
+            *start += 1;
+        }
+        std::mem::swap(&mut items, &mut other);
+    }
+    items
+}
+
+struct Part {
+    non_finite: u32,
+    zeros: u32,
+    min: f32,
+    max: f32,
+    energy: f64,
+}
+
+dispatch! {
+    fn look(values: &[f32]) -> Part = look_body
+}
+
+#[inline(always)]
+fn look_body(values: &[f32]) -> Part {
+    const LANES: usize = 16;
+    let (mut odd, mut zeros) = ([0_u32; LANES], [0_u32; LANES]);
+    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
+    let mut energy = [0.0_f64; LANES];
+    for chunk in values.chunks(LANES) {
+        // What is missing at the end is counted as not finite here and taken off below.
+        let mut block = [f32::NAN; LANES];
+        block[..chunk.len()].copy_from_slice(chunk);
+        for l in 0..LANES {
+            let x = block[l];
+            let finite = x.abs() < f32::INFINITY;
+            odd[l] += u32::from(!finite);
+            zeros[l] += u32::from(x == 0.0);
+            let (low, high) = if finite { (x, x) } else { (f32::INFINITY, f32::NEG_INFINITY) };
+            min[l] = if low < min[l] { low } else { min[l] };
+            max[l] = if high > max[l] { high } else { max[l] };
+            let x = f64::from(if finite { x } else { 0.0 });
+            energy[l] += x * x;
+        }
+    }
+    let missing = (LANES - values.len() % LANES) % LANES;
+    Part {
+        non_finite: odd.iter().sum::<u32>() - missing as u32,
+        zeros: zeros.iter().sum(),
+        min: min.into_iter().fold(f32::INFINITY, f32::min),
+        max: max.into_iter().fold(f32::NEG_INFINITY, f32::max),
+        energy: energy.iter().sum(),
+    }
+}

@@ -1,0 +1,36 @@
+//! One body, several instruction sets.
+//!
+//! A kernel is written once, as plain Rust that the compiler can vectorize (fixed arrays of lanes, no branches inside).
+//! `dispatch!` compiles it a second time with AVX2 enabled and chooses at run time. Both forms do the same float
+//! operations in the same order (Rust never fuses a multiplication with an addition on its own), so they agree bit
+//! for bit; on other machines (NEON) only the plain form exists.
+
+/// Defines `$name`, which runs `$body` with the best instruction set there is. The body must be `#[inline(always)]`.
+macro_rules! dispatch {
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $(#[$meta])*
+        #[allow(unsafe_code)]
+        #[allow(clippy::too_many_arguments)]
+        $vis fn $name $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+                fn wide $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $body($($arg),*)
+                }
+                if std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("bmi1")
+                    && std::arch::is_x86_feature_detected!("bmi2")
+                    && std::arch::is_x86_feature_detected!("popcnt")
+                    && std::arch::is_x86_feature_detected!("lzcnt")
+                {
+                    // SAFETY: the features that `wide` was compiled for have just been detected.
+                    return unsafe { wide($($arg),*) };
+                }
+            }
+            $body($($arg),*)
+        }
+    };
+}
+
+pub(crate) use dispatch;

@@ -1,0 +1,3 @@
+//! Naive twins, and what every implementation must agree on with them.
+
+mod line;

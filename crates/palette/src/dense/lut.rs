@@ -1,0 +1,159 @@
+//! `constexpr_lut_to_dense`: tables and indices to a dense weight.
+
+use super::blocks::{Runs, runs};
+use super::{DenseError, check_length, count, room};
+use crate::layout::from_front;
+
+/// The parts of a checked set of tables.
+pub(super) struct Tables {
+    /// Entries of one table.
+    pub(super) entries: usize,
+    /// Elements of one entry.
+    pub(super) vector: usize,
+    /// Elements behind the vector axis in the index tensor (1 with scalars, where they are not asked for).
+    pub(super) inner: usize,
+    /// Which table is for which indices.
+    pub(super) runs: Runs,
+    /// Shape of the dense weight.
+    pub(super) shape: Vec<usize>,
+    /// Elements of the dense weight.
+    pub(super) len: usize,
+}
+
+/// Checks shapes, and the length of the tables.
+pub(super) fn tables(
+    index_shape: &[usize],
+    lut_len: usize,
+    lut_shape: &[usize],
+    vector_axis: Option<i64>,
+) -> Result<Tables, DenseError> {
+    let rank = index_shape.len();
+    let rank_error = || DenseError::Rank {
+        what: "lut",
+        expected: rank.saturating_add(2),
+        found: lut_shape.len(),
+    };
+    let (groups, &[entries, vector]) = lut_shape.split_last_chunk::<2>().ok_or_else(rank_error)?;
+    if groups.len() != rank {
+        return Err(rank_error());
+    }
+    if !entries.is_power_of_two() || !(2..=256).contains(&entries) {
+        return Err(DenseError::Entries { found: entries });
+    }
+    let axis = match vector_axis {
+        None => None,
+        Some(axis) => Some(from_front(axis, rank).ok_or(DenseError::Axis { axis, rank })?),
+    };
+    let mut shape = index_shape.to_vec();
+    let inner = match (vector, axis) {
+        (1, _) => 1,
+        (2.., Some(axis)) => {
+            shape[axis] = shape[axis]
+                .checked_mul(vector)
+                .ok_or_else(|| DenseError::TooLarge {
+                    shape: index_shape.to_vec(),
+                })?;
+            count(&index_shape[axis + 1..])?
+        }
+        (length, _) => return Err(DenseError::Vector { length }),
+    };
+    let len = count(&shape)?;
+    let runs = runs("lut", index_shape, groups)?;
+    check_length("lut", count(lut_shape)?, lut_len)?;
+    Ok(Tables {
+        entries,
+        vector,
+        inner,
+        runs,
+        shape,
+        len,
+    })
+}
+
+/// Refuses an index outside its table.
+pub(super) fn check_indices(indices: &[u8], entries: usize) -> Result<(), DenseError> {
+    match indices.iter().copied().max() {
+        Some(index) if usize::from(index) >= entries => Err(DenseError::Index { index, entries }),
+        _ => Ok(()),
+    }
+}
+
+/// The shape of the dense weight: that of the indices, with the vector axis times the vector's length.
+///
+/// # Errors
+/// As [`lut_to_dense`], for shapes.
+///
+/// ```
+/// use palettizer_palette::dense::dense_shape;
+///
+/// assert_eq!(dense_shape(&[2, 5], &[1, 1, 16, 4], Some(-2))?, [8, 5]);
+/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// ```
+pub fn dense_shape(
+    index_shape: &[usize],
+    lut_shape: &[usize],
+    vector_axis: Option<i64>,
+) -> Result<Vec<usize>, DenseError> {
+    Ok(tables(index_shape, count(lut_shape)?, lut_shape, vector_axis)?.shape)
+}
+
+/// Looks every index up in the table of its block.
+///
+/// `indices` (one a byte, row-major, of `index_shape`) and `lut` (of `lut_shape`: blocks on each axis of the
+/// indices, 2^n entries, vector length) may have any element type; an axis of `lut_shape` must divide that of
+/// `index_shape`. `vector_axis`, from the end when negative, is the axis vectors are laid out along, needed when
+/// they are longer than 1. The iOS16 form is the table `[1, …, 1, 2^n, 1]`. Returns the dense weight of
+/// [`dense_shape`], row-major.
+///
+/// # Errors
+/// A [`DenseError`] when shapes, lengths, the axis or an index do not fit.
+///
+/// ```
+/// use palettizer_palette::dense::lut_to_dense;
+///
+/// // One index for two rows, two tables: one for each half of the columns.
+/// let lut = [10, 11, 20, 21, /* second table */ 50, 51, 60, 61];
+/// let dense = lut_to_dense(&[0, 1, 1, 0], &[1, 4], &lut, &[1, 2, 2, 2], Some(0))?;
+/// assert_eq!(dense, [10, 20, 60, 50, /* second row */ 11, 21, 61, 51]);
+/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// ```
+pub fn lut_to_dense<T: Copy + Default>(
+    indices: &[u8],
+    index_shape: &[usize],
+    lut: &[T],
+    lut_shape: &[usize],
+    vector_axis: Option<i64>,
+) -> Result<Vec<T>, DenseError> {
+    let Tables {
+        entries,
+        vector,
+        inner,
+        runs,
+        len,
+        ..
+    } = tables(index_shape, lut.len(), lut_shape, vector_axis)?;
+    check_length("indices", count(index_shape)?, indices.len())?;
+    check_indices(indices, entries)?;
+    let table = |block: usize| &lut[block * entries * vector..][..entries * vector];
+    let mut out: Vec<T> = room(len)?;
+    if vector == 1 {
+        for run in runs {
+            let table = table(run.block);
+            let indices = &indices[run.start..][..run.len];
+            out.extend(indices.iter().map(|&index| table[usize::from(index)]));
+        }
+    } else {
+        out.resize(len, T::default());
+        for run in runs {
+            let table = table(run.block);
+            for flat in run.start..run.start + run.len {
+                let entry = &table[usize::from(indices[flat]) * vector..][..vector];
+                let first = flat / inner * vector * inner + flat % inner;
+                for (at, &element) in (first..).step_by(inner).zip(entry) {
+                    out[at] = element;
+                }
+            }
+        }
+    }
+    Ok(out)
+}

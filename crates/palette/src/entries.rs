@@ -1,0 +1,216 @@
+//! The entries of a table as a file holds them: rounded to the weight's dtype, or integers with a scale.
+//!
+//! Indices are found *after* this step, against the very values that a runtime will compute, so that each element
+//! gets the entry that is nearest in the end.
+//!
+//! Source: coremltools' symmetric LUT quantization. Deviations: integers are computed against the scale as it is
+//! stored; a scale is never zero, nor so large that an entry overflows.
+
+use half::{bf16, f16};
+
+use crate::{Dtype, LutDtype};
+
+/// What uint8 entries are shifted by.
+pub(crate) const ZERO_POINT: u8 = 127;
+
+/// Rounding to a dtype, with the numbers of that dtype held in `f32`, where all of them are exact.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounding(pub(crate) Dtype);
+
+impl Rounding {
+    /// The nearest number, ties to even; integers saturate. Never −0.
+    pub(crate) fn nearest(self, value: f64) -> f32 {
+        let rounded = match self.0 {
+            Dtype::F16 => f16::from_f64(value).to_f32(),
+            Dtype::BF16 => bf16::from_f64(value).to_f32(),
+            Dtype::F32 => value as f32,
+            Dtype::I8 => value.round_ties_even().clamp(-128.0, 127.0) as f32,
+            Dtype::U8 => value.round_ties_even().clamp(0.0, 255.0) as f32,
+        };
+        rounded + 0.0
+    }
+
+    /// Appends a number of the dtype, little-endian.
+    pub(crate) fn push(self, value: f32, out: &mut Vec<u8>) {
+        match self.0 {
+            Dtype::F16 => out.extend(f16::from_f32(value).to_le_bytes()),
+            Dtype::BF16 => out.extend(bf16::from_f32(value).to_le_bytes()),
+            Dtype::F32 => out.extend(value.to_le_bytes()),
+            Dtype::I8 => out.extend((value as i8).to_le_bytes()),
+            Dtype::U8 => out.push(value as u8),
+        }
+    }
+
+    /// The smallest positive number with full precision; 1 for integers.
+    pub(crate) fn smallest_normal(self) -> f32 {
+        match self.0 {
+            Dtype::F16 => f16::MIN_POSITIVE.to_f32(),
+            Dtype::BF16 | Dtype::F32 => f32::MIN_POSITIVE,
+            Dtype::I8 | Dtype::U8 => 1.0,
+        }
+    }
+
+    /// A positive float's lower neighbour.
+    fn below(self, value: f32) -> f32 {
+        match self.0 {
+            Dtype::F16 => f16::from_bits(f16::from_f32(value).to_bits().saturating_sub(1)).to_f32(),
+            Dtype::BF16 => {
+                bf16::from_bits(bf16::from_f32(value).to_bits().saturating_sub(1)).to_f32()
+            }
+            _ => f32::from_bits(value.to_bits().saturating_sub(1)),
+        }
+    }
+
+    /// The smallest positive number.
+    fn smallest(self) -> f32 {
+        match self.0 {
+            Dtype::F16 => f16::from_bits(1).to_f32(),
+            Dtype::BF16 => bf16::from_bits(1).to_f32(),
+            _ => f32::from_bits(1),
+        }
+    }
+}
+
+/// The entries of one table, with what they are stored as.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Entries {
+    /// What a runtime will compute, in the order of the indices.
+    pub(crate) values: Vec<f32>,
+    /// The integers and their scale, when the table is quantized.
+    pub(crate) quantized: Option<Quantized>,
+}
+
+/// Integer entries: value = scale · integer, rounded.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Quantized {
+    /// Symmetric integers from −127 to 127, as many as values.
+    pub(crate) integers: Vec<i8>,
+    /// One scale, a number of the weight's dtype.
+    pub(crate) scale: f32,
+}
+
+/// Ascending wishes to ascending, distinct entries.
+pub(crate) fn scalars(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -> Entries {
+    let mut entries = vectors(wishes, lut_dtype, rounding);
+    match &mut entries.quantized {
+        None => entries.values.dedup(),
+        Some(quantized) => {
+            let mut last = None;
+            let mut values = Vec::with_capacity(entries.values.len());
+            let mut integers = Vec::with_capacity(entries.values.len());
+            for (&value, &integer) in entries.values.iter().zip(&quantized.integers) {
+                if last.replace(value) != Some(value) {
+                    values.push(value);
+                    integers.push(integer);
+                }
+            }
+            entries.values = values;
+            quantized.integers = integers;
+        }
+    }
+    entries
+}
+
+/// Wishes to entries, one for one.
+pub(crate) fn vectors(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -> Entries {
+    if lut_dtype == LutDtype::Float {
+        return Entries {
+            values: wishes.iter().map(|&w| rounding.nearest(w)).collect(),
+            quantized: None,
+        };
+    }
+    let scale = scale(wishes, rounding);
+    let integers: Vec<i8> = wishes
+        .iter()
+        .map(|w| {
+            (w / f64::from(scale))
+                .round_ties_even()
+                .clamp(-127.0, 127.0) as i8
+        })
+        .collect();
+    let values = integers
+        .iter()
+        .map(|&q| rounding.nearest(f64::from(scale) * f64::from(q)))
+        .collect();
+    Entries {
+        values,
+        quantized: Some(Quantized { integers, scale }),
+    }
+}
+
+/// Largest absolute value / 127 in the dtype: positive, and 127 times it finite.
+fn scale(wishes: &[f64], rounding: Rounding) -> f32 {
+    let most = wishes.iter().fold(0_f64, |most, w| most.max(w.abs()));
+    if most == 0.0 {
+        return 1.0;
+    }
+    let mut scale = rounding.nearest(most / 127.0).max(rounding.smallest());
+    while scale > 0.0 && !rounding.nearest(127.0 * f64::from(scale)).is_finite() {
+        scale = rounding.below(scale);
+    }
+    scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FLOATS: [Dtype; 3] = [Dtype::F16, Dtype::BF16, Dtype::F32];
+
+    #[test]
+    fn integers_span_the_range() {
+        for dtype in FLOATS {
+            let wishes = [-1.0, -0.5, 0.0, 1.0 / 127.0, 1.0];
+            let entries = scalars(&wishes, LutDtype::Int8, Rounding(dtype));
+            let quantized = entries.quantized.unwrap();
+            assert_eq!(quantized.integers, [-127, -64, 0, 1, 127], "{dtype:?}");
+            for (value, wish) in entries.values.iter().zip(wishes) {
+                assert!((f64::from(*value) - wish).abs() < 0.006, "{value} {wish}");
+            }
+        }
+    }
+
+    #[test]
+    fn scales_are_neither_zero_nor_too_large() {
+        for dtype in FLOATS {
+            let rounding = Rounding(dtype);
+            assert_eq!(scale(&[0.0, -0.0], rounding), 1.0);
+            for most in [
+                1e-40,
+                1e-9,
+                6e-8,
+                1.0,
+                65504.0,
+                3.389e38,
+                f64::from(f32::MAX),
+            ] {
+                let most = f64::from(rounding.nearest(most)).min(f64::from(f32::MAX));
+                if most == 0.0 || (dtype == Dtype::F16 && most > 65504.0) {
+                    continue;
+                }
+                let entries = scalars(&[-most, most], LutDtype::Uint8, rounding);
+                assert!(entries.quantized.unwrap().scale > 0.0);
+                assert!(
+                    entries.values.iter().all(|v| v.is_finite()),
+                    "{dtype:?} {most}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn collapsed_entries_are_stored_once() {
+        let near = [-1e-9, 0.0, 1e-9, 1.0];
+        let float = scalars(&near, LutDtype::Float, Rounding(Dtype::F16));
+        assert_eq!(float.values, [0.0, 1.0]);
+        assert!(float.values[0].is_sign_positive());
+        let int = scalars(&near, LutDtype::Int8, Rounding(Dtype::F16));
+        assert_eq!(int.quantized.unwrap().integers, [0, 127]);
+        let ints = scalars(
+            &[-300.0, 0.5, 1.5, 300.0],
+            LutDtype::Float,
+            Rounding(Dtype::I8),
+        );
+        assert_eq!(ints.values, [-128.0, 0.0, 2.0, 127.0]);
+    }
+}

@@ -1,0 +1,360 @@
+//! Where the tables lie: everything that follows from the shape and the spec alone, before any value is read.
+//!
+//! Groups are runs of consecutive channels along one axis; a vector is `cluster_dim` consecutive channels at the
+//! same other position. Both live on the *channel axis*: the spec's own, or else the consumer's output axis.
+
+use crate::{Dtype, Granularity, LutDtype, Nbits, PaletteSpec, Refusal};
+
+/// The shapes of a palettized weight, known before it is palettized.
+///
+/// ```
+/// use palettizer_palette::{Granularity, Mode, Nbits, PaletteSpec, layout};
+///
+/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4))
+///     .with_granularity(Granularity::PerGroupedChannel { group_size: 8, channel_axis: None })
+///     .with_cluster_dim(2);
+/// let layout = layout(&[32, 16, 3, 3], Some(0), &spec)?;
+/// assert_eq!(layout.groups, 4);
+/// assert_eq!(layout.index_shape, [16, 16, 3, 3]);
+/// assert_eq!(layout.lut_shape(Nbits::B4), [4, 1, 1, 1, 16, 2]);
+/// assert_eq!(layout.vector_axis, Some(0));
+/// # Ok::<(), palettizer_palette::Refusal>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Layout {
+    /// The weight's shape.
+    pub shape: Vec<usize>,
+    /// The axis of the output channels, from the front; the per-channel scale lies along it.
+    pub output_axis: Option<usize>,
+    /// The axis the groups lie along; `None` with one table for the tensor.
+    pub group_axis: Option<usize>,
+    /// Number of tables.
+    pub groups: usize,
+    /// The axis the vectors lie along; `None` with scalars.
+    pub vector_axis: Option<usize>,
+    /// Elements for one index.
+    pub cluster_dim: usize,
+    /// Shape of the index tensor: the weight's, with the vector axis divided by `cluster_dim`.
+    pub index_shape: Vec<usize>,
+}
+
+impl Layout {
+    /// Shape of all tables together: the groups on their axis, ones on the others, 2^n entries, `cluster_dim`.
+    pub fn lut_shape(&self, nbits: Nbits) -> Vec<usize> {
+        let mut shape = self.group_shape();
+        shape.extend([nbits.entries(), self.cluster_dim]);
+        shape
+    }
+
+    /// Shape of one value for each table, of the tables' rank: the scale of an integer table.
+    pub fn lut_scale_shape(&self) -> Vec<usize> {
+        let mut shape = self.group_shape();
+        shape.extend([1, 1]);
+        shape
+    }
+
+    /// Shape of the per-channel scale: the output channels on their axis and ones elsewhere.
+    /// `None` when the output axis is unknown.
+    pub fn scale_shape(&self) -> Option<Vec<usize>> {
+        let axis = self.output_axis?;
+        let mut shape = vec![1; self.shape.len()];
+        *shape.get_mut(axis)? = *self.shape.get(axis)?;
+        Some(shape)
+    }
+
+    fn group_shape(&self) -> Vec<usize> {
+        let mut shape = vec![1; self.shape.len()];
+        if let Some(dim) = self.group_axis.and_then(|axis| shape.get_mut(axis)) {
+            *dim = self.groups;
+        }
+        shape
+    }
+}
+
+/// Decides the shapes, or why there can be none.
+///
+/// `output_axis` is the axis of the output channels as the weight's consumers see it; `None` when they disagree.
+///
+/// # Errors
+/// [`Refusal::Spec`], [`Refusal::Scalar`], [`Refusal::Empty`], [`Refusal::ChannelAxisUnknown`],
+/// [`Refusal::ChannelAxisOutOfRange`], [`Refusal::GroupSize`] or [`Refusal::ClusterDim`].
+///
+/// ```
+/// use palettizer_palette::{Mode, Nbits, PaletteSpec, Refusal, layout};
+///
+/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4)).with_cluster_dim(4);
+/// assert!(layout(&[8, 6], Some(0), &spec).is_ok());
+/// assert_eq!(
+///     layout(&[8, 6], Some(1), &spec),
+///     Err(Refusal::ClusterDim { channels: 6, axis: 1, cluster_dim: 4 })
+/// );
+/// ```
+pub fn layout(
+    shape: &[usize],
+    output_axis: Option<usize>,
+    spec: &PaletteSpec,
+) -> Result<Layout, Refusal> {
+    spec.validate()?;
+    let rank = shape.len();
+    if rank == 0 {
+        return Err(Refusal::Scalar);
+    }
+    if shape.contains(&0) {
+        return Err(Refusal::Empty {
+            shape: shape.to_vec(),
+        });
+    }
+    if let Some(axis) = output_axis.filter(|&axis| axis >= rank) {
+        let axis = i64::try_from(axis).unwrap_or(i64::MAX);
+        return Err(Refusal::ChannelAxisOutOfRange { axis, rank });
+    }
+    let unknown = |what| Refusal::ChannelAxisUnknown { what };
+    if spec.per_channel_scale() && output_axis.is_none() {
+        return Err(unknown("per-channel scale"));
+    }
+    let cluster_dim = spec.cluster_dim();
+    let vector_axis = |axis| (cluster_dim > 1).then_some(axis);
+    let (group_axis, groups, vector_axis) = match spec.granularity() {
+        Granularity::PerTensor if cluster_dim == 1 => (None, 1, None),
+        Granularity::PerTensor => {
+            let axis = output_axis.ok_or_else(|| unknown("vector palettization"))?;
+            (None, 1, vector_axis(axis))
+        }
+        Granularity::PerGroupedChannel {
+            group_size,
+            channel_axis,
+        } => {
+            let axis = match channel_axis {
+                Some(axis) => {
+                    from_front(axis, rank).ok_or(Refusal::ChannelAxisOutOfRange { axis, rank })?
+                }
+                None => output_axis.ok_or_else(|| unknown("per_grouped_channel"))?,
+            };
+            let channels = shape[axis];
+            if !channels.is_multiple_of(group_size) {
+                return Err(Refusal::GroupSize {
+                    channels,
+                    axis,
+                    group_size,
+                });
+            }
+            (Some(axis), channels / group_size, vector_axis(axis))
+        }
+    };
+    let mut index_shape = shape.to_vec();
+    if let Some(axis) = vector_axis {
+        let channels = shape[axis] / groups;
+        if !channels.is_multiple_of(cluster_dim) {
+            return Err(Refusal::ClusterDim {
+                channels,
+                axis,
+                cluster_dim,
+            });
+        }
+        index_shape[axis] /= cluster_dim;
+    }
+    Ok(Layout {
+        shape: shape.to_vec(),
+        output_axis,
+        group_axis,
+        groups,
+        vector_axis,
+        cluster_dim,
+        index_shape,
+    })
+}
+
+/// Checks what the spec asks of this kind of weight: the rest of what can be known before the values are read.
+///
+/// `masked` says whether the weight is pruned and its mask will be kept.
+///
+/// # Errors
+/// [`Refusal::IntScale`] for a per-channel scale or an integer table of an integer weight,
+/// [`Refusal::MaskedVector`] for vectors of a pruned one.
+///
+/// ```
+/// use palettizer_palette::{Dtype, Mode, PaletteSpec, suits};
+///
+/// let spec = PaletteSpec::new(Mode::Unique).with_per_channel_scale(true);
+/// assert!(suits(Dtype::F16, false, &spec).is_ok());
+/// assert!(suits(Dtype::I8, false, &spec).is_err());
+/// ```
+pub fn suits(dtype: Dtype, masked: bool, spec: &PaletteSpec) -> Result<(), Refusal> {
+    if !dtype.is_float() {
+        if spec.per_channel_scale() {
+            let what = "per-channel scale";
+            return Err(Refusal::IntScale { what, dtype });
+        }
+        if spec.lut_dtype() != LutDtype::Float {
+            let what = "an integer lookup table";
+            return Err(Refusal::IntScale { what, dtype });
+        }
+    }
+    if masked && spec.cluster_dim() > 1 {
+        let cluster_dim = spec.cluster_dim();
+        return Err(Refusal::MaskedVector { cluster_dim });
+    }
+    Ok(())
+}
+
+/// An axis that may be counted from the end, from the front; `None` when out of range.
+pub(crate) fn from_front(axis: i64, rank: usize) -> Option<usize> {
+    let back = usize::try_from(axis.unsigned_abs()).ok()?;
+    let front = if axis < 0 {
+        rank.checked_sub(back)?
+    } else {
+        back
+    };
+    (front < rank).then_some(front)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Mode;
+
+    fn grouped(group_size: usize, channel_axis: Option<i64>) -> PaletteSpec {
+        PaletteSpec::new(Mode::Kmeans(Nbits::B2)).with_granularity(Granularity::PerGroupedChannel {
+            group_size,
+            channel_axis,
+        })
+    }
+
+    #[test]
+    fn axes_come_from_the_spec_first() {
+        // (shape, output axis, spec, group axis, groups, index shape, vector axis)
+        let tensor = || PaletteSpec::new(Mode::Unique);
+        let table = [
+            (vec![4, 6], None, tensor(), None, 1, vec![4, 6], None),
+            (
+                vec![4, 6],
+                Some(1),
+                tensor().with_cluster_dim(3),
+                None,
+                1,
+                vec![4, 2],
+                Some(1),
+            ),
+            (
+                vec![4, 6],
+                Some(0),
+                grouped(2, None),
+                Some(0),
+                2,
+                vec![4, 6],
+                None,
+            ),
+            (
+                vec![4, 6],
+                Some(0),
+                grouped(2, Some(-1)),
+                Some(1),
+                3,
+                vec![4, 6],
+                None,
+            ),
+            (
+                vec![4, 6, 5],
+                None,
+                grouped(6, Some(1)).with_cluster_dim(2),
+                Some(1),
+                1,
+                vec![4, 3, 5],
+                Some(1),
+            ),
+        ];
+        for (shape, output, spec, group_axis, groups, index_shape, vector_axis) in table {
+            let found = layout(&shape, output, &spec).unwrap();
+            assert_eq!(found.group_axis, group_axis);
+            assert_eq!(found.groups, groups);
+            assert_eq!(found.index_shape, index_shape);
+            assert_eq!(found.vector_axis, vector_axis);
+        }
+    }
+
+    #[test]
+    fn every_refusal_of_a_shape() {
+        let vectors = PaletteSpec::new(Mode::Unique).with_cluster_dim(4);
+        let scaled = PaletteSpec::new(Mode::Unique).with_per_channel_scale(true);
+        let invalid = PaletteSpec::new(Mode::Unique).with_cluster_dim(0);
+        type Kind = fn(&Refusal) -> bool;
+        let table: Vec<(Vec<usize>, Option<usize>, PaletteSpec, Kind)> = vec![
+            (vec![], None, grouped(1, None), |r| *r == Refusal::Scalar),
+            (vec![3, 0], None, grouped(1, None), |r| {
+                matches!(r, Refusal::Empty { .. })
+            }),
+            (vec![4], Some(0), invalid, |r| matches!(r, Refusal::Spec(_))),
+            (vec![4], Some(1), grouped(1, None), |r| {
+                *r == Refusal::ChannelAxisOutOfRange { axis: 1, rank: 1 }
+            }),
+            (vec![4], Some(0), grouped(1, Some(-2)), |r| {
+                *r == Refusal::ChannelAxisOutOfRange { axis: -2, rank: 1 }
+            }),
+            (vec![4], Some(0), grouped(1, Some(i64::MIN)), |r| {
+                matches!(r, Refusal::ChannelAxisOutOfRange { .. })
+            }),
+            (vec![4], None, grouped(1, None), |r| {
+                matches!(r, Refusal::ChannelAxisUnknown { .. })
+            }),
+            (vec![4], None, vectors.clone(), |r| {
+                matches!(r, Refusal::ChannelAxisUnknown { .. })
+            }),
+            (vec![4], None, scaled, |r| {
+                matches!(r, Refusal::ChannelAxisUnknown { .. })
+            }),
+            (vec![4, 6], Some(0), grouped(4, Some(1)), |r| {
+                matches!(
+                    r,
+                    Refusal::GroupSize {
+                        channels: 6,
+                        axis: 1,
+                        group_size: 4
+                    }
+                )
+            }),
+            (vec![4, 6], Some(1), vectors, |r| {
+                matches!(
+                    r,
+                    Refusal::ClusterDim {
+                        channels: 6,
+                        axis: 1,
+                        cluster_dim: 4
+                    }
+                )
+            }),
+            (
+                vec![8],
+                Some(0),
+                grouped(2, None).with_cluster_dim(4),
+                |r| matches!(r, Refusal::ClusterDim { channels: 2, .. }),
+            ),
+        ];
+        for (shape, output, spec, kind) in table {
+            let refusal = layout(&shape, output, &spec).unwrap_err();
+            assert!(kind(&refusal), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn the_kind_of_weight_can_refuse() {
+        let plain = PaletteSpec::new(Mode::Kmeans(Nbits::B2));
+        let int_table = plain.clone().with_lut_dtype(LutDtype::Int8);
+        let scaled = plain.clone().with_per_channel_scale(true);
+        let vectors = plain.clone().with_cluster_dim(2);
+        for (dtype, masked, spec, refused) in [
+            (Dtype::U8, true, &plain, false),
+            (Dtype::U8, false, &int_table, true),
+            (Dtype::BF16, false, &int_table, false),
+            (Dtype::I8, false, &scaled, true),
+            (Dtype::F32, true, &scaled, false),
+            (Dtype::F32, true, &vectors, true),
+            (Dtype::I8, false, &vectors, false),
+        ] {
+            assert_eq!(
+                suits(dtype, masked, spec).is_err(),
+                refused,
+                "{dtype:?} {spec:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! One table of scalars for one group.
+//!
+//! A census of the values; then, in order of preference: the distinct values themselves when they fit (lossless,
+//! NaN and infinities among them), or the mode's wishes, rounded as they will be stored; then each element to its
+//! nearest entry. Cost: the census, the solver and the assignment, nothing more that grows with the group.
+
+use palettizer_kernels::{Census, Element, Weights};
+
+use crate::entries::{self, Entries, Rounding};
+use crate::{LutDtype, Mode, PaletteSpec, Refusal};
+
+/// A finished table and what it cost.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table {
+    pub(crate) entries: Entries,
+    /// Squared error of what was clustered (before the per-channel scale).
+    pub(crate) squared_error: f64,
+    /// Energy of the finite values that were clustered.
+    pub(crate) energy: f64,
+    /// Relative gap to the optimum.
+    pub(crate) gap: f64,
+}
+
+/// The most entries any table has.
+pub(crate) const MOST_ENTRIES: usize = 256;
+
+/// Finds the table of `values` and the index of each.
+///
+/// `exact` says that entries are values of the group's own dtype, so that listing the distinct ones loses nothing.
+pub(crate) fn table<T: Element>(
+    values: &[T],
+    weights: Weights<'_>,
+    exact: bool,
+    spec: &PaletteSpec,
+    rounding: Rounding,
+    indices: &mut [u8],
+) -> Result<Table, Refusal> {
+    if values.is_empty() {
+        return Ok(Table::default());
+    }
+    let census = Census::new(values, weights, spec.precision());
+    let energy = census.energy();
+    let limit = spec.mode().nbits().map_or(MOST_ENTRIES, |n| n.entries());
+    if exact
+        && spec.lut_dtype() == LutDtype::Float
+        && let Some(distinct) = census.distinct(limit)
+    {
+        census.assign(&distinct, indices);
+        return Ok(Table {
+            entries: Entries {
+                values: distinct,
+                quantized: None,
+            },
+            energy,
+            ..Table::default()
+        });
+    }
+    let count = census.non_finite();
+    if count > 0 {
+        let elements = values.len();
+        return Err(Refusal::NonFinite { count, elements });
+    }
+    let (wishes, gap) = match spec.mode() {
+        Mode::Kmeans(nbits) => {
+            let clusters = census.cluster(nbits.entries());
+            (clusters.centroids, clusters.gap)
+        }
+        Mode::Uniform(nbits) => (spaced(census.range(), nbits.entries()), 0.0),
+        Mode::Unique | Mode::Custom(_) => {
+            return Err(Refusal::TooManyDistinct {
+                limit,
+                vectors: false,
+            });
+        }
+    };
+    let entries = entries::scalars(&wishes, spec.lut_dtype(), rounding);
+    let squared_error = census.assign(&entries.values, indices);
+    Ok(Table {
+        entries,
+        squared_error,
+        energy,
+        gap,
+    })
+}
+
+/// Evenly spaced from the smallest to the largest.
+fn spaced(range: Option<(f32, f32)>, entries: usize) -> Vec<f64> {
+    let Some((low, high)) = range.map(|(low, high)| (f64::from(low), f64::from(high))) else {
+        return Vec::new();
+    };
+    if low == high {
+        return vec![low];
+    }
+    let steps = (entries - 1) as f64;
+    (0..entries)
+        .map(|i| {
+            let t = i as f64 / steps;
+            low * (1.0 - t) + high * t
+        })
+        .collect()
+}
+
+/// Calls the caller's function on one group, checks what it returns and rounds its entries.
+///
+/// `values` is the whole group, `kept` the offsets in it that count; their indices are written.
+pub(crate) fn custom(
+    values: &[f32],
+    shape: &[usize],
+    function: &crate::LutFunction,
+    rounding: Rounding,
+    kept: impl Iterator<Item = usize>,
+    indices: &mut [u8],
+) -> Result<Table, Refusal> {
+    let count = values.iter().filter(|v| !v.is_finite()).count();
+    if count > 0 {
+        let elements = values.len();
+        return Err(Refusal::NonFinite { count, elements });
+    }
+    let found = function.call(values, shape).map_err(Refusal::Custom)?;
+    let refuse = |text: String| Err(Refusal::Custom(text));
+    if found.lut.is_empty() || found.lut.len() > MOST_ENTRIES {
+        return refuse(format!(
+            "returned {} entries, expected 1 to {MOST_ENTRIES}",
+            found.lut.len()
+        ));
+    }
+    if let Some(entry) = found.lut.iter().find(|entry| !entry.is_finite()) {
+        return refuse(format!("returned the entry {entry}, expected finite ones"));
+    }
+    if found.indices.len() != values.len() {
+        return refuse(format!(
+            "returned {} indices for {} values",
+            found.indices.len(),
+            values.len()
+        ));
+    }
+    let entries = found.lut.len();
+    if let Some(index) = found.indices.iter().find(|&&i| usize::from(i) >= entries) {
+        return refuse(format!("returned index {index} into {entries} entries"));
+    }
+    let lut: Vec<f32> = found
+        .lut
+        .iter()
+        .map(|&entry| rounding.nearest(f64::from(entry)))
+        .collect();
+    if let Some(at) = lut.iter().position(|entry| !entry.is_finite()) {
+        return refuse(format!(
+            "returned the entry {}, which is infinite in {}",
+            found.lut[at],
+            rounding.0.name()
+        ));
+    }
+    let mut table = Table::default();
+    for (at, index) in kept.zip(indices) {
+        *index = found.indices[at];
+        let value = f64::from(values[at]);
+        let lost = value - f64::from(lut[usize::from(*index)]);
+        table.squared_error += lost * lost;
+        table.energy += value * value;
+    }
+    table.entries.values = lut;
+    Ok(table)
+}

@@ -1,0 +1,443 @@
+//! What to do with a weight: the validated request.
+//!
+//! A string becomes one of these enums once, at the edge; combinations that make no sense are refused here,
+//! by name of the field, before any weight is looked at.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use palettizer_kernels::Precision;
+use thiserror::Error;
+
+use crate::Nbits;
+
+/// How the entries of a lookup table are found.
+///
+/// ```
+/// use palettizer_palette::{Mode, Nbits};
+///
+/// assert_eq!(Mode::Kmeans(Nbits::B4).name(), "kmeans");
+/// assert_eq!(Mode::Unique.nbits(), None);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub enum Mode {
+    /// The entries that minimise the squared error.
+    Kmeans(Nbits),
+    /// Evenly spaced entries from the smallest to the largest value.
+    Uniform(Nbits),
+    /// The distinct values themselves, when at most 256: lossless.
+    Unique,
+    /// Whatever the caller's function says.
+    Custom(LutFunction),
+}
+
+impl Mode {
+    /// The name users write: `kmeans`, `uniform`, `unique` or `custom`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Mode::Kmeans(_) => "kmeans",
+            Mode::Uniform(_) => "uniform",
+            Mode::Unique => "unique",
+            Mode::Custom(_) => "custom",
+        }
+    }
+
+    /// The width asked for; `None` where the data decide.
+    pub fn nbits(&self) -> Option<Nbits> {
+        match self {
+            Mode::Kmeans(nbits) | Mode::Uniform(nbits) => Some(*nbits),
+            Mode::Unique | Mode::Custom(_) => None,
+        }
+    }
+}
+
+/// What a [`LutFunction`] returns for one group.
+///
+/// ```
+/// let two = palettizer_palette::CustomLut { lut: vec![-1.0, 1.0], indices: vec![0, 1, 1] };
+/// assert_eq!(two.lut.len(), 2);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CustomLut {
+    /// 1 to 256 finite entries, in any order; they are rounded to the weight's dtype.
+    pub lut: Vec<f32>,
+    /// One index for each value of the group, in the order the values came.
+    pub indices: Vec<u8>,
+}
+
+/// What a [`LutFunction`] wraps.
+type LutFn = dyn Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync;
+
+/// A caller's own way to find a lookup table.
+///
+/// It is given the values of one group, row-major and widened to `f32` (divided by the per-channel scale, if
+/// that is on; with zeros where a pruned weight has none), and the group's shape: the weight's, with the group
+/// size on the channel axis. It may be called from several threads at once. An `Err` becomes
+/// [`Refusal::Custom`](crate::Refusal::Custom). Two are equal when they are the same function object.
+///
+/// ```
+/// use palettizer_palette::{CustomLut, LutFunction};
+///
+/// let signs = LutFunction::new(|values, _shape| {
+///     Ok(CustomLut { lut: vec![-1.0, 1.0], indices: values.iter().map(|&v| u8::from(v > 0.0)).collect() })
+/// });
+/// assert_eq!(signs.call(&[-3.0, 2.0], &[2])?.indices, [0, 1]);
+/// assert_eq!(signs, signs.clone());
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone)]
+pub struct LutFunction(Arc<LutFn>);
+
+impl LutFunction {
+    /// Wraps a function of (values, shape).
+    pub fn new(
+        function: impl Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync + 'static,
+    ) -> Self {
+        LutFunction(Arc::new(function))
+    }
+
+    /// Calls it on one group.
+    ///
+    /// # Errors
+    /// Whatever the function says.
+    pub fn call(&self, values: &[f32], shape: &[usize]) -> Result<CustomLut, String> {
+        (self.0)(values, shape)
+    }
+}
+
+impl fmt::Debug for LutFunction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "LutFunction({:p})", Arc::as_ptr(&self.0).cast::<()>())
+    }
+}
+
+impl PartialEq for LutFunction {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+/// Which weights share a lookup table.
+///
+/// ```
+/// use palettizer_palette::Granularity;
+///
+/// let rows = Granularity::PerGroupedChannel { group_size: 16, channel_axis: None };
+/// assert_eq!(rows.name(), "per_grouped_channel");
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Granularity {
+    /// One table for the whole tensor.
+    #[default]
+    PerTensor,
+    /// One table for every `group_size` consecutive channels.
+    PerGroupedChannel {
+        /// Channels that share a table, at least 1; must divide the number of channels.
+        group_size: usize,
+        /// The axis, counted from the end when negative; `None`: the consumer's output axis.
+        channel_axis: Option<i64>,
+    },
+}
+
+impl Granularity {
+    /// The name users write: `per_tensor` or `per_grouped_channel`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Granularity::PerTensor => "per_tensor",
+            Granularity::PerGroupedChannel { .. } => "per_grouped_channel",
+        }
+    }
+}
+
+/// What the entries of a lookup table are stored as.
+///
+/// ```
+/// use palettizer_palette::LutDtype;
+///
+/// assert_eq!("uint8".parse::<LutDtype>()?, LutDtype::Uint8);
+/// # Ok::<(), palettizer_palette::SpecError>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LutDtype {
+    /// The weight's own dtype.
+    #[default]
+    Float,
+    /// Symmetric `int8` with a scale for each group.
+    Int8,
+    /// `uint8` with zero point 127 and a scale for each group.
+    Uint8,
+}
+
+impl LutDtype {
+    /// The name users write: `float`, `int8` or `uint8`.
+    pub fn name(self) -> &'static str {
+        match self {
+            LutDtype::Float => "float",
+            LutDtype::Int8 => "int8",
+            LutDtype::Uint8 => "uint8",
+        }
+    }
+}
+
+impl FromStr for LutDtype {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        [LutDtype::Float, LutDtype::Int8, LutDtype::Uint8]
+            .into_iter()
+            .find(|dtype| dtype.name() == text)
+            .ok_or_else(|| SpecError {
+                field: "lut_dtype",
+                found: text.to_owned(),
+                allowed: "float, int8 or uint8",
+            })
+    }
+}
+
+/// A field of a [`PaletteSpec`] that cannot be what it is.
+///
+/// ```
+/// use palettizer_palette::{Mode, Nbits, PaletteSpec};
+///
+/// let error = PaletteSpec::new(Mode::Uniform(Nbits::B4)).with_cluster_dim(2).build().unwrap_err();
+/// assert_eq!(error.field, "cluster_dim");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{field} is {found}; allowed: {allowed}")]
+pub struct SpecError {
+    /// The field's name, as users write it.
+    pub field: &'static str,
+    /// What it was, and with what.
+    pub found: String,
+    /// What it may be.
+    pub allowed: &'static str,
+}
+
+/// The whole request for one weight.
+///
+/// Built with `with_…` and checked by [`build`](PaletteSpec::build); [`layout`](crate::layout) and
+/// [`palettize`](crate::palettize) check it again, so that an unchecked one is refused and never misread.
+///
+/// ```
+/// use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec};
+///
+/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4))
+///     .with_granularity(Granularity::PerGroupedChannel { group_size: 8, channel_axis: None })
+///     .with_lut_dtype(LutDtype::Int8)
+///     .build()?;
+/// assert_eq!(spec.cluster_dim(), 1);
+/// # Ok::<(), palettizer_palette::SpecError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct PaletteSpec {
+    mode: Mode,
+    granularity: Granularity,
+    cluster_dim: usize,
+    per_channel_scale: bool,
+    lut_dtype: LutDtype,
+    precision: Precision,
+    seed: u64,
+}
+
+impl PaletteSpec {
+    /// One scalar float table for the whole tensor, no scale, the kernels' default precision, seed 0.
+    pub fn new(mode: Mode) -> Self {
+        PaletteSpec {
+            mode,
+            granularity: Granularity::PerTensor,
+            cluster_dim: 1,
+            per_channel_scale: false,
+            lut_dtype: LutDtype::Float,
+            precision: Precision::Refined,
+            seed: 0,
+        }
+    }
+
+    /// Which weights share a table.
+    #[must_use]
+    pub fn with_granularity(self, granularity: Granularity) -> Self {
+        PaletteSpec {
+            granularity,
+            ..self
+        }
+    }
+
+    /// Weights for one index: vectors of this many consecutive channels when above 1.
+    #[must_use]
+    pub fn with_cluster_dim(self, cluster_dim: usize) -> Self {
+        PaletteSpec {
+            cluster_dim,
+            ..self
+        }
+    }
+
+    /// Whether each output channel is divided by its largest absolute value first.
+    #[must_use]
+    pub fn with_per_channel_scale(self, per_channel_scale: bool) -> Self {
+        PaletteSpec {
+            per_channel_scale,
+            ..self
+        }
+    }
+
+    /// What the entries are stored as.
+    #[must_use]
+    pub fn with_lut_dtype(self, lut_dtype: LutDtype) -> Self {
+        PaletteSpec { lut_dtype, ..self }
+    }
+
+    /// How hard the scalar k-means tries; see [`Precision`].
+    #[must_use]
+    pub fn with_precision(self, precision: Precision) -> Self {
+        PaletteSpec { precision, ..self }
+    }
+
+    /// Where the random numbers of vector k-means start; everything else uses none.
+    #[must_use]
+    pub fn with_seed(self, seed: u64) -> Self {
+        PaletteSpec { seed, ..self }
+    }
+
+    /// How the entries are found.
+    pub fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    /// Which weights share a table.
+    pub fn granularity(&self) -> Granularity {
+        self.granularity
+    }
+
+    /// Weights for one index.
+    pub fn cluster_dim(&self) -> usize {
+        self.cluster_dim
+    }
+
+    /// Whether output channels are scaled.
+    pub fn per_channel_scale(&self) -> bool {
+        self.per_channel_scale
+    }
+
+    /// What the entries are stored as.
+    pub fn lut_dtype(&self) -> LutDtype {
+        self.lut_dtype
+    }
+
+    /// How hard the scalar k-means tries.
+    pub fn precision(&self) -> Precision {
+        self.precision
+    }
+
+    /// The seed of vector k-means.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Checks the fields and hands the spec back.
+    ///
+    /// # Errors
+    /// As [`validate`](PaletteSpec::validate).
+    pub fn build(self) -> Result<Self, SpecError> {
+        self.validate()?;
+        Ok(self)
+    }
+
+    /// Checks the fields, each alone and with the others.
+    ///
+    /// # Errors
+    /// [`SpecError`] when `cluster_dim` or `group_size` is 0, when vectors are asked of uniform or custom mode,
+    /// or an integer table of unique or custom mode.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let refuse = |field, found: String, allowed| {
+            Err(SpecError {
+                field,
+                found,
+                allowed,
+            })
+        };
+        let mode = self.mode.name();
+        if self.cluster_dim == 0 {
+            return refuse("cluster_dim", "0".to_owned(), "1 or more");
+        }
+        if let Granularity::PerGroupedChannel { group_size: 0, .. } = self.granularity {
+            return refuse("group_size", "0".to_owned(), "1 or more");
+        }
+        if self.cluster_dim > 1 && matches!(self.mode, Mode::Uniform(_) | Mode::Custom(_)) {
+            let found = format!("{} with mode {mode}", self.cluster_dim);
+            return refuse("cluster_dim", found, "1, or mode kmeans or unique");
+        }
+        if self.lut_dtype != LutDtype::Float && matches!(self.mode, Mode::Unique | Mode::Custom(_))
+        {
+            let found = format!("{} with mode {mode}", self.lut_dtype.name());
+            return refuse("lut_dtype", found, "float, or mode kmeans or uniform");
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn custom() -> Mode {
+        Mode::Custom(LutFunction::new(|_, _| Ok(CustomLut::default())))
+    }
+
+    #[test]
+    fn every_rule_names_its_field() {
+        let kmeans = || PaletteSpec::new(Mode::Kmeans(Nbits::B4));
+        let grouped = |group_size| Granularity::PerGroupedChannel {
+            group_size,
+            channel_axis: Some(-1),
+        };
+        let table = [
+            (kmeans().with_cluster_dim(0), Some("cluster_dim")),
+            (kmeans().with_granularity(grouped(0)), Some("group_size")),
+            (
+                PaletteSpec::new(custom()).with_cluster_dim(2),
+                Some("cluster_dim"),
+            ),
+            (
+                PaletteSpec::new(Mode::Uniform(Nbits::B1)).with_cluster_dim(2),
+                Some("cluster_dim"),
+            ),
+            (
+                PaletteSpec::new(Mode::Unique).with_lut_dtype(LutDtype::Int8),
+                Some("lut_dtype"),
+            ),
+            (
+                PaletteSpec::new(custom()).with_lut_dtype(LutDtype::Uint8),
+                Some("lut_dtype"),
+            ),
+            (PaletteSpec::new(Mode::Unique).with_cluster_dim(4), None),
+            (kmeans().with_granularity(grouped(1)), None),
+            (
+                PaletteSpec::new(Mode::Uniform(Nbits::B8)).with_lut_dtype(LutDtype::Uint8),
+                None,
+            ),
+        ];
+        for (spec, expected) in table {
+            let field = spec.clone().build().err().map(|error| error.field);
+            assert_eq!(field, expected, "{spec:?}");
+        }
+    }
+
+    #[test]
+    fn strings_become_enums_or_errors() {
+        assert_eq!("int8".parse(), Ok(LutDtype::Int8));
+        let error = "int4".parse::<LutDtype>().unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "lut_dtype is int4; allowed: float, int8 or uint8"
+        );
+    }
+
+    #[test]
+    fn functions_are_equal_by_identity() {
+        let (a, b) = (custom(), custom());
+        assert_eq!(a, a.clone());
+        assert_ne!(a, b);
+        assert!(format!("{a:?}").starts_with("Custom(LutFunction(0x"));
+    }
+}

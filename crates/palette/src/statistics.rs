@@ -1,0 +1,70 @@
+//! What a weight holds, before anything is done to it: zeros and distinct values.
+
+use half::{bf16, f16};
+use palettizer_kernels::{Census, Precision, Weights};
+
+use crate::tensor::elements;
+use crate::{Dtype, Tensor};
+
+/// A magnitude of at most this counts as zero, as in coremltools' weight metadata.
+const ZERO: f32 = 1e-12;
+
+/// What a weight holds.
+///
+/// ```
+/// use palettizer_palette::{Dtype, Tensor, statistics};
+///
+/// let bytes: Vec<u8> = [0.0_f32, 2.0, -0.0, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+/// let tensor = Tensor::new(Dtype::F32, &[4], &bytes).map_err(|e| e.to_string())?;
+/// let found = statistics(&tensor);
+/// assert_eq!((found.zeros, found.distinct), (2, 2));
+/// # Ok::<(), String>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Statistics {
+    /// Elements of a magnitude of at most 1e-12.
+    pub zeros: usize,
+    /// Distinct values; +0 and −0 are one, and so are all NaN.
+    pub distinct: usize,
+}
+
+/// Counts zeros and distinct values.
+pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
+    let bytes = tensor.bytes();
+    match tensor.dtype() {
+        Dtype::F16 => {
+            let values = elements::<f16>(bytes);
+            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            Statistics {
+                zeros: census.zeros(),
+                distinct: census.distinct_count(),
+            }
+        }
+        Dtype::BF16 => {
+            let values = elements::<bf16>(bytes);
+            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            Statistics {
+                zeros: values.iter().filter(|v| v.to_f32().abs() <= ZERO).count(),
+                distinct: census.distinct_count(),
+            }
+        }
+        Dtype::F32 => {
+            let values = elements::<f32>(bytes);
+            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            Statistics {
+                zeros: values.iter().filter(|v| v.abs() <= ZERO).count(),
+                distinct: census.distinct_count(),
+            }
+        }
+        Dtype::I8 | Dtype::U8 => {
+            let mut counts = [0usize; 256];
+            for &byte in bytes {
+                counts[usize::from(byte)] += 1;
+            }
+            Statistics {
+                zeros: counts[0],
+                distinct: counts.iter().filter(|&&count| count > 0).count(),
+            }
+        }
+    }
+}

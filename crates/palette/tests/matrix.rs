@@ -1,0 +1,446 @@
+//! All modes × widths × granularities × vectors × scales × LUT dtypes × dtypes, on small weights, against the twin.
+#![allow(clippy::unwrap_used)]
+
+mod naive;
+
+use palettizer_palette::{
+    CustomLut, Dtype, Granularity, Layout, Lut, LutDtype, LutFunction, Mode, Nbits, Palette,
+    PaletteSpec, Refusal, Tensor, layout, palettize, suits,
+};
+
+const SHAPE: [usize; 3] = [8, 6, 4];
+
+fn modes() -> Vec<Mode> {
+    let mut modes: Vec<Mode> = Nbits::ALL.map(Mode::Kmeans).to_vec();
+    modes.extend(Nbits::ALL.map(Mode::Uniform));
+    modes.push(Mode::Unique);
+    modes.push(Mode::Custom(LutFunction::new(|values, shape| {
+        assert_eq!(values.len(), shape.iter().product::<usize>());
+        Ok(CustomLut {
+            lut: vec![1.0, -0.5, 0.0],
+            indices: values
+                .iter()
+                .map(|&v| if v > 0.5 { 0 } else { u8::from(v < -0.2) * 2 })
+                .map(|i| i % 3)
+                .collect(),
+        })
+    })));
+    modes
+}
+
+fn granularities() -> Vec<Granularity> {
+    let grouped = |group_size, channel_axis| Granularity::PerGroupedChannel {
+        group_size,
+        channel_axis,
+    };
+    vec![
+        Granularity::PerTensor,
+        grouped(2, None),
+        grouped(8, Some(0)),
+        grouped(2, Some(1)),
+        grouped(1, Some(-1)),
+    ]
+}
+
+/// Every spec, with an output axis.
+fn requests() -> Vec<(PaletteSpec, Option<usize>)> {
+    let mut all = Vec::new();
+    for mode in modes() {
+        for granularity in granularities() {
+            for cluster_dim in [1, 2] {
+                for lut_dtype in [LutDtype::Float, LutDtype::Int8, LutDtype::Uint8] {
+                    for (scale, axis) in [
+                        (false, Some(0)),
+                        (true, Some(0)),
+                        (true, Some(1)),
+                        (true, Some(2)),
+                    ] {
+                        let spec = PaletteSpec::new(mode.clone())
+                            .with_granularity(granularity)
+                            .with_cluster_dim(cluster_dim)
+                            .with_lut_dtype(lut_dtype)
+                            .with_per_channel_scale(scale)
+                            .with_seed(7);
+                        if spec.validate().is_ok() {
+                            all.push((spec, axis));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    all
+}
+
+/// Compares a palette with the twin and with what it says of itself.
+fn check(tensor: &Tensor<'_>, spec: &PaletteSpec, plan: &Layout, palette: &Palette) {
+    let dtype = tensor.dtype();
+    let dense = palette.decompress();
+    assert_eq!(dense.len(), tensor.bytes().len(), "{spec:?}");
+    assert_eq!(palette.index_shape, plan.index_shape);
+    assert_eq!(palette.lut_shape, plan.lut_shape(palette.nbits));
+    assert_eq!(palette.vector_axis, plan.vector_axis);
+    assert_eq!(palette.luts(), plan.groups);
+    assert_eq!(palette.error.elements, tensor.len());
+    let (mut lost, mut energy) = (0.0, 0.0);
+    for at in 0..tensor.len() {
+        let found = naive::read(dtype, &dense, at);
+        assert_eq!(
+            found,
+            naive::element(palette, at),
+            "element {at} of {spec:?}"
+        );
+        if palette
+            .mask
+            .as_ref()
+            .is_none_or(|mask| naive::bit(mask, at))
+        {
+            let original = naive::read(dtype, tensor.bytes(), at);
+            lost += (original - found).powi(2);
+            energy += original * original;
+        }
+    }
+    let near = |a: f64, b: f64| (a - b).abs() <= 1e-9 * a.abs().max(b.abs()).max(1e-9);
+    assert!(
+        near(lost, palette.error.squared_error),
+        "{lost} {palette:?} {spec:?}"
+    );
+    assert!(
+        near(energy, palette.error.energy),
+        "{energy} {:?} {spec:?}",
+        palette.error
+    );
+    if palette.scale.is_none() && plan.cluster_dim == 1 && !matches!(spec.mode(), Mode::Custom(_)) {
+        nearest(tensor, palette);
+    }
+}
+
+/// The tables of scalars, as a runtime computes them.
+fn tables(palette: &Palette) -> Vec<Vec<f64>> {
+    let entries = palette.nbits.entries();
+    (0..palette.luts())
+        .map(|group| {
+            (group * entries..(group + 1) * entries)
+                .map(|at| match &palette.lut {
+                    Lut::Float(bytes) => naive::read(palette.dtype, bytes, at),
+                    Lut::Quantized {
+                        dtype,
+                        data,
+                        scale,
+                        offset,
+                        ..
+                    } => {
+                        let zero = offset.as_ref().map_or(0.0, |o| f64::from(o[group]));
+                        let product = naive::read(palette.dtype, scale, group)
+                            * (naive::read(*dtype, data, at) - zero);
+                        naive::read(palette.dtype, &naive::encode(palette.dtype, &[product]), 0)
+                    }
+                })
+                .collect()
+        })
+        .collect()
+}
+
+/// No element has an entry of its own table that is nearer; tables ascend, and end in zeros.
+fn nearest(tensor: &Tensor<'_>, palette: &Palette) {
+    let tables = tables(palette);
+    let groups = &palette.lut_shape[..palette.shape.len()];
+    let mut used: Vec<Vec<f64>> = tables.iter().map(|_| Vec::new()).collect();
+    for at in 0..tensor.len() {
+        if palette
+            .mask
+            .as_ref()
+            .is_some_and(|mask| !naive::bit(mask, at))
+        {
+            continue;
+        }
+        let place = naive::coordinates(at, &palette.shape);
+        let group: Vec<usize> = (0..place.len())
+            .map(|a| place[a] / (palette.shape[a] / groups[a]))
+            .collect();
+        let group = naive::flat(&group, groups);
+        let (original, found) = (
+            naive::read(palette.dtype, tensor.bytes(), at),
+            naive::element(palette, at),
+        );
+        used[group].push(found);
+        let real = tables[group].iter().take_while({
+            let mut last = f64::NEG_INFINITY;
+            move |&&entry| std::mem::replace(&mut last, entry) < entry
+        });
+        let best = real
+            .map(|entry| (entry - original).abs())
+            .fold(f64::INFINITY, f64::min);
+        assert!(
+            (original - found).abs() <= best,
+            "{original} {found} {best}"
+        );
+    }
+    for (table, used) in tables.iter().zip(used) {
+        let ascending = table.windows(2).take_while(|w| w[0] < w[1]).count() + 1;
+        assert!(
+            table[ascending..].iter().all(|&entry| entry == 0.0),
+            "{table:?}"
+        );
+        let most = used.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+        assert!(used.is_empty() || table[..ascending].contains(&most));
+    }
+}
+
+#[test]
+fn every_combination() {
+    let requests = requests();
+    let mut palettes = 0;
+    for dtype in Dtype::ALL {
+        let bytes = naive::weight(dtype, SHAPE.iter().product(), 24, 5);
+        let tensor = Tensor::new(dtype, &SHAPE, &bytes).unwrap();
+        for (spec, axis) in &requests {
+            let plan = layout(&SHAPE, *axis, spec);
+            let found = palettize(&tensor, *axis, spec, None);
+            match (
+                plan.and_then(|plan| suits(dtype, false, spec).map(|()| plan)),
+                found,
+            ) {
+                (Err(planned), found) => assert_eq!(found, Err(planned)),
+                (Ok(plan), Ok(palette)) => {
+                    check(&tensor, spec, &plan, &palette);
+                    palettes += 1;
+                }
+                (Ok(_), Err(refusal)) => panic!("{refusal}: {spec:?}"),
+            }
+        }
+    }
+    assert!(palettes > 3000, "{palettes}");
+}
+
+#[test]
+fn every_combination_of_a_pruned_weight() {
+    let mut next = naive::random(3);
+    // One group of axis 1 keeps nothing at all.
+    let count: usize = SHAPE.iter().product();
+    let kept: Vec<bool> = (0..count)
+        .map(|at| at / 4 % 6 > 1 && next() < 0.4)
+        .collect();
+    let mut mask = vec![0_u8; count.div_ceil(8)];
+    (0..count)
+        .filter(|&at| kept[at])
+        .for_each(|at| mask[at / 8] |= 1 << (at % 8));
+    for dtype in Dtype::ALL {
+        let mut bytes = naive::weight(dtype, count, 24, 6);
+        for at in (0..count).filter(|&at| !kept[at]) {
+            bytes[at * dtype.size()..][..dtype.size()].fill(0);
+        }
+        let tensor = Tensor::new(dtype, &SHAPE, &bytes).unwrap();
+        for (spec, axis) in requests() {
+            let Ok(plan) = layout(&SHAPE, axis, &spec) else {
+                continue;
+            };
+            if let Err(refusal) = suits(dtype, true, &spec) {
+                assert_eq!(palettize(&tensor, axis, &spec, Some(&mask)), Err(refusal));
+            } else {
+                let palette = palettize(&tensor, axis, &spec, Some(&mask)).unwrap();
+                check(&tensor, &spec, &plan, &palette);
+                let kept = kept.iter().filter(|&&k| k).count();
+                let bits = kept * palette.nbits.bits() as usize;
+                assert_eq!(palette.indices.len(), bits.div_ceil(8));
+            }
+        }
+    }
+}
+
+#[test]
+fn kmeans_is_never_worse_than_uniform_nor_finer_than_coarser() {
+    for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
+        let bytes = naive::weight(dtype, 4096, 64, 9);
+        let tensor = Tensor::new(dtype, &[64, 64], &bytes).unwrap();
+        for granularity in granularities() {
+            let mut last = f64::INFINITY;
+            for nbits in Nbits::ALL {
+                let lost = |mode| {
+                    let spec = PaletteSpec::new(mode).with_granularity(granularity);
+                    palettize(&tensor, Some(0), &spec, None).unwrap().error
+                };
+                let error = lost(Mode::Kmeans(nbits));
+                // Rounding the centroids costs a little; bf16 rounds the most.
+                let uniform = lost(Mode::Uniform(nbits));
+                assert!(
+                    error.squared_error <= uniform.squared_error * 1.02,
+                    "{dtype:?} {nbits}"
+                );
+                assert!(error.squared_error <= last);
+                assert!(error.gap < 1e-3);
+                last = error.squared_error;
+            }
+        }
+    }
+}
+
+#[test]
+fn scaling_pays_where_rows_differ() {
+    let mut next = naive::random(1);
+    let values: Vec<f64> = (0..64 * 64)
+        .map(|at| (next() - 0.5) * 0.01 * f64::from(1 << (at / 64 % 8)))
+        .collect();
+    let bytes = naive::encode(Dtype::F16, &values);
+    let tensor = Tensor::new(Dtype::F16, &[64, 64], &bytes).unwrap();
+    let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B3));
+    let snr = |spec: &PaletteSpec| {
+        palettize(&tensor, Some(0), spec, None)
+            .unwrap()
+            .error
+            .snr_db()
+    };
+    assert!(snr(&spec.clone().with_per_channel_scale(true)) > snr(&spec) + 1.0);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let pool = |threads| {
+        rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build()
+            .unwrap()
+    };
+    let (one, many) = (pool(1), pool(5));
+    let bytes = naive::weight(Dtype::F16, 32 * 48 * 2, 96, 2);
+    let tensor = Tensor::new(Dtype::F16, &[32, 48, 2], &bytes).unwrap();
+    let kmeans = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
+    for axis in [0, 1] {
+        let grouped = kmeans
+            .clone()
+            .with_granularity(Granularity::PerGroupedChannel {
+                group_size: 4,
+                channel_axis: Some(axis),
+            });
+        for spec in [
+            grouped.clone(),
+            grouped.clone().with_cluster_dim(2),
+            grouped.with_per_channel_scale(true),
+            kmeans.clone().with_cluster_dim(4),
+        ] {
+            let run = || palettize(&tensor, Some(0), &spec, None);
+            assert_eq!(one.install(run), many.install(run));
+        }
+    }
+}
+
+#[test]
+fn unaligned_bytes_give_the_same() {
+    let bytes = naive::weight(Dtype::F32, 256, 16, 4);
+    let mut shifted = vec![0];
+    shifted.extend(&bytes);
+    let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B2));
+    let run = |bytes: &[u8]| {
+        palettize(
+            &Tensor::new(Dtype::F32, &[16, 16], bytes).unwrap(),
+            None,
+            &spec,
+            None,
+        )
+    };
+    assert_eq!(run(&bytes), run(&shifted[1..]));
+}
+
+#[test]
+fn the_seed_is_in_the_spec() {
+    let bytes = naive::weight(Dtype::F32, 4096, 64, 8);
+    let tensor = Tensor::new(Dtype::F32, &[64, 64], &bytes).unwrap();
+    let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4)).with_cluster_dim(4);
+    let run = |seed| palettize(&tensor, Some(0), &spec.clone().with_seed(seed), None).unwrap();
+    assert_eq!(run(1), run(1));
+    assert_ne!(run(1).indices, run(2).indices);
+}
+
+#[test]
+fn unique_takes_the_width_of_the_fullest_group() {
+    let values: Vec<f64> = (0..64)
+        .map(|at| {
+            if at < 32 {
+                f64::from(at % 2)
+            } else {
+                f64::from(at % 20)
+            }
+        })
+        .collect();
+    let bytes = naive::encode(Dtype::F16, &values);
+    let tensor = Tensor::new(Dtype::F16, &[2, 32], &bytes).unwrap();
+    let spec = PaletteSpec::new(Mode::Unique).with_granularity(Granularity::PerGroupedChannel {
+        group_size: 1,
+        channel_axis: None,
+    });
+    let palette = palettize(&tensor, Some(0), &spec, None).unwrap();
+    assert_eq!(palette.nbits, Nbits::B6);
+    assert_eq!(palette.decompress(), bytes);
+    assert_eq!(palette.error.snr_db(), f64::INFINITY);
+}
+
+#[test]
+fn few_values_are_kept_exactly_whatever_they_are() {
+    let special = [0.0, f64::NEG_INFINITY, f64::INFINITY, f64::NAN];
+    let values: Vec<f64> = (0..64).map(|at| special[at * 7 % 4]).collect();
+    for dtype in [Dtype::F16, Dtype::BF16, Dtype::F32] {
+        let bytes = naive::encode(dtype, &values);
+        let tensor = Tensor::new(dtype, &[8, 8], &bytes).unwrap();
+        for mode in [
+            Mode::Kmeans(Nbits::B2),
+            Mode::Uniform(Nbits::B8),
+            Mode::Unique,
+        ] {
+            for dim in [1, 2] {
+                let spec = PaletteSpec::new(mode.clone()).with_cluster_dim(dim);
+                if spec.validate().is_err() {
+                    continue;
+                }
+                let palette = palettize(&tensor, Some(0), &spec, None).unwrap();
+                let dense = palette.decompress();
+                for (at, &value) in values.iter().enumerate() {
+                    let found = naive::read(dtype, &dense, at);
+                    assert!(
+                        found == value || found.is_nan() && value.is_nan(),
+                        "{found} {value}"
+                    );
+                }
+                assert_eq!(palette.error.squared_error, 0.0);
+                assert_eq!(palette.error.energy, 0.0);
+            }
+        }
+    }
+}
+
+#[test]
+fn zeros_and_constants_and_single_elements() {
+    for dtype in Dtype::ALL {
+        for (shape, value) in [([4, 4], 0.0), ([4, 4], 3.0), ([1, 1], 2.0)] {
+            let count = shape.iter().product();
+            let bytes = naive::encode(dtype, &vec![value; count]);
+            let tensor = Tensor::new(dtype, &shape, &bytes).unwrap();
+            for (spec, axis) in requests() {
+                let spec = spec.with_granularity(Granularity::PerTensor);
+                let axis = axis.filter(|&a| a < 2);
+                match palettize(&tensor, axis, &spec, None) {
+                    Ok(palette) if matches!(spec.mode(), Mode::Custom(_)) => {
+                        check(
+                            &tensor,
+                            &spec,
+                            &layout(&shape, axis, &spec).unwrap(),
+                            &palette,
+                        );
+                    }
+                    Ok(palette) => {
+                        let error = palette.error.rmse();
+                        assert!(error <= 0.005 * value, "{error} {value} {dtype:?} {spec:?}");
+                    }
+                    Err(refusal) => assert!(
+                        matches!(
+                            refusal,
+                            Refusal::IntScale { .. }
+                                | Refusal::ClusterDim { .. }
+                                | Refusal::ChannelAxisUnknown { .. }
+                        ),
+                        "{refusal} {spec:?}"
+                    ),
+                }
+            }
+        }
+    }
+}

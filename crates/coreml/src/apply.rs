@@ -1,0 +1,335 @@
+//! A plan carried out: weights palettized, weight files written, the program rewritten around them.
+//!
+//! Weights are worked on in batches of a bounded number of bytes, in parallel inside a batch, and written in
+//! the order of the plan. So the memory that is needed does not grow with the model, and the bytes that come
+//! out do not depend on the number of threads.
+
+use crate::Error;
+use crate::blob::WeightWriter;
+use crate::config::OptimizationConfig;
+use crate::constant::{Constant, palette_dtype};
+use crate::emit::Stored;
+use crate::graph::Graph;
+use crate::mil::{element_count, known_tensor, stored_bytes};
+use crate::opset;
+use crate::package::Package;
+use crate::plan::{Decision, Job, Plan, Planned, Slot, plan};
+use crate::progress::Progress;
+use crate::proto::Model;
+use crate::report::{Status, WeightReport};
+use crate::rewrite::Rewriter;
+use crate::skip::Skip;
+use crate::splice::{Replacement, splice};
+use palettizer_palette::{Granularity, Palette, Tensor, dense, palettize};
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Seek, Write};
+use std::ops::Range;
+
+/// Weights of at most this many bytes are worked on at a time; a larger one has a batch for itself.
+const BATCH_BYTES: u64 = 8 << 20;
+
+/// A model palettized.
+pub(crate) struct Applied<W> {
+    /// The new model.
+    pub spec: Model,
+    /// Its weight files; `None` if they are as they were.
+    pub files: Option<BTreeMap<String, (W, u64)>>,
+    /// What became of every weight.
+    pub weights: Vec<WeightReport>,
+    /// Entries of the configuration that fit nothing.
+    pub unmatched: Vec<String>,
+}
+
+/// Palettizes the weights of `spec` as `config` says. `open` begins a new weight file of a name.
+///
+/// # Errors
+/// What planning, reading the weights or writing the files may give; [`Error::Strict`] if the
+/// configuration is strict and a weight could not be palettized.
+pub(crate) fn apply<W: Write + Seek>(
+    package: &Package,
+    spec: &Model,
+    config: &OptimizationConfig,
+    open: &mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    progress: &dyn Progress,
+) -> Result<Applied<W>, Error> {
+    let mut spec = Cow::Borrowed(spec);
+    let mut changed = false;
+    if let Some(target) = config.minimum_deployment_target() {
+        changed = !opset::raise(spec.to_mut(), target)?.functions.is_empty();
+    }
+    let graph = Graph::build(&spec)?;
+    let Plan {
+        mut weights,
+        unmatched,
+    } = plan(&graph, config)?;
+    check_strict(config, &weights)?;
+
+    let mut rewriter = Rewriter::new(package, open);
+    let results = palettize_all(package, &mut weights, &mut rewriter, progress)?;
+    check_strict(config, &weights)?;
+
+    let reports = weights.iter().zip(&results);
+    let reports = reports.map(|(planned, done)| report(planned, done.as_ref()));
+    let reports = reports.collect();
+    if !changed && results.iter().all(Option::is_none) {
+        return Ok(Applied {
+            spec: spec.into_owned(),
+            files: None,
+            weights: reports,
+            unmatched,
+        });
+    }
+    let mut replacements = HashMap::new();
+    for (planned, done) in weights.iter().zip(&results) {
+        if let (Decision::Compress(job), Some(done)) = (&planned.decision, done) {
+            for site in &planned.sites {
+                let replacement = Replacement {
+                    name: &site.name,
+                    data_param: data_param(job.slot),
+                    stored: &done.stored,
+                };
+                replacements.insert(site.ordinal, replacement);
+            }
+        }
+    }
+    let mut out = spec.clone().into_owned();
+    splice(&mut out, &replacements, &mut rewriter)?;
+    let files = rewriter.finish()?;
+    progress.finish();
+    Ok(Applied {
+        spec: out,
+        files: Some(files),
+        weights: reports,
+        unmatched,
+    })
+}
+
+/// The parameter of the operation that stays which is bound to the palettized data; `None` if the operation
+/// goes.
+fn data_param(slot: Slot<'_>) -> Option<&'static str> {
+    match slot {
+        Slot::Const => None,
+        Slot::NonzeroData { .. } => Some("nonzero_data"),
+        Slot::QuantizedData => Some("data"),
+    }
+}
+
+fn check_strict(config: &OptimizationConfig, weights: &[Planned<'_>]) -> Result<(), Error> {
+    let failure = |planned: &Planned<'_>| match &planned.decision {
+        Decision::Skip(skip) if skip.is_failure() => {
+            Some((planned.sites.first()?.name.clone(), skip.to_string()))
+        }
+        _ => None,
+    };
+    let skipped: Vec<_> = weights.iter().filter_map(failure).collect();
+    if config.strict() && !skipped.is_empty() {
+        return Err(Error::Strict { skipped });
+    }
+    Ok(())
+}
+
+/// A weight palettized and stored.
+struct Done {
+    stored: Stored,
+    nbits: u32,
+    luts: usize,
+    mse: f64,
+    snr_db: f64,
+}
+
+/// Carries out every job. What the values forbid becomes a skip in `weights`.
+fn palettize_all<W: Write + Seek>(
+    package: &Package,
+    weights: &mut [Planned<'_>],
+    rewriter: &mut Rewriter<'_, W>,
+    progress: &dyn Progress,
+) -> Result<Vec<Option<Done>>, Error> {
+    let compress = |planned: &&Planned<'_>| matches!(planned.decision, Decision::Compress(_));
+    let jobs = weights.iter().filter(compress);
+    progress.start(jobs.clone().count(), jobs.map(|planned| planned.bytes).sum());
+    let mut results = Vec::with_capacity(weights.len());
+    for range in batches(weights) {
+        let batch = &mut weights[range];
+        let palettes: Vec<_> = batch
+            .par_iter()
+            .map(|planned| match &planned.decision {
+                Decision::Compress(job) => one(package, planned, job).map(Some),
+                Decision::Skip(_) => Ok(None),
+            })
+            .collect();
+        for (planned, palette) in batch.iter_mut().zip(palettes) {
+            let name = planned.sites.first().map_or("", |site| &site.name);
+            let done = match (palette?, &planned.decision) {
+                (Some(Ok(palette)), Decision::Compress(job)) => {
+                    progress.advance(name, planned.bytes);
+                    Some(store(&palette, job, rewriter)?)
+                }
+                (Some(Err(skip)), _) => {
+                    progress.advance(name, planned.bytes);
+                    planned.decision = Decision::Skip(skip);
+                    None
+                }
+                _ => None,
+            };
+            results.push(done);
+        }
+    }
+    Ok(results)
+}
+
+/// Runs of weights that are worked on together.
+fn batches(weights: &[Planned<'_>]) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
+    let (mut start, mut bytes) = (0, 0u64);
+    for (at, planned) in weights.iter().enumerate() {
+        let own = match planned.decision {
+            Decision::Compress(_) => planned.bytes,
+            Decision::Skip(_) => 0,
+        };
+        if at > start && bytes.saturating_add(own) > BATCH_BYTES {
+            batches.push(start..at);
+            (start, bytes) = (at, 0);
+        }
+        bytes = bytes.saturating_add(own);
+    }
+    batches.push(start..weights.len());
+    batches
+}
+
+/// Palettizes one weight; the inner error says why it stays as it is.
+fn one(
+    package: &Package,
+    planned: &Planned<'_>,
+    job: &Job<'_>,
+) -> Result<Result<Palette, Skip>, Error> {
+    let name = planned.sites.first().map_or("", |site| &site.name);
+    let bad = |what: String| Error::BadValue {
+        name: name.to_owned(),
+        what,
+    };
+    let data = Constant::read(package, name, job.value)?;
+    let dtype = palette_dtype(data.dtype)
+        .ok_or_else(|| bad(format!("{} is no type of a weight", data.dtype.name())))?;
+    let (bytes, mask) = match job.slot {
+        Slot::Const | Slot::QuantizedData => {
+            if data.shape != planned.shape {
+                return Err(bad(format!(
+                    "its value has the shape {:?}, its output {:?}",
+                    data.shape, planned.shape
+                )));
+            }
+            (data.bytes, None)
+        }
+        Slot::NonzeroData { mask } => {
+            let mask = Constant::read(package, name, mask)?;
+            let dense = dense_bytes(&data, &mask, dtype.size());
+            let dense = dense.map_err(|error| bad(error.to_string()))?;
+            (Cow::Owned(dense), Some(mask.bytes))
+        }
+    };
+    let tensor = Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
+    let palette = palettize(&tensor, job.output_axis, &job.spec, mask.as_deref());
+    if let Some(place) = &job.value.blob_file {
+        crate::constant::release(package, place);
+    }
+    Ok(palette.map_err(Skip::from))
+}
+
+/// The dense bytes of a pruned weight, zeros where the mask has none.
+fn dense_bytes(
+    data: &Constant<'_>,
+    mask: &Constant<'_>,
+    size: usize,
+) -> Result<Vec<u8>, dense::DenseError> {
+    // The elements are moved, not looked into: an element is any `N` bytes.
+    fn moved<const N: usize>(
+        data: &[u8],
+        mask: &Constant<'_>,
+    ) -> Result<Vec<u8>, dense::DenseError>
+    where
+        [u8; N]: Default,
+    {
+        let (elements, _) = data.as_chunks::<N>();
+        Ok(dense::sparse_to_dense(elements, &mask.bytes, &mask.shape)?.concat())
+    }
+    match size {
+        1 => moved::<1>(&data.bytes, mask),
+        2 => moved::<2>(&data.bytes, mask),
+        _ => moved::<4>(&data.bytes, mask),
+    }
+}
+
+fn store<W: Write + Seek>(
+    palette: &Palette,
+    job: &Job<'_>,
+    rewriter: &mut Rewriter<'_, W>,
+) -> Result<Done, Error> {
+    let file = job.value.blob_file.as_ref();
+    let file = file.map(|place| place.file_name.as_str());
+    let stored = Stored::new(palette, job.slot, job.target, file, rewriter)?;
+    Ok(Done {
+        stored,
+        nbits: palette.nbits.bits(),
+        luts: palette.luts(),
+        mse: palette.error.mse(),
+        snr_db: palette.error.snr_db(),
+    })
+}
+
+fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
+    let mut names = planned.sites.iter().map(|site| site.name.clone());
+    let mut row = WeightReport {
+        name: names.next().unwrap_or_default(),
+        shared_with: names.collect(),
+        op_types: planned.op_types.clone(),
+        op_names: planned.op_names.clone(),
+        shape: planned.shape.clone(),
+        dtype: planned.dtype.name().to_owned(),
+        status: Status::Skipped,
+        reason: None,
+        nbits: None,
+        mode: None,
+        granularity: None,
+        group_size: None,
+        cluster_dim: None,
+        luts: None,
+        bytes_before: planned.bytes,
+        bytes_after: planned.bytes,
+        mse: None,
+        snr_db: None,
+    };
+    match (&planned.decision, done) {
+        (Decision::Compress(job), Some(done)) => {
+            let granularity = job.spec.granularity();
+            row.status = Status::Compressed;
+            row.nbits = Some(done.nbits);
+            row.mode = Some(job.spec.mode().name().to_owned());
+            row.granularity = Some(granularity.name().to_owned());
+            row.group_size = match granularity {
+                Granularity::PerTensor => None,
+                Granularity::PerGroupedChannel { group_size, .. } => Some(group_size),
+            };
+            row.cluster_dim = Some(job.spec.cluster_dim());
+            row.luts = Some(done.luts);
+            // Of a pruned weight the mask stays as it is.
+            row.bytes_after = done.stored.bytes + kept_bytes(planned, job);
+            row.mse = Some(done.mse);
+            row.snr_db = Some(done.snr_db).filter(|snr| snr.is_finite());
+        }
+        (Decision::Skip(skip), _) => row.reason = Some(skip.to_string()),
+        (Decision::Compress(_), None) => {}
+    }
+    row
+}
+
+/// Bytes of a jointly compressed weight that stay: its mask, or the scale of its quantization.
+fn kept_bytes(planned: &Planned<'_>, job: &Job<'_>) -> u64 {
+    let data = known_tensor(job.value.r#type.as_ref())
+        .and_then(|(dtype, shape)| stored_bytes(dtype, element_count(&shape)?));
+    match job.slot {
+        Slot::Const => 0,
+        _ => planned.bytes.saturating_sub(data.unwrap_or(0) as u64),
+    }
+}

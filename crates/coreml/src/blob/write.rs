@@ -1,0 +1,157 @@
+//! Writing a weight file, blob by blob, without holding it.
+
+use super::{ALIGNMENT, BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION};
+use crate::Error;
+use std::io::{self, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+/// Writes a weight file. Data go straight to `W`: give it a `BufWriter`, which passes large slices on
+/// unbuffered.
+///
+/// The bytes are those that coremltools' writer makes of the same blobs.
+///
+/// ```
+/// use palettizer_coreml::blob::{BlobDtype, WeightWriter};
+/// use std::io::Cursor;
+///
+/// let mut writer = WeightWriter::new(Cursor::new(Vec::new()))?;
+/// assert_eq!(writer.append(BlobDtype::UInt8, &[1, 2, 3], 0)?, 64);
+/// assert_eq!(writer.append(BlobDtype::UInt8, &[4], 0)?, 192);
+/// let bytes = writer.finish()?.into_inner();
+/// assert_eq!(bytes[0], 2);
+/// # Ok::<(), palettizer_coreml::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct WeightWriter<W> {
+    out: W,
+    path: PathBuf,
+    position: u64,
+    count: u32,
+}
+
+impl<W: Write + Seek> WeightWriter<W> {
+    /// Begins a weight file at the start of `out`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::DiskFull`] if the header cannot be written.
+    pub fn new(out: W) -> Result<Self, Error> {
+        Self::with_path(out, Path::new("weight.bin"))
+    }
+
+    /// Begins a weight file at the start of `out`, which errors will call by this path.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn with_path(out: W, path: &Path) -> Result<Self, Error> {
+        let mut writer = Self {
+            out,
+            path: path.to_owned(),
+            position: 0,
+            count: 0,
+        };
+        writer.seek(0)?;
+        writer.header()?;
+        writer.position = HEADER_LEN;
+        Ok(writer)
+    }
+
+    /// Appends a blob and gives the offset of its record, which is what a program refers to.
+    ///
+    /// # Errors
+    /// [`Error::BlobEmpty`] without data, [`Error::BlobPadding`] if `data` less `unused_bits` bits are
+    /// no whole number of elements, [`Error::Io`] or [`Error::DiskFull`] if writing fails.
+    pub fn append(
+        &mut self,
+        dtype: BlobDtype,
+        data: &[u8],
+        unused_bits: u64,
+    ) -> Result<u64, Error> {
+        let offset = self.position.next_multiple_of(ALIGNMENT);
+        let size = data.len() as u64;
+        if size == 0 {
+            return Err(Error::BlobEmpty {
+                file: self.path.clone(),
+                offset,
+            });
+        }
+        if dtype.elements(size, unused_bits).is_none() {
+            return Err(Error::BlobPadding {
+                file: self.path.clone(),
+                offset,
+                dtype: dtype.name(),
+                size,
+                unused_bits,
+            });
+        }
+        let count = self.count.checked_add(1).ok_or_else(|| {
+            self.error(io::Error::other("a weight file holds at most 2^32 - 1 blobs"))
+        })?;
+        let data_offset = offset + RECORD_LEN;
+
+        // The gap before the record and the record, in one write.
+        let mut head = [0u8; (ALIGNMENT + RECORD_LEN) as usize];
+        let gap = (offset - self.position) as usize;
+        let (_, record) = head.split_at_mut(gap);
+        for (at, field) in [
+            (0, u64::from(SENTINEL) | u64::from(dtype.number()) << 32),
+            (8, size),
+            (16, data_offset),
+            (24, unused_bits),
+        ] {
+            if let Some(place) = record.get_mut(at..at + 8) {
+                place.copy_from_slice(&field.to_le_bytes());
+            }
+        }
+        let head = head.get(..gap + RECORD_LEN as usize).unwrap_or(&[]);
+        self.write(head)?;
+        self.write(data)?;
+        self.position = data_offset + size;
+        self.count = count;
+        Ok(offset)
+    }
+
+    /// The bytes written so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Writes the number of blobs into the header, flushes, and gives `W` back at the file's end.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::DiskFull`] if writing fails.
+    pub fn finish(mut self) -> Result<W, Error> {
+        self.seek(0)?;
+        self.header()?;
+        self.seek(self.position)?;
+        match self.out.flush() {
+            Ok(()) => Ok(self.out),
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    fn header(&mut self) -> Result<(), Error> {
+        let mut header = [0u8; HEADER_LEN as usize];
+        let fields = u64::from(self.count) | u64::from(VERSION) << 32;
+        if let Some(place) = header.get_mut(..8) {
+            place.copy_from_slice(&fields.to_le_bytes());
+        }
+        self.write(&header)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.out
+            .write_all(bytes)
+            .map_err(|source| Error::writing(&self.path, source))
+    }
+
+    fn seek(&mut self, position: u64) -> Result<(), Error> {
+        match self.out.seek(SeekFrom::Start(position)) {
+            Ok(_) => Ok(()),
+            Err(source) => Err(self.error(source)),
+        }
+    }
+
+    fn error(&self, source: io::Error) -> Error {
+        Error::writing(&self.path, source)
+    }
+}

@@ -1,0 +1,101 @@
+//! A constant's data: its type, and its bytes from the program or from a weight file.
+
+use crate::Error;
+use crate::mil::{element_count, immediate_bytes, known_tensor, stored_bytes};
+use crate::package::Package;
+use crate::proto::{BlobFileValue, DataType, Value};
+use palettizer_palette::Dtype;
+use std::borrow::Cow;
+
+/// A constant tensor, read and checked: `bytes` hold exactly the elements of `shape`.
+#[derive(Clone, Debug)]
+pub(crate) struct Constant<'a> {
+    /// The element type.
+    pub dtype: DataType,
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// Little-endian elements, row-major; sub-byte ones packed from the least significant bit.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+impl<'a> Constant<'a> {
+    /// Reads `value`; `name` says in an error whose it is.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] if the type is unknown, the weight file holds another type, or the bytes are
+    /// more or fewer than the shape needs; what reading a weight file may give.
+    pub(crate) fn read(package: &'a Package, name: &str, value: &'a Value) -> Result<Self, Error> {
+        let bad = |what: String| Error::BadValue {
+            name: name.to_owned(),
+            what,
+        };
+        let (dtype, shape) = known_tensor(value.r#type.as_ref())
+            .ok_or_else(|| bad("its type is no tensor of known size".to_owned()))?;
+        let expected = element_count(&shape)
+            .and_then(|elements| stored_bytes(dtype, elements))
+            .ok_or_else(|| bad(format!("no file holds a {} tensor of shape {shape:?}", dtype.name())))?;
+        let bytes = match &value.blob_file {
+            Some(place) => {
+                let blob = package.weight_file(&place.file_name)?.blob(place.offset)?;
+                let found = blob.dtype.data_type();
+                // coremltools keeps booleans in uint8 blobs.
+                if found != dtype && (dtype, found) != (DataType::Bool, DataType::UInt8) {
+                    return Err(bad(format!(
+                        "its type is {}, but the blob at offset {} of {} holds {}",
+                        dtype.name(),
+                        place.offset,
+                        place.file_name,
+                        found.name()
+                    )));
+                }
+                Cow::Borrowed(blob.data)
+            }
+            None => immediate_bytes(value)
+                .ok_or_else(|| bad("it has neither a value in place nor a blob".to_owned()))?,
+        };
+        if bytes.len() != expected {
+            return Err(bad(format!(
+                "a {} tensor of shape {shape:?} has {expected} bytes, found {}",
+                dtype.name(),
+                bytes.len()
+            )));
+        }
+        Ok(Self {
+            dtype,
+            shape,
+            bytes,
+        })
+    }
+}
+
+/// Lets the memory go that the pages of a mapped blob take, once it has been read.
+pub(crate) fn release(package: &Package, place: &BlobFileValue) {
+    if let Ok(file) = package.weight_file(&place.file_name) {
+        if let Ok(blob) = file.blob(place.offset) {
+            file.release(blob.data_range());
+        }
+    }
+}
+
+/// The element type as the palette crate has it; `None` for one that is never a weight.
+pub(crate) fn palette_dtype(dtype: DataType) -> Option<Dtype> {
+    Some(match dtype {
+        DataType::Float16 => Dtype::F16,
+        DataType::BFloat16 => Dtype::BF16,
+        DataType::Float32 => Dtype::F32,
+        DataType::Int8 => Dtype::I8,
+        DataType::UInt8 => Dtype::U8,
+        _ => return None,
+    })
+}
+
+/// The element type as a file has it.
+pub(crate) fn data_type(dtype: Dtype) -> DataType {
+    match dtype {
+        Dtype::F16 => DataType::Float16,
+        Dtype::BF16 => DataType::BFloat16,
+        Dtype::F32 => DataType::Float32,
+        Dtype::I8 => DataType::Int8,
+        Dtype::U8 => DataType::UInt8,
+    }
+}

@@ -1,0 +1,318 @@
+//! What a `constexpr_` operation stands for: its parameters read, its value computed.
+//!
+//! Both forms of each op are known: iOS16's, whose parameters are attributes with 1-D data and a `shape`, and
+//! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::dense`.
+
+use crate::Error;
+use crate::constant::Constant;
+use crate::mil::{Param, element_count, op_name, param};
+use crate::numbers::{IntoNumbers, Numbers, each_float, each_type};
+use crate::package::Package;
+use crate::proto::{DataType, Operation};
+use palettizer_palette::dense::{self, Affine, DenseError};
+
+/// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
+#[derive(Clone, Debug)]
+pub(crate) struct Dense {
+    pub shape: Vec<usize>,
+    pub numbers: Numbers,
+}
+
+/// Computes the outputs of `op`; `made` gives what earlier operations made, by name.
+///
+/// # Errors
+/// [`Error::Constexpr`] if a parameter is missing or does not fit the others, [`Error::BadValue`] and the
+/// errors of the weight file if one cannot be read.
+pub(crate) fn evaluate<'a>(
+    package: &'a Package,
+    op: &'a Operation,
+    made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+) -> Result<Vec<Dense>, Error> {
+    let params = Params { package, op, made };
+    match op.r#type.as_str() {
+        "constexpr_lut_to_dense" => params.lut_to_dense().map(|dense| vec![dense]),
+        "constexpr_blockwise_shift_scale" => params.shift_scale().map(|dense| vec![dense]),
+        "constexpr_affine_dequantize" => params.affine_dequantize().map(|dense| vec![dense]),
+        "constexpr_sparse_to_dense" => params.sparse_to_dense().map(|dense| vec![dense]),
+        "constexpr_cast" => params.cast().map(|dense| vec![dense]),
+        "constexpr_lut_to_sparse" => params.lut_to_sparse(),
+        "constexpr_sparse_blockwise_shift_scale" => params.sparse_shift_scale(),
+        _ => Err(params.bad("this kind of compressed constant is not known".to_owned())),
+    }
+}
+
+struct Params<'a> {
+    package: &'a Package,
+    op: &'a Operation,
+    made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+}
+
+impl Params<'_> {
+    fn bad(&self, what: String) -> Error {
+        Error::Constexpr {
+            op_type: self.op.r#type.clone(),
+            name: op_name(self.op).to_owned(),
+            what,
+        }
+    }
+
+    fn dense_error(&self) -> impl Fn(DenseError) -> Error + '_ {
+        |error| self.bad(error.to_string())
+    }
+
+    fn optional(&self, name: &str) -> Result<Option<Dense>, Error> {
+        let found = match param(self.op, name) {
+            None => return Ok(None),
+            Some(Param::Name(from)) => (self.made)(from).cloned().ok_or_else(|| {
+                self.bad(format!("{name} is \"{from}\", which is no compressed constant"))
+            })?,
+            Some(Param::Value(value)) => {
+                let constant = Constant::read(self.package, op_name(self.op), value)?;
+                let elements = element_count(&constant.shape).unwrap_or(0);
+                let numbers = Numbers::read(constant.dtype, &constant.bytes, elements);
+                if let Some(place) = &value.blob_file {
+                    crate::constant::release(self.package, place);
+                }
+                Dense {
+                    shape: constant.shape,
+                    numbers: numbers.ok_or_else(|| {
+                        let dtype = constant.dtype.name();
+                        self.bad(format!("{name} is of type {dtype}, which it cannot have"))
+                    })?,
+                }
+            }
+        };
+        Ok(Some(found))
+    }
+
+    fn required(&self, name: &str) -> Result<Dense, Error> {
+        self.optional(name)?
+            .ok_or_else(|| self.bad(format!("parameter {name} is missing")))
+    }
+
+    /// Integers of a small parameter, such as an axis or a shape.
+    fn integers(&self, name: &str) -> Result<Option<Vec<i64>>, Error> {
+        let Some(Param::Value(value)) = param(self.op, name) else {
+            return Ok(None);
+        };
+        let constant = Constant::read(self.package, op_name(self.op), value)?;
+        let bytes = &constant.bytes;
+        let (words, _) = bytes.as_chunks::<4>();
+        Ok(Some(match constant.dtype {
+            DataType::Int32 => words.iter().map(|w| i64::from(i32::from_le_bytes(*w))).collect(),
+            DataType::UInt32 => words.iter().map(|w| i64::from(u32::from_le_bytes(*w))).collect(),
+            other => {
+                return Err(self.bad(format!("{name} is of type {}, expected int32", other.name())));
+            }
+        }))
+    }
+
+    fn shape(&self) -> Result<Option<Vec<usize>>, Error> {
+        let dims = self.integers("shape")?;
+        let dims = dims.map(|dims| dims.into_iter().map(usize::try_from).collect());
+        dims.transpose()
+            .map_err(|_| self.bad("shape has a negative dimension".to_owned()))
+    }
+
+    fn scalar(&self, name: &str) -> Result<Option<i64>, Error> {
+        Ok(self.integers(name)?.and_then(|values| values.first().copied()))
+    }
+
+    fn bytes_of(&self, name: &str, dense: Dense) -> Result<Vec<u8>, Error> {
+        match dense.numbers {
+            Numbers::U8(values) => Ok(values),
+            other => {
+                let found = other.dtype().name();
+                Err(self.bad(format!("{name} is of type {found}, expected an unsigned integer")))
+            }
+        }
+    }
+
+    fn lut_to_dense(&self) -> Result<Dense, Error> {
+        let indices = self.required("indices")?;
+        let lut = self.required("lut")?;
+        let axis = self.scalar("vector_axis")?;
+        let (index_shape, lut_shape, indices) = match self.shape()? {
+            None => {
+                let shape = indices.shape.clone();
+                (shape, lut.shape, self.bytes_of("indices", indices)?)
+            }
+            // iOS16: packed bytes and a 1-D table.
+            Some(shape) => {
+                let entries = lut.shape.iter().product::<usize>();
+                let elements = dense::count(&shape).map_err(self.dense_error())?;
+                let packed = self.bytes_of("indices", indices)?;
+                let nbits = entries.checked_ilog2().unwrap_or(0);
+                let enough = elements.div_ceil(8).checked_mul(nbits as usize);
+                if enough.is_none_or(|bytes| bytes > packed.len().saturating_add(8)) {
+                    return Err(self.bad(format!(
+                        "{elements} indices of {nbits} bits do not fit into {} bytes",
+                        packed.len()
+                    )));
+                }
+                let mut wide = vec![0; elements];
+                if !palettizer_palette::unpack(&packed, nbits, &mut wide) {
+                    return Err(self.bad(format!(
+                        "{elements} indices of {nbits} bits do not fit into {} bytes",
+                        packed.len()
+                    )));
+                }
+                let mut lut_shape = vec![1; shape.len()];
+                lut_shape.extend([entries, 1]);
+                (shape, lut_shape, wide)
+            }
+        };
+        let shape = dense::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
+        let numbers = each_type!(&lut.numbers, lut => {
+            dense::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
+                .map(IntoNumbers::into_numbers)
+        });
+        Ok(Dense {
+            shape,
+            numbers: numbers.map_err(self.dense_error())?,
+        })
+    }
+
+    fn lut_to_sparse(&self) -> Result<Vec<Dense>, Error> {
+        let mask = self.required("indices_mask")?;
+        let index_shape = mask.shape.clone();
+        let mask = pack_mask(&self.bytes_of("indices_mask", mask)?);
+        let indices = self.required("indices_nonzero_data")?;
+        let indices = self.bytes_of("indices_nonzero_data", indices)?;
+        let lut = self.required("lut")?;
+        let axis = self.scalar("vector_axis")?;
+        let shape = dense::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
+        each_type!(&lut.numbers, table => {
+            let sparse =
+                dense::lut_to_sparse(&mask, &index_shape, &indices, table, &lut.shape, axis)
+                    .map_err(self.dense_error())?;
+            Ok(sparse_outputs(shape, &sparse.mask, sparse.values.into_numbers()))
+        })
+    }
+
+    fn shift_scale(&self) -> Result<Dense, Error> {
+        let data = self.required("data")?;
+        let scale = self.required("scale")?;
+        let offset = self.offset(&scale)?;
+        let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
+            None => dense::shift_scale(of, &data.shape, by, &scale.shape, None::<&[i8]>),
+            Some(offset) => each_type!(offset, less => {
+                dense::shift_scale(of, &data.shape, by, &scale.shape, Some(less))
+            }),
+        }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
+        Ok(Dense {
+            numbers: numbers.map_err(self.dense_error())?,
+            shape: data.shape,
+        })
+    }
+
+    fn sparse_shift_scale(&self) -> Result<Vec<Dense>, Error> {
+        let mask = self.required("data_mask")?;
+        let shape = mask.shape.clone();
+        let mask = pack_mask(&self.bytes_of("data_mask", mask)?);
+        let data = self.required("nonzero_data")?;
+        let scale = self.required("scale")?;
+        let offset = self.offset(&scale)?;
+        let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
+            None => {
+                dense::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, None::<&[i8]>)
+            }
+            Some(offset) => each_type!(offset, less => {
+                dense::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, Some(less))
+            }),
+        }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
+        let values = numbers.map_err(self.dense_error())?;
+        Ok(sparse_outputs(shape, &mask, values))
+    }
+
+    fn offset(&self, scale: &Dense) -> Result<Option<Numbers>, Error> {
+        let Some(offset) = self.optional("offset")? else {
+            return Ok(None);
+        };
+        if offset.shape != scale.shape {
+            return Err(self.bad(format!(
+                "offset has the shape {:?}, scale {:?}: they must be equal",
+                offset.shape, scale.shape
+            )));
+        }
+        Ok(Some(offset.numbers))
+    }
+
+    fn no_float_scale(&self, scale: &Dense) -> Error {
+        let found = scale.numbers.dtype().name();
+        self.bad(format!("scale is of type {found}, expected fp16 or fp32"))
+    }
+
+    fn affine_dequantize(&self) -> Result<Dense, Error> {
+        let data = self.required("quantized_data")?;
+        let scale = self.required("scale")?;
+        let zero_point = self.required("zero_point")?;
+        let axis = self.scalar("axis")?.unwrap_or(0);
+        let numbers = each_float!(&scale.numbers, scale => each_type!(&data.numbers, of => {
+            each_type!(&zero_point.numbers, zero_point => {
+                let params = Affine { scale, zero_point, axis };
+                dense::affine_dequantize(of, &data.shape, &params)
+            })
+        }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
+        Ok(Dense {
+            numbers: numbers.map_err(self.dense_error())?,
+            shape: data.shape,
+        })
+    }
+
+    fn sparse_to_dense(&self) -> Result<Dense, Error> {
+        let values = self.required("nonzero_data")?;
+        let mask = self.required("mask")?;
+        let (shape, mask) = match self.shape()? {
+            // iOS16: the mask's bits are packed already.
+            Some(shape) => (shape, self.bytes_of("mask", mask)?),
+            None => {
+                let shape = mask.shape.clone();
+                (shape, pack_mask(&self.bytes_of("mask", mask)?))
+            }
+        };
+        let numbers = each_type!(&values.numbers, values => {
+            dense::sparse_to_dense(values, &mask, &shape).map(IntoNumbers::into_numbers)
+        });
+        Ok(Dense {
+            numbers: numbers.map_err(self.dense_error())?,
+            shape,
+        })
+    }
+
+    fn cast(&self) -> Result<Dense, Error> {
+        let source = self.required("source_val")?;
+        let numbers = each_type!(&source.numbers, from => dense::cast::<_, f32>(from));
+        Ok(Dense {
+            shape: source.shape,
+            numbers: numbers.map_err(self.dense_error())?.into_numbers(),
+        })
+    }
+}
+
+/// One bit for each byte that is not zero, the least significant first.
+fn pack_mask(mask: &[u8]) -> Vec<u8> {
+    let pack = |chunk: &[u8]| {
+        let bits = chunk.iter().enumerate();
+        bits.fold(0u8, |byte, (at, &bit)| byte | u8::from(bit != 0) << at)
+    };
+    mask.chunks(8).map(pack).collect()
+}
+
+/// The two outputs of an op that stays sparse: the mask, one element a byte, and the values.
+fn sparse_outputs(shape: Vec<usize>, mask: &[u8], values: Numbers) -> Vec<Dense> {
+    let elements = element_count(&shape).unwrap_or(0);
+    let bit = |at: usize| mask.get(at / 8).map_or(0, |byte| byte >> (at % 8) & 1);
+    let wide = (0..elements).map(bit).collect();
+    let kept = each_type!(&values, values => values.len());
+    vec![
+        Dense {
+            shape,
+            numbers: Numbers::U8(wide),
+        },
+        Dense {
+            shape: vec![kept],
+            numbers: values,
+        },
+    ]
+}

@@ -1,0 +1,184 @@
+//! Every compressed constant back to a dense one.
+//!
+//! A `constexpr_` operation that something other than a `constexpr_` operation uses becomes a `const` of the
+//! same name with the value that it stands for; the others of its chain go. Constants that came from the
+//! same blobs share one blob again.
+
+use crate::Error;
+use crate::blob::WeightWriter;
+use crate::constexpr::{Dense, evaluate};
+use crate::graph::{Graph, Node};
+use crate::mil::{Param, is_constexpr, op_name, param, string_value};
+use crate::package::Package;
+use crate::progress::Progress;
+use crate::proto::{Block, Model, Operation, Value};
+use crate::rewrite::Rewriter;
+use crate::walk::{each_value_of_op_mut, programs_mut};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Seek, Write};
+
+/// A model with its weight files, by name and with their lengths; no files if nothing was compressed.
+type Decompressed<W> = (Model, Option<BTreeMap<String, (W, u64)>>);
+
+/// Makes every compressed constant of `spec` dense. `open` begins a new weight file of a name.
+pub(crate) fn decompress<W: Write + Seek>(
+    package: &Package,
+    spec: &Model,
+    open: &mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    progress: &dyn Progress,
+) -> Result<Decompressed<W>, Error> {
+    let graph = Graph::build(spec)?;
+    let nodes = graph.nodes.iter().filter(|node| is_constexpr(node.op));
+    let nodes: HashMap<usize, &Node<'_>> = nodes.map(|node| (node.ordinal, node)).collect();
+    if nodes.is_empty() {
+        return Ok((spec.clone(), None));
+    }
+    progress.start(nodes.len(), 0);
+    let mut out = spec.clone();
+    let mut decompressor = Decompressor {
+        package,
+        nodes,
+        rewriter: Rewriter::new(package, open),
+        made: HashMap::new(),
+        origins: HashMap::new(),
+        stored: HashMap::new(),
+        ordinal: 0,
+        progress,
+    };
+    for program in programs_mut(&mut out) {
+        for function in program.functions.values_mut() {
+            for block in function.block_specializations.values_mut() {
+                decompressor.made.clear();
+                decompressor.block(block)?;
+            }
+        }
+    }
+    let files = decompressor.rewriter.finish()?;
+    progress.finish();
+    Ok((out, Some(files)))
+}
+
+/// What a `constexpr_` operation made that another one needs.
+struct Made {
+    dense: Dense,
+    /// Where its data came from: equal for equal values.
+    origin: usize,
+}
+
+struct Decompressor<'a, W> {
+    package: &'a Package,
+    nodes: HashMap<usize, &'a Node<'a>>,
+    rewriter: Rewriter<'a, W>,
+    made: HashMap<String, Made>,
+    /// A number for each way that a value was made: a text for each would double with every link of a chain.
+    origins: HashMap<String, usize>,
+    /// Values stored already, by the origin of their data and the number of the output.
+    stored: HashMap<(usize, usize), Value>,
+    ordinal: usize,
+    progress: &'a dyn Progress,
+}
+
+impl<W: Write + Seek> Decompressor<'_, W> {
+    fn block(&mut self, block: &mut Block) -> Result<(), Error> {
+        for mut op in std::mem::take(&mut block.operations) {
+            let node = self.nodes.get(&self.ordinal).copied();
+            self.ordinal += 1;
+            if let Some(node) = node {
+                let dense = self.constexpr(&op, node)?;
+                block.operations.extend(dense);
+                continue;
+            }
+            each_value_of_op_mut(&mut op, &mut |value| self.rewriter.copy(value))?;
+            for inner in &mut op.blocks {
+                self.block(inner)?;
+            }
+            block.operations.push(op);
+        }
+        Ok(())
+    }
+
+    /// The `const` for each output of `op` that is used as a constant.
+    fn constexpr(&mut self, op: &Operation, node: &Node<'_>) -> Result<Vec<Operation>, Error> {
+        let origin = self.origin(op);
+        let feeds_constexpr = node.users.iter().any(|user| user.node.is_some());
+        let feeds_others = node.feeds_output || node.users.iter().any(|user| user.node.is_none());
+        let known = |at: usize| self.stored.get(&(origin, at));
+        let stored = (0..op.outputs.len()).map(known).collect::<Option<Vec<_>>>();
+        let values: Vec<Value> = match stored {
+            Some(values) if !feeds_constexpr => values.into_iter().cloned().collect(),
+            _ => {
+                let lookup = |name: &str| self.made.get(name).map(|made| &made.dense);
+                let outputs = evaluate(self.package, op, &lookup)?;
+                let mut values = Vec::new();
+                for (at, (dense, output)) in outputs.into_iter().zip(&op.outputs).enumerate() {
+                    if feeds_constexpr {
+                        let made = Made {
+                            dense: dense.clone(),
+                            origin,
+                        };
+                        self.made.insert(output.name.clone(), made);
+                    }
+                    if feeds_others {
+                        let value = self.store(op, dense)?;
+                        self.stored.insert((origin, at), value.clone());
+                        values.push(value);
+                    }
+                }
+                values
+            }
+        };
+        self.progress.advance(op_name(op), 0);
+        if !feeds_others {
+            return Ok(Vec::new());
+        }
+        let consts = op.outputs.iter().zip(values);
+        Ok(consts
+            .map(|(output, value)| Operation {
+                r#type: "const".to_owned(),
+                outputs: vec![output.clone()],
+                attributes: BTreeMap::from([
+                    ("name".to_owned(), string_value(&output.name)),
+                    ("val".to_owned(), value),
+                ]),
+                ..Default::default()
+            })
+            .collect())
+    }
+
+    fn store(&mut self, op: &Operation, dense: Dense) -> Result<Value, Error> {
+        let file = ["indices", "data", "quantized_data", "nonzero_data", "source_val"]
+            .into_iter()
+            .find_map(|name| match param(op, name)? {
+                Param::Value(value) => value.blob_file.as_ref(),
+                Param::Name(_) => None,
+            });
+        let file = file.map(|place| place.file_name.as_str());
+        let dtype = dense.numbers.dtype();
+        let bytes = dense.numbers.into_bytes();
+        self.rewriter.store(file, dtype, &dense.shape, &bytes)
+    }
+
+    /// A number that two operations share only if they make the same.
+    fn origin(&mut self, op: &Operation) -> usize {
+        let mut text = op.r#type.clone();
+        let params = op.attributes.keys().chain(op.inputs.keys());
+        for name in params.filter(|name| *name != "name") {
+            let from = match param(op, name) {
+                Some(Param::Value(value)) => match &value.blob_file {
+                    Some(place) => {
+                        format!("{}@{}:{:?}", place.file_name, place.offset, value.r#type)
+                    }
+                    None => format!("{value:?}"),
+                },
+                Some(Param::Name(from)) => match self.made.get(from) {
+                    Some(made) => format!("#{}", made.origin),
+                    None => from.to_owned(),
+                },
+                None => String::new(),
+            };
+            text.push_str(&format!(";{name}={from}"));
+        }
+        let next = self.origins.len();
+        *self.origins.entry(text).or_insert(next)
+    }
+}

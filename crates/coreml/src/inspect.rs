@@ -1,0 +1,270 @@
+//! What weights a model has: sizes, sparsity, distinct values, users, and how they are compressed already.
+
+use crate::Error;
+use crate::constant::{Constant, palette_dtype, release};
+use crate::constexpr::{Dense, evaluate};
+use crate::graph::{Graph, Node};
+use crate::mil::{element_count, is_constexpr, known_tensor, op_name, stored_bytes};
+use crate::package::Package;
+use crate::proto::{DataType, Model, Operation};
+use crate::walk::each_value_of_op;
+use palettizer_palette::{Statistics, Tensor, statistics};
+use serde::Serialize;
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// One constant of a model.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WeightInfo {
+    /// Its name.
+    pub name: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its element type, when it is dense.
+    pub dtype: String,
+    /// The number of elements.
+    pub elements: u64,
+    /// Bytes that it takes, compressed or not.
+    pub bytes: u64,
+    /// The fraction of elements of a magnitude of at most 1e-12.
+    pub sparsity: f64,
+    /// Distinct values.
+    pub unique_values: u64,
+    /// The ops that use it.
+    pub consumers: Vec<Consumer>,
+    /// How it is compressed already.
+    pub compression: Option<Compression>,
+}
+
+/// An op that uses a constant.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Consumer {
+    /// The op's name.
+    pub name: String,
+    /// The op's type.
+    pub op_type: String,
+    /// The constants that it takes, by parameter.
+    pub params: BTreeMap<String, String>,
+}
+
+/// How a constant is compressed.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Compression {
+    /// The constexpr ops that make it, in order.
+    pub ops: Vec<String>,
+    /// The element type of what is stored for each element: `uint4` indices, `int8` data.
+    pub stored_dtype: Option<String>,
+}
+
+/// Every constant of `spec` with more than `threshold` elements, in the order of the program.
+pub(crate) fn weights(
+    package: &Package,
+    spec: &Model,
+    threshold: usize,
+) -> Result<Vec<WeightInfo>, Error> {
+    let graph = Graph::build(spec)?;
+    let inspector = Inspector::new(package, &graph, threshold);
+    let mut found = Vec::new();
+    for (index, node) in graph.nodes.iter().enumerate() {
+        if inspector.is_listed(node) {
+            found.extend(inspector.weight(index)?);
+        }
+    }
+    Ok(found)
+}
+
+struct Inspector<'a> {
+    package: &'a Package,
+    graph: &'a Graph<'a>,
+    threshold: usize,
+    /// The nodes that an op takes, by the op's address, with the parameter.
+    taken: HashMap<*const Operation, Vec<(&'a str, usize)>>,
+}
+
+impl<'a> Inspector<'a> {
+    fn new(package: &'a Package, graph: &'a Graph<'a>, threshold: usize) -> Self {
+        let mut taken: HashMap<_, Vec<_>> = HashMap::new();
+        for (index, node) in graph.nodes.iter().enumerate() {
+            for user in &node.users {
+                let op = std::ptr::from_ref(user.op);
+                taken.entry(op).or_default().push((user.param, index));
+            }
+        }
+        Self {
+            package,
+            graph,
+            threshold,
+            taken,
+        }
+    }
+
+    /// Whether a node is a constant that something other than a `constexpr_` op uses, and large enough.
+    fn is_listed(&self, node: &Node<'_>) -> bool {
+        let large = self.elements(node).is_some_and(|elements| elements > self.threshold);
+        let part = node.users.iter().any(|user| user.node.is_some());
+        large && !(part && is_constexpr(node.op) && node.users.iter().all(|user| user.node.is_some()))
+    }
+
+    fn elements(&self, node: &Node<'_>) -> Option<usize> {
+        let output = node.op.outputs.last()?;
+        let (dtype, shape) = known_tensor(output.r#type.as_ref())?;
+        dtype.bits()?;
+        element_count(&shape)
+    }
+
+    fn weight(&self, index: usize) -> Result<Option<WeightInfo>, Error> {
+        let node = &self.graph.nodes[index];
+        let name = op_name(node.op);
+        let output_type = node.op.outputs.last().and_then(|output| output.r#type.as_ref());
+        let Some((dtype, shape)) = known_tensor(output_type) else {
+            return Ok(None);
+        };
+        let elements = element_count(&shape).unwrap_or(0);
+        let (found, bytes, compression) = if is_constexpr(node.op) {
+            let chain = self.chain(index);
+            let dense = self.decompressed(&chain)?;
+            let found = numbers_statistics(dense);
+            (found, self.stored(&chain), Some(self.compression(&chain)))
+        } else {
+            let Some(value) = node.op.attributes.get("val") else {
+                return Ok(None);
+            };
+            let constant = Constant::read(self.package, name, value)?;
+            let bytes = constant.bytes.len() as u64;
+            let found = constant_statistics(&constant);
+            if let Some(place) = &value.blob_file {
+                release(self.package, place);
+            }
+            (found, bytes, None)
+        };
+        Ok(Some(WeightInfo {
+            name: name.to_owned(),
+            shape,
+            dtype: dtype.name().to_owned(),
+            elements: elements as u64,
+            bytes,
+            sparsity: found.zeros as f64 / elements.max(1) as f64,
+            unique_values: found.distinct as u64,
+            consumers: self.consumers(index),
+            compression,
+        }))
+    }
+
+    /// The `constexpr_` nodes that a node is made from, in order, itself the last.
+    fn chain(&self, index: usize) -> Vec<usize> {
+        let mut chain = Vec::new();
+        let mut seen = HashSet::from([index]);
+        let mut waiting = vec![index];
+        while let Some(at) = waiting.pop() {
+            chain.push(at);
+            let op = std::ptr::from_ref(self.graph.nodes[at].op);
+            let made_from = self.taken.get(&op).into_iter().flatten();
+            let nodes = made_from.map(|&(_, node)| node);
+            waiting.extend(
+                nodes.filter(|&node| is_constexpr(self.graph.nodes[node].op) && seen.insert(node)),
+            );
+        }
+        // An operation comes after those that it takes from.
+        chain.sort_unstable();
+        chain
+    }
+
+    fn decompressed(&self, chain: &[usize]) -> Result<Option<Dense>, Error> {
+        let mut made: HashMap<&str, Dense> = HashMap::new();
+        let mut last = None;
+        for &at in chain {
+            let op = self.graph.nodes[at].op;
+            let lookup = |name: &str| made.get(name);
+            let outputs = evaluate(self.package, op, &lookup)?;
+            for (output, dense) in op.outputs.iter().zip(outputs) {
+                last = Some(dense.clone());
+                made.insert(&output.name, dense);
+            }
+        }
+        Ok(last)
+    }
+
+    fn stored(&self, chain: &[usize]) -> u64 {
+        let mut bytes = 0;
+        for &at in chain {
+            each_value_of_op(self.graph.nodes[at].op, &mut |value| {
+                let size = known_tensor(value.r#type.as_ref())
+                    .and_then(|(dtype, shape)| stored_bytes(dtype, element_count(&shape)?));
+                bytes += size.unwrap_or(0) as u64;
+            });
+        }
+        bytes
+    }
+
+    fn compression(&self, chain: &[usize]) -> Compression {
+        let mut largest: Option<(usize, DataType)> = None;
+        for &at in chain {
+            each_value_of_op(self.graph.nodes[at].op, &mut |value| {
+                let known = known_tensor(value.r#type.as_ref());
+                let Some((dtype, shape)) = known else { return };
+                let elements = element_count(&shape).unwrap_or(0);
+                // A mask has as many elements, but says nothing of the values.
+                if dtype != DataType::UInt1 && largest.is_none_or(|(most, _)| elements > most) {
+                    largest = Some((elements, dtype));
+                }
+            });
+        }
+        let ops = chain.iter().map(|&at| self.graph.nodes[at].op.r#type.clone());
+        Compression {
+            ops: ops.collect(),
+            stored_dtype: largest.map(|(_, dtype)| dtype.name().to_owned()),
+        }
+    }
+
+    fn consumers(&self, index: usize) -> Vec<Consumer> {
+        let mut consumers: Vec<Consumer> = Vec::new();
+        let mut seen = HashSet::new();
+        for user in &self.graph.nodes[index].users {
+            let op = std::ptr::from_ref(user.op);
+            if !seen.insert(op) {
+                continue;
+            }
+            let params = self.taken.get(&op).into_iter().flatten().filter_map(|&(param, at)| {
+                let node = &self.graph.nodes[at];
+                let large = self.elements(node)? > self.threshold;
+                large.then(|| (param.to_owned(), op_name(node.op).to_owned()))
+            });
+            consumers.push(Consumer {
+                name: op_name(user.op).to_owned(),
+                op_type: user.op.r#type.clone(),
+                params: params.collect(),
+            });
+        }
+        consumers
+    }
+}
+
+fn constant_statistics(constant: &Constant<'_>) -> Statistics {
+    let tensor = palette_dtype(constant.dtype)
+        .and_then(|dtype| Tensor::new(dtype, &constant.shape, &constant.bytes).ok());
+    if let Some(tensor) = tensor {
+        return statistics(&tensor);
+    }
+    // Some other type: equal bytes are equal values, and no bits are zero.
+    let bits = constant.dtype.bits().unwrap_or(8) as usize;
+    let chunks = constant.bytes.chunks(bits.div_ceil(8));
+    let zeros = chunks.clone().filter(|chunk| chunk.iter().all(|&byte| byte == 0));
+    Statistics {
+        zeros: zeros.count(),
+        distinct: chunks.collect::<HashSet<_>>().len(),
+    }
+}
+
+fn numbers_statistics(dense: Option<Dense>) -> Statistics {
+    let Some(dense) = dense else {
+        return Statistics {
+            zeros: 0,
+            distinct: 0,
+        };
+    };
+    let constant = Constant {
+        dtype: dense.numbers.dtype(),
+        shape: dense.shape,
+        bytes: dense.numbers.into_bytes().into(),
+    };
+    constant_statistics(&constant)
+}

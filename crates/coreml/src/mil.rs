@@ -1,0 +1,295 @@
+//! Reading and building the small parts of a MIL program: types, values in place, names.
+//!
+//! Everything here takes messages as they came from a file, so nothing may assume that a field is there.
+
+use crate::proto::{
+    Argument, Binding, BlobFileValue, ConstantDimension, DataType, Dimension, ImmediateValue,
+    NamedValueType, Operation, RepeatedBytes, RepeatedInts, RepeatedStrings, TensorType,
+    TensorValue, Value, ValueType,
+};
+use std::borrow::Cow;
+
+/// The type of a tensor with known dimensions.
+pub(crate) fn tensor_type(dtype: DataType, shape: &[usize]) -> ValueType {
+    let dimensions = shape
+        .iter()
+        .map(|&dim| Dimension {
+            constant: Some(ConstantDimension {
+                size: dim as u64,
+                ..Default::default()
+            }),
+            ..Default::default()
+        })
+        .collect();
+    ValueType {
+        tensor_type: Some(TensorType {
+            data_type: dtype as i32,
+            rank: shape.len() as i64,
+            dimensions,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The element type and shape of a tensor type, if both are known.
+pub(crate) fn known_tensor(value_type: Option<&ValueType>) -> Option<(DataType, Vec<usize>)> {
+    let tensor = value_type?.tensor_type.as_ref()?;
+    let dtype = DataType::from_number(tensor.data_type)?;
+    let shape = tensor
+        .dimensions
+        .iter()
+        .map(|dim| usize::try_from(dim.constant.as_ref()?.size).ok())
+        .collect::<Option<Vec<_>>>()?;
+    Some((dtype, shape))
+}
+
+/// The product of a shape, if it fits.
+pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
+    shape
+        .iter()
+        .try_fold(1usize, |product, &dim| product.checked_mul(dim))
+}
+
+/// The bytes of `elements` elements of `dtype` in a weight file.
+pub(crate) fn stored_bytes(dtype: DataType, elements: usize) -> Option<usize> {
+    let bits = elements.checked_mul(dtype.bits()? as usize)?;
+    Some(bits.div_ceil(8))
+}
+
+fn immediate(dtype: DataType, shape: &[usize], tensor: TensorValue) -> Value {
+    Value {
+        r#type: Some(tensor_type(dtype, shape)),
+        immediate: Some(ImmediateValue {
+            tensor: Some(tensor),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// A string in place.
+pub(crate) fn string_value(text: &str) -> Value {
+    let strings = RepeatedStrings {
+        values: vec![text.to_owned()],
+        ..Default::default()
+    };
+    immediate(
+        DataType::String,
+        &[],
+        TensorValue {
+            strings: Some(strings),
+            ..Default::default()
+        },
+    )
+}
+
+/// An int32 scalar in place.
+pub(crate) fn int32_value(value: i32) -> Value {
+    let ints = RepeatedInts {
+        values: vec![value],
+        ..Default::default()
+    };
+    immediate(
+        DataType::Int32,
+        &[],
+        TensorValue {
+            ints: Some(ints),
+            ..Default::default()
+        },
+    )
+}
+
+/// A tensor in place, from its little-endian bytes.
+pub(crate) fn bytes_value(dtype: DataType, shape: &[usize], bytes: &[u8]) -> Value {
+    let tensor = match dtype {
+        DataType::Float32 => TensorValue {
+            floats: Some(crate::proto::RepeatedFloats {
+                values: words(bytes).map(f32::from_le_bytes).collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        DataType::Int32 => TensorValue {
+            ints: Some(RepeatedInts {
+                values: words(bytes).map(i32::from_le_bytes).collect(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        _ => TensorValue {
+            bytes: Some(RepeatedBytes {
+                values: bytes.to_vec(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+    };
+    immediate(dtype, shape, tensor)
+}
+
+fn words(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
+    bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]])
+}
+
+/// A tensor in a weight file.
+pub(crate) fn blob_value(dtype: DataType, shape: &[usize], file: &str, offset: u64) -> Value {
+    Value {
+        r#type: Some(tensor_type(dtype, shape)),
+        blob_file: Some(BlobFileValue {
+            file_name: file.to_owned(),
+            offset,
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+/// The little-endian bytes of a value in place, as a weight file would hold them; `None` for strings.
+pub(crate) fn immediate_bytes(value: &Value) -> Option<Cow<'_, [u8]>> {
+    let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
+    if let Some(bytes) = &tensor.bytes {
+        return Some(Cow::Borrowed(&bytes.values));
+    }
+    let owned = if let Some(floats) = &tensor.floats {
+        floats.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else if let Some(ints) = &tensor.ints {
+        ints.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else if let Some(longs) = &tensor.long_ints {
+        longs.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else if let Some(doubles) = &tensor.doubles {
+        doubles.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+    } else {
+        let bools = tensor.bools.as_ref()?;
+        bools.values.iter().map(|&v| u8::from(v)).collect()
+    };
+    Some(Cow::Owned(owned))
+}
+
+/// The first integer of a value in place, whichever list it is in.
+pub(crate) fn immediate_int(value: &Value) -> Option<i64> {
+    let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
+    if let Some(ints) = &tensor.ints {
+        return ints.values.first().map(|&v| i64::from(v));
+    }
+    tensor.long_ints.as_ref()?.values.first().copied()
+}
+
+/// The first boolean of a value in place.
+pub(crate) fn immediate_bool(value: &Value) -> Option<bool> {
+    let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
+    tensor.bools.as_ref()?.values.first().copied()
+}
+
+/// The first string of a value in place.
+fn immediate_string(value: &Value) -> Option<&str> {
+    let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
+    tensor.strings.as_ref()?.values.first().map(String::as_str)
+}
+
+/// The name of an operation: its `name` attribute, or its first output's.
+pub(crate) fn op_name(op: &Operation) -> &str {
+    op.attributes
+        .get("name")
+        .and_then(immediate_string)
+        .or_else(|| op.outputs.first().map(|output| output.name.as_str()))
+        .unwrap_or_default()
+}
+
+/// Whether an operation gives a constant that is made when the model is loaded.
+pub(crate) fn is_constexpr(op: &Operation) -> bool {
+    op.r#type.starts_with("constexpr_")
+}
+
+/// What a parameter of a constexpr operation is bound to: iOS16 keeps values as attributes,
+/// iOS18 as inputs.
+pub(crate) fn param<'a>(op: &'a Operation, name: &str) -> Option<Param<'a>> {
+    if let Some(value) = op.attributes.get(name) {
+        return Some(Param::Value(value));
+    }
+    let binding = op.inputs.get(name)?.arguments.first()?;
+    Some(match &binding.value {
+        Some(value) => Param::Value(value),
+        None => Param::Name(&binding.name),
+    })
+}
+
+/// See [`param`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Param<'a> {
+    /// A value in place.
+    Value(&'a Value),
+    /// The name of another operation's output.
+    Name(&'a str),
+}
+
+/// A parameter bound to one value in place.
+pub(crate) fn bind_value(value: Value) -> Argument {
+    Argument {
+        arguments: vec![Binding {
+            value: Some(value),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// A parameter bound to the output of another operation.
+pub(crate) fn bind_name(name: &str) -> Argument {
+    Argument {
+        arguments: vec![Binding {
+            name: name.to_owned(),
+            ..Default::default()
+        }],
+        ..Default::default()
+    }
+}
+
+/// An output of an operation.
+pub(crate) fn output(name: &str, dtype: DataType, shape: &[usize]) -> NamedValueType {
+    NamedValueType {
+        name: name.to_owned(),
+        r#type: Some(tensor_type(dtype, shape)),
+        ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_in_place_keep_their_bytes() {
+        for (dtype, bytes) in [
+            (DataType::Float32, vec![0, 0, 128, 63, 0, 0, 0, 192]),
+            (DataType::Int32, vec![1, 0, 0, 0, 255, 255, 255, 255]),
+            (DataType::Float16, vec![0, 60, 0, 64]),
+            (DataType::Int8, vec![255, 1]),
+        ] {
+            let value = bytes_value(dtype, &[2], &bytes);
+            assert_eq!(immediate_bytes(&value).unwrap().as_ref(), bytes);
+            assert_eq!(known_tensor(value.r#type.as_ref()), Some((dtype, vec![2])));
+        }
+        assert_eq!(immediate_int(&int32_value(-3)), Some(-3));
+        assert_eq!(immediate_string(&string_value("x")), Some("x"));
+        assert!(immediate_bytes(&string_value("x")).is_none());
+    }
+
+    #[test]
+    fn counts_do_not_wrap() {
+        assert_eq!(element_count(&[usize::MAX, 2]), None);
+        assert_eq!(stored_bytes(DataType::UInt3, 3), Some(2));
+        assert_eq!(stored_bytes(DataType::Float64, usize::MAX), None);
+        assert_eq!(stored_bytes(DataType::String, 1), None);
+    }
+
+    #[test]
+    fn an_unknown_dimension_is_no_known_shape() {
+        let mut value_type = tensor_type(DataType::Float16, &[2, 3]);
+        if let Some(tensor) = &mut value_type.tensor_type {
+            tensor.dimensions[1].constant = None;
+        }
+        assert_eq!(known_tensor(Some(&value_type)), None);
+        assert_eq!(known_tensor(None), None);
+    }
+}

@@ -1,0 +1,241 @@
+//! A Core ML model, opened: what can be asked of it and made of it.
+
+use crate::apply::{Applied, apply};
+use crate::blob::{WeightFile, WeightWriter};
+use crate::config::OptimizationConfig;
+use crate::decompress::decompress;
+use crate::inspect::{self, WeightInfo};
+use crate::package::Package;
+use crate::progress::Progress;
+use crate::proto;
+use crate::report::WeightReport;
+use crate::save::Staging;
+use crate::walk::each_value;
+use crate::Error;
+use crate::opset::Target;
+use prost::Message;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Cursor;
+use std::path::Path;
+
+/// A Core ML model: its program, and the package that its weights are in. Weights stay in the file, mapped
+/// into memory, until they are needed.
+///
+/// ```no_run
+/// use palettizer_coreml::Model;
+/// use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
+/// use palettizer_palette::{Mode, Nbits, PaletteSpec};
+///
+/// let model = Model::open("Model.mlpackage")?;
+/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
+/// let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
+/// let outcome = model.palettize_to(&config, "Small.mlpackage".as_ref(), false, &())?;
+/// println!("{} -> {} bytes", outcome.bytes_before, outcome.bytes_after);
+/// # Ok::<(), palettizer_coreml::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Model {
+    package: Package,
+    spec: proto::Model,
+}
+
+/// What palettizing a model came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// Bytes of the program and its weight files before.
+    pub bytes_before: u64,
+    /// And after.
+    pub bytes_after: u64,
+    /// The deployment target of the new model, such as `iOS18`.
+    pub target: String,
+    /// What became of every weight, in the order of the program.
+    pub weights: Vec<WeightReport>,
+    /// Op types and names of the configuration that fit nothing in the model.
+    pub unmatched: Vec<String>,
+}
+
+impl Model {
+    /// Opens an `.mlpackage` folder or an `.mlmodel` file.
+    ///
+    /// # Errors
+    /// An [`Error`] that says what is wrong with the file and what to do.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        let (package, spec) = Package::open(path)?;
+        Self::checked(package, spec)
+    }
+
+    /// Takes a model from memory: the serialized program, and its weight files by the names that the
+    /// program has for them, such as `@model_path/weights/weight.bin`.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_parts(spec: &[u8], weights: BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
+        let (package, spec) = Package::from_parts(spec, weights)?;
+        Self::checked(package, spec)
+    }
+
+    /// The opposite of [`from_parts`](Self::from_parts): the serialized program and its weight files.
+    ///
+    /// # Errors
+    /// [`Error::MissingWeightFile`], which a model that was opened cannot give.
+    pub fn to_parts(&self) -> Result<(Vec<u8>, BTreeMap<String, Vec<u8>>), Error> {
+        let mut weights = BTreeMap::new();
+        for name in self.package.weight_file_names() {
+            let file = self.package.weight_file(name)?;
+            weights.insert(name.to_owned(), file.bytes().to_vec());
+        }
+        Ok((self.spec.encode_to_vec(), weights))
+    }
+
+    fn checked(package: Package, spec: proto::Model) -> Result<Self, Error> {
+        let mut offsets: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
+        each_value(&spec, &mut |value| {
+            if let Some(place) = &value.blob_file {
+                let file = offsets.entry(place.file_name.clone()).or_default();
+                file.insert(place.offset);
+            }
+        });
+        for (name, offsets) in offsets {
+            let offsets: Vec<u64> = offsets.into_iter().collect();
+            package.weight_file(&name)?.check_overlaps(&offsets)?;
+        }
+        Ok(Self { package, spec })
+    }
+
+    /// The parsed model.
+    pub fn spec(&self) -> &proto::Model {
+        &self.spec
+    }
+
+    /// The package that the model came in.
+    pub fn package(&self) -> &Package {
+        &self.package
+    }
+
+    /// Every constant with more than `threshold` elements, compressed ones included.
+    ///
+    /// # Errors
+    /// What reading the weights may give.
+    pub fn weights(&self, threshold: usize) -> Result<Vec<WeightInfo>, Error> {
+        inspect::weights(&self.package, &self.spec, threshold)
+    }
+
+    /// The model with its weights palettized as `config` says, in memory.
+    ///
+    /// # Errors
+    /// What planning, reading the weights or a strict configuration may give.
+    pub fn palettize(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Outcome), Error> {
+        let mut open = in_memory;
+        let applied = apply(&self.package, &self.spec, config, &mut open, progress)?;
+        let outcome = self.outcome(&applied);
+        let model = self.with(applied.spec, applied.files)?;
+        Ok((model, outcome))
+    }
+
+    /// Palettizes to the package `out` as it goes: the memory that is needed does not grow with the model.
+    ///
+    /// # Errors
+    /// As [`palettize`](Self::palettize), and what writing may give. Then there is no `out`, or, with
+    /// `overwrite`, the old one.
+    pub fn palettize_to(
+        &self,
+        config: &OptimizationConfig,
+        out: &Path,
+        overwrite: bool,
+        progress: &dyn Progress,
+    ) -> Result<Outcome, Error> {
+        let mut staging = Staging::new(out, overwrite)?;
+        let mut open = |name: &str| staging.create_weight_file(name);
+        let applied = apply(&self.package, &self.spec, config, &mut open, progress)?;
+        let outcome = self.outcome(&applied);
+        // The files are closed before they are moved.
+        drop(applied.files);
+        staging.commit(&self.package, &applied.spec)?;
+        Ok(outcome)
+    }
+
+    /// The model with every compressed constant made dense, in memory.
+    ///
+    /// # Errors
+    /// What reading the weights may give.
+    pub fn decompress(&self, progress: &dyn Progress) -> Result<Self, Error> {
+        let mut open = in_memory;
+        let (spec, files) = decompress(&self.package, &self.spec, &mut open, progress)?;
+        self.with(spec, files)
+    }
+
+    /// Makes every compressed constant dense, straight to the package `out`.
+    ///
+    /// # Errors
+    /// As [`decompress`](Self::decompress), and what writing may give, with `out` as it was.
+    pub fn decompress_to(
+        &self,
+        out: &Path,
+        overwrite: bool,
+        progress: &dyn Progress,
+    ) -> Result<(), Error> {
+        let mut staging = Staging::new(out, overwrite)?;
+        let mut open = |name: &str| staging.create_weight_file(name);
+        let (spec, files) = decompress(&self.package, &self.spec, &mut open, progress)?;
+        drop(files);
+        staging.commit(&self.package, &spec)
+    }
+
+    /// Writes the model to the package `out`.
+    ///
+    /// # Errors
+    /// What writing may give, with `out` as it was.
+    pub fn save(&self, out: &Path, overwrite: bool) -> Result<(), Error> {
+        Staging::new(out, overwrite)?.commit(&self.package, &self.spec)
+    }
+
+    /// Bytes of the program and its weight files.
+    pub fn stored_len(&self) -> u64 {
+        self.package.stored_len()
+    }
+
+    fn with(
+        &self,
+        spec: proto::Model,
+        files: Option<BTreeMap<String, (Cursor<Vec<u8>>, u64)>>,
+    ) -> Result<Self, Error> {
+        let mut named = Vec::new();
+        for (name, (bytes, _)) in files.into_iter().flatten() {
+            let file = WeightFile::from_bytes(&name, bytes.into_inner())?;
+            named.push((name, file));
+        }
+        let package = self.package.with_weight_files(named)?;
+        let package = package.with_model_len(spec.encoded_len() as u64);
+        Ok(Self { package, spec })
+    }
+
+    fn outcome<W>(&self, applied: &Applied<W>) -> Outcome {
+        let program = applied.spec.encoded_len() as u64;
+        let weights: u64 = match &applied.files {
+            Some(files) => files.values().map(|(_, len)| len).sum(),
+            None => {
+                let files = self.package.weight_file_names();
+                let files = files.filter_map(|name| self.package.weight_file(name).ok());
+                files.map(WeightFile::len).sum()
+            }
+        };
+        Outcome {
+            bytes_before: self.stored_len(),
+            bytes_after: program + weights,
+            target: Target::ALL
+                .into_iter()
+                .find(|target| target.specification_version() == applied.spec.specification_version)
+                .map_or_else(String::new, |target| target.to_string()),
+            weights: applied.weights.clone(),
+            unmatched: applied.unmatched.clone(),
+        }
+    }
+}
+
+fn in_memory(_name: &str) -> Result<WeightWriter<Cursor<Vec<u8>>>, Error> {
+    WeightWriter::new(Cursor::new(Vec::new()))
+}

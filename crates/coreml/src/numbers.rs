@@ -1,0 +1,111 @@
+//! Stored elements as numbers: what a constexpr op computes with.
+
+use crate::proto::DataType;
+use half::{bf16, f16};
+
+/// The elements of a constant, typed. 4-bit integers are widened to 8.
+#[derive(Clone, Debug)]
+pub(crate) enum Numbers {
+    I8(Vec<i8>),
+    U8(Vec<u8>),
+    F16(Vec<f16>),
+    BF16(Vec<bf16>),
+    F32(Vec<f32>),
+}
+
+/// Runs `$body` with `$slice` bound to the elements of `$numbers`, whatever their type.
+macro_rules! each_type {
+    ($numbers:expr, $slice:ident => $body:expr) => {
+        match $numbers {
+            Numbers::I8($slice) => $body,
+            Numbers::U8($slice) => $body,
+            Numbers::F16($slice) => $body,
+            Numbers::BF16($slice) => $body,
+            Numbers::F32($slice) => $body,
+        }
+    };
+}
+
+/// As `each_type`, for the floating types; `$other` for an integer.
+macro_rules! each_float {
+    ($numbers:expr, $slice:ident => $body:expr, $other:expr) => {
+        match $numbers {
+            Numbers::F16($slice) => $body,
+            Numbers::BF16($slice) => $body,
+            Numbers::F32($slice) => $body,
+            _ => $other,
+        }
+    };
+}
+
+pub(crate) use {each_float, each_type};
+
+impl Numbers {
+    /// Reads `elements` elements of `dtype`; `None` for a type that no constexpr op computes with.
+    pub(crate) fn read(dtype: DataType, bytes: &[u8], elements: usize) -> Option<Self> {
+        Some(match dtype {
+            DataType::Int8 => Numbers::I8(bytes.iter().map(|&b| b.cast_signed()).collect()),
+            DataType::UInt8 => Numbers::U8(bytes.to_vec()),
+            DataType::Int4 => {
+                // Sign-extended from the low four bits.
+                let wide = unpack(bytes, 4, elements)?;
+                Numbers::I8(wide.into_iter().map(|b| (b << 4).cast_signed() >> 4).collect())
+            }
+            DataType::UInt1 | DataType::UInt2 | DataType::UInt3 | DataType::UInt4
+            | DataType::UInt6 => Numbers::U8(unpack(bytes, dtype.bits()?, elements)?),
+            DataType::Float16 => Numbers::F16(chunks(bytes, f16::from_le_bytes)),
+            DataType::BFloat16 => Numbers::BF16(chunks(bytes, bf16::from_le_bytes)),
+            DataType::Float32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)),
+            _ => return None,
+        })
+    }
+
+    /// The little-endian bytes, one element after the other.
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Numbers::U8(values) => values,
+            Numbers::I8(values) => values.into_iter().map(i8::cast_unsigned).collect(),
+            Numbers::F16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Numbers::BF16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Numbers::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        }
+    }
+
+    /// The type that a file has for them.
+    pub(crate) fn dtype(&self) -> DataType {
+        match self {
+            Numbers::I8(_) => DataType::Int8,
+            Numbers::U8(_) => DataType::UInt8,
+            Numbers::F16(_) => DataType::Float16,
+            Numbers::BF16(_) => DataType::BFloat16,
+            Numbers::F32(_) => DataType::Float32,
+        }
+    }
+}
+
+/// Numbers from a computation.
+pub(crate) trait IntoNumbers {
+    /// The same, without their static type.
+    fn into_numbers(self) -> Numbers;
+}
+
+macro_rules! into_numbers {
+    ($($type:ty => $variant:ident),*) => {$(
+        impl IntoNumbers for Vec<$type> {
+            fn into_numbers(self) -> Numbers {
+                Numbers::$variant(self)
+            }
+        }
+    )*};
+}
+into_numbers!(i8 => I8, u8 => U8, f16 => F16, bf16 => BF16, f32 => F32);
+
+fn unpack(bytes: &[u8], nbits: u32, elements: usize) -> Option<Vec<u8>> {
+    let mut wide = vec![0; elements];
+    palettizer_palette::unpack(bytes, nbits, &mut wide).then_some(wide)
+}
+
+fn chunks<const N: usize, T>(bytes: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+    let (chunks, _) = bytes.as_chunks::<N>();
+    chunks.iter().map(|&chunk| convert(chunk)).collect()
+}

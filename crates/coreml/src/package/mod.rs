@@ -1,0 +1,282 @@
+//! Packages: an `.mlpackage` folder, a bare `.mlmodel` file, or the same in memory.
+//!
+//! Opening one reads and checks the manifest, decodes the model, and maps every weight file that the
+//! program refers to. Everything that can be wrong with the outside of a package is found here, before
+//! any work. The model is handed out as [`proto::Model`](crate::proto::Model); what else is in the
+//! package (other items, stray files) is kept, to be written back by [`save`](crate::save).
+
+mod kind;
+mod manifest;
+mod path;
+mod references;
+mod tree;
+
+use crate::Error;
+use crate::blob::WeightFile;
+use crate::proto::Model;
+pub(crate) use manifest::{DATA, MANIFEST, Manifest};
+pub(crate) use path::weight_file as weight_file_path;
+use prost::Message;
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+pub(crate) use tree::Tree;
+
+/// The largest model that is read: protobuf's own limit for a message.
+const MAX_MODEL_LEN: u64 = (2 << 30) - 1;
+
+/// A package without its program: the manifest, the weight files, and whatever else is in it.
+///
+/// A clone shares the weight files.
+#[derive(Clone, Debug)]
+pub struct Package {
+    /// Where it came from, for messages.
+    path: PathBuf,
+    /// The folder; `None` for a bare model and for one in memory.
+    root: Option<PathBuf>,
+    manifest: Manifest,
+    tree: Tree,
+    model_len: u64,
+    weights: BTreeMap<String, WeightFile>,
+}
+
+impl Package {
+    /// Opens an `.mlpackage` folder or a `.mlmodel` file.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if something cannot be read; [`Error::NotAPackage`], [`Error::NotAFile`],
+    /// [`Error::TooLarge`], [`Error::TooMany`], [`Error::MissingItem`], [`Error::UnsafePath`] and those
+    /// named `Manifest…` if the folder is no proper package; [`Error::Protobuf`], [`Error::EmptyModel`]
+    /// and [`Error::NotAnMlProgram`] if the model is none of ours; [`Error::WeightFileName`],
+    /// [`Error::MissingWeightFile`], [`Error::BlobHeader`] and [`Error::BlobVersion`] if the program
+    /// refers to weight files that cannot be used.
+    ///
+    /// ```no_run
+    /// use palettizer_coreml::package::Package;
+    /// let (package, model) = Package::open("Model.mlpackage")?;
+    /// println!("{} bytes, version {}", package.stored_len(), model.specification_version);
+    /// # Ok::<(), palettizer_coreml::Error>(())
+    /// ```
+    pub fn open(path: impl AsRef<Path>) -> Result<(Package, Model), Error> {
+        let path = path.as_ref();
+        let metadata = fs::metadata(path).map_err(|source| Error::io(path, source))?;
+        if metadata.is_dir() {
+            Self::open_folder(path)
+        } else {
+            Self::open_bare(path)
+        }
+    }
+
+    fn open_folder(root: &Path) -> Result<(Package, Model), Error> {
+        if !root.join(MANIFEST).exists() {
+            return Err(Error::NotAPackage {
+                path: root.to_owned(),
+                reason: if root.join("coremldata.bin").exists() {
+                    "this is a compiled model (.mlmodelc); give the .mlpackage that it was compiled from"
+                } else {
+                    "expected a folder with a Manifest.json, or a .mlmodel file"
+                },
+            });
+        }
+        let manifest = Manifest::read(root)?;
+        for item in &manifest.items {
+            if path::resolve(root, &Path::new(DATA).join(item))?.is_none() {
+                return Err(Error::MissingItem {
+                    path: root.to_owned(),
+                    item: item.display().to_string(),
+                });
+            }
+        }
+        let tree = Tree::read(root)?;
+        let (model, model_len) = read_model(&root.join(DATA).join(&manifest.model))?;
+        let folder = Path::new(DATA).join(manifest.model_folder());
+        let mut weights = BTreeMap::new();
+        for name in references::weight_files(&model) {
+            let relative = folder.join(path::weight_file(&name)?);
+            let Some(file) = path::resolve(root, &relative)? else {
+                return Err(Error::MissingWeightFile {
+                    path: root.to_owned(),
+                    name,
+                });
+            };
+            weights.insert(name, WeightFile::open(&file)?);
+        }
+        let package = Package {
+            path: root.to_owned(),
+            root: Some(root.to_owned()),
+            manifest,
+            tree,
+            model_len,
+            weights,
+        };
+        Ok((package, model))
+    }
+
+    fn open_bare(path: &Path) -> Result<(Package, Model), Error> {
+        let (model, model_len) = read_model(path)?;
+        Self::without_folder(path.to_owned(), model, model_len, BTreeMap::new())
+    }
+
+    /// Makes a package of a serialized model and its weight files, by the names that the program refers
+    /// to them with (such as `@model_path/weights/weight.bin`). No file is read.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), as far as there is neither folder nor manifest.
+    ///
+    /// ```
+    /// use palettizer_coreml::package::Package;
+    /// use std::collections::BTreeMap;
+    ///
+    /// // Specification version 9, and an ML Program with nothing in it.
+    /// let (package, model) = Package::from_parts(&[0x08, 9, 0xb2, 0x1f, 0], BTreeMap::new())?;
+    /// assert!(model.ml_program.is_some());
+    /// assert_eq!(package.weight_file_names().count(), 0);
+    /// # Ok::<(), palettizer_coreml::Error>(())
+    /// ```
+    pub fn from_parts(
+        model: &[u8],
+        weights: BTreeMap<String, Vec<u8>>,
+    ) -> Result<(Package, Model), Error> {
+        let path = PathBuf::from("(in memory)");
+        let decoded = decode_model(&path, model)?;
+        let mut files = BTreeMap::new();
+        for (name, bytes) in weights {
+            path::weight_file(&name)?;
+            let file = WeightFile::from_bytes(&name, bytes)?;
+            files.insert(name, file);
+        }
+        Self::without_folder(path, decoded, model.len() as u64, files)
+    }
+
+    fn without_folder(
+        path: PathBuf,
+        model: Model,
+        model_len: u64,
+        weights: BTreeMap<String, WeightFile>,
+    ) -> Result<(Package, Model), Error> {
+        for name in references::weight_files(&model) {
+            path::weight_file(&name)?;
+            if !weights.contains_key(&name) {
+                return Err(Error::MissingWeightFile { path, name });
+            }
+        }
+        let package = Package {
+            path,
+            root: None,
+            manifest: Manifest::fresh(),
+            tree: Tree::default(),
+            model_len,
+            weights,
+        };
+        Ok((package, model))
+    }
+
+    /// A package equal to this one but for the given weight files, by name; those not named stay.
+    ///
+    /// # Errors
+    /// [`Error::WeightFileName`] for a name that is not like `@model_path/weights/weight.bin`.
+    pub fn with_weight_files(
+        &self,
+        files: impl IntoIterator<Item = (String, WeightFile)>,
+    ) -> Result<Package, Error> {
+        let mut package = self.clone();
+        for (name, file) in files {
+            path::weight_file(&name)?;
+            package.weights.insert(name, file);
+        }
+        Ok(package)
+    }
+
+    /// A package equal to this one whose model takes `len` bytes.
+    pub(crate) fn with_model_len(mut self, len: u64) -> Package {
+        self.model_len = len;
+        self
+    }
+
+    /// The weight file that the program refers to by this name.
+    ///
+    /// # Errors
+    /// [`Error::WeightFileName`] or [`Error::MissingWeightFile`] if the package has no such file; not
+    /// for a name in the model that came with the package.
+    pub fn weight_file(&self, file_name: &str) -> Result<&WeightFile, Error> {
+        path::weight_file(file_name)?;
+        self.weights
+            .get(file_name)
+            .ok_or_else(|| Error::MissingWeightFile {
+                path: self.path.clone(),
+                name: file_name.to_owned(),
+            })
+    }
+
+    /// The names of the weight files that the program refers to, in order.
+    pub fn weight_file_names(&self) -> impl Iterator<Item = &str> {
+        self.weights.keys().map(String::as_str)
+    }
+
+    /// Bytes of the model and its weight files, as they are stored.
+    pub fn stored_len(&self) -> u64 {
+        let weights = self.weights.values().map(WeightFile::len);
+        weights.fold(self.model_len, u64::saturating_add)
+    }
+
+    /// Where the package was opened, or `(in memory)`.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder that the package was opened from, if it was one.
+    pub(crate) fn root(&self) -> Option<&Path> {
+        self.root.as_deref()
+    }
+
+    pub(crate) fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    pub(crate) fn tree(&self) -> &Tree {
+        &self.tree
+    }
+
+    pub(crate) fn weights(&self) -> &BTreeMap<String, WeightFile> {
+        &self.weights
+    }
+}
+
+/// Reads and decodes a model's file; gives its length too.
+fn read_model(path: &Path) -> Result<(Model, u64), Error> {
+    let io = |source| Error::io(path, source);
+    let file = fs::File::open(path).map_err(io)?;
+    let metadata = file.metadata().map_err(io)?;
+    if !metadata.is_file() {
+        return Err(Error::NotAFile {
+            path: path.to_owned(),
+        });
+    }
+    let too_large = |found| Error::TooLarge {
+        path: path.to_owned(),
+        found,
+        limit: MAX_MODEL_LEN,
+    };
+    if metadata.len() > MAX_MODEL_LEN {
+        return Err(too_large(metadata.len()));
+    }
+    let mut bytes = Vec::new();
+    file.take(MAX_MODEL_LEN + 1)
+        .read_to_end(&mut bytes)
+        .map_err(io)?;
+    let len = bytes.len() as u64;
+    if len > MAX_MODEL_LEN {
+        return Err(too_large(len));
+    }
+    Ok((decode_model(path, &bytes)?, len))
+}
+
+fn decode_model(path: &Path, bytes: &[u8]) -> Result<Model, Error> {
+    let model = Model::decode(bytes).map_err(|source| Error::Protobuf {
+        path: path.to_owned(),
+        source,
+    })?;
+    kind::check(&model, path)?;
+    Ok(model)
+}

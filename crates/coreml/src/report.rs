@@ -1,0 +1,61 @@
+//! What became of every weight.
+
+use serde::Serialize;
+
+/// Whether a weight was palettized.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// It was.
+    Compressed,
+    /// It was not; the reason is beside it.
+    Skipped,
+}
+
+/// What became of one weight. The fields after `reason` are empty for a skipped one.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WeightReport {
+    /// The constant's name.
+    pub name: String,
+    /// Further constants that share its data.
+    pub shared_with: Vec<String>,
+    /// The types of the ops that use it, each once.
+    pub op_types: Vec<String>,
+    /// The names of the ops that use it.
+    pub op_names: Vec<String>,
+    /// The weight's shape.
+    pub shape: Vec<usize>,
+    /// The element type before: `fp16`, `fp32`, `bf16`, `int8` or `uint8`.
+    pub dtype: String,
+    /// Whether it was palettized.
+    pub status: Status,
+    /// Why it was not.
+    pub reason: Option<String>,
+    /// Bits per index.
+    pub nbits: Option<u32>,
+    /// `kmeans`, `uniform`, `unique` or `custom`.
+    pub mode: Option<String>,
+    /// `per_tensor` or `per_grouped_channel`.
+    pub granularity: Option<String>,
+    /// Channels per group.
+    pub group_size: Option<usize>,
+    /// Elements per centroid.
+    pub cluster_dim: Option<usize>,
+    /// The number of lookup tables.
+    pub luts: Option<usize>,
+    /// Bytes that the weight took.
+    pub bytes_before: u64,
+    /// Bytes that it takes now: indices, lookup tables, scales.
+    pub bytes_after: u64,
+    /// Mean squared error.
+    pub mse: Option<f64>,
+    /// Signal-to-noise ratio in dB; `null` for a skipped weight and for one without any error.
+    pub snr_db: Option<f64>,
+}
+
+impl WeightReport {
+    /// The number of elements.
+    pub fn elements(&self) -> u64 {
+        self.shape.iter().map(|&dim| dim as u64).product()
+    }
+}

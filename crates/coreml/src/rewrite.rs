@@ -1,0 +1,114 @@
+//! Weight files written anew: new blobs appended, those that stay copied, each once.
+
+use crate::Error;
+use crate::blob::{BlobDtype, WeightWriter};
+use crate::mil::{blob_value, bytes_value, element_count, known_tensor};
+use crate::package::Package;
+use crate::proto::{DataType, Value};
+use std::collections::{BTreeMap, HashMap};
+use std::io::{Seek, Write};
+
+/// Where a constant that had no weight file goes: the name that coremltools uses.
+const DEFAULT_FILE: &str = "@model_path/weights/weight.bin";
+
+/// A value with fewer elements stays in the program, as coremltools has it.
+const LEAST_BLOB_ELEMENTS: usize = 10;
+
+/// The weight files of a model that is being made.
+pub(crate) struct Rewriter<'a, W> {
+    package: &'a Package,
+    open: &'a mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    files: BTreeMap<String, WeightWriter<W>>,
+    /// New offsets of the blobs that were copied, by file, old offset and type.
+    copied: HashMap<(String, u64, BlobDtype), u64>,
+}
+
+impl<'a, W: Write + Seek> Rewriter<'a, W> {
+    /// Copies from `package`; `open` begins a weight file of a name.
+    pub(crate) fn new(
+        package: &'a Package,
+        open: &'a mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    ) -> Self {
+        Self {
+            package,
+            open,
+            files: BTreeMap::new(),
+            copied: HashMap::new(),
+        }
+    }
+
+    /// Stores a tensor: in `file` (or the usual one), or in place if it is small.
+    pub(crate) fn store(
+        &mut self,
+        file: Option<&str>,
+        dtype: DataType,
+        shape: &[usize],
+        bytes: &[u8],
+    ) -> Result<Value, Error> {
+        let elements = element_count(shape).unwrap_or(0);
+        let blob_dtype = BlobDtype::from_data_type(dtype);
+        let Some(blob_dtype) = blob_dtype.filter(|_| elements >= LEAST_BLOB_ELEMENTS) else {
+            return Ok(bytes_value(dtype, shape, bytes));
+        };
+        let file = file.unwrap_or(DEFAULT_FILE);
+        let unused = bytes.len() as u64 * 8 - elements as u64 * u64::from(blob_dtype.bits());
+        let offset = self.writer(file)?.append(blob_dtype, bytes, unused)?;
+        Ok(blob_value(dtype, shape, file, offset))
+    }
+
+    /// Copies the blob that `value` refers to, if any, and makes `value` refer to the copy. The type of
+    /// the value decides that of the blob: raising an opset gives the same bits another type.
+    pub(crate) fn copy(&mut self, value: &mut Value) -> Result<(), Error> {
+        let Some(place) = &mut value.blob_file else {
+            return Ok(());
+        };
+        let file = self.package.weight_file(&place.file_name)?;
+        let blob = file.blob(place.offset)?;
+        let mut dtype = blob.dtype;
+        let mut unused = blob.unused_bits;
+        if let Some((wanted, shape)) = known_tensor(value.r#type.as_ref()) {
+            let bits = blob.data.len() as u64 * 8;
+            let wanted = BlobDtype::from_data_type(wanted).filter(|wanted| *wanted != dtype);
+            let elements = element_count(&shape).map(|elements| elements as u64);
+            if let (Some(wanted), Some(elements)) = (wanted, elements) {
+                let used = elements.checked_mul(u64::from(wanted.bits()));
+                if let Some(left) = used.and_then(|used| bits.checked_sub(used)) {
+                    if left < 8 {
+                        (dtype, unused) = (wanted, left);
+                    }
+                }
+            }
+        }
+        let key = (place.file_name.clone(), place.offset, dtype);
+        if let Some(&offset) = self.copied.get(&key) {
+            place.offset = offset;
+            return Ok(());
+        }
+        let offset = self.writer(&key.0)?.append(dtype, blob.data, unused)?;
+        file.release(blob.data_range());
+        place.offset = offset;
+        self.copied.insert(key, offset);
+        Ok(())
+    }
+
+    /// The finished files, with their lengths.
+    pub(crate) fn finish(self) -> Result<BTreeMap<String, (W, u64)>, Error> {
+        let finish = |(name, writer): (String, WeightWriter<W>)| {
+            let len = writer.position();
+            Ok((name, (writer.finish()?, len)))
+        };
+        self.files.into_iter().map(finish).collect()
+    }
+
+    fn writer(&mut self, file: &str) -> Result<&mut WeightWriter<W>, Error> {
+        if !self.files.contains_key(file) {
+            let writer = (self.open)(file)?;
+            self.files.insert(file.to_owned(), writer);
+        }
+        // The entry is there now; asking the map again is what the borrow checker follows.
+        self.files.get_mut(file).ok_or_else(|| Error::BadValue {
+            name: file.to_owned(),
+            what: "the weight file was not begun".to_owned(),
+        })
+    }
+}

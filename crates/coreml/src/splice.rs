@@ -1,0 +1,195 @@
+//! The new operations put in the place of the old ones, and every reference moved along.
+//!
+//! One walk over the program: a constant that is palettized gives way to the operations of its palette, its
+//! name to theirs wherever it is used, and every blob that stays is copied to the new weight file.
+
+use crate::Error;
+use crate::emit::Stored;
+use crate::mil::{Param, bind_name, op_name, param};
+use crate::proto::{Block, Model, Operation, Value};
+use crate::rewrite::Rewriter;
+use crate::walk::{each_value_of_op_mut, programs, programs_mut};
+use std::collections::{HashMap, HashSet};
+use std::io::{Seek, Write};
+
+/// What takes the place of an operation, or of one parameter of it.
+pub(crate) struct Replacement<'a> {
+    /// The weight's name.
+    pub name: &'a str,
+    /// The parameter of the operation that the palette feeds; `None` if it replaces the whole operation.
+    pub data_param: Option<&'static str>,
+    /// The palette.
+    pub stored: &'a Stored,
+}
+
+/// Puts `replacements`, by the ordinal of the operation, into `model`, and copies all other blobs.
+pub(crate) fn splice<W: Write + Seek>(
+    model: &mut Model,
+    replacements: &HashMap<usize, Replacement<'_>>,
+    rewriter: &mut Rewriter<'_, W>,
+) -> Result<(), Error> {
+    let mut splicer = Splicer {
+        replacements,
+        rewriter,
+        taken: names(model),
+        renamed: HashMap::new(),
+        ordinal: 0,
+    };
+    for program in programs_mut(model) {
+        for function in program.functions.values_mut() {
+            for block in function.block_specializations.values_mut() {
+                splicer.block(block)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every name of an operation or a value in the model.
+fn names(model: &Model) -> HashSet<String> {
+    fn of_block(block: &Block, names: &mut HashSet<String>) {
+        names.extend(block.inputs.iter().map(|input| input.name.clone()));
+        for op in &block.operations {
+            names.insert(op_name(op).to_owned());
+            names.extend(op.outputs.iter().map(|output| output.name.clone()));
+            for inner in &op.blocks {
+                of_block(inner, names);
+            }
+        }
+    }
+    let mut found = HashSet::new();
+    for function in programs(model).iter().flat_map(|program| program.functions.values()) {
+        found.extend(function.inputs.iter().map(|input| input.name.clone()));
+        for block in function.block_specializations.values() {
+            of_block(block, &mut found);
+        }
+    }
+    found
+}
+
+struct Splicer<'r, 'a, 'w, W> {
+    replacements: &'r HashMap<usize, Replacement<'a>>,
+    rewriter: &'r mut Rewriter<'w, W>,
+    taken: HashSet<String>,
+    /// New names by old ones, an inner block's after those around it; `None` where an inner block gives an
+    /// old name a meaning of its own.
+    renamed: HashMap<String, Vec<Option<String>>>,
+    ordinal: usize,
+}
+
+impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
+    fn block(&mut self, block: &mut Block) -> Result<(), Error> {
+        let mut defined = Vec::new();
+        for input in &block.inputs {
+            self.define(&input.name, None, &mut defined);
+        }
+        for mut op in std::mem::take(&mut block.operations) {
+            let replacement = self.replacements.get(&self.ordinal);
+            self.ordinal += 1;
+            self.rename_inputs(&mut op);
+            match replacement {
+                Some(replacement) if replacement.data_param.is_none() => {
+                    let ops = self.operations(replacement, None);
+                    let new = ops.last().and_then(|op| op.outputs.last());
+                    let new = new.map(|output| output.name.clone());
+                    for output in &op.outputs {
+                        self.define(&output.name, new.clone(), &mut defined);
+                    }
+                    block.operations.extend(ops);
+                    continue;
+                }
+                Some(replacement) => {
+                    let ops = self.feed(&mut op, replacement)?;
+                    block.operations.extend(ops);
+                }
+                None => self.copy_values(&mut op)?,
+            }
+            for inner in &mut op.blocks {
+                self.block(inner)?;
+            }
+            for output in &op.outputs {
+                self.define(&output.name, None, &mut defined);
+            }
+            block.operations.push(op);
+        }
+        for name in &mut block.outputs {
+            if let Some(new) = self.new_name(name) {
+                *name = new;
+            }
+        }
+        for name in defined {
+            if let Some(names) = self.renamed.get_mut(&name) {
+                names.pop();
+            }
+        }
+        Ok(())
+    }
+
+    /// The palette's operations before `op`, which stays and takes its data from them.
+    fn feed(
+        &mut self,
+        op: &mut Operation,
+        replacement: &Replacement<'_>,
+    ) -> Result<Vec<Operation>, Error> {
+        if let Some(data) = replacement.data_param {
+            op.inputs.remove(data);
+            op.attributes.remove(data);
+        }
+        self.copy_values(op)?;
+        let mask = match param(op, "mask") {
+            Some(Param::Value(mask)) => Some(mask.clone()),
+            _ => None,
+        };
+        let ops = self.operations(replacement, mask.as_ref());
+        let outputs = ops.last().map_or(&[][..], |op| &op.outputs);
+        if let (Some(data), Some(output)) = (replacement.data_param, outputs.last()) {
+            op.inputs.insert(data.to_owned(), bind_name(&output.name));
+        }
+        // A sparse op gives the mask first: the op behind it takes that one.
+        if let [mask, _] = outputs {
+            op.inputs.insert("mask".to_owned(), bind_name(&mask.name));
+        }
+        Ok(ops)
+    }
+
+    fn operations(&mut self, replacement: &Replacement<'_>, mask: Option<&Value>) -> Vec<Operation> {
+        let taken = &mut self.taken;
+        let mut fresh = |wanted: String| {
+            let mut name = wanted.clone();
+            let mut number = 0;
+            while !taken.insert(name.clone()) {
+                number += 1;
+                name = format!("{wanted}_{number}");
+            }
+            name
+        };
+        replacement.stored.operations(replacement.name, mask, &mut fresh)
+    }
+
+    fn copy_values(&mut self, op: &mut Operation) -> Result<(), Error> {
+        each_value_of_op_mut(op, &mut |value| self.rewriter.copy(value))
+    }
+
+    fn rename_inputs(&self, op: &mut Operation) {
+        for argument in op.inputs.values_mut() {
+            for binding in &mut argument.arguments {
+                if let Some(new) = self.new_name(&binding.name) {
+                    binding.name = new;
+                }
+            }
+        }
+    }
+
+    fn new_name(&self, name: &str) -> Option<String> {
+        self.renamed.get(name)?.last()?.clone()
+    }
+
+    /// A definition of `name`: renamed to `new`, or hiding any renaming of that name around it.
+    fn define(&mut self, name: &str, new: Option<String>, defined: &mut Vec<String>) {
+        if new.is_none() && !self.renamed.contains_key(name) {
+            return;
+        }
+        self.renamed.entry(name.to_owned()).or_default().push(new);
+        defined.push(name.to_owned());
+    }
+}

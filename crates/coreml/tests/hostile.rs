@@ -1,0 +1,402 @@
+//! Bad input: one test for each error of the file layer, and nothing but errors.
+
+mod support;
+
+use palettizer_coreml::Error;
+use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
+use palettizer_coreml::package::Package;
+use palettizer_coreml::proto::{DataType, Model, Pipeline};
+use prost::Message;
+use std::fs;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+use support::{Builder, Parts, WEIGHTS, WEIGHTS_ID, linear_model, manifest, values};
+use tempfile::TempDir;
+
+/// A package on disk.
+fn package() -> (TempDir, PathBuf) {
+    let folder = TempDir::new().unwrap();
+    let path = linear_model().write(&folder.path().join("M.mlpackage"));
+    (folder, path)
+}
+
+/// The error of opening a package whose manifest went through `change`.
+fn with_manifest(change: impl Fn(&str) -> String) -> Error {
+    let (_folder, path) = package();
+    fs::write(path.join("Manifest.json"), change(&manifest())).unwrap();
+    Package::open(&path).unwrap_err()
+}
+
+fn model_file(package: &Path) -> PathBuf {
+    package.join("Data/com.apple.CoreML/model.mlmodel")
+}
+
+fn weight_file(package: &Path) -> PathBuf {
+    package.join("Data/com.apple.CoreML/weights/weight.bin")
+}
+
+macro_rules! assert_error {
+    ($error:expr, $pattern:pat $(if $guard:expr)?) => {
+        let error = $error;
+        assert!(matches!(&error, $pattern $(if $guard)?), "{error:?}");
+        let message = error.to_string();
+        assert!(message.len() < 500 && !message.contains('\n'), "{message}");
+    };
+}
+
+#[test]
+fn nothing_there() {
+    assert_error!(Package::open("/no/such.mlpackage").unwrap_err(), Error::Io { path, .. } if path.ends_with("such.mlpackage"));
+}
+
+#[test]
+fn a_folder_that_is_no_package() {
+    let folder = TempDir::new().unwrap();
+    assert_error!(Package::open(folder.path()).unwrap_err(), Error::NotAPackage { .. });
+    fs::write(folder.path().join("coremldata.bin"), "").unwrap();
+    assert_error!(Package::open(folder.path()).unwrap_err(), Error::NotAPackage { reason, .. } if reason.contains("compiled"));
+}
+
+#[test]
+fn folders_where_files_should_be() {
+    for file in [
+        |p: &Path| p.join("Manifest.json"),
+        model_file,
+        weight_file,
+    ] {
+        let (_folder, path) = package();
+        fs::remove_file(file(&path)).unwrap();
+        fs::create_dir(file(&path)).unwrap();
+        assert_error!(Package::open(&path).unwrap_err(), Error::NotAFile { path: found } if *found == file(&path));
+    }
+}
+
+#[test]
+fn a_manifest_that_is_too_large() {
+    let error = with_manifest(|text| text.to_owned() + &" ".repeat(17 << 20));
+    assert_error!(error, Error::TooLarge { limit, .. } if *limit == 16 << 20);
+}
+
+#[test]
+fn a_model_that_is_too_large() {
+    let (_folder, path) = package();
+    let file = fs::File::create(model_file(&path)).unwrap();
+    // Sparse: it takes no room on disk, and nobody reads it.
+    file.set_len(3 << 30).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::TooLarge { found, .. } if *found == 3 << 30);
+}
+
+#[test]
+fn folders_without_end() {
+    let (_folder, path) = package();
+    let mut deep = path.join("Data");
+    for _ in 0..40 {
+        deep.push("d");
+    }
+    fs::create_dir_all(deep).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::TooMany { limit: 32, .. });
+}
+
+#[test]
+fn manifests_that_are_no_json() {
+    for text in ["", "{", "{\"a\": 1,}", "\u{feff}{}", &"[".repeat(100_000)] {
+        assert_error!(with_manifest(|_| text.to_owned()), Error::ManifestSyntax { .. });
+    }
+}
+
+#[test]
+fn manifest_fields_missing_or_of_the_wrong_kind() {
+    let change = |from: &'static str, to: &'static str| {
+        with_manifest(move |text| {
+            assert!(text.contains(from), "{from}");
+            text.replace(from, to)
+        })
+    };
+    assert_error!(with_manifest(|_| "[1]".to_owned()), Error::ManifestField { found, .. } if found == "an array");
+    for (from, to, field, found) in [
+        ("\"fileFormatVersion\"", "\"x\"", "fileFormatVersion", "missing"),
+        ("\"1.0.0\"", "1", "fileFormatVersion", "a number"),
+        ("\"itemInfoEntries\": {", "\"itemInfoEntries\": null, \"x\": {", "itemInfoEntries", "null"),
+        ("\"rootModelIdentifier\": ", "\"rootModelIdentifier\": \"nobody\", \"x\": ", "rootModelIdentifier", "\"nobody\""),
+        ("\"rootModelIdentifier\"", "\"x\"", "rootModelIdentifier", "missing"),
+        ("\"com.apple.CoreML/weights\"", "[]", "itemInfoEntries", "an array"),
+        ("\"com.apple.CoreML/weights\"", "true", "itemInfoEntries", "a boolean"),
+    ] {
+        assert_error!(change(from, to), Error::ManifestField { field: f, found: w, .. } if f.starts_with(field) && w == found);
+    }
+    let whole_entry = with_manifest(|text| text.replace(&format!("\"{WEIGHTS_ID}\": {{"), "\"a\": 7, \"b\": {"));
+    assert_error!(whole_entry, Error::ManifestField { found, .. } if found == "missing");
+}
+
+#[test]
+fn a_manifest_of_another_version() {
+    let error = with_manifest(|text| text.replace("1.0.0", "2.0.0"));
+    assert_error!(error, Error::ManifestVersion { found, .. } if found == "2.0.0");
+}
+
+#[test]
+fn manifest_paths_out_of_the_package() {
+    for bad in ["../../secret", "/etc/passwd", "a/../../b", "C:/secret", "..\\\\secret", ""] {
+        let error = with_manifest(|text| text.replace("com.apple.CoreML/weights", bad));
+        assert_error!(error, Error::UnsafePath { .. });
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn links_out_of_the_package() {
+    let (folder, path) = package();
+    let outside = folder.path().join("outside.bin");
+    fs::rename(weight_file(&path), &outside).unwrap();
+    std::os::unix::fs::symlink(&outside, weight_file(&path)).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::UnsafePath { reason, .. } if reason.contains("link"));
+
+    // A link that stays inside is as good as a file.
+    fs::remove_file(weight_file(&path)).unwrap();
+    fs::rename(&outside, path.join("Data/elsewhere.bin")).unwrap();
+    std::os::unix::fs::symlink("../../elsewhere.bin", weight_file(&path)).unwrap();
+    Package::open(&path).unwrap();
+}
+
+#[test]
+fn an_item_that_is_not_there() {
+    let (_folder, path) = package();
+    fs::remove_file(model_file(&path)).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::MissingItem { item, .. } if item.ends_with("model.mlmodel"));
+}
+
+#[test]
+fn models_that_are_no_protobuf() {
+    let parts = linear_model();
+    let truncated = &parts.model[..parts.model.len() - 1];
+    let huge_length = [0xb2, 0x1f, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    for bytes in [truncated, &huge_length, b"PK\x03\x04 a zip file"] {
+        let error = Package::from_parts(bytes, parts.weights.clone()).unwrap_err();
+        assert_error!(error, Error::Protobuf { .. });
+    }
+}
+
+#[test]
+fn a_program_nested_without_end() {
+    // A pipeline of a pipeline of …: 100,000 levels would overflow the stack of a careless reader.
+    let mut bytes = Vec::new();
+    for _ in 0..2_000 {
+        let mut pipeline = Vec::new();
+        prost::encoding::bytes::encode(1, &bytes, &mut pipeline);
+        bytes.clear();
+        prost::encoding::bytes::encode(202, &pipeline, &mut bytes);
+    }
+    assert_error!(Package::from_parts(&bytes, Default::default()).unwrap_err(), Error::Protobuf { .. });
+}
+
+#[test]
+fn an_empty_model() {
+    assert_error!(Package::from_parts(&[], Default::default()).unwrap_err(), Error::EmptyModel { .. });
+}
+
+#[test]
+fn models_of_another_type() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("m.mlmodel");
+    // Specification version 4, and an empty neuralNetwork (field 500).
+    fs::write(&path, [0x08, 4, 0xa2, 0x1f, 0]).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::NotAnMlProgram { kind, advice, .. } if kind == "neuralNetwork" && advice.contains("mlprogram"));
+
+    let network = Model::decode(fs::read(&path).unwrap().as_slice()).unwrap();
+    let pipeline = Model {
+        pipeline: Some(Pipeline {
+            models: vec![network],
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let error = Package::from_parts(&pipeline.encode_to_vec(), Default::default()).unwrap_err();
+    assert_error!(error, Error::NotAnMlProgram { kind, .. } if kind == "pipeline (neuralNetwork)");
+}
+
+/// A model whose weight is in a file of this name.
+fn refers_to(name: &str) -> Parts {
+    let (mut model, weights) = Builder::new("CoreML7")
+        .weight("w", &[4], &values(4))
+        .message();
+    let program = model.ml_program.as_mut().unwrap();
+    let function = program.functions.get_mut("main").unwrap();
+    let block = function.block_specializations.get_mut("CoreML7").unwrap();
+    let value = block.operations[0].attributes.get_mut("val").unwrap();
+    value.blob_file.as_mut().unwrap().file_name = name.to_owned();
+    Parts {
+        model: model.encode_to_vec(),
+        weights: [(WEIGHTS.to_owned(), weights)].into(),
+    }
+}
+
+#[test]
+fn weight_files_named_badly() {
+    let folder = TempDir::new().unwrap();
+    for (at, bad) in ["weight.bin", "@model_path/../../../x", "@model_path//etc/passwd", "@model_path/", ""]
+        .into_iter()
+        .enumerate()
+    {
+        let parts = refers_to(bad);
+        let error = Package::from_parts(&parts.model, parts.weights.clone()).unwrap_err();
+        assert_error!(error, Error::WeightFileName { found, .. } if found == bad);
+        let path = parts.write(&folder.path().join(at.to_string()));
+        assert_error!(Package::open(&path).unwrap_err(), Error::WeightFileName { .. });
+        let (package, _) = linear_model().open();
+        assert_error!(package.weight_file(bad).unwrap_err(), Error::WeightFileName { .. });
+        let file = package.weight_file(WEIGHTS).unwrap().clone();
+        let error = package.with_weight_files([(bad.to_owned(), file)]).unwrap_err();
+        assert_error!(error, Error::WeightFileName { .. });
+    }
+}
+
+#[test]
+fn a_weight_file_that_is_missing() {
+    let (_folder, path) = package();
+    fs::remove_file(weight_file(&path)).unwrap();
+    assert_error!(Package::open(&path).unwrap_err(), Error::MissingWeightFile { name, .. } if name == WEIGHTS);
+
+    // A bare model has no weights beside it.
+    assert_error!(Package::open(model_file(&path)).unwrap_err(), Error::MissingWeightFile { .. });
+    let other = "@model_path/weights/other.bin";
+    let error = Package::from_parts(&refers_to(other).model, Default::default()).unwrap_err();
+    assert_error!(error, Error::MissingWeightFile { .. });
+    let (package, _) = linear_model().open();
+    assert_error!(package.weight_file(other).unwrap_err(), Error::MissingWeightFile { .. });
+}
+
+/// A weight file of two blobs, 10 fp16 and 5 uint3 elements; and their offsets.
+fn blobs() -> (Vec<u8>, u64, u64) {
+    let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
+    let first = writer.append(BlobDtype::Float16, &[7; 20], 0).unwrap();
+    let second = writer.append(BlobDtype::UInt3, &[0x88, 0x46], 1).unwrap();
+    (writer.finish().unwrap().into_inner(), first, second)
+}
+
+/// The blob file after a change of the eight bytes at `at`.
+fn patched(at: u64, value: u64) -> WeightFile {
+    let (mut bytes, ..) = blobs();
+    bytes[at as usize..at as usize + 8].copy_from_slice(&value.to_le_bytes());
+    WeightFile::from_bytes("w.bin", bytes).unwrap()
+}
+
+#[test]
+fn weight_files_without_a_header() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("w.bin");
+    for len in [0, 1, 63] {
+        fs::write(&path, vec![2; len]).unwrap();
+        assert_error!(WeightFile::open(&path).unwrap_err(), Error::BlobHeader { len: found, .. } if *found == len as u64);
+        assert_error!(WeightFile::from_bytes("w", vec![2; len]).unwrap_err(), Error::BlobHeader { .. });
+    }
+}
+
+#[test]
+fn weight_files_of_another_version() {
+    for version in [0, 1, 3] {
+        let mut bytes = blobs().0;
+        bytes[4] = version;
+        assert_error!(WeightFile::from_bytes("w", bytes).unwrap_err(), Error::BlobVersion { found, .. } if *found == u32::from(version));
+    }
+}
+
+#[test]
+fn offsets_past_the_end() {
+    let (bytes, _, second) = blobs();
+    let len = bytes.len() as u64;
+    let file = WeightFile::from_bytes("w", bytes).unwrap();
+    for offset in [len - 63, len, 1 << 40, u64::MAX - 63, u64::MAX] {
+        assert!(offset > second);
+        assert_error!(file.blob(offset).unwrap_err(), Error::BlobOffset { .. });
+    }
+}
+
+#[test]
+fn a_wrong_sentinel() {
+    let (_, first, _) = blobs();
+    assert_error!(patched(first, 0xdead).blob(first).unwrap_err(), Error::BlobSentinel { found: 0xdead, .. });
+    assert_error!(patched(first, 0).blob(0).unwrap_err(), Error::BlobSentinel { .. });
+}
+
+#[test]
+fn an_unknown_element_type() {
+    let (_, first, _) = blobs();
+    for dtype in [0, 18, u64::from(u32::MAX)] {
+        let file = patched(first, 0xdead_beef | dtype << 32);
+        assert_error!(file.blob(first).unwrap_err(), Error::BlobDtype { found, .. } if u64::from(*found) == dtype);
+    }
+}
+
+#[test]
+fn blobs_without_data() {
+    let (_, first, _) = blobs();
+    assert_error!(patched(first + 8, 0).blob(first).unwrap_err(), Error::BlobEmpty { .. });
+    let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
+    assert_error!(writer.append(BlobDtype::UInt8, &[], 0).unwrap_err(), Error::BlobEmpty { .. });
+}
+
+#[test]
+fn truncated_blobs() {
+    let (mut bytes, first, second) = blobs();
+    for size in [1 << 20, 1 << 62, u64::MAX] {
+        assert_error!(patched(first + 8, size).blob(first).unwrap_err(), Error::BlobTruncated { size: found, .. } if *found == size);
+    }
+    for at in [1 << 20, 1 << 62, u64::MAX] {
+        assert_error!(patched(first + 16, at).blob(first).unwrap_err(), Error::BlobTruncated { .. });
+    }
+    bytes.pop();
+    let file = WeightFile::from_bytes("w", bytes).unwrap();
+    assert_error!(file.blob(second).unwrap_err(), Error::BlobTruncated { .. });
+    file.blob(first).unwrap();
+}
+
+#[test]
+fn blobs_of_no_whole_number_of_elements() {
+    let (_, first, second) = blobs();
+    assert_error!(patched(first + 8, 19).blob(first).unwrap_err(), Error::BlobPadding { .. });
+    for unused in [0, 2, 3, 8, 9, u64::MAX] {
+        assert_error!(patched(second + 24, unused).blob(second).unwrap_err(), Error::BlobPadding { .. });
+    }
+    assert_eq!(patched(second + 24, 4).blob(second).unwrap().elements(), 4);
+    let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
+    assert_error!(writer.append(BlobDtype::Float32, &[0; 6], 0).unwrap_err(), Error::BlobPadding { .. });
+}
+
+#[test]
+fn unused_bits_of_whole_bytes_do_not_count() {
+    // coremltools' reader does not look at them either.
+    let (_, first, _) = blobs();
+    let file = patched(first + 24, u64::MAX);
+    let blob = file.blob(first).unwrap();
+    assert_eq!((blob.elements(), blob.unused_bits), (10, 0));
+}
+
+#[test]
+fn overlapping_blobs() {
+    let (bytes, first, second) = blobs();
+    let file = WeightFile::from_bytes("w", bytes).unwrap();
+    file.check_overlaps(&[first, second, first]).unwrap();
+    file.check_overlaps(&[]).unwrap();
+    // Its data over the other's, over the other's record, over its own record, over the header.
+    for at in [second + 64, second - 1, first + 1, 60] {
+        let file = patched(first + 16, at);
+        file.blob(first).unwrap();
+        assert_error!(file.check_overlaps(&[first, second]).unwrap_err(), Error::BlobOverlap { .. });
+    }
+    // What nobody refers to does not matter.
+    patched(first + 16, second + 46).check_overlaps(&[first]).unwrap();
+    assert_error!(file.check_overlaps(&[first, 3]).unwrap_err(), Error::BlobSentinel { .. });
+}
+
+#[test]
+fn every_error_names_its_file() {
+    let folder = TempDir::new().unwrap();
+    let parts = Builder::new("CoreML7")
+        .blob_at("w", DataType::Float16, &[4], 1 << 33)
+        .build();
+    let path = parts.write(&folder.path().join("M.mlpackage"));
+    let (package, _) = Package::open(&path).unwrap();
+    let error = package.weight_file(WEIGHTS).unwrap().blob(1 << 33).unwrap_err();
+    let message = error.to_string();
+    assert!(message.contains("weight.bin") && message.contains("8589934592"), "{message}");
+}

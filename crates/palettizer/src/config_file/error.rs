@@ -1,0 +1,86 @@
+//! What can be wrong with a configuration.
+
+use std::path::PathBuf;
+
+/// Why a configuration cannot be read: the key by its whole path, what was found, what was expected.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// What is wrong in a file.
+    #[error("{}: {source}", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong in it.
+        source: Box<ConfigError>,
+    },
+    /// The file cannot be read.
+    #[error("{0}")]
+    Read(#[source] std::io::Error),
+    /// The file's name does not say what it holds.
+    #[error("a configuration is a .yaml, .yml or .json file")]
+    Extension,
+    /// The text is too long, nested too deeply, or has too many values once its aliases are replaced.
+    #[error("the configuration has more than {limit} {what}")]
+    TooLarge {
+        /// The limit that it exceeds.
+        limit: u64,
+        /// What was counted.
+        what: &'static str,
+    },
+    /// The text is not YAML or JSON.
+    #[error("not valid {format}: {message}")]
+    Syntax {
+        /// YAML or JSON.
+        format: &'static str,
+        /// What the parser said, and where.
+        message: String,
+    },
+    /// A key that does not exist.
+    #[error("unknown key {key}{}; expected one of {}", suggestion(*.nearest), .allowed.join(", "))]
+    UnknownKey {
+        /// The key's whole path.
+        key: String,
+        /// The key that was probably meant.
+        nearest: Option<&'static str>,
+        /// The keys that exist there.
+        allowed: &'static [&'static str],
+    },
+    /// A key that has to be there.
+    #[error("{key} is missing; expected {expected}")]
+    Missing {
+        /// The key's whole path.
+        key: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A value that cannot be.
+    #[error("{key} is {found}; expected {expected}")]
+    Value {
+        /// The key's whole path.
+        key: String,
+        /// What it is.
+        found: String,
+        /// What it may be.
+        expected: String,
+    },
+    /// A custom mode needs a function, which no file can hold.
+    #[error(
+        "{key}: mode custom needs a function, which a file cannot hold; \
+         use Mode::Custom of the Rust API, or one of kmeans, uniform, unique"
+    )]
+    Custom {
+        /// The key's whole path.
+        key: String,
+    },
+    /// Constants are not configured by their op type.
+    #[error("{key}: constants have no settings by op type; use global_config, or op_name_configs with a constant's name")]
+    ConstType {
+        /// The key's whole path.
+        key: String,
+    },
+}
+
+fn suggestion(nearest: Option<&str>) -> String {
+    nearest.map_or_else(String::new, |key| format!(" (did you mean {key}?)"))
+}

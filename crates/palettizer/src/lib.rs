@@ -1,0 +1,39 @@
+//! Palettization (weight clustering) of Core ML models: exact, fast, on any machine.
+//!
+//! A palettized weight is stored as small indices into lookup tables (LUTs) of centroids. This crate opens a
+//! Core ML package, decides for every weight what will happen to it and why, palettizes, and writes a package
+//! that Apple's runtimes and coremltools load:
+//!
+//! ```no_run
+//! use palettizer::{Mode, Model, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec, SaveOptions};
+//!
+//! let model = Model::open("Model.mlpackage")?;
+//! let config = OptimizationConfig::new()
+//!     .with_global(OpPalettizerConfig::new(PaletteSpec::new(Mode::Kmeans(Nbits::B4))))
+//!     .with_op_type("gather", None);
+//! let (small, report) = model.palettize(&config)?;
+//! small.save("Small.mlpackage", SaveOptions::default())?;
+//! println!("{} -> {} bytes", report.bytes_before, report.bytes_after);
+//! # Ok::<(), palettizer::Error>(())
+//! ```
+//!
+//! [`Model::palettize_to`] does the same straight to a file, in memory that does not grow with the model.
+
+pub mod config_file;
+pub mod demo;
+mod model;
+mod report;
+
+pub use model::{Model, SaveOptions};
+pub use palettizer_coreml::config::{
+    DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig,
+};
+pub use palettizer_coreml::opset::{Target, UnknownTarget};
+pub use palettizer_coreml::report::{Status, WeightReport};
+pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
+pub use palettizer_coreml::{Compression, Consumer, Error, Progress, WeightInfo};
+pub use palettizer_palette::{
+    CustomLut, Granularity, LutDtype, LutFunction, Mode, Nbits, NbitsError, PaletteSpec, Precision,
+    SpecError,
+};
+pub use report::{REPORT_VERSION, Report};

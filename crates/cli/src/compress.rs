@@ -1,0 +1,240 @@
+//! `palettizer compress`: flags to a configuration, the work, the table, the report.
+
+use std::path::{Path, PathBuf};
+
+use clap::ValueEnum;
+use palettizer::config_file::{self, Defaults};
+use palettizer::{Model, OptimizationConfig, Precision, SaveOptions, Target};
+
+use crate::failure::Failure;
+use crate::output::{self, Stream};
+use crate::progress::Bar;
+use crate::report_file::ReportFile;
+use crate::rules::{self, Rule};
+use crate::settings::{Flags, Settings};
+use crate::summary;
+
+/// Palettize the weights of a model
+#[derive(clap::Args)]
+#[command(
+    override_usage = "palettizer compress <IN> --output <OUT> --nbits <N> [OPTIONS]",
+    after_help = "Examples:
+  palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
+  palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4 --group-size 16 \\
+      --op-type linear=8 --op-type conv=nbits=6,mode=uniform --op-name conv1=skip
+  palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
+
+Bits 8/4 in the table are 8 bits for a vector of 4 weights; (+2) after a name: 2 more constants share
+the data."
+)]
+pub(crate) struct Args {
+    /// The model: an .mlpackage folder or an .mlmodel file
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Where the smaller model goes: an .mlpackage
+    #[arg(long, short, value_name = "OUT")]
+    output: PathBuf,
+    #[command(flatten)]
+    palette: Flags,
+    /// Other settings for the ops of a type: NAME=BITS, NAME=skip, or NAME=KEY=VALUE,KEY=VALUE…
+    #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
+    op_type: Vec<Rule>,
+    /// Other settings for one op, or one constant, by its name
+    #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
+    op_name: Vec<Rule>,
+    /// A configuration in coremltools' layout: .yaml or .json, in place of the palette's flags
+    #[arg(long, value_name = "FILE", help_heading = "Which weights", conflicts_with_all = PALETTE_FLAGS)]
+    config: Option<PathBuf>,
+    /// Palettize what is left of pruned weights, and the integers of quantized ones, too
+    #[arg(long, help_heading = "Which weights")]
+    joint_compression: bool,
+    /// Raise the program to the ops of this system, if it is written for an older one
+    #[arg(long, value_name = "T", ignore_case = true, help_heading = "Output")]
+    minimum_deployment_target: Option<TargetName>,
+    /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
+    #[arg(long, help_heading = "Work")]
+    exact: bool,
+    /// Fail with exit code 3 if a weight has to be skipped that was not to be
+    #[arg(long, help_heading = "Work")]
+    strict: bool,
+    /// Where the random numbers of --cluster-dim start [default: 0]
+    #[arg(long, value_name = "N", help_heading = "Work")]
+    seed: Option<u64>,
+    /// Threads; 0 for one on each core [default: 0]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024), help_heading = "Work")]
+    threads: Option<u16>,
+    /// Write what became of each weight, as JSON; - for stdout
+    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    report: Option<PathBuf>,
+    /// Replace OUT if it exists
+    #[arg(long, short, help_heading = "Output")]
+    force: bool,
+}
+
+/// The flags that a configuration file stands in for.
+const PALETTE_FLAGS: [&str; 9] = [
+    "nbits",
+    "mode",
+    "granularity",
+    "group_size",
+    "channel_axis",
+    "cluster_dim",
+    "per_channel_scale",
+    "lut_dtype",
+    "weight_threshold",
+];
+
+/// The targets that a program can be raised to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum TargetName {
+    #[value(name = "iOS16", alias = "macOS13")]
+    IOS16,
+    #[value(name = "iOS17", alias = "macOS14")]
+    IOS17,
+    #[value(name = "iOS18", alias = "macOS15")]
+    IOS18,
+    #[value(name = "iOS26", alias = "macOS26")]
+    IOS26,
+}
+
+impl From<TargetName> for Target {
+    fn from(name: TargetName) -> Self {
+        match name {
+            TargetName::IOS16 => Target::IOS16,
+            TargetName::IOS17 => Target::IOS17,
+            TargetName::IOS18 => Target::IOS18,
+            TargetName::IOS26 => Target::IOS26,
+        }
+    }
+}
+
+pub(crate) fn run(args: Args) -> Result<(), Failure> {
+    if let Some(report) = &args.report {
+        for (package, what) in [(&args.input, "IN"), (&args.output, "OUT")] {
+            if real(report).starts_with(real(package)) {
+                return Err(Failure::Usage(format!("--report must not lie in {what}")));
+            }
+        }
+    }
+    let config = configuration(&args)?;
+    start_threads(args.threads)?;
+    let model = Model::open(&args.input)?;
+    let report_file = ReportFile::prepare(args.report.as_deref())?;
+    let options = SaveOptions {
+        overwrite: args.force,
+    };
+    let progress = Bar::default();
+    let report = model.palettize_to(&config, &args.output, options, &progress)?;
+    drop(progress);
+    let stream = match report_file.is_stdout() {
+        true => Stream::Err,
+        false => Stream::Out,
+    };
+    report_file.write(&report)?;
+    for name in &report.unmatched {
+        output::warn(&format!("nothing in the model fits the settings for \"{name}\""));
+    }
+    let table = summary::table(&report).render(stream.width());
+    output::print(stream, &format!("{table}\n{}", summary::totals(&report)))?;
+    Ok(())
+}
+
+/// A path without links and dots, as far as it exists.
+fn real(path: &Path) -> PathBuf {
+    let whole = path.canonicalize();
+    whole.unwrap_or_else(|_| match (path.parent(), path.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => {
+            real(Path::new(".")).join(name)
+        }
+        (Some(parent), Some(name)) => real(parent).join(name),
+        _ => path.to_owned(),
+    })
+}
+
+fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
+    let defaults = Defaults {
+        precision: match args.exact {
+            true => Precision::Exact,
+            false => Precision::Refined,
+        },
+        seed: args.seed.unwrap_or(0),
+    };
+    let (mut config, base) = match &args.config {
+        Some(path) => from_file(path, defaults)?,
+        None => from_flags(args, defaults)?,
+    };
+    for (flag, rules) in [("--op-type", &args.op_type), ("--op-name", &args.op_name)] {
+        for (i, Rule { name, settings }) in rules.iter().enumerate() {
+            if rules.iter().skip(i + 1).any(|other| other.name == *name) {
+                return Err(Failure::Usage(format!("{flag} {name} is there twice")));
+            }
+            let settings = match settings {
+                Some(settings) => Some(
+                    settings
+                        .clone()
+                        .over(&base)
+                        .build("", defaults)
+                        .map_err(|error| Failure::Usage(format!("{flag} {name}: {error}")))?,
+                ),
+                None => None,
+            };
+            config = match flag {
+                "--op-type" if name == "const" => {
+                    return Err(Failure::Usage(
+                        "--op-type const: constants have no op type of their own; \
+                         name the ops that use them, or a constant with --op-name"
+                            .to_owned(),
+                    ));
+                }
+                "--op-type" => config.with_op_type(name, settings),
+                _ => config.with_op_name(name, settings),
+            };
+        }
+    }
+    Ok(config
+        .with_joint_compression(args.joint_compression)
+        .with_strict(args.strict)
+        .with_minimum_deployment_target(args.minimum_deployment_target.map(Target::from)))
+}
+
+/// The file's configuration, and the settings that the rules of the command line start from.
+fn from_file(path: &Path, defaults: Defaults) -> Result<(OptimizationConfig, Settings), Failure> {
+    let config = config_file::from_path(path, defaults)
+        .map_err(|error| Failure::Work(error.to_string()))?;
+    let base = config.global().map(Settings::of).unwrap_or_default();
+    Ok((config, base))
+}
+
+/// The flags' configuration, and the settings that the rules start from. Without a number of bits, only the
+/// weights that a rule names are palettized.
+fn from_flags(
+    args: &Args,
+    defaults: Defaults,
+) -> Result<(OptimizationConfig, Settings), Failure> {
+    let base = Settings::from(args.palette.clone());
+    let config = OptimizationConfig::new();
+    let mut rules = args.op_type.iter().chain(&args.op_name);
+    if !base.names_a_palette() && rules.any(|rule| rule.settings.is_some()) {
+        return Ok((config, base));
+    }
+    if !base.names_a_palette() {
+        return Err(Failure::Usage(
+            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
+             or bits for some ops only: --op-type linear=4"
+                .to_owned(),
+        ));
+    }
+    let global = base.build("--", defaults).map_err(Failure::Usage)?;
+    Ok((config.with_global(global), base))
+}
+
+/// Builds the pool that the work runs on; nothing to do for one thread on each core.
+fn start_threads(threads: Option<u16>) -> Result<(), Failure> {
+    match threads {
+        None | Some(0) => Ok(()),
+        Some(threads) => rayon::ThreadPoolBuilder::new()
+            .num_threads(usize::from(threads))
+            .build_global()
+            .map_err(|error| Failure::about("--threads", error)),
+    }
+}

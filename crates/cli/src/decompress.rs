@@ -1,0 +1,62 @@
+//! `palettizer decompress`: every compressed constant back to a dense one.
+
+use std::path::{Path, PathBuf};
+
+use palettizer::{Model, SaveOptions};
+
+use crate::failure::{Failure, print};
+use crate::figures;
+use crate::output::STRONG;
+use crate::progress::Bar;
+
+/// Turn compressed weights back into dense ones
+#[derive(clap::Args)]
+#[command(after_help = "Example:
+  palettizer decompress Small.mlpackage -o Dense.mlpackage
+
+Palettized, quantized and sparse weights, and combinations of them, become plain constants with the values that
+Core ML would compute from them.")]
+pub(crate) struct Args {
+    /// The model: an .mlpackage folder or an .mlmodel file
+    #[arg(value_name = "IN")]
+    input: PathBuf,
+    /// Where the dense model goes: an .mlpackage
+    #[arg(long, short, value_name = "OUT")]
+    output: PathBuf,
+    /// Replace OUT if it exists
+    #[arg(long, short)]
+    force: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let model = Model::open(&args.input)?;
+    let before = size(&args.input);
+    let options = SaveOptions {
+        overwrite: args.force,
+    };
+    let progress = Bar::default();
+    model.decompress_to(&args.output, options, &progress)?;
+    drop(progress);
+    let after = size(&args.output);
+    print(&format!(
+        "{STRONG}{}{STRONG:#}: {} → {} bytes ({} → {})\n",
+        args.output.display(),
+        figures::grouped(before),
+        figures::grouped(after),
+        figures::bytes(before),
+        figures::bytes(after),
+    ))
+}
+
+/// Bytes of a file, or of all files in a folder; what cannot be read counts for nothing.
+fn size(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else {
+        return std::fs::metadata(path).map_or(0, |file| file.len());
+    };
+    let sizes = entries.flatten().map(|entry| match entry.file_type() {
+        Ok(kind) if kind.is_dir() => size(&entry.path()),
+        // of a link itself, which may lead anywhere
+        _ => entry.metadata().map_or(0, |file| file.len()),
+    });
+    sizes.sum()
+}

@@ -1,0 +1,65 @@
+//! How a command ends when it does not succeed: what is said, and with which exit code.
+
+use std::process::ExitCode;
+
+use clap::CommandFactory as _;
+use clap::error::ErrorKind;
+
+use crate::output::{self, Stream};
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The flags contradict each other: exit code 2.
+    Usage(String),
+    /// The input is bad or the work failed: exit code 1.
+    Work(String),
+    /// `--strict` and a skip that was not asked for: exit code 3.
+    Strict(String),
+}
+
+impl Failure {
+    /// A failure of the work, with what it was about.
+    pub(crate) fn about(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
+        Failure::Work(format!("{what}: {error}"))
+    }
+
+    /// Says what happened on stderr.
+    pub(crate) fn report(self, subcommand: &str) -> ExitCode {
+        match self {
+            Failure::Usage(message) => {
+                let mut root = crate::Cli::command();
+                root.build();
+                let error = match root.find_subcommand_mut(subcommand) {
+                    Some(command) => command.error(ErrorKind::ArgumentConflict, message),
+                    None => root.error(ErrorKind::ArgumentConflict, message),
+                };
+                // nothing can be said about a closed stderr
+                let _ = error.print();
+                ExitCode::from(2)
+            }
+            Failure::Work(message) => {
+                output::error(&message);
+                ExitCode::from(1)
+            }
+            Failure::Strict(message) => {
+                output::error(&message);
+                ExitCode::from(3)
+            }
+        }
+    }
+}
+
+impl From<palettizer::Error> for Failure {
+    fn from(error: palettizer::Error) -> Self {
+        match error {
+            palettizer::Error::Strict { .. } => Failure::Strict(error.to_string()),
+            _ => Failure::Work(error.to_string()),
+        }
+    }
+}
+
+/// Prints to stdout.
+pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    output::print(Stream::Out, text)
+}

@@ -1,0 +1,51 @@
+//! Ctrl-C: whatever is unfinished on disk goes away first. A second one does not wait for that.
+
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::output;
+
+/// Files of ours that are not in their place yet.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Interrupted, as the shells count it; used for the second signal, which cleans nothing up.
+const KILLED: i32 = 130;
+
+/// Catches SIGINT, SIGTERM and SIGHUP from here on.
+pub(crate) fn install() {
+    static SEEN: AtomicBool = AtomicBool::new(false);
+    let handler = || {
+        if SEEN.swap(true, Ordering::SeqCst) {
+            std::process::exit(KILLED);
+        }
+        // on a thread of its own, so that the second signal finds the handler free
+        std::thread::spawn(|| {
+            palettizer::remove_unfinished_output();
+            for path in unfinished().drain(..) {
+                // it may be in its place already
+                let _ = std::fs::remove_file(path);
+            }
+            output::error("interrupted; no output was left behind");
+            std::process::exit(1);
+        });
+    };
+    if let Err(error) = ctrlc::set_handler(handler) {
+        output::warn(&format!("Ctrl-C will leave unfinished files behind: {error}"));
+    }
+}
+
+/// Removes this file if the command is interrupted.
+pub(crate) fn remember(path: &Path) {
+    unfinished().push(path.to_owned());
+}
+
+/// The file is in its place, or gone.
+pub(crate) fn forget(path: &Path) {
+    unfinished().retain(|unfinished| unfinished != path);
+}
+
+fn unfinished() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
+    // a list of paths is whole whatever its last holder did
+    UNFINISHED.lock().unwrap_or_else(|poison| poison.into_inner())
+}

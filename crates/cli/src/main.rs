@@ -1,0 +1,90 @@
+//! The `palettizer` command: flags, tables, progress bars and exit codes around the `palettizer` crate.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
+//! | `settings`, `rules` | flags to a configuration: the settings of one op, and `--op-type`/`--op-name` |
+//! | `table`, `figures`, `summary` | columns, numbers as text, the table of a report |
+//! | `report_file` | the JSON report, written beside and renamed |
+//! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
+
+mod completions;
+mod compress;
+mod decompress;
+mod demo;
+mod failure;
+mod figures;
+mod inspect;
+mod interrupt;
+mod output;
+mod progress;
+mod report_file;
+mod rules;
+mod settings;
+mod summary;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Make Core ML models smaller: every weight becomes a small table of values and an index into it.
+#[derive(Parser)]
+#[command(
+    name = "palettizer",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  palettizer demo
+  palettizer inspect Model.mlpackage
+  palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
+
+Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Compress(Box<compress::Args>),
+    Inspect(inspect::Args),
+    Decompress(decompress::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Compress(_) => "compress",
+            Command::Inspect(_) => "inspect",
+            Command::Decompress(_) => "decompress",
+            Command::Demo(_) => "demo",
+            Command::Completions(_) => "completions",
+        }
+    }
+
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Compress(args) => compress::run(*args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Decompress(args) => decompress::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Cli::parse().command;
+    let name = command.name();
+    interrupt::install();
+    match command.run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.report(name),
+    }
+}

@@ -17,13 +17,13 @@ use crate::plan::{Decision, Job, Plan, Planned, Slot, plan};
 use crate::progress::Progress;
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
-use crate::rewrite::Rewriter;
+use crate::rewrite::{Rewriter, Written};
 use crate::skip::Skip;
 use crate::splice::{Replacement, splice};
 use palettizer_palette::{Granularity, Palette, Tensor, dense, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 use std::ops::Range;
 
@@ -35,7 +35,7 @@ pub(crate) struct Applied<W> {
     /// The new model.
     pub spec: Model,
     /// Its weight files; `None` if they are as they were.
-    pub files: Option<BTreeMap<String, (W, u64)>>,
+    pub files: Option<Written<W>>,
     /// What became of every weight.
     pub weights: Vec<WeightReport>,
     /// Entries of the configuration that fit nothing.
@@ -148,7 +148,10 @@ fn palettize_all<W: Write + Seek>(
 ) -> Result<Vec<Option<Done>>, Error> {
     let compress = |planned: &&Planned<'_>| matches!(planned.decision, Decision::Compress(_));
     let jobs = weights.iter().filter(compress);
-    progress.start(jobs.clone().count(), jobs.map(|planned| planned.bytes).sum());
+    progress.start(
+        jobs.clone().count(),
+        jobs.map(|planned| planned.bytes).sum(),
+    );
     let mut results = Vec::with_capacity(weights.len());
     for range in batches(weights) {
         let batch = &mut weights[range];
@@ -229,7 +232,8 @@ fn one(
             (Cow::Owned(dense), Some(mask.bytes))
         }
     };
-    let tensor = Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
+    let tensor =
+        Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
     let palette = palettize(&tensor, job.output_axis, &job.spec, mask.as_deref());
     if let Some(place) = &job.value.blob_file {
         crate::constant::release(package, place);
@@ -244,10 +248,7 @@ fn dense_bytes(
     size: usize,
 ) -> Result<Vec<u8>, dense::DenseError> {
     // The elements are moved, not looked into: an element is any `N` bytes.
-    fn moved<const N: usize>(
-        data: &[u8],
-        mask: &Constant<'_>,
-    ) -> Result<Vec<u8>, dense::DenseError>
+    fn moved<const N: usize>(data: &[u8], mask: &Constant<'_>) -> Result<Vec<u8>, dense::DenseError>
     where
         [u8; N]: Default,
     {

@@ -24,7 +24,11 @@ pub(crate) fn output_axis<'a>(
     match (op.r#type.as_str(), param) {
         ("conv_transpose", _) => (rank > 1).then_some(1),
         ("matmul", "x" | "y") => {
-            let flag = if param == "x" { "transpose_x" } else { "transpose_y" };
+            let flag = if param == "x" {
+                "transpose_x"
+            } else {
+                "transpose_y"
+            };
             let transposed = parameter(op, flag, constant)
                 .and_then(immediate_bool)
                 .unwrap_or(false);
@@ -117,7 +121,8 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(conv_groups(&op, &|_| None), 1);
-        op.inputs.insert("groups".to_owned(), bind_value(int32_value(8)));
+        op.inputs
+            .insert("groups".to_owned(), bind_value(int32_value(8)));
         assert_eq!(conv_groups(&op, &|_| None), 8);
         op.r#type = "linear".to_owned();
         assert_eq!(conv_groups(&op, &|_| None), 1);

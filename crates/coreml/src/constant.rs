@@ -22,8 +22,8 @@ impl<'a> Constant<'a> {
     /// Reads `value`; `name` says in an error whose it is.
     ///
     /// # Errors
-    /// [`Error::BadValue`] if the type is unknown, the weight file holds another type, or the bytes are
-    /// more or fewer than the shape needs; what reading a weight file may give.
+    /// [`Error::BlobSize`] if the weight file holds another type or size, [`Error::BadValue`] if the type is
+    /// unknown or a value in place has another size; what reading a weight file may give.
     pub(crate) fn read(package: &'a Package, name: &str, value: &'a Value) -> Result<Self, Error> {
         let bad = |what: String| Error::BadValue {
             name: name.to_owned(),
@@ -31,33 +31,38 @@ impl<'a> Constant<'a> {
         };
         let (dtype, shape) = known_tensor(value.r#type.as_ref())
             .ok_or_else(|| bad("its type is no tensor of known size".to_owned()))?;
+        let tensor = || format!("a {} tensor of shape {shape:?}", dtype.name());
         let expected = element_count(&shape)
             .and_then(|elements| stored_bytes(dtype, elements))
-            .ok_or_else(|| bad(format!("no file holds a {} tensor of shape {shape:?}", dtype.name())))?;
-        let bytes = match &value.blob_file {
-            Some(place) => {
-                let blob = package.weight_file(&place.file_name)?.blob(place.offset)?;
-                let found = blob.dtype.data_type();
-                // coremltools keeps booleans in uint8 blobs.
-                if found != dtype && (dtype, found) != (DataType::Bool, DataType::UInt8) {
-                    return Err(bad(format!(
-                        "its type is {}, but the blob at offset {} of {} holds {}",
-                        dtype.name(),
-                        place.offset,
-                        place.file_name,
-                        found.name()
-                    )));
-                }
-                Cow::Borrowed(blob.data)
+            .ok_or_else(|| bad(format!("no file holds {}", tensor())))?;
+        if let Some(place) = &value.blob_file {
+            let file = package.weight_file(&place.file_name)?;
+            let blob = file.blob(place.offset)?;
+            let found = blob.dtype.data_type();
+            // coremltools keeps booleans in uint8 blobs.
+            let same = found == dtype || (dtype, found) == (DataType::Bool, DataType::UInt8);
+            if !same || blob.data.len() != expected {
+                return Err(Error::BlobSize {
+                    name: name.to_owned(),
+                    file: file.path().to_owned(),
+                    offset: place.offset,
+                    found: format!("{} {} elements", blob.elements(), found.name()),
+                    expected: tensor(),
+                });
             }
-            None => immediate_bytes(value)
-                .ok_or_else(|| bad("it has neither a value in place nor a blob".to_owned()))?,
-        };
+            return Ok(Self {
+                dtype,
+                bytes: Cow::Borrowed(blob.data),
+                shape,
+            });
+        }
+        let bytes = immediate_bytes(value)
+            .ok_or_else(|| bad("it has neither a value in place nor a blob".to_owned()))?;
         if bytes.len() != expected {
+            let found = bytes.len();
             return Err(bad(format!(
-                "a {} tensor of shape {shape:?} has {expected} bytes, found {}",
-                dtype.name(),
-                bytes.len()
+                "{} has {expected} bytes, found {found}",
+                tensor()
             )));
         }
         Ok(Self {
@@ -70,10 +75,12 @@ impl<'a> Constant<'a> {
 
 /// Lets the memory go that the pages of a mapped blob take, once it has been read.
 pub(crate) fn release(package: &Package, place: &BlobFileValue) {
-    if let Ok(file) = package.weight_file(&place.file_name) {
-        if let Ok(blob) = file.blob(place.offset) {
-            file.release(blob.data_range());
-        }
+    let file = package.weight_file(&place.file_name);
+    if let Some((file, blob)) = file
+        .ok()
+        .and_then(|file| Some((file, file.blob(place.offset).ok()?)))
+    {
+        file.release(blob.data_range());
     }
 }
 

@@ -64,7 +64,9 @@ impl Params<'_> {
         let found = match param(self.op, name) {
             None => return Ok(None),
             Some(Param::Name(from)) => (self.made)(from).cloned().ok_or_else(|| {
-                self.bad(format!("{name} is \"{from}\", which is no compressed constant"))
+                self.bad(format!(
+                    "{name} is \"{from}\", which is no compressed constant"
+                ))
             })?,
             Some(Param::Value(value)) => {
                 let constant = Constant::read(self.package, op_name(self.op), value)?;
@@ -99,10 +101,19 @@ impl Params<'_> {
         let bytes = &constant.bytes;
         let (words, _) = bytes.as_chunks::<4>();
         Ok(Some(match constant.dtype {
-            DataType::Int32 => words.iter().map(|w| i64::from(i32::from_le_bytes(*w))).collect(),
-            DataType::UInt32 => words.iter().map(|w| i64::from(u32::from_le_bytes(*w))).collect(),
+            DataType::Int32 => words
+                .iter()
+                .map(|w| i64::from(i32::from_le_bytes(*w)))
+                .collect(),
+            DataType::UInt32 => words
+                .iter()
+                .map(|w| i64::from(u32::from_le_bytes(*w)))
+                .collect(),
             other => {
-                return Err(self.bad(format!("{name} is of type {}, expected int32", other.name())));
+                return Err(self.bad(format!(
+                    "{name} is of type {}, expected int32",
+                    other.name()
+                )));
             }
         }))
     }
@@ -115,7 +126,9 @@ impl Params<'_> {
     }
 
     fn scalar(&self, name: &str) -> Result<Option<i64>, Error> {
-        Ok(self.integers(name)?.and_then(|values| values.first().copied()))
+        Ok(self
+            .integers(name)?
+            .and_then(|values| values.first().copied()))
     }
 
     fn bytes_of(&self, name: &str, dense: Dense) -> Result<Vec<u8>, Error> {
@@ -123,7 +136,9 @@ impl Params<'_> {
             Numbers::U8(values) => Ok(values),
             other => {
                 let found = other.dtype().name();
-                Err(self.bad(format!("{name} is of type {found}, expected an unsigned integer")))
+                Err(self.bad(format!(
+                    "{name} is of type {found}, expected an unsigned integer"
+                )))
             }
         }
     }
@@ -162,7 +177,8 @@ impl Params<'_> {
                 (shape, lut_shape, wide)
             }
         };
-        let shape = dense::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
+        let shape =
+            dense::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
         let numbers = each_type!(&lut.numbers, lut => {
             dense::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
                 .map(IntoNumbers::into_numbers)
@@ -181,7 +197,8 @@ impl Params<'_> {
         let indices = self.bytes_of("indices_nonzero_data", indices)?;
         let lut = self.required("lut")?;
         let axis = self.scalar("vector_axis")?;
-        let shape = dense::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
+        let shape =
+            dense::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
         each_type!(&lut.numbers, table => {
             let sparse =
                 dense::lut_to_sparse(&mask, &index_shape, &indices, table, &lut.shape, axis)

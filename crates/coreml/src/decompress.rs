@@ -12,13 +12,13 @@ use crate::mil::{Param, is_constexpr, op_name, param, string_value};
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::proto::{Block, Model, Operation, Value};
-use crate::rewrite::Rewriter;
+use crate::rewrite::{Rewriter, Written};
 use crate::walk::{each_value_of_op_mut, programs_mut};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
 
 /// A model with its weight files, by name and with their lengths; no files if nothing was compressed.
-type Decompressed<W> = (Model, Option<BTreeMap<String, (W, u64)>>);
+type Decompressed<W> = (Model, Option<Written<W>>);
 
 /// Makes every compressed constant of `spec` dense. `open` begins a new weight file of a name.
 pub(crate) fn decompress<W: Write + Seek>(
@@ -146,12 +146,18 @@ impl<W: Write + Seek> Decompressor<'_, W> {
     }
 
     fn store(&mut self, op: &Operation, dense: Dense) -> Result<Value, Error> {
-        let file = ["indices", "data", "quantized_data", "nonzero_data", "source_val"]
-            .into_iter()
-            .find_map(|name| match param(op, name)? {
-                Param::Value(value) => value.blob_file.as_ref(),
-                Param::Name(_) => None,
-            });
+        let file = [
+            "indices",
+            "data",
+            "quantized_data",
+            "nonzero_data",
+            "source_val",
+        ]
+        .into_iter()
+        .find_map(|name| match param(op, name)? {
+            Param::Value(value) => value.blob_file.as_ref(),
+            Param::Name(_) => None,
+        });
         let file = file.map(|place| place.file_name.as_str());
         let dtype = dense.numbers.dtype();
         let bytes = dense.numbers.into_bytes();

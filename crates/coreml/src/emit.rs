@@ -168,7 +168,12 @@ impl Stored {
                 let indices = bind_value(self.indices.clone());
                 let mut inputs = BTreeMap::from([("indices", indices), ("lut", lut)]);
                 self.bind_vector_axis(&mut inputs);
-                ops.push(constexpr("constexpr_lut_to_dense", &palettized, inputs, outputs));
+                ops.push(constexpr(
+                    "constexpr_lut_to_dense",
+                    &palettized,
+                    inputs,
+                    outputs,
+                ));
             }
             Form::Sparse => {
                 let mask_name = fresh(format!("{palettized}_mask"));
@@ -184,13 +189,24 @@ impl Stored {
                     inputs.insert("indices_mask", bind_value(mask.clone()));
                 }
                 self.bind_vector_axis(&mut inputs);
-                ops.push(constexpr("constexpr_lut_to_sparse", &palettized, inputs, outputs));
+                ops.push(constexpr(
+                    "constexpr_lut_to_sparse",
+                    &palettized,
+                    inputs,
+                    outputs,
+                ));
             }
         }
         if let Some(scale) = &self.scale {
             let scaled = fresh(format!("{name}_palettized_pcs"));
             let outputs = vec![output(&scaled, self.dtype, &self.shape)];
-            ops.push(shift_scale(&scaled, bind_name(&palettized), scale, None, outputs));
+            ops.push(shift_scale(
+                &scaled,
+                bind_name(&palettized),
+                scale,
+                None,
+                outputs,
+            ));
         }
         ops
     }
@@ -208,7 +224,8 @@ impl Stored {
             BTreeMap::new(),
             vec![output(name, self.dtype, &self.shape)],
         );
-        op.attributes.insert("indices".to_owned(), self.indices.clone());
+        op.attributes
+            .insert("indices".to_owned(), self.indices.clone());
         op.attributes.insert("lut".to_owned(), self.lut.clone());
         op.attributes.insert("shape".to_owned(), shape);
         op

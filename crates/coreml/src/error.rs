@@ -125,7 +125,9 @@ pub enum Error {
 
     // Weight files.
     /// The program names a weight file in a way that leads nowhere.
-    #[error("weight file \"{found}\" {reason}: expected a path such as \"@model_path/weights/weight.bin\"")]
+    #[error(
+        "weight file \"{found}\" {reason}: expected a path such as \"@model_path/weights/weight.bin\""
+    )]
     WeightFileName {
         /// The name.
         found: String,

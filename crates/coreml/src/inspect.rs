@@ -4,7 +4,7 @@ use crate::Error;
 use crate::constant::{Constant, palette_dtype, release};
 use crate::constexpr::{Dense, evaluate};
 use crate::graph::{Graph, Node};
-use crate::mil::{element_count, is_constexpr, known_tensor, op_name, stored_bytes};
+use crate::mil::{Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes};
 use crate::package::Package;
 use crate::proto::{DataType, Model, Operation};
 use crate::walk::each_value_of_op;
@@ -99,9 +99,12 @@ impl<'a> Inspector<'a> {
 
     /// Whether a node is a constant that something other than a `constexpr_` op uses, and large enough.
     fn is_listed(&self, node: &Node<'_>) -> bool {
-        let large = self.elements(node).is_some_and(|elements| elements > self.threshold);
+        let large = self
+            .elements(node)
+            .is_some_and(|elements| elements > self.threshold);
         let part = node.users.iter().any(|user| user.node.is_some());
-        large && !(part && is_constexpr(node.op) && node.users.iter().all(|user| user.node.is_some()))
+        large
+            && !(part && is_constexpr(node.op) && node.users.iter().all(|user| user.node.is_some()))
     }
 
     fn elements(&self, node: &Node<'_>) -> Option<usize> {
@@ -114,7 +117,11 @@ impl<'a> Inspector<'a> {
     fn weight(&self, index: usize) -> Result<Option<WeightInfo>, Error> {
         let node = &self.graph.nodes[index];
         let name = op_name(node.op);
-        let output_type = node.op.outputs.last().and_then(|output| output.r#type.as_ref());
+        let output_type = node
+            .op
+            .outputs
+            .last()
+            .and_then(|output| output.r#type.as_ref());
         let Some((dtype, shape)) = known_tensor(output_type) else {
             return Ok(None);
         };
@@ -196,19 +203,28 @@ impl<'a> Inspector<'a> {
     }
 
     fn compression(&self, chain: &[usize]) -> Compression {
+        // A mask has as many elements as the data, but says nothing of the values.
+        let masks = ["mask", "indices_mask", "data_mask"];
         let mut largest: Option<(usize, DataType)> = None;
         for &at in chain {
-            each_value_of_op(self.graph.nodes[at].op, &mut |value| {
-                let known = known_tensor(value.r#type.as_ref());
-                let Some((dtype, shape)) = known else { return };
+            let op = self.graph.nodes[at].op;
+            let names = op.attributes.keys().chain(op.inputs.keys());
+            for name in names.filter(|name| !masks.contains(&name.as_str())) {
+                let Some(Param::Value(value)) = param(op, name) else {
+                    continue;
+                };
+                let Some((dtype, shape)) = known_tensor(value.r#type.as_ref()) else {
+                    continue;
+                };
                 let elements = element_count(&shape).unwrap_or(0);
-                // A mask has as many elements, but says nothing of the values.
-                if dtype != DataType::UInt1 && largest.is_none_or(|(most, _)| elements > most) {
+                if largest.is_none_or(|(most, _)| elements > most) {
                     largest = Some((elements, dtype));
                 }
-            });
+            }
         }
-        let ops = chain.iter().map(|&at| self.graph.nodes[at].op.r#type.clone());
+        let ops = chain
+            .iter()
+            .map(|&at| self.graph.nodes[at].op.r#type.clone());
         Compression {
             ops: ops.collect(),
             stored_dtype: largest.map(|(_, dtype)| dtype.name().to_owned()),
@@ -223,11 +239,16 @@ impl<'a> Inspector<'a> {
             if !seen.insert(op) {
                 continue;
             }
-            let params = self.taken.get(&op).into_iter().flatten().filter_map(|&(param, at)| {
-                let node = &self.graph.nodes[at];
-                let large = self.elements(node)? > self.threshold;
-                large.then(|| (param.to_owned(), op_name(node.op).to_owned()))
-            });
+            let params = self
+                .taken
+                .get(&op)
+                .into_iter()
+                .flatten()
+                .filter_map(|&(param, at)| {
+                    let node = &self.graph.nodes[at];
+                    let large = self.elements(node)? > self.threshold;
+                    large.then(|| (param.to_owned(), op_name(node.op).to_owned()))
+                });
             consumers.push(Consumer {
                 name: op_name(user.op).to_owned(),
                 op_type: user.op.r#type.clone(),
@@ -247,7 +268,9 @@ fn constant_statistics(constant: &Constant<'_>) -> Statistics {
     // Some other type: equal bytes are equal values, and no bits are zero.
     let bits = constant.dtype.bits().unwrap_or(8) as usize;
     let chunks = constant.bytes.chunks(bits.div_ceil(8));
-    let zeros = chunks.clone().filter(|chunk| chunk.iter().all(|&byte| byte == 0));
+    let zeros = chunks
+        .clone()
+        .filter(|chunk| chunk.iter().all(|&byte| byte == 0));
     Statistics {
         zeros: zeros.count(),
         distinct: chunks.collect::<HashSet<_>>().len(),

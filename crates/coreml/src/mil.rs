@@ -129,7 +129,9 @@ pub(crate) fn bytes_value(dtype: DataType, shape: &[usize], bytes: &[u8]) -> Val
 }
 
 fn words(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
-    bytes.chunks_exact(4).map(|word| [word[0], word[1], word[2], word[3]])
+    bytes
+        .chunks_exact(4)
+        .map(|word| [word[0], word[1], word[2], word[3]])
 }
 
 /// A tensor in a weight file.
@@ -158,7 +160,11 @@ pub(crate) fn immediate_bytes(value: &Value) -> Option<Cow<'_, [u8]>> {
     } else if let Some(longs) = &tensor.long_ints {
         longs.values.iter().flat_map(|v| v.to_le_bytes()).collect()
     } else if let Some(doubles) = &tensor.doubles {
-        doubles.values.iter().flat_map(|v| v.to_le_bytes()).collect()
+        doubles
+            .values
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect()
     } else {
         let bools = tensor.bools.as_ref()?;
         bools.values.iter().map(|&v| u8::from(v)).collect()

@@ -1,18 +1,19 @@
 //! A Core ML model, opened: what can be asked of it and made of it.
 
+use crate::Error;
 use crate::apply::{Applied, apply};
 use crate::blob::{WeightFile, WeightWriter};
 use crate::config::OptimizationConfig;
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo};
+use crate::opset::Target;
 use crate::package::Package;
 use crate::progress::Progress;
 use crate::proto;
 use crate::report::WeightReport;
+use crate::rewrite::Written;
 use crate::save::Staging;
 use crate::walk::each_value;
-use crate::Error;
-use crate::opset::Target;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;
@@ -38,6 +39,9 @@ pub struct Model {
     package: Package,
     spec: proto::Model,
 }
+
+/// Weight files by the names that a program has for them, such as `@model_path/weights/weight.bin`.
+pub type WeightFiles = BTreeMap<String, Vec<u8>>;
 
 /// What palettizing a model came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,7 +73,7 @@ impl Model {
     ///
     /// # Errors
     /// As [`open`](Self::open).
-    pub fn from_parts(spec: &[u8], weights: BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
+    pub fn from_parts(spec: &[u8], weights: WeightFiles) -> Result<Self, Error> {
         let (package, spec) = Package::from_parts(spec, weights)?;
         Self::checked(package, spec)
     }
@@ -78,7 +82,7 @@ impl Model {
     ///
     /// # Errors
     /// [`Error::MissingWeightFile`], which a model that was opened cannot give.
-    pub fn to_parts(&self) -> Result<(Vec<u8>, BTreeMap<String, Vec<u8>>), Error> {
+    pub fn to_parts(&self) -> Result<(Vec<u8>, WeightFiles), Error> {
         let mut weights = BTreeMap::new();
         for name in self.package.weight_file_names() {
             let file = self.package.weight_file(name)?;
@@ -201,7 +205,7 @@ impl Model {
     fn with(
         &self,
         spec: proto::Model,
-        files: Option<BTreeMap<String, (Cursor<Vec<u8>>, u64)>>,
+        files: Option<Written<Cursor<Vec<u8>>>>,
     ) -> Result<Self, Error> {
         let mut named = Vec::new();
         for (name, (bytes, _)) in files.into_iter().flatten() {

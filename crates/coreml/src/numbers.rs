@@ -49,9 +49,16 @@ impl Numbers {
             DataType::Int4 => {
                 // Sign-extended from the low four bits.
                 let wide = unpack(bytes, 4, elements)?;
-                Numbers::I8(wide.into_iter().map(|b| (b << 4).cast_signed() >> 4).collect())
+                Numbers::I8(
+                    wide.into_iter()
+                        .map(|b| (b << 4).cast_signed() >> 4)
+                        .collect(),
+                )
             }
-            DataType::UInt1 | DataType::UInt2 | DataType::UInt3 | DataType::UInt4
+            DataType::UInt1
+            | DataType::UInt2
+            | DataType::UInt3
+            | DataType::UInt4
             | DataType::UInt6 => Numbers::U8(unpack(bytes, dtype.bits()?, elements)?),
             DataType::Float16 => Numbers::F16(chunks(bytes, f16::from_le_bytes)),
             DataType::BFloat16 => Numbers::BF16(chunks(bytes, bf16::from_le_bytes)),

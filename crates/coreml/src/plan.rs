@@ -96,10 +96,7 @@ pub(crate) enum Slot<'a> {
 /// # Errors
 /// [`Error::ConfigConflict`] if the users of one constant are configured differently,
 /// [`Error::OpsetTooOld`] if a weight needs an op that its program's opset lacks.
-pub(crate) fn plan<'a>(
-    graph: &Graph<'a>,
-    config: &OptimizationConfig,
-) -> Result<Plan<'a>, Error> {
+pub(crate) fn plan<'a>(graph: &Graph<'a>, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
     let mut resolver = Resolver::new(config);
     let mut weights: Vec<Planned<'a>> = Vec::new();
     let mut shared: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
@@ -209,7 +206,10 @@ fn plan_node<'a>(
         },
         None => known_tensor(output_type).map_or(DataType::Float16, |(dtype, _)| dtype),
     };
-    let decision = match (candidate.skip.clone(), ineligible(graph, index, &shape, &consumers)) {
+    let decision = match (
+        candidate.skip.clone(),
+        ineligible(graph, index, &shape, &consumers),
+    ) {
         (Some(skip), _) | (None, Some(skip)) => Decision::Skip(skip),
         (None, None) => match resolution.map_err(|conflict| conflict.error)? {
             Resolution::Null => Decision::Skip(Skip::Null),

@@ -61,8 +61,14 @@ impl<'c> Resolver<'c> {
 
     /// The entries that named nothing in the model.
     pub(crate) fn unmatched(&self) -> Vec<String> {
-        let keys = self.config.op_types().keys().chain(self.config.op_names().keys());
-        keys.filter(|key| !self.seen.contains(key.as_str())).cloned().collect()
+        let keys = self
+            .config
+            .op_types()
+            .keys()
+            .chain(self.config.op_names().keys());
+        keys.filter(|key| !self.seen.contains(key.as_str()))
+            .cloned()
+            .collect()
     }
 
     /// The first that is set of: the constant's name, the name of its user, the user's type, the global one.
@@ -109,7 +115,9 @@ impl<'c> Resolver<'c> {
         if let Some(entry) = self.config.op_types().get(&op.r#type) {
             return of_entry(entry);
         }
-        self.config.global().map_or(Resolution::Unset, Resolution::Config)
+        self.config
+            .global()
+            .map_or(Resolution::Unset, Resolution::Config)
     }
 }
 

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::blob::{BlobDtype, WeightWriter};
 use crate::mil::{blob_value, bytes_value, element_count, known_tensor};
 use crate::package::Package;
-use crate::proto::{DataType, Value};
+use crate::proto::{DataType, Value, ValueType};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
 
@@ -13,6 +13,9 @@ const DEFAULT_FILE: &str = "@model_path/weights/weight.bin";
 
 /// A value with fewer elements stays in the program, as coremltools has it.
 const LEAST_BLOB_ELEMENTS: usize = 10;
+
+/// New weight files by name, with their lengths.
+pub(crate) type Written<W> = BTreeMap<String, (W, u64)>;
 
 /// The weight files of a model that is being made.
 pub(crate) struct Rewriter<'a, W> {
@@ -66,18 +69,10 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
         let blob = file.blob(place.offset)?;
         let mut dtype = blob.dtype;
         let mut unused = blob.unused_bits;
-        if let Some((wanted, shape)) = known_tensor(value.r#type.as_ref()) {
-            let bits = blob.data.len() as u64 * 8;
-            let wanted = BlobDtype::from_data_type(wanted).filter(|wanted| *wanted != dtype);
-            let elements = element_count(&shape).map(|elements| elements as u64);
-            if let (Some(wanted), Some(elements)) = (wanted, elements) {
-                let used = elements.checked_mul(u64::from(wanted.bits()));
-                if let Some(left) = used.and_then(|used| bits.checked_sub(used)) {
-                    if left < 8 {
-                        (dtype, unused) = (wanted, left);
-                    }
-                }
-            }
+        if let Some((wanted, left)) = retyped(blob.data.len() as u64, value.r#type.as_ref())
+            .filter(|(wanted, _)| *wanted != dtype)
+        {
+            (dtype, unused) = (wanted, left);
         }
         let key = (place.file_name.clone(), place.offset, dtype);
         if let Some(&offset) = self.copied.get(&key) {
@@ -92,7 +87,7 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
     }
 
     /// The finished files, with their lengths.
-    pub(crate) fn finish(self) -> Result<BTreeMap<String, (W, u64)>, Error> {
+    pub(crate) fn finish(self) -> Result<Written<W>, Error> {
         let finish = |(name, writer): (String, WeightWriter<W>)| {
             let len = writer.position();
             Ok((name, (writer.finish()?, len)))
@@ -111,4 +106,14 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
             what: "the weight file was not begun".to_owned(),
         })
     }
+}
+
+/// The blob type that a value's own type asks for, and the bits that it leaves unused at the end of `bytes` bytes;
+/// `None` if it is the type of another number of bytes.
+fn retyped(bytes: u64, value_type: Option<&ValueType>) -> Option<(BlobDtype, u64)> {
+    let (dtype, shape) = known_tensor(value_type)?;
+    let dtype = BlobDtype::from_data_type(dtype)?;
+    let used = (element_count(&shape)? as u64).checked_mul(u64::from(dtype.bits()))?;
+    let left = bytes.checked_mul(8)?.checked_sub(used)?;
+    (left < 8).then_some((dtype, left))
 }

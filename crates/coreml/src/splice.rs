@@ -58,7 +58,10 @@ fn names(model: &Model) -> HashSet<String> {
         }
     }
     let mut found = HashSet::new();
-    for function in programs(model).iter().flat_map(|program| program.functions.values()) {
+    for function in programs(model)
+        .iter()
+        .flat_map(|program| program.functions.values())
+    {
         found.extend(function.inputs.iter().map(|input| input.name.clone()));
         for block in function.block_specializations.values() {
             of_block(block, &mut found);
@@ -152,7 +155,11 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
         Ok(ops)
     }
 
-    fn operations(&mut self, replacement: &Replacement<'_>, mask: Option<&Value>) -> Vec<Operation> {
+    fn operations(
+        &mut self,
+        replacement: &Replacement<'_>,
+        mask: Option<&Value>,
+    ) -> Vec<Operation> {
         let taken = &mut self.taken;
         let mut fresh = |wanted: String| {
             let mut name = wanted.clone();
@@ -163,7 +170,9 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
             }
             name
         };
-        replacement.stored.operations(replacement.name, mask, &mut fresh)
+        replacement
+            .stored
+            .operations(replacement.name, mask, &mut fresh)
     }
 
     fn copy_values(&mut self, op: &mut Operation) -> Result<(), Error> {

@@ -31,7 +31,10 @@ pub(crate) fn programs_mut(model: &mut Model) -> Vec<&mut Program> {
 
 fn collect_mut<'a>(model: &'a mut Model, found: &mut Vec<&'a mut Program>) {
     found.extend(&mut model.ml_program);
-    let typed = [&mut model.pipeline_classifier, &mut model.pipeline_regressor];
+    let typed = [
+        &mut model.pipeline_classifier,
+        &mut model.pipeline_regressor,
+    ];
     let pipelines = typed
         .into_iter()
         .flatten()

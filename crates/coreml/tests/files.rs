@@ -1,5 +1,7 @@
 //! Packages: opened, saved, and equal.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use palettizer_coreml::Error;
@@ -72,14 +74,20 @@ fn a_package_in_memory_gets_a_manifest() {
     let folder = TempDir::new().unwrap();
     let parts = linear_model();
     let (package, model) = parts.open();
-    assert_eq!(package.stored_len(), (parts.model.len() + parts.weights[WEIGHTS].len()) as u64);
+    assert_eq!(
+        package.stored_len(),
+        (parts.model.len() + parts.weights[WEIGHTS].len()) as u64
+    );
     let out = folder.path().join("out.mlpackage");
     save(&package, &model, &out);
     let files = contents(&out);
     assert_eq!(files.len(), 3);
     let data = Path::new("Data/com.apple.CoreML");
     assert_eq!(files[&data.join("model.mlmodel")], parts.model);
-    assert_eq!(files[&data.join("weights/weight.bin")], parts.weights[WEIGHTS]);
+    assert_eq!(
+        files[&data.join("weights/weight.bin")],
+        parts.weights[WEIGHTS]
+    );
     let (again, model_again) = Package::open(&out).unwrap();
     assert_eq!(model_again, model);
     assert_eq!(again.stored_len(), package.stored_len());
@@ -94,7 +102,10 @@ fn a_package_in_memory_gets_a_manifest() {
 fn a_bare_model_becomes_a_package() {
     let folder = TempDir::new().unwrap();
     let bare = folder.path().join("m.mlmodel");
-    let (model, _) = support::Builder::new("CoreML6").input("x", &[1]).output("x").message();
+    let (model, _) = support::Builder::new("CoreML6")
+        .input("x", &[1])
+        .output("x")
+        .message();
     fs::write(&bare, model.encode_to_vec()).unwrap();
     let (package, model) = Package::open(&bare).unwrap();
     let out = folder.path().join("out.mlpackage");
@@ -139,7 +150,10 @@ fn weights_that_the_manifest_does_not_list_are_added_to_it() {
     let manifest: serde_json::Value =
         serde_json::from_slice(&fs::read(out.join("Manifest.json")).unwrap()).unwrap();
     let items = manifest["itemInfoEntries"].as_object().unwrap();
-    let paths: Vec<_> = items.values().map(|item| item["path"].as_str().unwrap()).collect();
+    let paths: Vec<_> = items
+        .values()
+        .map(|item| item["path"].as_str().unwrap())
+        .collect();
     assert_eq!(items.len(), 3);
     assert!(paths.contains(&"com.apple.CoreML/more"), "{paths:?}");
     assert_eq!(manifest["unknownKey"][1], 2.5);
@@ -149,16 +163,27 @@ fn weights_that_the_manifest_does_not_list_are_added_to_it() {
 #[test]
 fn a_pipelines_members_have_weight_files_of_their_own() {
     let folder = TempDir::new().unwrap();
-    let names = ["@model_path/weights/0-weight.bin", "@model_path/weights/1-weight.bin"];
+    let names = [
+        "@model_path/weights/0-weight.bin",
+        "@model_path/weights/1-weight.bin",
+    ];
     let mut weights = BTreeMap::new();
     let mut models = Vec::new();
     for (name, outputs) in names.iter().zip([4, 8]) {
-        let Parts { model, weights: files } = conv_model("CoreML7", 3, outputs);
+        let Parts {
+            model,
+            weights: files,
+        } = conv_model("CoreML7", 3, outputs);
         // What `coremltools.utils.make_pipeline` does: rename in the program, and the file.
         let mut model = Model::decode(model.as_slice()).unwrap();
         let program = model.ml_program.as_mut().unwrap();
         let function = program.functions.get_mut("main").unwrap();
-        for operation in &mut function.block_specializations.get_mut("CoreML7").unwrap().operations {
+        for operation in &mut function
+            .block_specializations
+            .get_mut("CoreML7")
+            .unwrap()
+            .operations
+        {
             for value in operation.attributes.values_mut() {
                 if let Some(blob) = &mut value.blob_file {
                     (*name).clone_into(&mut blob.file_name);
@@ -197,7 +222,10 @@ fn an_output_may_be_its_own_input() {
     fs::write(path.join("Data/stray"), "kept").unwrap();
     let before = contents(&path);
     let (package, model) = Package::open(&path).unwrap();
-    Staging::new(&path, true).unwrap().commit(&package, &model).unwrap();
+    Staging::new(&path, true)
+        .unwrap()
+        .commit(&package, &model)
+        .unwrap();
     assert_eq!(contents(&path), before);
     assert_eq!(names(folder.path()), ["m.mlpackage"]);
 }
@@ -210,7 +238,10 @@ fn a_link_stays_a_link() {
     let link = folder.path().join("link.mlpackage");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let (package, model) = conv_model("CoreML8", 2, 2).open();
-    Staging::new(&link, true).unwrap().commit(&package, &model).unwrap();
+    Staging::new(&link, true)
+        .unwrap()
+        .commit(&package, &model)
+        .unwrap();
     assert!(link.is_symlink() && !path.is_symlink());
     assert_eq!(Package::open(&path).unwrap().1, model);
 }
@@ -222,7 +253,9 @@ fn a_weight_file_needs_no_name_on_disk() {
     std::io::Write::write_all(&mut file, &parts.weights[WEIGHTS]).unwrap();
     let file = WeightFile::from_file("temporary", &file).unwrap();
     let (package, _) = parts.open();
-    let package = package.with_weight_files([(WEIGHTS.to_owned(), file)]).unwrap();
+    let package = package
+        .with_weight_files([(WEIGHTS.to_owned(), file)])
+        .unwrap();
     let file = package.weight_file(WEIGHTS).unwrap();
     assert_eq!(file.bytes(), parts.weights[WEIGHTS]);
     file.release(0..u64::MAX);
@@ -250,9 +283,18 @@ fn nothing_is_replaced_unasked() {
 #[test]
 fn an_output_has_a_packages_name() {
     let folder = TempDir::new().unwrap();
-    for name in ["m", "m.mlmodel", "m.mlpackage.zip", ".mlpackage", "m.MLPACKAGE"] {
+    for name in [
+        "m",
+        "m.mlmodel",
+        "m.mlpackage.zip",
+        ".mlpackage",
+        "m.MLPACKAGE",
+    ] {
         let error = Staging::new(&folder.path().join(name), true).unwrap_err();
-        assert!(matches!(&error, Error::OutputName { .. }), "{name}: {error:?}");
+        assert!(
+            matches!(&error, Error::OutputName { .. }),
+            "{name}: {error:?}"
+        );
     }
     assert!(names(folder.path()).is_empty());
 }
@@ -273,7 +315,10 @@ fn places_where_nothing_can_be_written() {
     ];
     if cfg!(target_os = "linux") {
         // Root may write anywhere else.
-        places.push(("/proc/m.mlpackage".into(), "nothing can be written in /proc"));
+        places.push((
+            "/proc/m.mlpackage".into(),
+            "nothing can be written in /proc",
+        ));
     }
     let before = contents(here);
     for (place, why) in places {
@@ -291,7 +336,10 @@ fn the_folder_around_the_input_is_not_replaced() {
     let inner = linear_model().write(&outer.join("Data/inner.mlpackage"));
     let before = contents(&outer);
     let (package, model) = Package::open(&inner).unwrap();
-    let error = Staging::new(&outer, true).unwrap().commit(&package, &model).unwrap_err();
+    let error = Staging::new(&outer, true)
+        .unwrap()
+        .commit(&package, &model)
+        .unwrap_err();
     assert!(error.to_string().contains("holds the input"), "{error}");
     assert_eq!(contents(&outer), before);
     assert_eq!(names(folder.path()), ["outer.mlpackage"]);
@@ -305,7 +353,10 @@ fn a_save_that_fails_leaves_what_was_there() {
     let (package, model) = Package::open(&path).unwrap();
     fs::remove_file(path.join("Data/stray")).unwrap();
     let before = contents(&path);
-    let error = Staging::new(&path, true).unwrap().commit(&package, &model).unwrap_err();
+    let error = Staging::new(&path, true)
+        .unwrap()
+        .commit(&package, &model)
+        .unwrap_err();
     assert!(matches!(&error, Error::Io { .. }), "{error:?}");
     assert_eq!(contents(&path), before);
     assert_eq!(names(folder.path()), ["m.mlpackage"]);

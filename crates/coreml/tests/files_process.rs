@@ -1,6 +1,8 @@
 //! What concerns a whole process: a full disk, an interrupt, memory. Each test runs itself again as a
 //! child, so that limits and process-wide state stay out of the other tests.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use palettizer_coreml::Error;
@@ -9,28 +11,8 @@ use palettizer_coreml::package::Package;
 use palettizer_coreml::save::{Staging, remove_unfinished};
 use std::fs;
 use std::io::BufWriter;
-use std::path::Path;
-use std::process::Command;
-use support::{WEIGHTS, linear_model};
+use support::{WEIGHTS, child, in_child, linear_model};
 use tempfile::TempDir;
-
-const CHILD: &str = "PALETTIZER_TEST_CHILD";
-
-/// Runs the test of this name again, below a shell command that ends in `exec "$@"`.
-fn in_child(test: &str, shell: &str, folder: &Path) -> String {
-    let me = std::env::current_exe().unwrap();
-    let mut command = Command::new("sh");
-    command.args(["-c", shell, "sh"]).arg(me).args([test, "--exact", "--nocapture"]);
-    let output = command.env(CHILD, folder).output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{text}{errors}");
-    text
-}
-
-fn child() -> Option<std::path::PathBuf> {
-    std::env::var_os(CHILD).map(Into::into)
-}
 
 #[cfg(unix)]
 #[test]
@@ -42,16 +24,22 @@ fn a_full_disk() {
         let (package, model) = Package::open(folder.join("m.mlpackage")).unwrap();
         let mut staging = Staging::new(&folder.join("m.mlpackage"), true).unwrap();
         let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
-        let error = writer.append(BlobDtype::UInt8, &vec![1; 4 << 20], 0).unwrap_err();
+        let error = writer
+            .append(BlobDtype::UInt8, &vec![1; 4 << 20], 0)
+            .unwrap_err();
         assert!(matches!(&error, Error::DiskFull { .. }), "{error:?}");
         drop((writer, staging));
 
         // A copy of what has not changed runs into it too.
         let mut large = WeightWriter::new(std::io::Cursor::new(Vec::new())).unwrap();
-        large.append(BlobDtype::UInt8, &vec![1; 4 << 20], 0).unwrap();
+        large
+            .append(BlobDtype::UInt8, &vec![1; 4 << 20], 0)
+            .unwrap();
         let bytes = large.finish().unwrap().into_inner();
         let large = WeightFile::from_bytes("large", bytes).unwrap();
-        let package = package.with_weight_files([(WEIGHTS.to_owned(), large)]).unwrap();
+        let package = package
+            .with_weight_files([(WEIGHTS.to_owned(), large)])
+            .unwrap();
         let staging = Staging::new(&folder.join("m.mlpackage"), true).unwrap();
         let error = staging.commit(&package, &model).unwrap_err();
         assert!(matches!(&error, Error::DiskFull { .. }), "{error:?}");
@@ -61,7 +49,11 @@ fn a_full_disk() {
     let path = linear_model().write(&folder.path().join("m.mlpackage"));
     let before = fs::read(path.join("Data/com.apple.CoreML/model.mlmodel")).unwrap();
     in_child("a_full_disk", limited, folder.path());
-    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "something is left behind");
+    assert_eq!(
+        fs::read_dir(folder.path()).unwrap().count(),
+        1,
+        "something is left behind"
+    );
     let after = fs::read(path.join("Data/com.apple.CoreML/model.mlmodel")).unwrap();
     assert_eq!(before, after);
     Package::open(&path).unwrap();
@@ -94,8 +86,16 @@ fn an_interrupt() {
 #[cfg(target_os = "linux")]
 fn resident() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() / 1024
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmRSS:"))
+        .unwrap();
+    line.split_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        / 1024
 }
 
 #[cfg(target_os = "linux")]
@@ -103,14 +103,22 @@ fn resident() -> u64 {
 fn memory_is_given_back() {
     if let Some(folder) = child() {
         let path = folder.join("weight.bin");
-        let mut writer = WeightWriter::new(BufWriter::new(fs::File::create(&path).unwrap())).unwrap();
+        let mut writer =
+            WeightWriter::new(BufWriter::new(fs::File::create(&path).unwrap())).unwrap();
         let data = vec![1u8; 64 << 20];
         let offset = writer.append(BlobDtype::UInt8, &data, 0).unwrap();
         drop((writer.finish().unwrap(), data));
 
         let file = WeightFile::open(&path).unwrap();
         let start = resident();
-        let sum = || file.blob(offset).unwrap().data.iter().map(|&b| u64::from(b)).sum::<u64>();
+        let sum = || {
+            file.blob(offset)
+                .unwrap()
+                .data
+                .iter()
+                .map(|&b| u64::from(b))
+                .sum::<u64>()
+        };
         assert_eq!(sum(), 64 << 20);
         let full = resident();
         file.release(file.blob(offset).unwrap().data_range());
@@ -122,7 +130,9 @@ fn memory_is_given_back() {
         // A copy of a whole package stays small as well.
         file.release(0..file.len());
         let (package, model) = linear_model().open();
-        let package = package.with_weight_files([(WEIGHTS.to_owned(), file)]).unwrap();
+        let package = package
+            .with_weight_files([(WEIGHTS.to_owned(), file)])
+            .unwrap();
         let staging = Staging::new(&folder.join("out.mlpackage"), false).unwrap();
         staging.commit(&package, &model).unwrap();
         assert!(resident() <= start + 8, "{start} {}", resident());

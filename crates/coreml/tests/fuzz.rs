@@ -5,59 +5,30 @@
 //! number of rounds is run; `PALETTIZER_FUZZ_SECONDS=N` (`cargo xtask fuzz --seconds N`) goes on, with
 //! other seeds, for N seconds on each reader.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod support;
 
 use palettizer_coreml::blob::WeightFile;
 use palettizer_coreml::package::Package;
 use palettizer_coreml::proto::Model;
 use prost::Message;
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::fs;
+use std::path::Path;
 use std::time::{Duration, Instant};
-use support::{Builder, Parts, Random, WEIGHTS, conv_model, linear_model, manifest, values};
+use support::{
+    Builder, Parts, Random, WEIGHTS, child, conv_model, in_child, linear_model, manifest, values,
+};
 use tempfile::TempDir;
 
-/// The largest single allocation of a thread since it was last asked for.
-struct Watched;
-
-thread_local! {
-    static LARGEST: Cell<usize> = const { Cell::new(0) };
-}
-
-// SAFETY: every call goes to the system's allocator, with the arguments that came.
-#[allow(unsafe_code)]
-unsafe impl GlobalAlloc for Watched {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        note(layout.size());
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
+/// Runs a fuzz test where a gigabyte is all the memory that there is: a reader that believes a forged
+/// length and reserves that much ends the process, and so the test. True in that process.
+fn bounded(test: &str) -> bool {
+    if child().is_some() || cfg!(not(target_os = "linux")) {
+        return true;
     }
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        note(size);
-        // SAFETY: as the caller promises.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-fn note(size: usize) {
-    // A thread that ends allocates after its variables are gone.
-    LARGEST
-        .try_with(|largest| largest.set(largest.get().max(size)))
-        .ok();
-}
-
-#[global_allocator]
-static ALLOCATOR: Watched = Watched;
-
-/// The largest single allocation that an input of this size justifies: a message in memory takes up to
-/// a hundred times its bytes in the file, and a growing list is copied to one twice as long.
-fn allowed(input: usize) -> usize {
-    (64 << 10) + 400 * input
+    in_child(test, "ulimit -v 1048576; exec \"$@\"", Path::new("."));
+    false
 }
 
 /// Feeds damaged copies of `seeds` to `reader`: `rounds` of them, and more for as long as asked.
@@ -69,14 +40,16 @@ fn fuzz(name: &str, seeds: &[Vec<u8>], rounds: u64, mut reader: impl FnMut(&[u8]
     while round < rounds || (seconds > 0 && Instant::now() < until) {
         let mut random = Random::new(round);
         let input = damaged(seeds, &mut random);
-        LARGEST.set(0);
         let start = Instant::now();
-        let result =
-            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reader(&input)));
-        assert!(result.is_ok(), "{name}: round {round} panicked: {input:02x?}");
-        let largest = LARGEST.get();
-        assert!(largest <= allowed(input.len()), "{name}: round {round}: {largest} bytes at once");
-        assert!(start.elapsed() < Duration::from_secs(5), "{name}: round {round} hangs");
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| reader(&input)));
+        assert!(
+            result.is_ok(),
+            "{name}: round {round} panicked: {input:02x?}"
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(5),
+            "{name}: round {round} hangs"
+        );
         round += 1;
     }
 }
@@ -109,8 +82,14 @@ fn damage(bytes: &mut Vec<u8>, seeds: &[Vec<u8>], random: &mut Random) {
     let end = (at + random.below(64)).min(bytes.len());
     match random.below(9) {
         // One bit, one byte.
-        0 => bytes.get_mut(at).into_iter().for_each(|byte| *byte ^= 1 << random.below(8)),
-        1 => bytes.get_mut(at).into_iter().for_each(|byte| *byte = random.next() as u8),
+        0 => bytes
+            .get_mut(at)
+            .into_iter()
+            .for_each(|byte| *byte ^= 1 << random.below(8)),
+        1 => bytes
+            .get_mut(at)
+            .into_iter()
+            .for_each(|byte| *byte = random.next() as u8),
         // Cut short; a piece gone; a piece doubled; a piece of another seed.
         2 => bytes.truncate(at),
         3 => drop(bytes.drain(at..end)),
@@ -147,18 +126,26 @@ fn parts() -> Vec<Parts> {
         .input("x", &[1, 4])
         .weight_f32("w", &[4, 4], &values(16))
         .boolean("flag", true)
-        .op("matmul", "y", &[("x", "x"), ("y", "w"), ("transpose_y", "flag")], &[1, 4])
+        .op(
+            "matmul",
+            "y",
+            &[("x", "x"), ("y", "w"), ("transpose_y", "flag")],
+            &[1, 4],
+        )
         .output("y");
     vec![linear_model(), conv_model("CoreML6", 2, 2), nested.build()]
 }
 
 #[test]
 fn the_model() {
+    if !bounded("the_model") {
+        return;
+    }
     let parts = parts();
     let seeds: Vec<Vec<u8>> = parts.iter().map(|part| part.model.clone()).collect();
     let weights = &parts[0].weights;
     let mut read = 0;
-    fuzz("model", &seeds, 30_000, |input| {
+    fuzz("model", &seeds, 200_000, |input| {
         // Everything that it refers to is looked up, as the plan of a model does.
         let Ok((package, model)) = Package::from_parts(input, weights.clone()) else {
             return;
@@ -174,7 +161,10 @@ fn the_model() {
         let again = Model::decode(bytes.as_slice()).unwrap();
         assert_eq!(again.encode_to_vec(), bytes);
     });
-    assert!(read > 1_000, "only {read} inputs were read: too much damage to test anything");
+    assert!(
+        read > 1_000,
+        "only {read} inputs were read: too much damage to test anything"
+    );
 }
 
 fn blob_offsets(model: &Model) -> Vec<u64> {
@@ -189,9 +179,15 @@ fn blob_offsets(model: &Model) -> Vec<u64> {
 
 #[test]
 fn the_weight_file() {
-    let seeds: Vec<Vec<u8>> = parts().into_iter().map(|mut p| p.weights.remove(WEIGHTS).unwrap()).collect();
+    if !bounded("the_weight_file") {
+        return;
+    }
+    let seeds: Vec<Vec<u8>> = parts()
+        .into_iter()
+        .map(|mut p| p.weights.remove(WEIGHTS).unwrap())
+        .collect();
     let mut read = 0;
-    fuzz("weights", &seeds, 100_000, |input| {
+    fuzz("weights", &seeds, 300_000, |input| {
         let Ok(file) = WeightFile::from_bytes("fuzz", input.to_vec()) else {
             return;
         };
@@ -212,13 +208,16 @@ fn the_weight_file() {
 
 #[test]
 fn the_manifest() {
+    if !bounded("the_manifest") {
+        return;
+    }
     let folder = TempDir::new().unwrap();
     let path = linear_model().write(&folder.path().join("m.mlpackage"));
     let seeds = [manifest().into_bytes()];
     let mut read = 0;
-    fuzz("manifest", &seeds, 3_000, |input| {
+    fuzz("manifest", &seeds, 600, |input| {
         fs::write(path.join("Manifest.json"), input).unwrap();
         read += u32::from(Package::open(&path).is_ok());
     });
-    assert!(read > 50, "only {read} manifests were read");
+    assert!(read > 10, "only {read} manifests were read");
 }

@@ -159,12 +159,11 @@ impl WeightFile {
     pub fn blob(&self, offset: u64) -> Result<Blob<'_>, Error> {
         let file = || self.inner.path.clone();
         let len = self.len();
-        let record =
-            slice(self.bytes(), offset, RECORD_LEN).ok_or_else(|| Error::BlobOffset {
-                file: file(),
-                offset,
-                len,
-            })?;
+        let record = slice(self.bytes(), offset, RECORD_LEN).ok_or_else(|| Error::BlobOffset {
+            file: file(),
+            offset,
+            len,
+        })?;
         // A record is 64 bytes long, so that none of these is missing.
         let word = |at| u32_at(record, at).unwrap_or(0);
         let long = |at| u64_at(record, at).unwrap_or(0);
@@ -188,14 +187,13 @@ impl WeightFile {
                 offset,
             });
         }
-        let data =
-            slice(self.bytes(), data_offset, size).ok_or_else(|| Error::BlobTruncated {
-                file: file(),
-                offset,
-                data_offset,
-                size,
-                len,
-            })?;
+        let data = slice(self.bytes(), data_offset, size).ok_or_else(|| Error::BlobTruncated {
+            file: file(),
+            offset,
+            data_offset,
+            size,
+            len,
+        })?;
         if dtype.elements(size, unused_bits).is_none() {
             return Err(Error::BlobPadding {
                 file: file(),

@@ -84,7 +84,9 @@ impl<W: Write + Seek> WeightWriter<W> {
             });
         }
         let count = self.count.checked_add(1).ok_or_else(|| {
-            self.error(io::Error::other("a weight file holds at most 2^32 - 1 blobs"))
+            self.error(io::Error::other(
+                "a weight file holds at most 2^32 - 1 blobs",
+            ))
         })?;
         let data_offset = offset + RECORD_LEN;
 

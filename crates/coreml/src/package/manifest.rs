@@ -160,7 +160,11 @@ impl Manifest {
             }
             added = true;
         }
-        if added { pretty(&entries) } else { self.bytes.clone() }
+        if added {
+            pretty(&entries)
+        } else {
+            self.bytes.clone()
+        }
     }
 }
 

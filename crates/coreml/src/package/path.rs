@@ -91,14 +91,32 @@ mod tests {
     fn only_plain_relative_paths_pass() {
         let manifest = Path::new("Manifest.json");
         for bad in [
-            "", "/", "/etc/passwd", "..", "a/../b", "a/..", "a//b", "./a", "a\\b", "\\\\server\\a",
-            "C:/a", "a:b", "a\nb", "a\0b",
+            "",
+            "/",
+            "/etc/passwd",
+            "..",
+            "a/../b",
+            "a/..",
+            "a//b",
+            "./a",
+            "a\\b",
+            "\\\\server\\a",
+            "C:/a",
+            "a:b",
+            "a\nb",
+            "a\0b",
         ] {
             let error = relative(manifest, bad).unwrap_err();
-            assert!(matches!(error, Error::UnsafePath { .. }), "{bad:?}: {error}");
+            assert!(
+                matches!(error, Error::UnsafePath { .. }),
+                "{bad:?}: {error}"
+            );
             let name = format!("{MODEL_PATH}{bad}");
             let error = weight_file(&name).unwrap_err();
-            assert!(matches!(error, Error::WeightFileName { .. }), "{bad:?}: {error}");
+            assert!(
+                matches!(error, Error::WeightFileName { .. }),
+                "{bad:?}: {error}"
+            );
         }
         assert!(weight_file("weights/weight.bin").is_err());
         assert_eq!(

@@ -6,6 +6,8 @@
 //! Members of a `oneof` are plain optional fields here; a well-formed file sets one of them.
 
 mod dtype;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 pub use dtype::DataType;

@@ -95,7 +95,10 @@ impl Staging {
     ) -> Result<WeightWriter<BufWriter<File>>, Error> {
         weight_file_path(file_name)?;
         // Which folder it goes to is up to the package's manifest, so that it is moved at the end.
-        let path = self.folder.path().join(format!("{}.bin", self.weights.len()));
+        let path = self
+            .folder
+            .path()
+            .join(format!("{}.bin", self.weights.len()));
         let file = File::create_new(&path).map_err(|source| Error::writing(&path, source))?;
         self.weights.insert(file_name.to_owned(), path.clone());
         WeightWriter::with_path(BufWriter::with_capacity(PIECE, file), &path)
@@ -139,7 +142,11 @@ impl Staging {
         }
 
         let mut weight_files = Vec::new();
-        let names: BTreeSet<&String> = self.weights.keys().chain(package.weights().keys()).collect();
+        let names: BTreeSet<&String> = self
+            .weights
+            .keys()
+            .chain(package.weights().keys())
+            .collect();
         for name in names {
             let in_data = manifest.model_folder().join(weight_file_path(name)?);
             let path = Path::new(DATA).join(&in_data);

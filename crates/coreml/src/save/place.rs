@@ -41,7 +41,10 @@ pub(super) fn check(out: &Path, overwrite: bool) -> Result<(PathBuf, PathBuf), E
         return refuse(if parent.exists() {
             format!("{} is not a folder", parent.display())
         } else {
-            format!("the folder {} does not exist; create it first", parent.display())
+            format!(
+                "the folder {} does not exist; create it first",
+                parent.display()
+            )
         });
     }
     let parent = parent

@@ -30,6 +30,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// What programs call their weight file.
 pub const WEIGHTS: &str = "@model_path/weights/weight.bin";
@@ -137,7 +138,10 @@ impl Builder {
 
     /// An fp32 constant in the weight file.
     pub fn weight_f32(self, name: &str, shape: &[u64], values: &[f32]) -> Self {
-        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        let bytes: Vec<u8> = values
+            .iter()
+            .flat_map(|value| value.to_le_bytes())
+            .collect();
         self.blob(name, BlobDtype::Float32, shape, &bytes)
     }
 
@@ -428,4 +432,26 @@ fn feature(name: &str, shape: Option<&Vec<u64>>) -> Vec<u8> {
     encoding::string::encode(1, &name.to_owned(), &mut feature);
     encoding::bytes::encode(3, &feature_type, &mut feature);
     feature
+}
+
+const CHILD: &str = "PALETTIZER_TEST_CHILD";
+
+/// Runs the test of this name once more, in a process of its own, below a shell command that ends in
+/// `exec "$@"`. There, [`child`] gives the folder.
+pub fn in_child(test: &str, shell: &str, folder: &Path) {
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", shell, "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"]);
+    let output = command.env(CHILD, folder).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{text}{errors}");
+    assert!(text.contains("1 passed"), "no test of this name: {text}");
+}
+
+/// The folder that [`in_child`] was given, in the process that it runs.
+pub fn child() -> Option<PathBuf> {
+    std::env::var_os(CHILD).map(Into::into)
 }

@@ -42,21 +42,7 @@ impl Channels {
             .ok_or(Refusal::ChannelAxisUnknown { what })?;
         let count = layout.shape[axis];
         let inner: usize = layout.shape[axis + 1..].iter().product();
-        let largest = |row: &[T]| {
-            row.iter().fold((0_f32, 0_usize), |(most, bad), v| {
-                let v = v.to_f32().abs();
-                (most.max(v), bad + usize::from(!v.is_finite()))
-            })
-        };
-        let merge = |(a, m): (f32, usize), (b, n): (f32, usize)| (a.max(b), m + n);
-        let found: Vec<(f32, usize)> = (0..count)
-            .into_par_iter()
-            .with_min_len((1 << 14) / inner.max(1) + 1)
-            .map(|channel| {
-                let rows = values.chunks_exact(inner).skip(channel).step_by(count);
-                rows.map(largest).fold((0.0, 0), merge)
-            })
-            .collect();
+        let found = largest(values, count, inner);
         let bad: usize = found.iter().map(|(_, bad)| bad).sum();
         if bad > 0 {
             return Err(Refusal::NonFinite {
@@ -99,4 +85,44 @@ impl Channels {
             (!run.is_empty()).then(|| (self.of(run.start), run))
         })
     }
+}
+
+/// Largest absolute value of a channel, and how many of its values are not finite.
+type Largest = (f32, usize);
+
+/// Rows of fewer elements than this are read side by side, as they lie.
+const LONG_ROW: usize = 32;
+
+fn largest<T: Element>(values: &[T], count: usize, inner: usize) -> Vec<Largest> {
+    let merge = |(a, m): Largest, (b, n): Largest| (a.max(b), m + n);
+    let of_row = |row: &[T]| {
+        row.iter().fold((0.0, 0), |found, value| {
+            let value = value.to_f32().abs();
+            merge(found, (value, usize::from(!value.is_finite())))
+        })
+    };
+    if inner >= LONG_ROW || count * inner == values.len() {
+        let channel = |channel| {
+            let rows = values.chunks_exact(inner).skip(channel).step_by(count);
+            rows.map(of_row).fold((0.0, 0), merge)
+        };
+        let few = (1 << 14) / inner.max(1) + 1;
+        let channels = (0..count).into_par_iter().with_min_len(few);
+        return channels.map(channel).collect();
+    }
+    // One list for each stretch of rows; maxima and counts do not depend on the order they are merged in.
+    let stretch = ((1 << 16) / (count * inner)).max(1) * count * inner;
+    let lists = values.par_chunks(stretch).map(|rows| {
+        let mut list = vec![(0.0, 0); count];
+        for outer in rows.chunks_exact(count * inner) {
+            for (found, row) in list.iter_mut().zip(outer.chunks_exact(inner)) {
+                *found = merge(*found, of_row(row));
+            }
+        }
+        list
+    });
+    lists.reduce(
+        || vec![(0.0, 0); count],
+        |a, b| a.into_iter().zip(b).map(|(a, b)| merge(a, b)).collect(),
+    )
 }

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::Layout;
+use crate::{Layout, dense};
 
 /// The geometry of all groups of one weight.
 #[derive(Clone, Debug)]
@@ -127,6 +127,6 @@ impl Mask<'_> {
     }
 
     fn count(&self, range: Range<usize>) -> usize {
-        self.positions(range).count()
+        dense::ones(self.0, range)
     }
 }

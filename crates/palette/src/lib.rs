@@ -18,10 +18,11 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `nbits`, `spec`, `refusal`, `tensor`, `figures` | the words: widths, requests, reasons, weights, error |
+//! | `nbits`, `mode`, `spec`, `refusal`, `tensor`, `figures` | the words: widths, requests, reasons, weights, error |
 //! | `layout`, `groups`, `channels` | shapes; where groups lie; the per-channel scale |
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
-//! | `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
+//! | `job`, `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
+//! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
 //! | [`dense`] | the meaning of each compressed form |
 
 #[cfg(target_endian = "big")]
@@ -32,7 +33,9 @@ pub mod dense;
 mod entries;
 mod figures;
 mod groups;
+mod job;
 mod layout;
+mod mode;
 mod nbits;
 mod palette;
 mod palettize;
@@ -46,11 +49,12 @@ mod widen;
 
 pub use figures::ErrorFigures;
 pub use layout::{Layout, layout, suits};
+pub use mode::{CustomLut, LutFunction, Mode};
 pub use nbits::{Nbits, NbitsError};
 pub use palette::{ChannelScale, Lut, Palette};
 pub use palettize::palettize;
 pub use palettizer_kernels::{Precision, pack, unpack};
 pub use refusal::Refusal;
-pub use spec::{CustomLut, Granularity, LutDtype, LutFunction, Mode, PaletteSpec, SpecError};
+pub use spec::{Granularity, LutDtype, PaletteSpec, SpecError};
 pub use statistics::{Statistics, statistics};
 pub use tensor::{Dtype, Tensor, TensorError};

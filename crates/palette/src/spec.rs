@@ -3,120 +3,12 @@
 //! A string becomes one of these enums once, at the edge; combinations that make no sense are refused here,
 //! by name of the field, before any weight is looked at.
 
-use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use palettizer_kernels::Precision;
 use thiserror::Error;
 
-use crate::Nbits;
-
-/// How the entries of a lookup table are found.
-///
-/// ```
-/// use palettizer_palette::{Mode, Nbits};
-///
-/// assert_eq!(Mode::Kmeans(Nbits::B4).name(), "kmeans");
-/// assert_eq!(Mode::Unique.nbits(), None);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub enum Mode {
-    /// The entries that minimise the squared error.
-    Kmeans(Nbits),
-    /// Evenly spaced entries from the smallest to the largest value.
-    Uniform(Nbits),
-    /// The distinct values themselves, when at most 256: lossless.
-    Unique,
-    /// Whatever the caller's function says.
-    Custom(LutFunction),
-}
-
-impl Mode {
-    /// The name users write: `kmeans`, `uniform`, `unique` or `custom`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Mode::Kmeans(_) => "kmeans",
-            Mode::Uniform(_) => "uniform",
-            Mode::Unique => "unique",
-            Mode::Custom(_) => "custom",
-        }
-    }
-
-    /// The width asked for; `None` where the data decide.
-    pub fn nbits(&self) -> Option<Nbits> {
-        match self {
-            Mode::Kmeans(nbits) | Mode::Uniform(nbits) => Some(*nbits),
-            Mode::Unique | Mode::Custom(_) => None,
-        }
-    }
-}
-
-/// What a [`LutFunction`] returns for one group.
-///
-/// ```
-/// let two = palettizer_palette::CustomLut { lut: vec![-1.0, 1.0], indices: vec![0, 1, 1] };
-/// assert_eq!(two.lut.len(), 2);
-/// ```
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CustomLut {
-    /// 1 to 256 finite entries, in any order; they are rounded to the weight's dtype.
-    pub lut: Vec<f32>,
-    /// One index for each value of the group, in the order the values came.
-    pub indices: Vec<u8>,
-}
-
-/// What a [`LutFunction`] wraps.
-type LutFn = dyn Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync;
-
-/// A caller's own way to find a lookup table.
-///
-/// It is given the values of one group, row-major and widened to `f32` (divided by the per-channel scale, if
-/// that is on; with zeros where a pruned weight has none), and the group's shape: the weight's, with the group
-/// size on the channel axis. It may be called from several threads at once. An `Err` becomes
-/// [`Refusal::Custom`](crate::Refusal::Custom). Two are equal when they are the same function object.
-///
-/// ```
-/// use palettizer_palette::{CustomLut, LutFunction};
-///
-/// let signs = LutFunction::new(|values, _shape| {
-///     Ok(CustomLut { lut: vec![-1.0, 1.0], indices: values.iter().map(|&v| u8::from(v > 0.0)).collect() })
-/// });
-/// assert_eq!(signs.call(&[-3.0, 2.0], &[2])?.indices, [0, 1]);
-/// assert_eq!(signs, signs.clone());
-/// # Ok::<(), String>(())
-/// ```
-#[derive(Clone)]
-pub struct LutFunction(Arc<LutFn>);
-
-impl LutFunction {
-    /// Wraps a function of (values, shape).
-    pub fn new(
-        function: impl Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync + 'static,
-    ) -> Self {
-        LutFunction(Arc::new(function))
-    }
-
-    /// Calls it on one group.
-    ///
-    /// # Errors
-    /// Whatever the function says.
-    pub fn call(&self, values: &[f32], shape: &[usize]) -> Result<CustomLut, String> {
-        (self.0)(values, shape)
-    }
-}
-
-impl fmt::Debug for LutFunction {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "LutFunction({:p})", Arc::as_ptr(&self.0).cast::<()>())
-    }
-}
-
-impl PartialEq for LutFunction {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
+use crate::Mode;
 
 /// Which weights share a lookup table.
 ///
@@ -379,6 +271,7 @@ impl PaletteSpec {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{CustomLut, LutFunction, Nbits};
 
     fn custom() -> Mode {
         Mode::Custom(LutFunction::new(|_, _| Ok(CustomLut::default())))
@@ -431,13 +324,5 @@ mod tests {
             error.to_string(),
             "lut_dtype is int4; allowed: float, int8 or uint8"
         );
-    }
-
-    #[test]
-    fn functions_are_equal_by_identity() {
-        let (a, b) = (custom(), custom());
-        assert_eq!(a, a.clone());
-        assert_ne!(a, b);
-        assert!(format!("{a:?}").starts_with("Custom(LutFunction(0x"));
     }
 }

@@ -1,5 +1,6 @@
 //! A palette with wider indices than it needs, for a format that has no narrower ones.
 
+use crate::entries::ZERO_POINT;
 use crate::{Lut, Nbits, Palette};
 use palettizer_kernels::{pack, unpack};
 
@@ -36,7 +37,10 @@ impl Palette {
         if nbits.entries() <= *entries {
             return wide;
         }
-        let count: usize = self.index_shape.iter().product();
+        let count = match &self.mask {
+            None => self.index_shape.iter().product(),
+            Some(mask) => mask.iter().map(|byte| byte.count_ones() as usize).sum(),
+        };
         indices.truncate(count);
         wide.indices.clear();
         pack(&indices, nbits.bits(), &mut wide.indices);
@@ -44,12 +48,19 @@ impl Palette {
         *entries = to;
         wide.nbits = nbits;
         let tables = self.luts();
-        let (Lut::Float(data) | Lut::Quantized { data, .. }) = &mut wide.lut;
+        let (data, zero) = match &mut wide.lut {
+            Lut::Quantized {
+                data,
+                offset: Some(_),
+                ..
+            } => (data, ZERO_POINT),
+            Lut::Float(data) | Lut::Quantized { data, .. } => (data, 0),
+        };
         let table = data.len() / tables.max(1);
         let mut padded = Vec::with_capacity(data.len() / from * to);
         for entries in data.chunks(table.max(1)) {
             padded.extend_from_slice(entries);
-            padded.resize(padded.len() + table / from * (to - from), 0);
+            padded.resize(padded.len() + table / from * (to - from), zero);
         }
         *data = padded;
         wide

@@ -10,7 +10,8 @@ fn every_error_of_a_table() {
     let lut = [0_u8; 4];
     type Kind = fn(&DenseError) -> bool;
     let huge = usize::MAX / 2;
-    let table: Vec<(&[u8], Vec<usize>, Vec<usize>, Option<i64>, Kind)> = vec![
+    type Case<'a> = (&'a [u8], Vec<usize>, Vec<usize>, Option<i64>, Kind);
+    let table: Vec<Case<'_>> = vec![
         (&[0], vec![1], vec![4, 1], None, |e| {
             matches!(e, DenseError::Rank { .. })
         }),

@@ -110,6 +110,9 @@ fn check(tensor: &Tensor<'_>, spec: &PaletteSpec, plan: &Layout, palette: &Palet
         "{energy} {:?} {spec:?}",
         palette.error
     );
+    let wide = palette.widened(Nbits::B8);
+    assert_eq!(wide.nbits, Nbits::B8);
+    assert_eq!(wide.decompress(), dense);
     if palette.scale.is_none() && plan.cluster_dim == 1 && !matches!(spec.mode(), Mode::Custom(_)) {
         nearest(tensor, palette);
     }
@@ -270,6 +273,38 @@ fn kmeans_is_never_worse_than_uniform_nor_finer_than_coarser() {
                 assert!(error.squared_error <= last);
                 assert!(error.gap < 1e-3);
                 last = error.squared_error;
+            }
+        }
+    }
+}
+
+#[test]
+fn long_runs_and_many_channels() {
+    // Rows longer than any table, and channels side by side in every way they can lie.
+    let shape = [5, 4, 300];
+    for (dtype, output_axis) in [
+        (Dtype::F16, 0),
+        (Dtype::BF16, 1),
+        (Dtype::F32, 2),
+        (Dtype::F16, 2),
+    ] {
+        let bytes = naive::weight(dtype, 6000, 300, 11);
+        let tensor = Tensor::new(dtype, &shape, &bytes).unwrap();
+        for group_axis in [0, 1, 2] {
+            for (scale, dim) in [(false, 1), (true, 1), (true, 5)] {
+                let group_size = [5, 2, 50][group_axis as usize];
+                let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B3))
+                    .with_per_channel_scale(scale)
+                    .with_cluster_dim(dim)
+                    .with_granularity(Granularity::PerGroupedChannel {
+                        group_size,
+                        channel_axis: Some(group_axis),
+                    });
+                let Ok(plan) = layout(&shape, Some(output_axis), &spec) else {
+                    continue;
+                };
+                let palette = palettize(&tensor, Some(output_axis), &spec, None).unwrap();
+                check(&tensor, &spec, &plan, &palette);
             }
         }
     }

@@ -137,10 +137,17 @@ pub fn lut_to_dense<T: Copy + Default>(
     let table = |block: usize| &lut[block * entries * vector..][..entries * vector];
     let mut out: Vec<T> = room(len)?;
     if vector == 1 {
+        // A table that no byte leaves needs no bounds check; short runs are not worth filling it.
+        let mut full = [T::default(); 256];
         for run in runs {
             let table = table(run.block);
             let indices = &indices[run.start..][..run.len];
-            out.extend(indices.iter().map(|&index| table[usize::from(index)]));
+            if run.len < full.len() {
+                out.extend(indices.iter().map(|&index| table[usize::from(index)]));
+            } else {
+                full[..entries].copy_from_slice(table);
+                out.extend(indices.iter().map(|&index| full[usize::from(index)]));
+            }
         }
     } else {
         out.resize(len, T::default());

@@ -35,6 +35,7 @@ pub use error::DenseError;
 pub use float::{Float, Source, cast};
 pub use lut::{dense_shape, lut_to_dense};
 pub use shift_scale::shift_scale;
+pub(crate) use sparse::ones;
 pub use sparse::{Sparse, kept, lut_to_sparse, sparse_shift_scale, sparse_to_dense};
 
 /// The most elements a reconstruction may have: 2^33.

@@ -2,6 +2,8 @@
 //!
 //! A mask is packed one bit an element, row-major, least-significant bit first, exactly ⌈elements / 8⌉ bytes.
 
+use std::ops::Range;
+
 use super::blocks::runs;
 use super::lut::{Tables, check_indices, tables};
 use super::{DenseError, Float, Source, check_length, count, room};
@@ -35,10 +37,20 @@ pub struct Sparse<T> {
 pub fn kept(mask: &[u8], shape: &[usize]) -> Result<usize, DenseError> {
     let elements = count(shape)?;
     check_length("mask bytes", elements.div_ceil(8), mask.len())?;
-    let behind = mask.len() * 8 - elements;
-    let all: usize = mask.iter().map(|byte| byte.count_ones() as usize).sum();
-    let last = mask.last().map_or(0, |&byte| u16::from(byte));
-    Ok(all - (last << behind >> 8).count_ones() as usize)
+    Ok(ones(mask, 0..elements))
+}
+
+/// Set bits in a range that the mask is long enough for.
+pub(crate) fn ones(mask: &[u8], range: Range<usize>) -> usize {
+    let count = |byte: u8| byte.count_ones() as usize;
+    let whole = range.start.div_ceil(8)..range.end / 8;
+    if whole.start >= whole.end {
+        return range.filter(|at| mask[at / 8] >> (at % 8) & 1 == 1).count();
+    }
+    let before = positions(mask, range.start, whole.start * 8 - range.start).count();
+    let behind = positions(mask, whole.end * 8, range.end - whole.end * 8).count();
+    let within: usize = mask[whole].iter().copied().map(count).sum();
+    before + within + behind
 }
 
 /// The kept positions from `start` on, `len` of them looked at.
@@ -134,7 +146,7 @@ pub fn lut_to_sparse<T: Copy + Default>(
     let mut left = indices.iter();
     for run in runs {
         let table = &lut[run.block * entries..][..entries];
-        let here = positions(mask, run.start, run.len).count();
+        let here = ones(mask, run.start..run.start + run.len);
         values.extend(left.by_ref().take(here).map(|&i| table[usize::from(i)]));
     }
     Ok(Sparse {
@@ -176,7 +188,7 @@ pub fn sparse_shift_scale<D: Source, S: Float, O: Source>(
     let mut out = room(values.len())?;
     let mut done = 0;
     for run in runs {
-        let here = positions(mask, run.start, run.len).count();
+        let here = ones(mask, run.start..run.start + run.len);
         let block = run.block;
         out.extend(super::shift_scale(
             &values[done..done + here],
@@ -188,4 +200,20 @@ pub fn sparse_shift_scale<D: Source, S: Float, O: Source>(
         done += here;
     }
     Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ones_of_every_range() {
+        let mask = [0b1011_0010, 0xff, 0b0110_1001, 0];
+        for start in 0..32 {
+            for end in start..=32 {
+                let naive = positions(&mask, start, end - start).count();
+                assert_eq!(ones(&mask, start..end), naive, "{start}..{end}");
+            }
+        }
+    }
 }

@@ -16,6 +16,11 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut crate::Cli::command(), "palettizer", &mut script);
+    clap_complete::generate(
+        args.shell,
+        &mut crate::Cli::command(),
+        "palettizer",
+        &mut script,
+    );
     print(&String::from_utf8_lossy(&script))
 }

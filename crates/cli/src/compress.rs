@@ -24,8 +24,8 @@ use crate::summary;
       --op-type linear=8 --op-type conv=nbits=6,mode=uniform --op-name conv1=skip
   palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
 
-Bits 8/4 in the table are 8 bits for a vector of 4 weights; (+2) after a name: 2 more constants share
-the data."
+In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a name says that
+2 more constants share its data."
 )]
 pub(crate) struct Args {
     /// The model: an .mlpackage folder or an .mlmodel file
@@ -67,7 +67,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     report: Option<PathBuf>,
     /// Replace OUT if it exists
-    #[arg(long, short, help_heading = "Output")]
+    #[arg(long, help_heading = "Output")]
     force: bool,
 }
 
@@ -132,7 +132,9 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     report_file.write(&report)?;
     for name in &report.unmatched {
-        output::warn(&format!("nothing in the model fits the settings for \"{name}\""));
+        output::warn(&format!(
+            "no op, op type or constant is called \"{name}\"; palettizer inspect lists them"
+        ));
     }
     let table = summary::table(&report).render(stream.width());
     output::print(stream, &format!("{table}\n{}", summary::totals(&report)))?;
@@ -199,18 +201,15 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
 
 /// The file's configuration, and the settings that the rules of the command line start from.
 fn from_file(path: &Path, defaults: Defaults) -> Result<(OptimizationConfig, Settings), Failure> {
-    let config = config_file::from_path(path, defaults)
-        .map_err(|error| Failure::Work(error.to_string()))?;
+    let config =
+        config_file::from_path(path, defaults).map_err(|error| Failure::Work(error.to_string()))?;
     let base = config.global().map(Settings::of).unwrap_or_default();
     Ok((config, base))
 }
 
 /// The flags' configuration, and the settings that the rules start from. Without a number of bits, only the
 /// weights that a rule names are palettized.
-fn from_flags(
-    args: &Args,
-    defaults: Defaults,
-) -> Result<(OptimizationConfig, Settings), Failure> {
+fn from_flags(args: &Args, defaults: Defaults) -> Result<(OptimizationConfig, Settings), Failure> {
     let base = Settings::from(args.palette.clone());
     let config = OptimizationConfig::new();
     let mut rules = args.op_type.iter().chain(&args.op_name);

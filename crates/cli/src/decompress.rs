@@ -14,8 +14,8 @@ use crate::progress::Bar;
 #[command(after_help = "Example:
   palettizer decompress Small.mlpackage -o Dense.mlpackage
 
-Palettized, quantized and sparse weights, and combinations of them, become plain constants with the values that
-Core ML would compute from them.")]
+Palettized, quantized and sparse weights, and combinations of them, become plain constants with
+the values that Core ML would compute from them.")]
 pub(crate) struct Args {
     /// The model: an .mlpackage folder or an .mlmodel file
     #[arg(value_name = "IN")]
@@ -24,7 +24,7 @@ pub(crate) struct Args {
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
     /// Replace OUT if it exists
-    #[arg(long, short)]
+    #[arg(long)]
     force: bool,
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DIR")]
     save: Option<PathBuf>,
     /// Replace what --save wrote before
-    #[arg(long, short, requires = "save")]
+    #[arg(long, requires = "save")]
     force: bool,
 }
 

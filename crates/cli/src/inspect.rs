@@ -84,7 +84,10 @@ fn table(weights: &[WeightInfo]) -> Table {
             format!("{:.1}%", 100.0 * weight.sparsity),
             figures::grouped(weight.unique_values),
             consumers.join("; "),
-            weight.compression.as_ref().map_or("-".to_owned(), compression),
+            weight
+                .compression
+                .as_ref()
+                .map_or("-".to_owned(), compression),
         ]);
     }
     table
@@ -92,7 +95,10 @@ fn table(weights: &[WeightInfo]) -> Table {
 
 /// The op's name, and its type with the parameters that take the weight: `conv1 (conv.weight)`.
 fn consumer(user: &Consumer, weight: &str) -> String {
-    let params = user.params.iter().filter(|(_, constant)| *constant == weight);
+    let params = user
+        .params
+        .iter()
+        .filter(|(_, constant)| *constant == weight);
     let params: Vec<&str> = params.map(|(param, _)| param.as_str()).collect();
     match params.as_slice() {
         [] => format!("{} ({})", user.name, user.op_type),

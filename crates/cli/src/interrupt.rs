@@ -6,6 +6,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::output;
 
+/// Whether the first signal has come.
+static SEEN: AtomicBool = AtomicBool::new(false);
+
 /// Files of ours that are not in their place yet.
 static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
@@ -14,7 +17,6 @@ const KILLED: i32 = 130;
 
 /// Catches SIGINT, SIGTERM and SIGHUP from here on.
 pub(crate) fn install() {
-    static SEEN: AtomicBool = AtomicBool::new(false);
     let handler = || {
         if SEEN.swap(true, Ordering::SeqCst) {
             std::process::exit(KILLED);
@@ -26,12 +28,22 @@ pub(crate) fn install() {
                 // it may be in its place already
                 let _ = std::fs::remove_file(path);
             }
-            output::error("interrupted; no output was left behind");
+            output::error("interrupted; nothing unfinished was left behind");
             std::process::exit(1);
         });
     };
     if let Err(error) = ctrlc::set_handler(handler) {
-        output::warn(&format!("Ctrl-C will leave unfinished files behind: {error}"));
+        output::warn(&format!(
+            "Ctrl-C will leave unfinished files behind: {error}"
+        ));
+    }
+}
+
+/// After a signal, work fails because its files are going away: that is not worth a message of its own, and the
+/// process is about to end.
+pub(crate) fn wait_if_interrupted() {
+    while SEEN.load(Ordering::SeqCst) {
+        std::thread::park();
     }
 }
 
@@ -47,5 +59,7 @@ pub(crate) fn forget(path: &Path) {
 
 fn unfinished() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
     // a list of paths is whole whatever its last holder did
-    UNFINISHED.lock().unwrap_or_else(|poison| poison.into_inner())
+    UNFINISHED
+        .lock()
+        .unwrap_or_else(|poison| poison.into_inner())
 }

@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 
-/// Make Core ML models smaller: every weight becomes a small table of values and an index into it.
+/// Make Core ML models smaller: weights become small indices into tables of values.
 #[derive(Parser)]
 #[command(
     name = "palettizer",
@@ -85,6 +85,9 @@ fn main() -> ExitCode {
     interrupt::install();
     match command.run() {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => failure.report(name),
+        Err(failure) => {
+            interrupt::wait_if_interrupted();
+            failure.report(name)
+        }
     }
 }

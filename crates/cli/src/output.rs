@@ -29,8 +29,12 @@ impl Stream {
     /// The columns of the terminal; `None` for a file or a pipe.
     pub(crate) fn width(self) -> Option<usize> {
         let size = match self {
-            Stream::Out if io::stdout().is_terminal() => terminal_size::terminal_size_of(io::stdout()),
-            Stream::Err if io::stderr().is_terminal() => terminal_size::terminal_size_of(io::stderr()),
+            Stream::Out if io::stdout().is_terminal() => {
+                terminal_size::terminal_size_of(io::stdout())
+            }
+            Stream::Err if io::stderr().is_terminal() => {
+                terminal_size::terminal_size_of(io::stderr())
+            }
             _ => None,
         };
         size.map(|(Width(columns), _)| usize::from(columns))
@@ -68,5 +72,8 @@ pub(crate) fn error(message: &str) {
 
 /// Says that something is odd.
 pub(crate) fn warn(message: &str) {
-    let _ = print(Stream::Err, &format!("{YELLOW}warning:{YELLOW:#} {message}\n"));
+    let _ = print(
+        Stream::Err,
+        &format!("{YELLOW}warning:{YELLOW:#} {message}\n"),
+    );
 }

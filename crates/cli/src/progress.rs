@@ -17,7 +17,7 @@ impl palettizer::Progress for Bar {
             return;
         }
         let bar = self.bar.get_or_init(|| ProgressBar::new(bytes));
-        let template = "{bar:30} {bytes}/{total_bytes} {wide_msg}";
+        let template = "{bar:30} {decimal_bytes}/{decimal_total_bytes} {wide_msg}";
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }

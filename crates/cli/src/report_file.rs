@@ -1,5 +1,6 @@
 //! The JSON report: checked before the work starts, written beside its place, renamed when it is whole.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -25,9 +26,10 @@ impl ReportFile {
         match path {
             None => Ok(ReportFile::None),
             Some(path) if path == Path::new("-") => Ok(ReportFile::Stdout),
-            Some(path) if path.is_dir() => {
-                Err(Failure::about(path.display(), "a folder, where the report should be a file"))
-            }
+            Some(path) if path.is_dir() => Err(Failure::about(
+                path.display(),
+                "a folder, where the report should be a file",
+            )),
             Some(path) => Unfinished::create(path)
                 .map(ReportFile::File)
                 .map_err(|error| Failure::about(path.display(), error)),
@@ -68,17 +70,28 @@ pub(crate) struct Unfinished {
 impl Unfinished {
     fn create(place: &Path) -> io::Result<Self> {
         let name = place.file_name().ok_or(io::ErrorKind::InvalidFilename)?;
-        let mut beside = std::ffi::OsString::from(".");
-        beside.push(name);
-        beside.push(format!(".{}", std::process::id()));
-        let beside = place.with_file_name(beside);
-        let file = File::create_new(&beside)?;
-        interrupt::remember(&beside);
-        Ok(Unfinished {
-            file,
-            beside,
-            place: place.to_owned(),
-        })
+        let mut attempt = 0;
+        loop {
+            let mut beside = OsString::from(".");
+            beside.push(name);
+            beside.push(format!(".{}-{attempt}", std::process::id()));
+            let beside = place.with_file_name(beside);
+            match File::create_new(&beside) {
+                Ok(file) => {
+                    interrupt::remember(&beside);
+                    return Ok(Unfinished {
+                        file,
+                        beside,
+                        place: place.to_owned(),
+                    });
+                }
+                // a killed run of the same number left it
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 100 => {
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     fn finish(mut self, text: &str) -> io::Result<()> {

@@ -40,7 +40,9 @@ fn settings(list: &str) -> Result<Settings, String> {
     for item in list.split(',').map(str::trim) {
         let (key, value) = match item.split_once('=') {
             Some((key, value)) => (key.trim().replace('_', "-"), value.trim()),
-            None if item.starts_with(|first: char| first.is_ascii_digit()) => ("nbits".to_owned(), item),
+            None if item.starts_with(|first: char| first.is_ascii_digit()) => {
+                ("nbits".to_owned(), item)
+            }
             None if item == "per-channel-scale" || item == "per_channel_scale" => {
                 ("per-channel-scale".to_owned(), "true")
             }
@@ -57,23 +59,47 @@ fn settings(list: &str) -> Result<Settings, String> {
 
 fn set(settings: &mut Settings, key: &str, value: &str) -> Result<(), String> {
     match key {
-        "nbits" => once(&mut settings.nbits, key, value.parse().map_err(|_| {
-            format!("nbits is {value}; expected 1, 2, 3, 4, 6 or 8")
-        })),
+        "nbits" => once(
+            &mut settings.nbits,
+            key,
+            value
+                .parse()
+                .map_err(|_| format!("nbits is {value}; expected 1, 2, 3, 4, 6 or 8")),
+        ),
         "mode" => once(&mut settings.mode, key, named::<ModeName>(key, value)),
-        "granularity" => once(&mut settings.granularity, key, named::<GranularityName>(key, value)),
+        "granularity" => once(
+            &mut settings.granularity,
+            key,
+            named::<GranularityName>(key, value),
+        ),
         "group-size" => once(&mut settings.group_size, key, number(key, value)),
-        "channel-axis" => once(&mut settings.channel_axis, key, value.parse().map_err(|_| {
-            format!("channel-axis is {value}; expected a whole number")
-        })),
+        "channel-axis" => once(
+            &mut settings.channel_axis,
+            key,
+            value
+                .parse()
+                .map_err(|_| format!("channel-axis is {value}; expected a whole number")),
+        ),
         "cluster-dim" => once(&mut settings.cluster_dim, key, number(key, value)),
-        "per-channel-scale" => once(&mut settings.per_channel_scale, key, value.parse().map_err(|_| {
-            format!("per-channel-scale is {value}; expected true or false")
-        })),
-        "lut-dtype" => once(&mut settings.lut_dtype, key, named::<LutDtypeName>(key, value).map(Into::into)),
-        "weight-threshold" => once(&mut settings.weight_threshold, key, value.parse().map_err(|_| {
-            format!("weight-threshold is {value}; expected a whole number, 0 or more")
-        })),
+        "per-channel-scale" => once(
+            &mut settings.per_channel_scale,
+            key,
+            value
+                .parse()
+                .map_err(|_| format!("per-channel-scale is {value}; expected true or false")),
+        ),
+        "lut-dtype" => once(
+            &mut settings.lut_dtype,
+            key,
+            named::<LutDtypeName>(key, value).map(Into::into),
+        ),
+        "weight-threshold" => once(
+            &mut settings.weight_threshold,
+            key,
+            value.parse().map_err(|_| {
+                format!("weight-threshold is {value}; expected a whole number, 0 or more")
+            }),
+        ),
         _ => Err(format!("unknown key {key}; expected one of {KEYS}")),
     }
 }

@@ -67,7 +67,7 @@ impl From<LutDtypeName> for LutDtype {
 #[command(next_help_heading = "Palette")]
 pub(crate) struct Flags {
     /// Bits per weight (per vector, with --cluster-dim)
-    #[arg(long, short = 'n', value_name = "N", value_parser = nbits_parser())]
+    #[arg(long, value_name = "N", value_parser = nbits_parser())]
     nbits: Option<Nbits>,
     /// How the values of a table are found [default: kmeans]
     #[arg(long, value_name = "MODE", ignore_case = true)]
@@ -180,8 +180,12 @@ impl Settings {
             nbits: self.nbits.or(bits),
             mode,
             granularity,
-            group_size: self.group_size.or(base.group_size.filter(|_| inherits_groups)),
-            channel_axis: self.channel_axis.or(base.channel_axis.filter(|_| inherits_groups)),
+            group_size: self
+                .group_size
+                .or(base.group_size.filter(|_| inherits_groups)),
+            channel_axis: self
+                .channel_axis
+                .or(base.channel_axis.filter(|_| inherits_groups)),
             cluster_dim: self.cluster_dim.or(base.cluster_dim),
             per_channel_scale: self.per_channel_scale.or(base.per_channel_scale),
             lut_dtype: self.lut_dtype.or(base.lut_dtype),
@@ -258,8 +262,7 @@ impl Settings {
 }
 
 fn nbits_parser() -> impl TypedValueParser<Value = Nbits> {
-    PossibleValuesParser::new(["1", "2", "3", "4", "6", "8"])
-        .try_map(|text| text.parse::<Nbits>())
+    PossibleValuesParser::new(["1", "2", "3", "4", "6", "8"]).try_map(|text| text.parse::<Nbits>())
 }
 
 /// A whole number above zero.

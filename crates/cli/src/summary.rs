@@ -34,7 +34,9 @@ fn row(weight: &WeightReport) -> Row {
         figures::shape(&weight.shape),
         weight.dtype.clone(),
         bits(weight),
-        weight.luts.map_or("-".to_owned(), |luts| figures::grouped(luts as u64)),
+        weight
+            .luts
+            .map_or("-".to_owned(), |luts| figures::grouped(luts as u64)),
         figures::grouped(weight.bytes_before),
         figures::grouped(weight.bytes_after),
     ];

@@ -82,7 +82,9 @@ impl Table {
             .enumerate()
             .map(|(i, (title, _))| {
                 let cells = self.rows.iter().filter_map(|row| row.cells.get(i));
-                cells.map(|cell| length(cell)).fold(length(title), usize::max)
+                cells
+                    .map(|cell| length(cell))
+                    .fold(length(title), usize::max)
             })
             .collect();
         let Some(available) = available else {
@@ -131,7 +133,11 @@ fn cut(text: &str, width: usize) -> String {
     let head = kept / 2;
     let tail = all - (kept - head);
     let start = text.chars().take(head);
-    start.chain(['…']).chain(text.chars().skip(tail)).take(width).collect()
+    start
+        .chain(['…'])
+        .chain(text.chars().skip(tail))
+        .take(width)
+        .collect()
 }
 
 #[cfg(test)]
@@ -144,7 +150,11 @@ mod tests {
             ("bytes", Align::Right),
             ("SNR dB", Align::Right),
         ]);
-        table.row(vec!["conv1_weight".to_owned(), "1,000".to_owned(), "20.1".to_owned()]);
+        table.row(vec![
+            "conv1_weight".to_owned(),
+            "1,000".to_owned(),
+            "20.1".to_owned(),
+        ]);
         table.styled(Row {
             cells: vec!["näme".to_owned(), "7".to_owned()],
             note: Some("skipped: too small".to_owned()),
@@ -172,15 +182,29 @@ mod tests {
 
     #[test]
     fn long_names_give_way_down_to_their_least() {
-        for (width, name) in [(27, "conv1_weight"), (26, "conv1…eight"), (23, "con…ight"), (5, "con…ight")] {
+        for (width, name) in [
+            (27, "conv1_weight"),
+            (26, "conv1…eight"),
+            (23, "con…ight"),
+            (5, "con…ight"),
+        ] {
             let lines = plain(&example().render(Some(width)));
-            assert!(lines[1].starts_with(&format!("{name}  ")), "{width}: {lines:?}");
+            assert!(
+                lines[1].starts_with(&format!("{name}  ")),
+                "{width}: {lines:?}"
+            );
         }
     }
 
     #[test]
     fn the_middle_is_left_out() {
-        let table = [("abcdef", 6, "abcdef"), ("abcdef", 5, "ab…ef"), ("abcdef", 4, "a…ef"), ("abcdef", 1, "…"), ("abcdef", 0, "")];
+        let table = [
+            ("abcdef", 6, "abcdef"),
+            ("abcdef", 5, "ab…ef"),
+            ("abcdef", 4, "a…ef"),
+            ("abcdef", 1, "…"),
+            ("abcdef", 0, ""),
+        ];
         for (text, width, expected) in table {
             assert_eq!(cut(text, width), expected);
         }

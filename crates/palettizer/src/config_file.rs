@@ -223,11 +223,7 @@ fn op_config(
     if value.is_null() {
         return Ok(None);
     }
-    let fields = Fields::new(
-        value,
-        key,
-        "a mapping such as {nbits: 4}, or null for none",
-    )?;
+    let fields = Fields::new(value, key, "a mapping such as {nbits: 4}, or null for none")?;
     fields.known(&OP_KEYS)?;
     fields.config_type(false)?;
     let group_size = fields.at_least("group_size", 1)?;

@@ -31,7 +31,7 @@ pub use palettizer_coreml::config::{
 pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
-pub use palettizer_coreml::{Compression, Consumer, Error, Progress, WeightInfo};
+pub use palettizer_coreml::{Compression, Consumer, Error, Progress, WeightFiles, WeightInfo};
 pub use palettizer_palette::{
     CustomLut, Granularity, LutDtype, LutFunction, Mode, Nbits, NbitsError, PaletteSpec, Precision,
     SpecError,

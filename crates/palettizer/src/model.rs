@@ -2,8 +2,7 @@
 
 use crate::Report;
 use palettizer_coreml::config::OptimizationConfig;
-use palettizer_coreml::{Error, Progress, WeightInfo};
-use std::collections::BTreeMap;
+use palettizer_coreml::{Error, Progress, WeightFiles, WeightInfo};
 use std::path::Path;
 use std::time::Instant;
 
@@ -57,7 +56,7 @@ impl Model {
     /// assert!(!model.weights(2048)?.is_empty());
     /// # Ok::<(), palettizer::Error>(())
     /// ```
-    pub fn from_parts(spec: &[u8], weights: BTreeMap<String, Vec<u8>>) -> Result<Self, Error> {
+    pub fn from_parts(spec: &[u8], weights: WeightFiles) -> Result<Self, Error> {
         palettizer_coreml::Model::from_parts(spec, weights).map(Self)
     }
 
@@ -71,7 +70,7 @@ impl Model {
     /// assert!(spec.len() > 100 && weights.contains_key("@model_path/weights/weight.bin"));
     /// # Ok::<(), palettizer::Error>(())
     /// ```
-    pub fn to_parts(&self) -> Result<(Vec<u8>, BTreeMap<String, Vec<u8>>), Error> {
+    pub fn to_parts(&self) -> Result<(Vec<u8>, WeightFiles), Error> {
         self.0.to_parts()
     }
 
@@ -135,7 +134,9 @@ impl Model {
     ) -> Result<Report, Error> {
         let start = Instant::now();
         let out = out.as_ref();
-        let outcome = self.0.palettize_to(config, out, options.overwrite, progress)?;
+        let outcome = self
+            .0
+            .palettize_to(config, out, options.overwrite, progress)?;
         Ok(Report::new(outcome, start.elapsed()))
     }
 
@@ -169,7 +170,8 @@ impl Model {
         options: SaveOptions,
         progress: &dyn Progress,
     ) -> Result<(), Error> {
-        self.0.decompress_to(out.as_ref(), options.overwrite, progress)
+        self.0
+            .decompress_to(out.as_ref(), options.overwrite, progress)
     }
 
     /// Writes the model to the package `out`, whose name ends in `.mlpackage`.

@@ -33,7 +33,11 @@ pub struct Report {
 impl Report {
     pub(crate) fn new(outcome: Outcome, elapsed: Duration) -> Self {
         let elements: u64 = outcome.weights.iter().map(WeightReport::elements).sum();
-        let bytes: u64 = outcome.weights.iter().map(|weight| weight.bytes_after).sum();
+        let bytes: u64 = outcome
+            .weights
+            .iter()
+            .map(|weight| weight.bytes_after)
+            .sum();
         Self {
             version: REPORT_VERSION,
             bytes_before: outcome.bytes_before,

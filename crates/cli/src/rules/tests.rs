@@ -68,17 +68,47 @@ fn rules_that_are_refused() {
         ("=8", shape),
         ("linear=5", "nbits is 5; expected 1, 2, 3, 4, 6 or 8"),
         ("linear=8bit", "nbits is 8bit; expected 1, 2, 3, 4, 6 or 8"),
-        ("linear=none", "\"none\" is no setting: expected a number of bits, skip, or KEY=VALUE with a key of nbits, mode, granularity, group-size, channel-axis, cluster-dim, per-channel-scale, lut-dtype, weight-threshold"),
+        (
+            "linear=none",
+            "\"none\" is no setting: expected a number of bits, skip, or KEY=VALUE with a key of nbits, mode, granularity, group-size, channel-axis, cluster-dim, per-channel-scale, lut-dtype, weight-threshold",
+        ),
         ("linear=8,8", "nbits is there twice"),
-        ("linear=bits=8", "unknown key bits; expected one of nbits, mode, granularity, group-size, channel-axis, cluster-dim, per-channel-scale, lut-dtype, weight-threshold"),
-        ("linear=mode=k", "mode is k; expected one of kmeans, uniform, unique"),
-        ("linear=granularity=per_channel", "granularity is per_channel; expected one of per_tensor, per_grouped_channel"),
-        ("linear=group-size=0", "group-size is 0; expected a whole number, 1 or more"),
-        ("linear=channel-axis=x", "channel-axis is x; expected a whole number"),
-        ("linear=cluster-dim=-1", "cluster-dim is -1; expected a whole number, 1 or more"),
-        ("linear=per-channel-scale=1", "per-channel-scale is 1; expected true or false"),
-        ("linear=lut-dtype=int4", "lut-dtype is int4; expected one of float, int8, uint8"),
-        ("linear=weight-threshold=-1", "weight-threshold is -1; expected a whole number, 0 or more"),
+        (
+            "linear=bits=8",
+            "unknown key bits; expected one of nbits, mode, granularity, group-size, channel-axis, cluster-dim, per-channel-scale, lut-dtype, weight-threshold",
+        ),
+        (
+            "linear=mode=k",
+            "mode is k; expected one of kmeans, uniform, unique",
+        ),
+        (
+            "linear=granularity=per_channel",
+            "granularity is per_channel; expected one of per_tensor, per_grouped_channel",
+        ),
+        (
+            "linear=group-size=0",
+            "group-size is 0; expected a whole number, 1 or more",
+        ),
+        (
+            "linear=channel-axis=x",
+            "channel-axis is x; expected a whole number",
+        ),
+        (
+            "linear=cluster-dim=-1",
+            "cluster-dim is -1; expected a whole number, 1 or more",
+        ),
+        (
+            "linear=per-channel-scale=1",
+            "per-channel-scale is 1; expected true or false",
+        ),
+        (
+            "linear=lut-dtype=int4",
+            "lut-dtype is int4; expected one of float, int8, uint8",
+        ),
+        (
+            "linear=weight-threshold=-1",
+            "weight-threshold is -1; expected a whole number, 0 or more",
+        ),
     ];
     for (text, expected) in table {
         assert_eq!(parse(text), Err(expected.to_owned()), "{text}");
@@ -91,19 +121,51 @@ fn rules_inherit_what_they_do_not_say() {
     let k8 = || PaletteSpec::new(Mode::Kmeans(Nbits::B8));
     let g = grouped;
     let table = [
-        (PaletteSpec::new(Mode::Uniform(Nbits::B4)), "8", PaletteSpec::new(Mode::Uniform(Nbits::B8))),
+        (
+            PaletteSpec::new(Mode::Uniform(Nbits::B4)),
+            "8",
+            PaletteSpec::new(Mode::Uniform(Nbits::B8)),
+        ),
         (PaletteSpec::new(Mode::Unique), "8", k8()),
         (k4(), "mode=unique", PaletteSpec::new(Mode::Unique)),
-        (k4(), "mode=uniform", PaletteSpec::new(Mode::Uniform(Nbits::B4))),
+        (
+            k4(),
+            "mode=uniform",
+            PaletteSpec::new(Mode::Uniform(Nbits::B4)),
+        ),
         (k4(), "group-size=8", k4().with_granularity(g(8, None))),
-        (k4(), "channel-axis=1", k4().with_granularity(g(32, Some(1)))),
-        (k4().with_granularity(g(8, Some(1))), "8", k8().with_granularity(g(8, Some(1)))),
-        (k4().with_granularity(g(8, Some(1))), "group-size=4", k4().with_granularity(g(4, Some(1)))),
-        (k4().with_granularity(g(8, Some(1))), "granularity=per_tensor", k4()),
+        (
+            k4(),
+            "channel-axis=1",
+            k4().with_granularity(g(32, Some(1))),
+        ),
+        (
+            k4().with_granularity(g(8, Some(1))),
+            "8",
+            k8().with_granularity(g(8, Some(1))),
+        ),
+        (
+            k4().with_granularity(g(8, Some(1))),
+            "group-size=4",
+            k4().with_granularity(g(4, Some(1))),
+        ),
+        (
+            k4().with_granularity(g(8, Some(1))),
+            "granularity=per_tensor",
+            k4(),
+        ),
         (k4().with_cluster_dim(2), "8", k8().with_cluster_dim(2)),
         (k4().with_cluster_dim(2), "cluster-dim=1", k4()),
-        (k4().with_per_channel_scale(true), "8,per-channel-scale=false", k8()),
-        (k4().with_lut_dtype(LutDtype::Int8), "8", k8().with_lut_dtype(LutDtype::Int8)),
+        (
+            k4().with_per_channel_scale(true),
+            "8,per-channel-scale=false",
+            k8(),
+        ),
+        (
+            k4().with_lut_dtype(LutDtype::Int8),
+            "8",
+            k8().with_lut_dtype(LutDtype::Int8),
+        ),
     ];
     for (base, rule, expected) in table {
         let base = Settings::of(&OpPalettizerConfig::new(base).with_weight_threshold(7));
@@ -117,13 +179,34 @@ fn rules_inherit_what_they_do_not_say() {
 #[test]
 fn settings_that_contradict_each_other() {
     let table = [
-        ("mode=uniform", "nbits is missing: mode uniform needs 1, 2, 3, 4, 6 or 8 bits"),
-        ("4,mode=unique", "nbits cannot be used with mode unique, which takes as many bits as the values need"),
-        ("mode=custom", "mode custom needs a function: use Mode::Custom of the Rust API (crate palettizer); here it is one of kmeans, uniform, unique"),
-        ("4,granularity=per_tensor,group-size=4", "group-size cannot be used with granularity per_tensor"),
-        ("4,granularity=per_tensor,channel-axis=0", "channel-axis cannot be used with granularity per_tensor"),
-        ("4,mode=uniform,cluster-dim=2", "cluster-dim is 2 with mode uniform; it can be 1, or mode kmeans or unique"),
-        ("mode=unique,lut-dtype=int8", "lut-dtype is int8 with mode unique; it can be float, or mode kmeans or uniform"),
+        (
+            "mode=uniform",
+            "nbits is missing: mode uniform needs 1, 2, 3, 4, 6 or 8 bits",
+        ),
+        (
+            "4,mode=unique",
+            "nbits cannot be used with mode unique, which takes as many bits as the values need",
+        ),
+        (
+            "mode=custom",
+            "mode custom needs a function: use Mode::Custom of the Rust API (crate palettizer); here it is one of kmeans, uniform, unique",
+        ),
+        (
+            "4,granularity=per_tensor,group-size=4",
+            "group-size cannot be used with granularity per_tensor",
+        ),
+        (
+            "4,granularity=per_tensor,channel-axis=0",
+            "channel-axis cannot be used with granularity per_tensor",
+        ),
+        (
+            "4,mode=uniform,cluster-dim=2",
+            "cluster-dim is 2 with mode uniform; it can be 1, or mode kmeans or unique",
+        ),
+        (
+            "mode=unique,lut-dtype=int8",
+            "lut-dtype is int8 with mode unique; it can be float, or mode kmeans or uniform",
+        ),
     ];
     for (rule, expected) in table {
         let settings = settings(rule).unwrap();

@@ -181,7 +181,9 @@ impl<'de> Visitor<'de> for Node<'_> {
             if self.limits.merge_keys && key == "<<" {
                 merged.push(value);
             } else if map.contains_key(&key) {
-                return Err(A::Error::custom(format_args!("the key {key} is there twice")));
+                return Err(A::Error::custom(format_args!(
+                    "the key {key} is there twice"
+                )));
             } else {
                 map.insert(key, value);
             }

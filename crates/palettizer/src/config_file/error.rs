@@ -74,7 +74,9 @@ pub enum ConfigError {
         key: String,
     },
     /// Constants are not configured by their op type.
-    #[error("{key}: constants have no settings by op type; use global_config, or op_name_configs with a constant's name")]
+    #[error(
+        "{key}: constants have no settings by op type; use global_config, or op_name_configs with a constant's name"
+    )]
     ConstType {
         /// The key's whole path.
         key: String,

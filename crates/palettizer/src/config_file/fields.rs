@@ -15,11 +15,20 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(value: &'a Value, path: &'a str, expected: &str) -> Result<Self, ConfigError> {
+    pub(super) fn new(
+        value: &'a Value,
+        path: &'a str,
+        expected: &str,
+    ) -> Result<Self, ConfigError> {
         match value {
             Value::Object(map) => Ok(Fields { map, path }),
             _ => Err(ConfigError::Value {
-                key: if path.is_empty() { "the configuration" } else { path }.to_owned(),
+                key: if path.is_empty() {
+                    "the configuration"
+                } else {
+                    path
+                }
+                .to_owned(),
                 found: describe(value),
                 expected: expected.to_owned(),
             }),
@@ -116,7 +125,9 @@ impl<'a> Fields<'a> {
         let Some(value) = self.map.get(key) else {
             return Ok(None);
         };
-        let number = value.as_u64().and_then(|number| usize::try_from(number).ok());
+        let number = value
+            .as_u64()
+            .and_then(|number| usize::try_from(number).ok());
         match number.filter(|number| *number >= least) {
             Some(number) => Ok(Some(number)),
             None => {
@@ -132,7 +143,11 @@ impl<'a> Fields<'a> {
             None => Ok(None),
             Some((value, _)) => match value.as_i64() {
                 Some(axis) => Ok(Some(axis)),
-                None => Err(self.unexpected(key, value, "a whole number, or null to pick it from the op")),
+                None => Err(self.unexpected(
+                    key,
+                    value,
+                    "a whole number, or null to pick it from the op",
+                )),
             },
         }
     }
@@ -157,7 +172,11 @@ impl<'a> Fields<'a> {
 
 /// `a, b or c`, without one of them.
 fn list(names: &[&str], without: &str) -> String {
-    let names: Vec<&str> = names.iter().copied().filter(|&name| name != without).collect();
+    let names: Vec<&str> = names
+        .iter()
+        .copied()
+        .filter(|&name| name != without)
+        .collect();
     match names.split_last() {
         Some((last, [])) => (*last).to_owned(),
         Some((last, rest)) => format!("{} or {last}", rest.join(", ")),

@@ -27,14 +27,29 @@ fn settings_that_are_read() {
     let k4 = || PaletteSpec::new(Mode::Kmeans(Nbits::B4));
     let table = [
         (json!({"nbits": 4}), k4()),
-        (json!({"nbits": 4, "config_type": "OpPalettizerConfig"}), k4()),
-        (json!({"mode": "KMeans", "nbits": 1}), PaletteSpec::new(Mode::Kmeans(Nbits::B1))),
-        (json!({"mode": "UNIFORM", "nbits": 8}), PaletteSpec::new(Mode::Uniform(Nbits::B8))),
+        (
+            json!({"nbits": 4, "config_type": "OpPalettizerConfig"}),
+            k4(),
+        ),
+        (
+            json!({"mode": "KMeans", "nbits": 1}),
+            PaletteSpec::new(Mode::Kmeans(Nbits::B1)),
+        ),
+        (
+            json!({"mode": "UNIFORM", "nbits": 8}),
+            PaletteSpec::new(Mode::Uniform(Nbits::B8)),
+        ),
         (json!({"mode": "unique"}), PaletteSpec::new(Mode::Unique)),
-        (json!({"mode": "unique", "nbits": null}), PaletteSpec::new(Mode::Unique)),
+        (
+            json!({"mode": "unique", "nbits": null}),
+            PaletteSpec::new(Mode::Unique),
+        ),
         (json!({"nbits": 4, "granularity": "per_tensor"}), k4()),
         // as there: group_size and channel_axis count only for groups
-        (json!({"nbits": 4, "group_size": 16, "channel_axis": 1}), k4()),
+        (
+            json!({"nbits": 4, "group_size": 16, "channel_axis": 1}),
+            k4(),
+        ),
         (
             json!({"nbits": 4, "granularity": "per_grouped_channel"}),
             k4().with_granularity(grouped(32, None)),
@@ -47,13 +62,22 @@ fn settings_that_are_read() {
             json!({"nbits": 4, "granularity": "per_grouped_channel", "group_size": 1, "channel_axis": -1}),
             k4().with_granularity(grouped(1, Some(-1))),
         ),
-        (json!({"nbits": 4, "cluster_dim": 4}), k4().with_cluster_dim(4)),
+        (
+            json!({"nbits": 4, "cluster_dim": 4}),
+            k4().with_cluster_dim(4),
+        ),
         (
             json!({"nbits": 4, "enable_per_channel_scale": true}),
             k4().with_per_channel_scale(true),
         ),
-        (json!({"nbits": 4, "lut_dtype": "int8"}), k4().with_lut_dtype(LutDtype::Int8)),
-        (json!({"nbits": 4, "lut_dtype": "UINT8"}), k4().with_lut_dtype(LutDtype::Uint8)),
+        (
+            json!({"nbits": 4, "lut_dtype": "int8"}),
+            k4().with_lut_dtype(LutDtype::Int8),
+        ),
+        (
+            json!({"nbits": 4, "lut_dtype": "UINT8"}),
+            k4().with_lut_dtype(LutDtype::Uint8),
+        ),
         (json!({"nbits": 4, "lut_dtype": "float"}), k4()),
         (json!({"nbits": 4, "num_kmeans_workers": 4}), k4()),
     ];
@@ -137,21 +161,60 @@ fn a_typo_gets_the_nearest_key() {
 #[test]
 fn whole_configurations_that_are_refused() {
     let table = [
-        ("", "the configuration is null; expected a mapping with the key config_type"),
-        ("[1]", "the configuration is a list; expected a mapping with the key config_type"),
-        ("global_config: {nbits: 4}", "config_type is missing; expected OpPalettizerConfig"),
-        ("config_type: OpMagnitudePrunerConfig", "config_type is \"OpMagnitudePrunerConfig\"; expected OpPalettizerConfig"),
-        ("config_type: null", "config_type is null; expected OpPalettizerConfig"),
-        ("config_type: OpPalettizerConfig\nop_name_config: {}", "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, global_config, op_type_configs, op_name_configs"),
-        ("config_type: OpPalettizerConfig\nop_type_configs: [linear]", "op_type_configs is a list; expected a mapping from names to settings"),
-        ("config_type: OpPalettizerConfig\nop_type_configs: {conv: {nbits: 7}}", "op_type_configs.conv.nbits is 7; expected 1, 2, 3, 4, 6 or 8"),
-        ("config_type: OpPalettizerConfig\nop_name_configs: {conv_1: skip}", "op_name_configs.conv_1 is \"skip\"; expected a mapping such as {nbits: 4}, or null for none"),
-        ("config_type: OpPalettizerConfig\nop_type_configs: {const: {nbits: 4}}", "op_type_configs.const: constants have no settings by op type; use global_config, or op_name_configs with a constant's name"),
-        ("config_type: OpPalettizerConfig\nconfig_type: OpPalettizerConfig", "not valid YAML: "),
-        ("config_type: OpPalettizerConfig\nop_type_configs: {conv: null, conv: {nbits: 4}}", "not valid YAML: "),
+        (
+            "",
+            "the configuration is null; expected a mapping with the key config_type",
+        ),
+        (
+            "[1]",
+            "the configuration is a list; expected a mapping with the key config_type",
+        ),
+        (
+            "global_config: {nbits: 4}",
+            "config_type is missing; expected OpPalettizerConfig",
+        ),
+        (
+            "config_type: OpMagnitudePrunerConfig",
+            "config_type is \"OpMagnitudePrunerConfig\"; expected OpPalettizerConfig",
+        ),
+        (
+            "config_type: null",
+            "config_type is null; expected OpPalettizerConfig",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_name_config: {}",
+            "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, global_config, op_type_configs, op_name_configs",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_type_configs: [linear]",
+            "op_type_configs is a list; expected a mapping from names to settings",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_type_configs: {conv: {nbits: 7}}",
+            "op_type_configs.conv.nbits is 7; expected 1, 2, 3, 4, 6 or 8",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_name_configs: {conv_1: skip}",
+            "op_name_configs.conv_1 is \"skip\"; expected a mapping such as {nbits: 4}, or null for none",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_type_configs: {const: {nbits: 4}}",
+            "op_type_configs.const: constants have no settings by op type; use global_config, or op_name_configs with a constant's name",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nconfig_type: OpPalettizerConfig",
+            "not valid YAML: ",
+        ),
+        (
+            "config_type: OpPalettizerConfig\nop_type_configs: {conv: null, conv: {nbits: 4}}",
+            "not valid YAML: ",
+        ),
         ("config_type: !thing OpPalettizerConfig", "not valid YAML: "),
         ("config_type: [", "not valid YAML: "),
-        ("a: 1\n---\nb: 2", "not valid YAML: more than one document in the file"),
+        (
+            "a: 1\n---\nb: 2",
+            "not valid YAML: more than one document in the file",
+        ),
     ];
     for (text, expected) in table {
         let message = from_yaml_str(text, NONE).unwrap_err().to_string();
@@ -186,7 +249,9 @@ op_name_configs:
     let config = from_yaml_str(text, defaults).unwrap();
     let spec = |mode| {
         let spec = PaletteSpec::new(mode).with_seed(7);
-        Some(OpPalettizerConfig::new(spec.with_precision(Precision::Exact)))
+        Some(OpPalettizerConfig::new(
+            spec.with_precision(Precision::Exact),
+        ))
     };
     let expected = OptimizationConfig::new()
         .with_global(spec(Mode::Kmeans(Nbits::B4)))
@@ -201,8 +266,12 @@ op_name_configs:
 
 #[test]
 fn nulls_are_nothing() {
-    let text = "config_type: OpPalettizerConfig\nglobal_config:\nop_type_configs: ~\nop_name_configs: {}";
-    assert_eq!(from_yaml_str(text, NONE).unwrap(), OptimizationConfig::new());
+    let text =
+        "config_type: OpPalettizerConfig\nglobal_config:\nop_type_configs: ~\nop_name_configs: {}";
+    assert_eq!(
+        from_yaml_str(text, NONE).unwrap(),
+        OptimizationConfig::new()
+    );
 }
 
 #[test]
@@ -245,7 +314,10 @@ fn limits_hold() {
     ];
     for (text, expected) in table {
         let message = from_yaml_str(text, NONE).unwrap_err().to_string();
-        assert!(message.contains(expected) || message.contains("recursion limit"), "{message}");
+        assert!(
+            message.contains(expected) || message.contains("recursion limit"),
+            "{message}"
+        );
     }
     for text in [deep.as_str(), deeper.as_str(), long.as_str()] {
         from_json_str(text, NONE).unwrap_err();
@@ -264,8 +336,16 @@ fn files_are_told_apart_by_extension() {
         ("c.YML", yaml, None),
         ("c.json", json, None),
         ("d.json", yaml, Some("not valid JSON")),
-        ("c.toml", yaml, Some("a configuration is a .yaml, .yml or .json file")),
-        ("c", yaml, Some("a configuration is a .yaml, .yml or .json file")),
+        (
+            "c.toml",
+            yaml,
+            Some("a configuration is a .yaml, .yml or .json file"),
+        ),
+        (
+            "c",
+            yaml,
+            Some("a configuration is a .yaml, .yml or .json file"),
+        ),
     ];
     for (name, text, refused) in table {
         let path = folder.join(name);
@@ -274,7 +354,10 @@ fn files_are_told_apart_by_extension() {
             (Ok(config), None) => assert!(config.global().is_some(), "{name}"),
             (Err(error), Some(expected)) => {
                 let message = error.to_string();
-                assert!(message.starts_with(&path.display().to_string()), "{message}");
+                assert!(
+                    message.starts_with(&path.display().to_string()),
+                    "{message}"
+                );
                 assert!(message.contains(expected), "{message}");
             }
             (result, _) => panic!("{name}: {result:?}"),

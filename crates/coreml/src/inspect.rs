@@ -1,13 +1,15 @@
 //! What weights a model has: sizes, sparsity, distinct values, users, and how they are compressed already.
 
 use crate::Error;
-use crate::constant::{Constant, palette_dtype, release};
-use crate::constexpr::{Dense, evaluate};
-use crate::graph::{Graph, Node};
-use crate::mil::{Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes};
+use crate::decompress::constexpr::{Dense, evaluate};
 use crate::package::Package;
+use crate::program::constant::{Constant, palette_dtype, release};
+use crate::program::graph::{Graph, Node};
+use crate::program::mil::{
+    Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
+};
+use crate::program::walk::each_value_of_op;
 use crate::proto::{DataType, Model, Operation};
-use crate::walk::each_value_of_op;
 use palettizer_palette::{Statistics, Tensor, statistics};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashMap, HashSet};

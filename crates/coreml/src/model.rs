@@ -1,19 +1,19 @@
 //! A Core ML model, opened: what can be asked of it and made of it.
 
 use crate::Error;
-use crate::apply::{Applied, apply};
 use crate::blob::{WeightFile, WeightWriter};
 use crate::config::OptimizationConfig;
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo};
 use crate::opset::Target;
 use crate::package::Package;
+use crate::palettize::apply::{Applied, apply};
+use crate::program::walk::each_value;
 use crate::progress::Progress;
 use crate::proto;
 use crate::report::WeightReport;
 use crate::rewrite::Written;
 use crate::save::Staging;
-use crate::walk::each_value;
 use prost::Message;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Cursor;

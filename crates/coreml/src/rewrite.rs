@@ -2,8 +2,8 @@
 
 use crate::Error;
 use crate::blob::{BlobDtype, WeightWriter};
-use crate::mil::{blob_value, bytes_value, element_count, known_tensor};
 use crate::package::Package;
+use crate::program::mil::{blob_value, bytes_value, element_count, known_tensor};
 use crate::proto::{DataType, Value, ValueType};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};

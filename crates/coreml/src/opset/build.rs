@@ -1,6 +1,6 @@
 //! New ops, in the form in which coremltools writes them.
 
-use crate::mil::{bytes_value, int32_value, string_value, tensor_type};
+use crate::program::mil::{bytes_value, int32_value, string_value, tensor_type};
 use crate::proto::{
     Argument, Binding, DataType, ImmediateValue, NamedValueType, Operation, RepeatedBools,
     TensorType, TensorValue, Value, ValueType,

@@ -16,7 +16,7 @@
 //! rounds once, to the same value; with an fp32 scale both compute in fp32.
 
 use super::scope::{Names, Scope, integers};
-use crate::mil::{bind_value, element_count, known_tensor, stored_bytes, tensor_type};
+use crate::program::mil::{bind_value, element_count, known_tensor, stored_bytes, tensor_type};
 use crate::proto::{DataType, Operation, Value};
 
 type Outcome = Result<Option<Vec<Operation>>, String>;

@@ -12,7 +12,7 @@
 
 use super::build;
 use super::scope::{Names, Scope, bound, integers, known_sizes};
-use crate::mil::{op_name, string_value, tensor_type};
+use crate::program::mil::{op_name, string_value, tensor_type};
 use crate::proto::{Binding, DataType, Operation, TensorType, Value, ValueType};
 
 /// `gather`, `gather_along_axis`, `gather_nd`, `scatter`, `scatter_along_axis`, `scatter_nd`.

@@ -4,9 +4,9 @@ use super::definitions::definitions;
 use super::redefinitions::{Verdict, redefinition};
 use super::scope::{Names, Scope};
 use super::{OpInTheWay, OpsetError, Raised, RaisedFunction, Rewritten, Target};
-use crate::mil::op_name;
+use crate::program::mil::op_name;
+use crate::program::walk::{programs, programs_mut};
 use crate::proto::{Block, Function, Model, Operation, Program};
-use crate::walk::{programs, programs_mut};
 use std::collections::BTreeMap;
 
 /// The target that a function is written for.

@@ -1,6 +1,6 @@
 //! What a name stands for at a place in a program: its type and, for a constant, its value.
 
-use crate::mil::op_name;
+use crate::program::mil::op_name;
 use crate::proto::{Argument, Binding, Block, DataType, Operation, TensorType, Value, ValueType};
 use std::collections::{HashMap, HashSet};
 

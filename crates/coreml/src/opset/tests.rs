@@ -4,7 +4,7 @@ use super::build::{argument, by_name, constant, ints};
 use super::definitions::{DEFINITIONS, Definition, TABLE, definitions, input_name};
 use super::redefinitions::{REDEFINITIONS, Verdict};
 use super::*;
-use crate::mil::{blob_value, bytes_value, known_tensor, output, string_value};
+use crate::program::mil::{blob_value, bytes_value, known_tensor, output, string_value};
 use crate::proto::*;
 
 mod rules;

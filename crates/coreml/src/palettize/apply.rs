@@ -7,19 +7,19 @@
 use crate::Error;
 use crate::blob::WeightWriter;
 use crate::config::OptimizationConfig;
-use crate::constant::{Constant, palette_dtype};
-use crate::emit::Stored;
-use crate::graph::Graph;
-use crate::mil::{element_count, known_tensor, stored_bytes};
 use crate::opset;
 use crate::package::Package;
-use crate::plan::{Decision, Job, Plan, Planned, Slot, plan};
+use crate::palettize::emit::Stored;
+use crate::palettize::plan::{Decision, Job, Plan, Planned, Slot, plan};
+use crate::palettize::skip::Skip;
+use crate::palettize::splice::{Replacement, splice};
+use crate::program::constant::{Constant, palette_dtype};
+use crate::program::graph::Graph;
+use crate::program::mil::{element_count, known_tensor, stored_bytes};
 use crate::progress::Progress;
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
 use crate::rewrite::{Rewriter, Written};
-use crate::skip::Skip;
-use crate::splice::{Replacement, splice};
 use palettizer_palette::{Granularity, Palette, Tensor, dense, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
@@ -236,7 +236,7 @@ fn one(
         Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
     let palette = palettize(&tensor, job.output_axis, &job.spec, mask.as_deref());
     if let Some(place) = &job.value.blob_file {
-        crate::constant::release(package, place);
+        crate::program::constant::release(package, place);
     }
     Ok(palette.map_err(Skip::from))
 }

@@ -2,8 +2,8 @@
 
 use crate::Error;
 use crate::config::{OpPalettizerConfig, OptimizationConfig};
-use crate::graph::User;
-use crate::mil::op_name;
+use crate::program::graph::User;
+use crate::program::mil::op_name;
 use crate::proto::Operation;
 use std::collections::BTreeSet;
 

@@ -10,10 +10,10 @@
 //! | quantized weight | `constexpr_lut_to_dense` before the `constexpr_blockwise_shift_scale` that is there |
 
 use crate::Error;
-use crate::constant::data_type;
-use crate::mil::{bind_name, bind_value, bytes_value, int32_value, output, string_value};
 use crate::opset::Target;
-use crate::plan::Slot;
+use crate::palettize::plan::Slot;
+use crate::program::constant::data_type;
+use crate::program::mil::{bind_name, bind_value, bytes_value, int32_value, output, string_value};
 use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
 use crate::rewrite::Rewriter;
 use palettizer_palette::dense::kept;

@@ -1,8 +1,8 @@
 //! A constant's data: its type, and its bytes from the program or from a weight file.
 
 use crate::Error;
-use crate::mil::{element_count, immediate_bytes, known_tensor, stored_bytes};
 use crate::package::Package;
+use crate::program::mil::{element_count, immediate_bytes, known_tensor, stored_bytes};
 use crate::proto::{BlobFileValue, DataType, Value};
 use palettizer_palette::Dtype;
 use std::borrow::Cow;

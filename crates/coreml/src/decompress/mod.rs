@@ -4,16 +4,19 @@
 //! same name with the value that it stands for; the others of its chain go. Constants that came from the
 //! same blobs share one blob again.
 
+pub(crate) mod constexpr;
+pub(crate) mod numbers;
+
 use crate::Error;
 use crate::blob::WeightWriter;
-use crate::constexpr::{Dense, evaluate};
-use crate::graph::{Graph, Node};
-use crate::mil::{Param, is_constexpr, op_name, param, string_value};
+use crate::decompress::constexpr::{Dense, evaluate};
 use crate::package::Package;
+use crate::program::graph::{Graph, Node};
+use crate::program::mil::{Param, is_constexpr, op_name, param, string_value};
+use crate::program::walk::{each_value_of_op_mut, programs_mut};
 use crate::progress::Progress;
 use crate::proto::{Block, Model, Operation, Value};
 use crate::rewrite::{Rewriter, Written};
-use crate::walk::{each_value_of_op_mut, programs_mut};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
 

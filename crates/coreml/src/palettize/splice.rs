@@ -4,11 +4,11 @@
 //! name to theirs wherever it is used, and every blob that stays is copied to the new weight file.
 
 use crate::Error;
-use crate::emit::Stored;
-use crate::mil::{Param, bind_name, op_name, param};
+use crate::palettize::emit::Stored;
+use crate::program::mil::{Param, bind_name, op_name, param};
+use crate::program::walk::{each_value_of_op_mut, programs, programs_mut};
 use crate::proto::{Block, Model, Operation, Value};
 use crate::rewrite::Rewriter;
-use crate::walk::{each_value_of_op_mut, programs, programs_mut};
 use std::collections::{HashMap, HashSet};
 use std::io::{Seek, Write};
 

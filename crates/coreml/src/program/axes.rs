@@ -9,7 +9,7 @@
 //!
 //! The same as coremltools 9.0's, so that groups fall where its users expect them.
 
-use crate::mil::{immediate_bool, immediate_int};
+use crate::program::mil::{immediate_bool, immediate_int};
 use crate::proto::{Operation, Value};
 
 /// The output channel axis of a weight of rank `rank` that `op` takes as `param`.
@@ -68,12 +68,12 @@ fn parameter<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mil::{bind_name, bind_value, int32_value};
+    use crate::program::mil::{bind_name, bind_value, int32_value};
     use crate::proto::{DataType, ImmediateValue, RepeatedBools, TensorValue};
 
     fn bool_value(flag: bool) -> Value {
         Value {
-            r#type: Some(crate::mil::tensor_type(DataType::Bool, &[])),
+            r#type: Some(crate::program::mil::tensor_type(DataType::Bool, &[])),
             immediate: Some(ImmediateValue {
                 tensor: Some(TensorValue {
                     bools: Some(RepeatedBools {

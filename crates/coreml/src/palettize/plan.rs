@@ -6,13 +6,15 @@
 
 use crate::Error;
 use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig};
-use crate::constant::palette_dtype;
-use crate::graph::{Graph, Node, User};
-use crate::mil::{Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes};
 use crate::opset::Target;
+use crate::palettize::resolve::{Resolution, Resolver};
+use crate::palettize::skip::Skip;
+use crate::program::constant::palette_dtype;
+use crate::program::graph::{Graph, Node, User};
+use crate::program::mil::{
+    Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
+};
 use crate::proto::{DataType, Value};
-use crate::resolve::{Resolution, Resolver};
-use crate::skip::Skip;
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 use std::collections::HashMap;
 

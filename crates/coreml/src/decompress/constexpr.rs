@@ -4,10 +4,10 @@
 //! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::dense`.
 
 use crate::Error;
-use crate::constant::Constant;
-use crate::mil::{Param, element_count, op_name, param};
-use crate::numbers::{IntoNumbers, Numbers, each_float, each_type};
+use crate::decompress::numbers::{IntoNumbers, Numbers, each_float, each_type};
 use crate::package::Package;
+use crate::program::constant::Constant;
+use crate::program::mil::{Param, element_count, op_name, param};
 use crate::proto::{DataType, Operation};
 use palettizer_palette::dense::{self, Affine, DenseError};
 
@@ -73,7 +73,7 @@ impl Params<'_> {
                 let elements = element_count(&constant.shape).unwrap_or(0);
                 let numbers = Numbers::read(constant.dtype, &constant.bytes, elements);
                 if let Some(place) = &value.blob_file {
-                    crate::constant::release(self.package, place);
+                    crate::program::constant::release(self.package, place);
                 }
                 Dense {
                     shape: constant.shape,

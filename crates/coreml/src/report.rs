@@ -51,6 +51,9 @@ pub struct WeightReport {
     pub mse: Option<f64>,
     /// Signal-to-noise ratio in dB; `null` for a skipped weight and for one without any error.
     pub snr_db: Option<f64>,
+    /// Scalar k-means: how far the clusters' squared error may be above the optimum, as a proven fraction of it, before
+    /// the centroids are rounded to be stored; 0 when they are optimal.
+    pub optimality_gap: Option<f64>,
 }
 
 impl WeightReport {

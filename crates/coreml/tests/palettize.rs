@@ -10,7 +10,7 @@ use palettizer_coreml::opset::Target;
 use palettizer_coreml::proto::{self, DataType, Operation};
 use palettizer_coreml::report::Status;
 use palettizer_coreml::{Error, Model, Outcome};
-use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec};
+use palettizer_palette::{CustomLut, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec};
 use support::{Builder, Parts, conv_model, values};
 
 fn open(parts: &Parts) -> Model {
@@ -246,6 +246,7 @@ fn an_opset_that_is_too_old_names_the_flag() {
     for (opset, spec, needed) in cases {
         let parts = shared(opset).build();
         let error = palettize(&parts, &config(spec.clone())).unwrap_err();
+        assert!(matches!(error, Error::OpsetTooOld { .. }), "{error}");
         let flag = format!("--minimum-deployment-target {needed}");
         assert!(error.to_string().contains(&flag), "{error}");
         let raised = config(spec).with_minimum_deployment_target(Target::IOS18);
@@ -318,6 +319,51 @@ fn three_bits_of_unique_values_are_four_before_ios18() {
     let (small, outcome) = palettize(&parts, &raised).unwrap();
     assert_eq!(outcome.weights[0].nbits, Some(3));
     assert_eq!(first_blob(&small.decompress(&()).unwrap()), few);
+}
+
+#[test]
+fn a_custom_function_makes_the_table() {
+    let halves = LutFunction::new(|values, shape| {
+        assert_eq!(shape, [64, 64]);
+        let indices = values.iter().map(|&value| u8::from(value >= 0.0)).collect();
+        let lut = vec![-0.5, 0.5];
+        Ok(CustomLut { lut, indices })
+    });
+    let custom = config(PaletteSpec::new(Mode::Custom(halves)));
+    let (small, outcome) = palettize(&shared("CoreML8").build(), &custom).unwrap();
+    assert_eq!(outcome.weights[0].nbits, Some(1));
+    let expected: Vec<f32> = values(4096)
+        .iter()
+        .map(|&value| if value >= 0.0 { 0.5 } else { -0.5 })
+        .collect();
+    assert_eq!(first_blob(&small.decompress(&()).unwrap()), expected);
+
+    let fails = LutFunction::new(|_, _| Err("no idea".to_owned()));
+    let custom = config(PaletteSpec::new(Mode::Custom(fails)));
+    let (_, outcome) = palettize(&shared("CoreML8").build(), &custom).unwrap();
+    let reason = outcome.weights[0].reason.as_deref().unwrap();
+    assert!(reason.ends_with("no idea"), "{reason}");
+}
+
+#[test]
+fn bf16_weights_stay_bf16() {
+    let bytes: Vec<u8> = values(4096)
+        .iter()
+        .flat_map(|&value| half::bf16::from_f32(value).to_le_bytes())
+        .collect();
+    let parts = Builder::new("CoreML8")
+        .input("x", &[1, 64])
+        .blob("w", BlobDtype::BFloat16, &[64, 64], &bytes)
+        .op("linear", "fc", &[("x", "x"), ("weight", "w")], &[1, 64])
+        .output("fc")
+        .build();
+    let (small, outcome) = palettize(&parts, &config(kmeans(Nbits::B8))).unwrap();
+    assert_eq!(outcome.weights[0].dtype, "bf16");
+    assert_eq!(outcome.weights[0].optimality_gap, Some(0.0));
+    let dense = small.decompress(&()).unwrap();
+    let info = &dense.weights(2048).unwrap()[0];
+    assert_eq!(info.dtype, "bf16");
+    assert!(info.unique_values <= 256);
 }
 
 #[test]

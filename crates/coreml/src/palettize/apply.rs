@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
 use crate::rewrite::{Rewriter, Written};
-use palettizer_palette::{Granularity, Palette, Tensor, dense, palettize};
+use palettizer_palette::{Granularity, Mode, Palette, Tensor, dense, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -137,6 +137,7 @@ struct Done {
     luts: usize,
     mse: f64,
     snr_db: f64,
+    gap: f64,
 }
 
 /// Carries out every job. What the values forbid becomes a skip in `weights`.
@@ -276,6 +277,7 @@ fn store<W: Write + Seek>(
         luts: palette.luts(),
         mse: palette.error.mse(),
         snr_db: palette.error.snr_db(),
+        gap: palette.error.gap,
     })
 }
 
@@ -300,6 +302,7 @@ fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
         bytes_after: planned.bytes,
         mse: None,
         snr_db: None,
+        optimality_gap: None,
     };
     match (&planned.decision, done) {
         (Decision::Compress(job), Some(done)) => {
@@ -318,6 +321,9 @@ fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
             row.bytes_after = done.stored.bytes + kept_bytes(planned, job);
             row.mse = Some(done.mse);
             row.snr_db = Some(done.snr_db).filter(|snr| snr.is_finite());
+            let scalar_kmeans =
+                matches!(job.spec.mode(), Mode::Kmeans(_)) && job.spec.cluster_dim() == 1;
+            row.optimality_gap = scalar_kmeans.then_some(done.gap);
         }
         (Decision::Skip(skip), _) => row.reason = Some(skip.to_string()),
         (Decision::Compress(_), None) => {}

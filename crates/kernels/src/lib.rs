@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`census`](Census) | what values does this group hold, and how often |
 //! | `line` | prefix sums that make the cost of any run of sorted values O(1) |
+//! | `precise` | the same with twice the digits |
 //! | `path` | the cheapest path through all runs when every cluster has a price |
 //! | `price` | the price at which exactly k clusters are bought: optimal 1-D k-means |
 //! | `nearest` | the nearest entry of a palette, for every element |
@@ -38,6 +39,7 @@ mod line;
 mod nearest;
 mod pack;
 mod path;
+mod precise;
 mod price;
 mod simd;
 #[cfg(test)]

@@ -29,7 +29,7 @@ impl Points {
     }
 
     /// Index of the weighted median.
-    fn median(&self) -> usize {
+    pub(crate) fn median(&self) -> usize {
         let half = self.w.iter().sum::<f64>() / 2.0;
         let mut below = 0.0;
         for (i, w) in self.w.iter().enumerate() {
@@ -44,7 +44,9 @@ impl Points {
     /// Centroid and cost of the run `lo..hi`, from scratch: two passes, around a value of the run.
     pub(crate) fn cluster(&self, lo: usize, hi: usize) -> (f64, f64) {
         let (x, w) = (&self.x[lo..hi], &self.w[lo..hi]);
-        let Some(&origin) = x.get(x.len() / 2) else { return (0.0, 0.0) };
+        let Some(&origin) = x.get(x.len() / 2) else {
+            return (0.0, 0.0);
+        };
         let total = sum(x, w, |_, w| w);
         let mean = origin + sum(x, w, |x, w| w * (x - origin)) / total;
         (mean, sum(x, w, |x, w| w * ((x - mean) * (x - mean))))
@@ -93,6 +95,8 @@ pub(crate) struct Line {
     len: usize,
     /// Value that the sums are relative to.
     pub(crate) anchor: f64,
+    /// Whether all weights are whole numbers, whose sums are exact.
+    counts: bool,
     pub(crate) w: Vec<f64>,
     pub(crate) s1: Vec<f64>,
     pub(crate) s2: Vec<f64>,
@@ -100,17 +104,21 @@ pub(crate) struct Line {
     pub(crate) credit: Vec<f64>,
 }
 
-/// Entries after the last border.
-const PADDING: usize = 8;
-
 impl Line {
     pub(crate) fn new(points: &Points) -> Self {
         let m = points.len();
-        let zeros = || vec![0.0; m + 1 + PADDING];
-        
+        let zeros = || vec![0.0; m + 1 + LANES];
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
-        let mut line = Line { len: m, anchor, w: zeros(), s1: zeros(), s2: zeros(), credit: Vec::new() };
+        let mut line = Line {
+            len: m,
+            anchor,
+            counts: points.w.iter().all(|w| w.fract() == 0.0),
+            w: zeros(),
+            s1: zeros(),
+            s2: zeros(),
+            credit: Vec::new(),
+        };
         let mut sums = [Sum::default(); 3];
         for i in middle..m {
             let values = line.step(points, anchor, i, &mut sums);
@@ -141,7 +149,7 @@ impl Line {
     /// With a credit for each border; the first and the last get none.
     pub(crate) fn with_credit(mut self, credit: Vec<f64>) -> Self {
         self.credit = credit;
-        self.credit.resize(self.len + 1 + PADDING, 0.0);
+        self.credit.resize(self.len + 1 + LANES, 0.0);
         self
     }
 
@@ -150,13 +158,18 @@ impl Line {
         let m = self.len;
         let turn = |sums: &[f64], sign: f64| -> Vec<f64> {
             let mut out: Vec<f64> = sums[..=m].iter().rev().map(|s| sign * s).collect();
-            out.resize(m + 1 + PADDING, 0.0);
+            out.resize(m + 1 + LANES, 0.0);
             out
         };
-        let credit = if self.credit.is_empty() { Vec::new() } else { turn(&self.credit, 1.0) };
+        let credit = if self.credit.is_empty() {
+            Vec::new()
+        } else {
+            turn(&self.credit, 1.0)
+        };
         Line {
             len: m,
             anchor: -self.anchor,
+            counts: self.counts,
             w: turn(&self.w, -1.0),
             s1: turn(&self.s1, 1.0),
             s2: turn(&self.s2, -1.0),
@@ -164,16 +177,99 @@ impl Line {
         }
     }
 
-    /// Number of points.
-    pub(crate) fn len(&self) -> usize {
+    /// Bound on what rounding can do to the cost of a path, for paths like this one.
+    ///
+    /// The sums of squares cancel from border to border but for the rounding of each difference. An error in the sum of
+    /// values at a border counts by the distance of the centroids on its sides, one in the sum of weights by the
+    /// difference of their squares.
+    pub(crate) fn doubt(&self, borders: &[u32], runs: &[(f64, f64)]) -> f64 {
+        let mut doubt = 4.0 * self.noise();
+        for (runs, &at) in runs.windows(2).zip(&borders[1..]) {
+            let (a, b, at) = (
+                runs[0].0 - self.anchor,
+                runs[1].0 - self.anchor,
+                at as usize,
+            );
+            let weight = if self.counts {
+                0.0
+            } else {
+                (a + b).abs() * self.w[at].abs()
+            };
+            doubt += (b - a) * (2.0 * self.s1[at].abs() + weight);
+        }
+        doubt * f64::EPSILON
+    }
+
+    /// Sum of squares relative to the anchor.
+    pub(crate) fn noise(&self) -> f64 {
+        self.s2[self.len] - self.s2[0]
+    }
+}
+
+/// Borders looked at side by side.
+pub(crate) const LANES: usize = 8;
+
+/// Costs of runs of points, for several runs at a time.
+pub(crate) trait Runs {
+    /// What is known of [`LANES`] borders.
+    type Sums: Copy;
+
+    /// Number of points; there is one border more.
+    fn len(&self) -> usize;
+
+    /// One border, in all lanes.
+    fn at(&self, border: usize) -> Self::Sums;
+
+    /// The border and those after it; beyond the last one, anything.
+    fn from(&self, border: usize) -> Self::Sums;
+
+    /// Costs of the runs from each of `a` to the same lane of `b`, where that is a run, else anything.
+    fn costs(a: &Self::Sums, b: &Self::Sums) -> [f64; LANES];
+
+    /// Cost of one run.
+    fn cost(&self, i: usize, j: usize) -> f64 {
+        Self::costs(&self.at(i), &self.at(j))[0]
+    }
+}
+
+impl Runs for Line {
+    type Sums = [[f64; LANES]; 3];
+
+    fn len(&self) -> usize {
         self.len
     }
 
-    /// Cost of the run `i..j`, `i < j`.
     #[inline(always)]
-    pub(crate) fn cost(&self, i: usize, j: usize) -> f64 {
-        let w = self.w[j] - self.w[i];
-        let s1 = self.s1[j] - self.s1[i];
-        ((self.s2[j] - self.s2[i]) - s1 * s1 / w).max(0.0)
+    fn at(&self, i: usize) -> Self::Sums {
+        [[self.w[i]; LANES], [self.s1[i]; LANES], [self.s2[i]; LANES]]
     }
+
+    #[inline(always)]
+    fn from(&self, i: usize) -> Self::Sums {
+        [lanes(&self.w, i), lanes(&self.s1, i), lanes(&self.s2, i)]
+    }
+
+    #[inline(always)]
+    fn costs(a: &Self::Sums, b: &Self::Sums) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for l in 0..LANES {
+            let s1 = b[1][l] - a[1][l];
+            out[l] = positive((b[2][l] - a[2][l]) - s1 * s1 / (b[0][l] - a[0][l]));
+        }
+        out
+    }
+}
+
+/// Some entries of a prefix sum.
+#[inline(always)]
+pub(crate) fn lanes(values: &[f64], at: usize) -> [f64; LANES] {
+    let mut out = [0.0; LANES];
+    out.copy_from_slice(&values[at..at + LANES]);
+    out
+}
+
+/// `x`, or zero if rounding has made it negative or it is not a number.
+#[inline(always)]
+pub(crate) fn positive(x: f64) -> f64 {
+    if x > 0.0 { x } else { 0.0 }
 }

@@ -1,15 +1,16 @@
 //! Indices of a few bits, packed least significant bit first, across byte borders.
 //!
-//! Eight indices are read as one 64-bit word and folded in three steps: neighbouring bytes, then pairs, then fours. Unpacking
-//! runs the steps backwards. Cost: about 0.1 ns an index. `pext` would do it in one step, but takes hundreds of
-//! cycles on some processors and is not faster than memory on the others.
+//! Eight indices are read as one 64-bit word and folded in three steps: neighbouring bytes, then pairs, then fours.
+//! Unpacking runs the steps backwards. Cost: about 0.1 ns an index. `pext` would do it in one step, but takes hundreds
+//! of cycles on some processors and is not faster than memory on the others.
 
 use rayon::prelude::*;
 
 /// Indices handled by one task; a multiple of eight.
 const CHUNK: usize = 1 << 19;
 
-/// Appends `indices`, `nbits` bits each (1 to 8), to `out`: `ceil(len * nbits / 8)` bytes, the last one padded with zeros.
+/// Appends `indices`, `nbits` bits each (1 to 8), to `out`: `ceil(len * nbits / 8)` bytes, the last one padded with
+/// zeros.
 ///
 /// Higher bits of an index are ignored; `nbits` out of range is brought into it.
 ///
@@ -25,12 +26,17 @@ pub fn pack(indices: &[u8], nbits: u32, out: &mut Vec<u8>) {
         return;
     }
     let start = out.len();
-    out.resize(start + (indices.len() / 8) * nbits + (indices.len() % 8 * nbits).div_ceil(8), 0);
+    out.resize(
+        start + (indices.len() / 8) * nbits + (indices.len() % 8 * nbits).div_ceil(8),
+        0,
+    );
     let target = &mut out[start..];
     if indices.len() <= CHUNK {
         return pack_part(indices, nbits, target);
     }
-    let parts = indices.par_chunks(CHUNK).zip(target.par_chunks_mut(CHUNK / 8 * nbits));
+    let parts = indices
+        .par_chunks(CHUNK)
+        .zip(target.par_chunks_mut(CHUNK / 8 * nbits));
     parts.for_each(|(indices, target)| pack_part(indices, nbits, target));
 }
 
@@ -49,13 +55,21 @@ fn pack_part(indices: &[u8], nbits: usize, out: &mut [u8]) {
 }
 
 fn pack_width<const BITS: usize>(indices: &[u8], out: &mut [u8]) {
-    let fold = folds(BITS);
+    let (field, steps) = (fields(8, BITS), steps(BITS));
     let squeeze = |bytes: [u8; 8]| {
-        let x = fold[1..].iter().fold(u64::from_le_bytes(bytes) & fold[0].0, |x, (mask, shift)| (x | (x >> shift)) & mask);
+        let x = u64::from_le_bytes(bytes) & field;
+        let x = steps.iter().fold(x, |x, step| {
+            (x & step.low) | ((x & step.high) >> step.shift)
+        });
         x.to_le_bytes()
     };
     let whole = indices.len() / 8;
-    for (eight, out) in indices.as_chunks::<8>().0.iter().zip(out.as_chunks_mut::<BITS>().0) {
+    for (eight, out) in indices
+        .as_chunks::<8>()
+        .0
+        .iter()
+        .zip(out.as_chunks_mut::<BITS>().0)
+    {
         out.copy_from_slice(&squeeze(*eight)[..BITS]);
     }
     let (rest, out) = (&indices[whole * 8..], &mut out[whole * BITS..]);
@@ -64,14 +78,29 @@ fn pack_width<const BITS: usize>(indices: &[u8], out: &mut [u8]) {
     out.copy_from_slice(&squeeze(bytes)[..out.len()]);
 }
 
-/// Masks before and after each step, and its shift: fields of `nbits`, then 2, 4 and 8 times as wide.
-fn folds(nbits: usize) -> [(u64, usize); 4] {
-    let mask = |lane: usize, width: usize| -> u64 {
-        let field = if width >= 64 { u64::MAX } else { (1 << width) - 1 };
-        (0..64 / lane).fold(0, |mask, i| mask | field << (i * lane))
-    };
-    let gap = 8 - nbits;
-    [(mask(8, nbits), 0), (mask(16, 2 * nbits), gap), (mask(32, 4 * nbits), 2 * gap), (mask(64, 8 * nbits), 4 * gap)]
+/// Two neighbouring fields become one, in every lane of a word: the high one is moved down to the low one.
+struct Step {
+    low: u64,
+    high: u64,
+    shift: usize,
+}
+
+/// The three steps from eight fields of `nbits` bits, each in a byte, to one field of eight times as many.
+fn steps(nbits: usize) -> [Step; 3] {
+    [0, 1, 2].map(|step| {
+        let (lane, width) = (16 << step, nbits << step);
+        let low = fields(lane, width);
+        Step {
+            low,
+            high: low << (lane / 2),
+            shift: lane / 2 - width,
+        }
+    })
+}
+
+/// A mask of the lowest `width` bits of every lane.
+fn fields(lane: usize, width: usize) -> u64 {
+    (0..64 / lane).fold(0, |mask, i| mask | ((1_u64 << width) - 1) << (i * lane))
 }
 
 /// Fills `out` with indices of `nbits` bits. Returns false, and leaves `out` alone, when `bytes` is too short or
@@ -85,7 +114,9 @@ fn folds(nbits: usize) -> [(u64, usize); 4] {
 /// ```
 #[must_use]
 pub fn unpack(bytes: &[u8], nbits: u32, out: &mut [u8]) -> bool {
-    let Some(needed) = out.len().checked_mul(nbits as usize) else { return false };
+    let Some(needed) = out.len().checked_mul(nbits as usize) else {
+        return false;
+    };
     if !(1..=8).contains(&nbits) || bytes.len() < needed.div_ceil(8) {
         return false;
     }
@@ -93,7 +124,9 @@ pub fn unpack(bytes: &[u8], nbits: u32, out: &mut [u8]) -> bool {
     if out.len() <= CHUNK {
         unpack_part(bytes, nbits, out);
     } else {
-        let parts = out.par_chunks_mut(CHUNK).zip(bytes.par_chunks(CHUNK / 8 * nbits));
+        let parts = out
+            .par_chunks_mut(CHUNK)
+            .zip(bytes.par_chunks(CHUNK / 8 * nbits));
         parts.for_each(|(out, bytes)| unpack_part(bytes, nbits, out));
     }
     true
@@ -114,15 +147,23 @@ fn unpack_part(bytes: &[u8], nbits: usize, out: &mut [u8]) {
 }
 
 fn unpack_width<const BITS: usize>(bytes: &[u8], out: &mut [u8]) {
-    let fold = folds(BITS);
+    let steps = steps(BITS);
     let spread = |bytes: &[u8]| {
         let mut word = [0; 8];
         word[..bytes.len()].copy_from_slice(bytes);
-        let x = u64::from_le_bytes(word) & fold[3].0;
-        (1..4).rev().fold(x, |x, step| (x | (x << fold[step].1)) & fold[step - 1].0).to_le_bytes()
+        let x = u64::from_le_bytes(word);
+        let x = steps.iter().rev().fold(x, |x, step| {
+            (x & step.low) | ((x << step.shift) & step.high)
+        });
+        x.to_le_bytes()
     };
     let whole = out.len() / 8;
-    for (eight, bytes) in out.as_chunks_mut::<8>().0.iter_mut().zip(bytes.as_chunks::<BITS>().0) {
+    for (eight, bytes) in out
+        .as_chunks_mut::<8>()
+        .0
+        .iter_mut()
+        .zip(bytes.as_chunks::<BITS>().0)
+    {
         *eight = spread(bytes);
     }
     let rest = &mut out[whole * 8..];

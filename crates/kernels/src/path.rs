@@ -14,11 +14,9 @@
 //! lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
 //! (4) Nodes may carry a credit, taken off the cost of every path through them; that leaves the matrix Monge.
 
-use crate::line::Line;
+use crate::line::{LANES, Line, Runs, lanes};
+use crate::precise::PreciseLine;
 use crate::simd::dispatch;
-
-/// Rows settled side by side, and columns scanned side by side.
-const LANES: usize = 8;
 
 /// Scratch of [`cheapest`], kept between prices.
 #[derive(Debug, Default)]
@@ -52,167 +50,155 @@ impl Path {
 
 /// Fills `path` with the cheapest path at this price.
 pub(crate) fn cheapest(line: &Line, price: f64, path: &mut Path) {
-    let m = line.len();
-    path.reset(m);
-    if m > 0 {
-        settle(line, price, &mut path.best, &mut path.from);
+    path.reset(line.len());
+    if line.len() > 0 {
+        settle(line, &line.credit, price, &mut path.best, &mut path.from);
     }
 }
 
-/// The same with the cost of a run given by a function; slower, for costs that need more digits than [`Line`] has,
-/// and the plain twin of [`cheapest`].
-pub(crate) fn cheapest_by(m: usize, cost: impl Fn(usize, usize) -> f64, price: f64, path: &mut Path) {
-    path.reset(m);
-    if m == 0 {
-        return;
-    }
-    let mut stack = vec![(0, m, false)];
-    let Path { best, from } = path;
-    let offer = |best: &mut [f64], from: &mut [u32], lo: usize, hi: usize, row: usize| {
-        for i in lo..hi {
-            let total = best[i] + (cost(i, row) + price);
-            if total < best[row] {
-                best[row] = total;
-                from[row] = i as u32;
-            }
-        }
-    };
-    offer(best, from, 0, 1, m);
-    while let Some((lo, hi, left_done)) = stack.pop() {
-        if hi - lo <= 1 {
-            continue;
-        }
-        let mid = lo + (hi - lo) / 2;
-        if left_done {
-            if best[lo + 1] + price < best[hi] {
-                offer(best, from, lo + 1, mid + 1, hi);
-            }
-            stack.push((mid, hi, false));
-        } else {
-            let (left, right) = (from[lo] as usize, from[hi] as usize + 1);
-            offer(best, from, left, right, mid);
-            stack.push((lo, hi, true));
-            stack.push((lo, mid, false));
-        }
+/// The same with twice the digits, and no credits.
+pub(crate) fn cheapest_precise(line: &PreciseLine, price: f64, path: &mut Path) {
+    path.reset(line.len());
+    if line.len() > 0 {
+        settle_precise(line, &[], price, &mut path.best, &mut path.from);
     }
 }
 
 dispatch! {
-    fn settle(line: &Line, price: f64, best: &mut [f64], from: &mut [u32]) = settle_body
+    fn settle(runs: &Line, credit: &[f64], price: f64, best: &mut [f64], from: &mut [u32]) = settle_body
+}
+
+dispatch! {
+    fn settle_precise(runs: &PreciseLine, credit: &[f64], price: f64, best: &mut [f64], from: &mut [u32]) = settle_body
 }
 
 #[inline(always)]
-fn settle_body(line: &Line, price: f64, best: &mut [f64], from: &mut [u32]) {
+fn settle_body<R: Runs>(runs: &R, credit: &[f64], price: f64, best: &mut [f64], from: &mut [u32]) {
     // Without credits the least cost rises along the line. With them it may fall by the largest of them, if that is
     // less than the price, and one more is taken off on arrival.
-    let most = line.credit.iter().fold(0.0_f64, |most, &c| if c > most { c } else { most });
-    let margin = if most <= price { 2.0 * most } else { f64::INFINITY };
-    let columns = Columns { w: &line.w, s1: &line.s1, s2: &line.s2, credit: &line.credit, price, margin };
-    let m = line.len();
-    offer(&columns, best, from, 0, 1, m);
+    let most = credit
+        .iter()
+        .fold(0.0_f64, |most, &c| if c > most { c } else { most });
+    let margin = if most <= price {
+        2.0 * most
+    } else {
+        f64::INFINITY
+    };
+    let tolls = Tolls {
+        price,
+        credit,
+        margin,
+    };
+    let m = runs.len();
+    offer(runs, &tolls, best, from, 0, 1, m);
     // (lo, hi, left half done): row lo is settled, row hi knows the columns up to lo.
     let mut stack = vec![(0, m, false)];
     while let Some((lo, hi, left_done)) = stack.pop() {
         if hi - lo <= LANES + 1 {
-            leaf(&columns, best, from, lo, hi);
+            leaf(runs, &tolls, best, from, lo, hi);
             continue;
         }
         let mid = lo + (hi - lo).div_ceil(2 * (LANES + 1)) * (LANES + 1);
         if left_done {
             if best[lo + 1] + price - margin < best[hi] {
-                offer(&columns, best, from, lo + 1, mid + 1, hi);
+                offer(runs, &tolls, best, from, lo + 1, mid + 1, hi);
             }
             stack.push((mid, hi, false));
         } else {
-            let (left, right) = (from[lo] as usize, from[hi] as usize + 1);
-            offer(&columns, best, from, left, right, mid);
+            let (left, right) = window(from, lo, hi);
+            offer(runs, &tolls, best, from, left, right, mid);
             stack.push((lo, hi, true));
             stack.push((lo, mid, false));
         }
     }
 }
 
-/// The prefix sums, padded by [`LANES`] entries.
-struct Columns<'a> {
-    w: &'a [f64],
-    s1: &'a [f64],
-    s2: &'a [f64],
-    credit: &'a [f64],
+/// Columns that a row between `lo` and `hi` scans. Rounding can reverse the two answers where costs are all but equal.
+#[inline(always)]
+fn window(from: &[u32], lo: usize, hi: usize) -> (usize, usize) {
+    (from[lo] as usize, from[hi].max(from[lo]) as usize + 1)
+}
+
+/// What a cluster costs beside its spread.
+struct Tolls<'a> {
     price: f64,
+    credit: &'a [f64],
     /// How much less than the price plus the cost so far a new column can cost.
     margin: f64,
 }
 
-#[inline(always)]
-fn lanes(values: &[f64], at: usize) -> [f64; LANES] {
-    let mut out = [0.0; LANES];
-    out.copy_from_slice(&values[at..at + LANES]);
-    out
-}
-
-#[inline(always)]
-fn positive(x: f64) -> f64 {
-    if x > 0.0 { x } else { 0.0 }
-}
-
 /// Offers the columns `lo..hi` to one row, [`LANES`] at a time.
 #[inline(always)]
-fn offer(columns: &Columns<'_>, best: &mut [f64], from: &mut [u32], lo: usize, hi: usize, row: usize) {
-    let (w, s1, s2) = (columns.w[row], columns.s1[row], columns.s2[row]);
-    let toll = columns.price - columns.credit.get(row).copied().unwrap_or(0.0);
+fn offer<R: Runs>(
+    runs: &R,
+    tolls: &Tolls<'_>,
+    best: &mut [f64],
+    from: &mut [u32],
+    lo: usize,
+    hi: usize,
+    row: usize,
+) {
+    let to = runs.at(row);
+    let toll = tolls.price - tolls.credit.get(row).copied().unwrap_or(0.0);
     let mut least = [f64::INFINITY; LANES];
     let mut which = [0.0_f64; LANES];
     let mut at = lo;
     while at < hi {
-        let (cw, c1, c2, cb) = (lanes(columns.w, at), lanes(columns.s1, at), lanes(columns.s2, at), lanes(best, at));
+        let costs = R::costs(&runs.from(at), &to);
+        let before = lanes(best, at);
         let (base, left) = (at as f64, (hi - at) as f64);
         for l in 0..LANES {
-            let d1 = s1 - c1[l];
-            let cost = positive((s2 - c2[l]) - d1 * d1 / (w - cw[l]));
-            let total = cb[l] + (cost + toll);
+            let total = before[l] + (costs[l] + toll);
             let better = (total < least[l]) & ((l as f64) < left);
             least[l] = if better { total } else { least[l] };
             which[l] = if better { base + l as f64 } else { which[l] };
         }
         at += LANES;
     }
-    let (mut low, mut arg) = (best[row], f64::from(from[row]));
-    let mut improved = false;
-    for l in 0..LANES {
-        let better = least[l] < low || (improved && least[l] == low && which[l] < arg);
-        if better {
-            (low, arg, improved) = (least[l], which[l], true);
+    for half in [4, 2, 1] {
+        for l in 0..half {
+            let (other, index) = (least[l + half], which[l + half]);
+            let better = (other < least[l]) | ((other == least[l]) & (index < which[l]));
+            least[l] = if better { other } else { least[l] };
+            which[l] = if better { index } else { which[l] };
         }
     }
-    best[row] = low;
-    from[row] = arg as u32;
+    if least[0] < best[row] {
+        best[row] = least[0];
+        from[row] = which[0] as u32;
+    }
 }
 
 /// Settles the at most [`LANES`] rows between `lo` and `hi`, side by side, and offers their columns to row `hi`.
 #[inline(always)]
-fn leaf(columns: &Columns<'_>, best: &mut [f64], from: &mut [u32], lo: usize, hi: usize) {
+fn leaf<R: Runs>(
+    runs: &R,
+    tolls: &Tolls<'_>,
+    best: &mut [f64],
+    from: &mut [u32],
+    lo: usize,
+    hi: usize,
+) {
     let rows = hi - lo - 1;
     if rows == 0 {
         return;
     }
     let first = lo + 1;
-    let (w, s1, s2) = (lanes(columns.w, first), lanes(columns.s1, first), lanes(columns.s2, first));
-    let mut toll = [columns.price; LANES];
-    if !columns.credit.is_empty() {
-        for (toll, credit) in toll.iter_mut().zip(lanes(columns.credit, first)) {
+    let to = runs.from(first);
+    let mut toll = [tolls.price; LANES];
+    if !tolls.credit.is_empty() {
+        for (toll, credit) in toll.iter_mut().zip(lanes(tolls.credit, first)) {
             *toll -= credit;
         }
     }
     let mut least = [f64::INFINITY; LANES];
     let mut which = [0.0_f64; LANES];
-    let (left, right) = (from[lo] as usize, from[hi] as usize + 1);
-    let sums = columns.w[left..right].iter().zip(&columns.s1[left..right]).zip(&columns.s2[left..right]);
-    for ((((&cw, &c1), &c2), &cb), at) in sums.zip(&best[left..right]).zip(left..) {
+    let (left, right) = window(from, lo, hi);
+    for (&before, at) in best[left..right].iter().zip(left..) {
+        let costs = R::costs(&runs.at(at), &to);
         let index = at as f64;
         for l in 0..LANES {
-            let d1 = s1[l] - c1;
-            let cost = positive((s2[l] - c2) - d1 * d1 / (w[l] - cw));
-            let total = cb + (cost + toll[l]);
+            let total = before + (costs[l] + toll[l]);
             let better = total < least[l];
             least[l] = if better { total } else { least[l] };
             which[l] = if better { index } else { which[l] };
@@ -224,8 +210,8 @@ fn leaf(columns: &Columns<'_>, best: &mut [f64], from: &mut [u32], lo: usize, hi
     }
     // Columns inside the leaf matter only where clusters are about as short as the leaf.
     for row in first + 1..=hi {
-        if best[first] + columns.price - columns.margin < best[row] {
-            offer(columns, best, from, first, row, row);
+        if best[first] + tolls.price - tolls.margin < best[row] {
+            offer(runs, tolls, best, from, first, row, row);
         }
     }
 }

@@ -9,30 +9,71 @@
 //! Our deviations: (1) ties: several k can share one price, and then no price buys exactly k; the two
 //! neighbouring solutions are spliced where an edge of one spans an edge of the other, which the Monge property
 //! proves to be optimal. (2) A bracket that does not shrink is cut at the slope of the chord between its two
-//! ends, which either finds a new corner of the convex hull or proves the tie.
+//! ends, which either finds a new corner of the convex hull or proves the tie. (3) Where the digits of
+//! the prefix sums do not suffice, the search is repeated with twice as many.
 
 use crate::census::Clusters;
-use crate::line::{Line, Points};
-use crate::path::{Path, cheapest};
+use crate::line::{Line, Points, Runs};
+use crate::path::{Path, cheapest, cheapest_precise};
+use crate::precise::PreciseLine;
+
+/// What to add to a count in the formula of Panter and Dite, which is exact for many clusters only: nothing would suit
+/// uniform values, and 0.85 normal ones.
+const SHIFT: f64 = 0.45;
+/// How much smaller the doubt is with twice the digits; some are left for the arithmetic.
+const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
+/// Doubt about the optimum that is let pass, relative to the cost.
+const CLEAR: f64 = 5e-10;
 
 /// Optimal clusters of `points`.
 pub(crate) fn cluster(points: &Points, k: usize) -> Clusters {
     if points.len() == 0 {
-        return Clusters { centroids: Vec::new(), cost: 0.0, gap: 0.0 };
+        return Clusters {
+            centroids: Vec::new(),
+            cost: 0.0,
+            gap: 0.0,
+        };
     }
-    let line = Line::new(points);
-    clusters(points, &partition(points, &line, k.max(1), None).0)
+    partition(points, &Line::new(points), k.max(1), None).clusters()
 }
 
-/// Centroids and cost of a partition.
-pub(crate) fn clusters(points: &Points, borders: &[u32]) -> Clusters {
-    let mut clusters = Clusters { centroids: Vec::new(), cost: 0.0, gap: 0.0 };
-    for run in borders.windows(2) {
-        let (mean, cost) = points.cluster(run[0] as usize, run[1] as usize);
-        clusters.centroids.push(mean);
-        clusters.cost += cost;
+/// An optimal partition into runs.
+pub(crate) struct Partition {
+    /// First and last included.
+    pub(crate) borders: Vec<u32>,
+    /// Price at which it was found.
+    pub(crate) price: f64,
+    /// Mean and cost of each run.
+    runs: Vec<(f64, f64)>,
+    /// What rounding may have cost, relative to the cost.
+    doubt: f64,
+}
+
+impl Partition {
+    fn new(points: &Points, borders: Vec<u32>, price: f64) -> Self {
+        let runs = borders
+            .windows(2)
+            .map(|run| points.cluster(run[0] as usize, run[1] as usize))
+            .collect();
+        Partition {
+            borders,
+            price,
+            runs,
+            doubt: 0.0,
+        }
     }
-    clusters
+
+    pub(crate) fn cost(&self) -> f64 {
+        self.runs.iter().map(|run| run.1).sum()
+    }
+
+    pub(crate) fn clusters(&self) -> Clusters {
+        Clusters {
+            centroids: self.runs.iter().map(|run| run.0).collect(),
+            cost: self.cost(),
+            gap: self.doubt,
+        }
+    }
 }
 
 /// One corner of the convex hull of (clusters, cost).
@@ -43,9 +84,16 @@ struct Corner {
 }
 
 impl Corner {
-    fn new(line: &Line, price: f64, borders: Vec<u32>) -> Self {
-        let cost = borders.windows(2).map(|edge| line.cost(edge[0] as usize, edge[1] as usize)).sum();
-        Corner { price, cost, borders }
+    fn new(runs: &impl Runs, price: f64, borders: Vec<u32>) -> Self {
+        let cost = borders
+            .windows(2)
+            .map(|edge| runs.cost(edge[0] as usize, edge[1] as usize))
+            .sum();
+        Corner {
+            price,
+            cost,
+            borders,
+        }
     }
 
     fn clusters(&self) -> usize {
@@ -53,28 +101,56 @@ impl Corner {
     }
 }
 
-/// Borders of the optimal partition into `k` runs (or as many as there are points), first and last included, and the
-/// price at which it was found; `hint` is a price to try first.
-pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64>) -> (Vec<u32>, f64) {
+/// The optimal partition into `k` runs, or as many as there are points; `hint` is a price to try first.
+pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64>) -> Partition {
     let m = points.len();
     if m <= k {
-        return ((0..=m as u32).collect(), 0.0);
+        return Partition::new(points, (0..=m as u32).collect(), 0.0);
     }
     if k <= 1 {
-        return (vec![0, m as u32], f64::INFINITY);
+        return Partition::new(points, vec![0, m as u32], f64::INFINITY);
     }
-    let mut few = Corner::new(line, f64::INFINITY, vec![0, m as u32]);
-    let mut many = Corner { price: 0.0, cost: 0.0, borders: (0..=m as u32).collect() };
+    let (borders, price) = search(line, cheapest, k, hint.unwrap_or_else(|| guess(points, k)));
+    let found = Partition::new(points, borders, price);
+    if line.doubt(&found.borders, &found.runs) <= CLEAR * found.cost() {
+        return found;
+    }
+    let (borders, price) = search(&PreciseLine::new(points), cheapest_precise, k, price);
+    let mut found = Partition::new(points, borders, price);
+    let doubt = line.doubt(&found.borders, &found.runs) * DIGITS;
+    if found.cost() > 0.0 && doubt > CLEAR * found.cost() {
+        found.doubt = doubt / found.cost();
+    }
+    found
+}
+
+/// Brackets the price, beginning with `price`.
+fn search<R: Runs>(
+    runs: &R,
+    cheapest: fn(&R, f64, &mut Path),
+    k: usize,
+    mut price: f64,
+) -> (Vec<u32>, f64) {
+    let m = runs.len();
+    let mut few = Corner::new(runs, f64::INFINITY, vec![0, m as u32]);
+    let mut many = Corner {
+        price: 0.0,
+        cost: 0.0,
+        borders: (0..=m as u32).collect(),
+    };
     let mut path = Path::default();
-    let mut price = hint.unwrap_or_else(|| guess(points, k));
-    for round in 0.. {
-        let chord = (few.cost - many.cost) / (many.clusters() - few.clusters()) as f64;
-        let cut = round % 3 == 2 || !(price > many.price && price < few.price);
+    // Guesses since one end of the bracket moved for the first time, or since the chord was tried.
+    let mut misses = 0;
+    loop {
+        let bracketed = few.price.is_finite() && many.price > 0.0;
+        let cut =
+            !(price > many.price && price < few.price) || misses > if bracketed { 1 } else { 8 };
         if cut {
-            price = chord;
+            price = (few.cost - many.cost) / (many.clusters() - few.clusters()) as f64;
+            misses = 0;
         }
-        cheapest(line, price, &mut path);
-        let found = Corner::new(line, price, path.borders(m));
+        cheapest(runs, price, &mut path);
+        let found = Corner::new(runs, price, path.borders(m));
         if found.clusters() == k {
             return (found.borders, price);
         }
@@ -82,11 +158,25 @@ pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64
         if cut && stuck {
             return (splice(&few.borders, &many.borders, k), price);
         }
-        let (seen, at) = (found.clusters() as f64, price);
-        if found.clusters() < k { few = found } else { many = found }
-        price = interpolate(&few, &many, k).unwrap_or(at * (seen / k as f64).powi(3));
+        // A count stands for a range of prices; of a wrong one, the end towards `k` is the better guess. Steps
+        // that do not reach the other side grow.
+        let toward = if found.clusters() < k { 0.5 } else { -0.5 };
+        let ratio = (found.clusters() as f64 + toward) / k as f64;
+        let next = price * ratio.powi(3 << misses);
+        misses += 1;
+        if found.clusters() < k {
+            few = found;
+        } else {
+            many = found;
+        }
+        price = match interpolate(&few, &many, k) {
+            Some(between) => {
+                misses = if bracketed { misses } else { 0 };
+                between
+            }
+            None => next,
+        };
     }
-    (few.borders, price)
 }
 
 /// Price between two corners, on the line through their logarithms.
@@ -94,15 +184,18 @@ fn interpolate(few: &Corner, many: &Corner, k: usize) -> Option<f64> {
     if !few.price.is_finite() || many.price <= 0.0 {
         return None;
     }
-    let ln = |n: usize| (n as f64).ln();
-    let part = (ln(k) - ln(few.clusters())) / (ln(many.clusters()) - ln(few.clusters()));
+    let (low, high) = (
+        (few.clusters() as f64 + 0.5).ln(),
+        (many.clusters() as f64 - 0.5).ln(),
+    );
+    let part = ((k as f64).ln() - low) / (high - low);
     Some((few.price.ln() * (1.0 - part) + many.price.ln() * part).exp())
 }
 
 /// Panter and Dite: cost ≈ (Σ weight^(1/3) width^(2/3))³ / 12 k², whose slope in k is the price.
 fn guess(points: &Points, k: usize) -> f64 {
     let m = points.len();
-    let step = (m / 1024).max(1);
+    let step = (m / 1024).max(8);
     let mut integral = 0.0;
     let mut at = 0;
     while at < m {
@@ -112,7 +205,7 @@ fn guess(points: &Points, k: usize) -> f64 {
         integral += (weight * width * width).cbrt();
         at = end;
     }
-    integral.powi(3) / (6.0 * (k as f64).powi(3))
+    integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3))
 }
 
 /// A path of `k` edges from one of fewer and one of more, all optimal at one price.

@@ -18,7 +18,8 @@ macro_rules! dispatch {
                 fn wide $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
                     $body($($arg),*)
                 }
-                if std::arch::is_x86_feature_detected!("avx2")
+                if !$crate::simd::plain()
+                    && std::arch::is_x86_feature_detected!("avx2")
                     && std::arch::is_x86_feature_detected!("bmi1")
                     && std::arch::is_x86_feature_detected!("bmi2")
                     && std::arch::is_x86_feature_detected!("popcnt")
@@ -34,3 +35,13 @@ macro_rules! dispatch {
 }
 
 pub(crate) use dispatch;
+
+/// Whether the plain form is to be used although there is a better one: in the tests that compare them.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn plain() -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) use crate::tests::plain;

@@ -44,7 +44,11 @@ impl Weights<'_> {
             Weights::Equal => (0..len).for_each(|i| visit(i, 1.0)),
             Weights::Each(weights) => {
                 let weights = weights.get(start..).unwrap_or_default();
-                weights.iter().take(len).enumerate().for_each(|(i, &w)| visit(i, clean(w)));
+                weights
+                    .iter()
+                    .take(len)
+                    .enumerate()
+                    .for_each(|(i, &w)| visit(i, clean(w)));
             }
             Weights::Rows { len: row, weights } => {
                 let row = row.max(1);
@@ -66,5 +70,9 @@ impl Weights<'_> {
 }
 
 fn clean(weight: f32) -> f64 {
-    if weight.is_finite() && weight > 0.0 { f64::from(weight) } else { 0.0 }
+    if weight.is_finite() && weight > 0.0 {
+        f64::from(weight)
+    } else {
+        0.0
+    }
 }

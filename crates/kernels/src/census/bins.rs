@@ -1,23 +1,27 @@
 //! A histogram that suits any distribution, without sorting.
 //!
-//! A sample of the values tells where they are dense. Each is taken relative to the median of the sample and looked up in a table by its sign,
-//! exponent and leading bits; every cell of that table is cut into equal bins, and a cell gets as many bins as
-//! an optimal quantizer would put centroids there (in proportion to the integral of density^(1/3), after Panter and
-//! Dite). So each cluster spans about the same number of bins, however heavy the tails and however far the outliers.
+//! A sample of the values tells where they are dense. Each is taken relative to the median of the sample and looked up
+//! in a table by its sign, exponent and leading bits; every cell of that table is cut into equal bins, and a cell gets
+//! as many bins as an optimal quantizer would put centroids there (in proportion to the integral of density^(1/3),
+//! after Panter and Dite). So each cluster spans about the same number of bins, however heavy the tails and however
+//! far the outliers.
 //!
 //! Cost: 2 to 4 ns a value. Wrong choice: for fewer than some ten thousand values, which are sorted in that time.
 
 use rayon::prelude::*;
 
 use super::wide::{key, radix, unkey};
+use crate::simd::dispatch;
 use crate::weights::Weights;
 
 /// Values put into bins by one task; the unit in which sums are added up.
 const CHUNK: usize = 1 << 21;
 /// Values gathered by one task.
 const GATHER: usize = 1 << 18;
+/// Values looked at to find the middle.
+const MEDIAN: usize = 1 << 10;
 /// Values looked at to learn the distribution.
-const SAMPLE: usize = 1 << 14;
+const SAMPLE: usize = 1 << 16;
 /// Bits of a key that select a cell: sign, exponent and four more.
 const CELL_BITS: u32 = 13;
 /// Bins of a cell in which the sample has nothing.
@@ -47,13 +51,19 @@ pub(super) type Moments = [f64; 4];
 impl Bins {
     /// About `target` bins for `values`, whose finite ones lie in `range`.
     pub(super) fn new(values: &[f32], range: (f32, f32), target: usize) -> Self {
-        let step = (values.len() / SAMPLE).max(1);
-        let picked = values.iter().step_by(step).filter(|x| x.is_finite());
-        let sample: Vec<f32> = radix(picked.map(|&x| key(x + 0.0)).collect(), |key| key).into_iter().map(unkey).collect();
-        let anchor = sample.get(sample.len() / 2).copied().unwrap_or(range.0);
+        let sample = |size: usize| {
+            values
+                .iter()
+                .step_by((values.len() / size).max(1))
+                .filter(|x| x.is_finite())
+        };
+        let sorted = radix(sample(MEDIAN).map(|&x| key(x + 0.0)).collect(), |key| key);
+        let anchor = sorted
+            .get(sorted.len() / 2)
+            .map_or(range.0, |&key| unkey(key));
         let cells = 1 << CELL_BITS;
         let mut counts = vec![0_u32; cells];
-        for x in &sample {
+        for x in sample(SAMPLE) {
             counts[cell(x - anchor)] += 1;
         }
         let (first, last) = (cell(range.0 - anchor), cell(range.1 - anchor));
@@ -66,17 +76,40 @@ impl Bins {
         let share = |c: usize| {
             let (lo, hi, _) = width(c);
             let span = f64::from(hi) - f64::from(lo);
-            if span > 0.0 { (f64::from(counts[c]) * span * span).cbrt() } else { 0.0 }
+            let count = f64::from(counts[c]).max(0.5);
+            if span > 0.0 {
+                (count * span * span).cbrt()
+            } else {
+                0.0
+            }
         };
-        let whole: f64 = (first..=last).map(share).sum();
-        let mut bins = Bins { anchor, cells: vec![Cell::default(); cells], len: 0 };
-        for c in first..=last {
+        // Cells in which the sample has nothing share a quarter of the bins: they may hold the tails.
+        let mut whole = [f64::MIN_POSITIVE; 2];
+        (first..=last).for_each(|c| whole[usize::from(counts[c] > 0)] += share(c));
+        let mut bins = Bins {
+            anchor,
+            cells: vec![Cell::default(); cells],
+            len: 0,
+        };
+        for (c, &count) in counts.iter().enumerate().take(last + 1).skip(first) {
             let (_, hi, lo) = width(c);
-            let part = if whole > 0.0 { share(c) / whole * target as f64 } else { 0.0 };
+            let seen = count > 0;
+            let part = share(c) / whole[usize::from(seen)]
+                * target as f64
+                * if seen { 0.75 } else { 0.25 };
             let count = (part as usize).max(SPARE);
             let scale = count as f32 / (hi - lo);
-            let scale = if scale.is_finite() && scale > 0.0 { scale } else { 0.0 };
-            bins.cells[c] = Cell { origin: lo, scale, base: bins.len as u32, last: (count - 1) as f32 };
+            let scale = if scale.is_finite() && scale > 0.0 {
+                scale
+            } else {
+                0.0
+            };
+            bins.cells[c] = Cell {
+                origin: lo,
+                scale,
+                base: bins.len as u32,
+                last: (count - 1) as f32,
+            };
             bins.len += count;
         }
         bins
@@ -93,7 +126,12 @@ impl Bins {
     }
 
     /// Moments of every bin.
-    pub(super) fn moments(&self, values: &[f32], weights: Weights<'_>, finite: bool) -> Vec<Moments> {
+    pub(super) fn moments(
+        &self,
+        values: &[f32],
+        weights: Weights<'_>,
+        finite: bool,
+    ) -> Vec<Moments> {
         let parts: Vec<Vec<Moments>> = values
             .par_chunks(CHUNK)
             .enumerate()
@@ -101,10 +139,7 @@ impl Bins {
                 let mut bins = vec![[0.0; 4]; self.len];
                 let anchor = f64::from(self.anchor);
                 if weights.is_equal() && finite {
-                    for &x in chunk {
-                        let y = f64::from(x) - anchor;
-                        add(&mut bins[self.bin(x)], [1.0, y, y * y, 1.0]);
-                    }
+                    count(self, chunk, &mut bins);
                 } else {
                     weights.each(c * CHUNK, chunk.len(), |i, w| {
                         let x = chunk[i];
@@ -120,20 +155,28 @@ impl Bins {
         let mut parts = parts.into_iter();
         let mut bins = parts.next().unwrap_or_default();
         for part in parts {
-            bins.iter_mut().zip(part).for_each(|(bin, part)| add(bin, part));
+            bins.iter_mut()
+                .zip(part)
+                .for_each(|(bin, part)| add(bin, part));
         }
         bins
     }
 
     /// The values in the bins marked, with their weights, sorted.
-    pub(super) fn gather(&self, values: &[f32], weights: Weights<'_>, finite: bool, marked: &[bool]) -> Vec<(u32, f32)> {
+    pub(super) fn gather(
+        &self,
+        values: &[f32],
+        weights: Weights<'_>,
+        finite: bool,
+        marked: &[bool],
+    ) -> Vec<(u32, f32)> {
         let parts: Vec<Vec<(u32, f32)>> = values
             .par_chunks(GATHER)
             .enumerate()
             .map(|(c, chunk)| {
                 let mut found = Vec::new();
                 if weights.is_equal() && finite {
-                    found.extend(chunk.iter().filter(|x| marked[self.bin(**x)]).map(|&x| (key(x + 0.0), 1.0)));
+                    pick(self, chunk, marked, &mut found);
                 } else {
                     weights.each(c * GATHER, chunk.len(), |i, w| {
                         let x = chunk[i];
@@ -146,6 +189,39 @@ impl Bins {
             })
             .collect();
         radix(parts.concat(), |pair: (u32, f32)| pair.0)
+    }
+}
+
+dispatch! {
+    fn count(bins: &Bins, values: &[f32], moments: &mut [Moments]) = count_body
+}
+
+/// Finite values that all count once.
+#[inline(always)]
+fn count_body(bins: &Bins, values: &[f32], moments: &mut [Moments]) {
+    let anchor = f64::from(bins.anchor);
+    for &x in values {
+        let y = f64::from(x) - anchor;
+        add(&mut moments[bins.bin(x)], [1.0, y, y * y, 1.0]);
+    }
+}
+
+dispatch! {
+    fn pick(bins: &Bins, values: &[f32], marked: &[bool], found: &mut Vec<(u32, f32)>) = pick_body
+}
+
+/// Keys of the values in marked bins. Every value is written, the next one over it if it was not wanted.
+#[inline(always)]
+fn pick_body(bins: &Bins, values: &[f32], marked: &[bool], found: &mut Vec<(u32, f32)>) {
+    const BLOCK: usize = 256;
+    let mut block = [(0, 1.0); BLOCK];
+    for values in values.chunks(BLOCK) {
+        let mut len = 0;
+        for &x in values {
+            block[len & (BLOCK - 1)].0 = key(x + 0.0);
+            len += usize::from(marked[bins.bin(x)]);
+        }
+        found.extend_from_slice(&block[..len]);
     }
 }
 

@@ -1,4 +1,12 @@
 //! What one group of values holds: counted once, asked many times.
+//!
+//! 16-bit values are reduced to their distinct values and counts when the census is taken (`narrow`), and everything
+//! else is asked of those. 32-bit values are only looked over (`wide`); clusters are found through a histogram (`bins`)
+//! whose bounds tell which values matter (`refine`), and only for small groups or very many clusters by sorting.
+//!
+//! Cost: 0.6 ms per million values; clusters 0.1 to 0.6 ms per million for 16 bits and 7 to 80 for 32. Memory: the
+//! distinct values; for 32 bits up to about the size of the input, or 15 times that where all values are sorted.
+//! Wrong choice: when only extremes are asked for, which need no census.
 
 mod bins;
 mod narrow;
@@ -30,6 +38,10 @@ pub struct Clusters {
     /// Weighted squared error at these centroids.
     pub cost: f64,
     /// Proven upper bound on `(cost - optimum) / optimum`; 0 when exact.
+    ///
+    /// Exact means within 1e-9. Only values whose squares differ by more than some 25 orders of magnitude from
+    /// the cost can make the bound larger than [`Precision::Refined`] allows: twice the digits of a float are not
+    /// enough for them.
     pub gap: f64,
 }
 
@@ -88,7 +100,11 @@ impl Tally {
     /// The distinct values that are not finite, before and after the finite ones.
     fn specials(&self) -> (Option<f32>, Option<f32>, Option<f32>) {
         let some = |count: u64, x: f32| (count > 0).then_some(x);
-        (some(self.negative_infinite, f32::NEG_INFINITY), some(self.infinite, f32::INFINITY), some(self.nan, f32::NAN))
+        (
+            some(self.negative_infinite, f32::NEG_INFINITY),
+            some(self.infinite, f32::INFINITY),
+            some(self.nan, f32::NAN),
+        )
     }
 }
 
@@ -96,7 +112,12 @@ impl<'a, T: Element> Census<'a, T> {
     /// Counts `values`; `precision` matters for 32-bit values only.
     pub fn new(values: &'a [T], weights: Weights<'a>, precision: Precision) -> Self {
         let store = match T::bits(values) {
-            Bits::Narrow(bits) => Store::Narrow(Narrow::new(bits, <T as Sealed>::INFINITY, T::decode, weights)),
+            Bits::Narrow(bits) => Store::Narrow(Narrow::new(
+                bits,
+                <T as Sealed>::INFINITY,
+                T::decode,
+                weights,
+            )),
             Bits::Wide(values) => Store::Wide(Wide::new(values, weights, precision)),
         };
         Census { values, store }
@@ -160,7 +181,12 @@ impl<'a, T: Element> Census<'a, T> {
             Store::Narrow(group) => group.values().to_vec(),
             Store::Wide(group) => group.distinct(limit)?,
         };
-        let all: Vec<f32> = first.into_iter().chain(finite).chain(infinite).chain(nan).collect();
+        let all: Vec<f32> = first
+            .into_iter()
+            .chain(finite)
+            .chain(infinite)
+            .chain(nan)
+            .collect();
         (all.len() <= limit).then_some(all)
     }
 
@@ -193,9 +219,9 @@ impl<'a, T: Element> Census<'a, T> {
     /// Index of the nearest entry of `lut` for each value, ties going to the lower index; returns the squared
     /// error, unweighted, of the finite values.
     ///
-    /// `lut` is ascending, of 1 to 256 entries; -inf may come first, +inf and NaN last. -inf goes to the first
-    /// entry, +inf to the last that is not NaN, and NaN to a NaN entry or else to the first. As many indices are written as both
-    /// slices have.
+    /// `lut` is ascending, of 1 to 256 entries (of none, all indices and the error are zero); -inf may come first,
+    /// +inf and NaN last. -inf goes to the first entry, +inf to the last that is not NaN, and NaN to a NaN entry or
+    /// else to the first. As many indices are written as both slices have.
     ///
     /// ```
     /// use palettizer_kernels::{Census, Precision, Weights};
@@ -205,6 +231,10 @@ impl<'a, T: Element> Census<'a, T> {
     /// assert_eq!((indices, error), ([0, 0, 1], 1.0));
     /// ```
     pub fn assign(&self, lut: &[f32], indices: &mut [u8]) -> f64 {
+        if lut.is_empty() {
+            indices.fill(0);
+            return 0.0;
+        }
         let borders = Borders::new(lut);
         match &self.store {
             Store::Narrow(group) => group.assign(&borders, T::decode, indices),

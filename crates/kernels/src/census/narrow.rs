@@ -1,8 +1,8 @@
 //! 16-bit values: there are only 65,536 of them, so count each.
 //!
-//! Groups of some thousands and more are counted in a table of all bit patterns, smaller ones are sorted by radix: clearing and reading the
-//! table would take longer than the values themselves. Either way the group shrinks to its distinct values, and all
-//! later questions are asked of those.
+//! Groups of some thousands and more are counted in a table of all bit patterns, smaller ones are sorted by radix:
+//! clearing and reading the table would take longer than the values themselves. Either way the group shrinks to its
+//! distinct values, and all later questions are asked of those.
 //!
 //! Cost: about 0.5 ns a value, and 15 µs for a table. Wrong choice: none for 16 bits; hopeless for 32.
 
@@ -11,22 +11,13 @@ use rayon::prelude::*;
 use super::Tally;
 use crate::line::Points;
 use crate::nearest::Borders;
-use crate::simd::dispatch;
+use crate::nearest::narrow::{self, key};
 use crate::weights::Weights;
 
 /// Below this many values, sort.
 const SMALL: usize = 8192;
 /// Values counted by one task.
 const CHUNK: usize = 1 << 20;
-/// Values looked up by one task.
-const LOOK_UP: usize = 1 << 18;
-
-/// A bit pattern as an integer that sorts like the value; -0 is -1 and +0 is 0.
-#[inline(always)]
-fn key(bits: u16) -> i16 {
-    let bits = bits as i16;
-    bits ^ ((bits >> 15) & 0x7fff)
-}
 
 /// The distinct values of a group of 16-bit floats.
 #[derive(Debug)]
@@ -42,7 +33,12 @@ pub(super) struct Narrow<'a> {
 }
 
 impl<'a> Narrow<'a> {
-    pub(super) fn new(bits: &'a [u16], infinity: u16, decode: fn(u16) -> f32, weights: Weights<'_>) -> Self {
+    pub(super) fn new(
+        bits: &'a [u16],
+        infinity: u16,
+        decode: fn(u16) -> f32,
+        weights: Weights<'_>,
+    ) -> Self {
         let mut group = Narrow {
             bits,
             infinity,
@@ -56,7 +52,11 @@ impl<'a> Narrow<'a> {
         } else {
             group.count(decode, weights);
         }
-        if group.weights.as_ref().is_some_and(|w| w.iter().all(|&w| w == 0.0)) {
+        if group
+            .weights
+            .as_ref()
+            .is_some_and(|w| w.iter().all(|&w| w == 0.0))
+        {
             group.weights = None;
         }
         group.tally.finish(&group.values, &group.counts);
@@ -94,17 +94,29 @@ impl<'a> Narrow<'a> {
     fn sort(&mut self, decode: fn(u16) -> f32, weights: Weights<'_>) {
         let order = |bits: u16| key(bits) as u16 ^ 0x8000;
         if weights.is_equal() {
-            let sorted = radix(self.bits.iter().map(|&b| order(b)).collect(), |key: u16| key);
+            let sorted = radix(self.bits.iter().map(|&b| order(b)).collect(), |key: u16| {
+                key
+            });
             for run in sorted.chunk_by(|a, b| a == b) {
                 self.add(key(run[0] ^ 0x8000) as u16, run.len() as u64, 0.0, decode);
             }
             return;
         }
-        let pairs = self.bits.iter().enumerate().map(|(i, &b)| (order(b), i as u32)).collect();
+        let pairs = self
+            .bits
+            .iter()
+            .enumerate()
+            .map(|(i, &b)| (order(b), i as u32))
+            .collect();
         let sorted: Vec<(u16, u32)> = radix(pairs, |pair: (u16, u32)| pair.0);
         for run in sorted.chunk_by(|a, b| a.0 == b.0) {
             let weight = run.iter().map(|pair| weights.at(pair.1 as usize)).sum();
-            self.add(key(run[0].0 ^ 0x8000) as u16, run.len() as u64, weight, decode);
+            self.add(
+                key(run[0].0 ^ 0x8000) as u16,
+                run.len() as u64,
+                weight,
+                decode,
+            );
         }
     }
 
@@ -117,7 +129,9 @@ impl<'a> Narrow<'a> {
                 .enumerate()
                 .map(|(c, chunk)| {
                     let mut sums = vec![0.0; 1 << 16];
-                    weights.each(c * CHUNK, chunk.len(), |i, weight| sums[usize::from(chunk[i])] += weight);
+                    weights.each(c * CHUNK, chunk.len(), |i, weight| {
+                        sums[usize::from(chunk[i])] += weight
+                    });
                     sums
                 })
                 .collect();
@@ -158,26 +172,15 @@ impl<'a> Narrow<'a> {
         points
     }
 
-    pub(super) fn assign(&self, borders: &Borders, decode: fn(u16) -> f32, indices: &mut [u8]) -> f64 {
-        let keys = borders.keys(|key| decode_key(key, decode));
-        let small = self.bits.len().saturating_mul(keys.len()) < 1 << 18;
-        if small {
-            compare(self.bits, &keys, self.infinity, borders.nan(), indices);
-        } else {
-            let table = table(&keys, self.infinity, borders.nan());
-            if self.bits.len() <= LOOK_UP {
-                look_up(&table, self.bits, indices);
-            } else {
-                let chunks = self.bits.par_chunks(LOOK_UP).zip(indices.par_chunks_mut(LOOK_UP));
-                chunks.for_each(|(bits, indices)| look_up(&table, bits, indices));
-            }
-        }
+    pub(super) fn assign(
+        &self,
+        borders: &Borders,
+        decode: fn(u16) -> f32,
+        indices: &mut [u8],
+    ) -> f64 {
+        narrow::assign(borders, self.bits, self.infinity, decode, indices);
         borders.error_of(&self.values, &self.counts)
     }
-}
-
-fn decode_key(key: i16, decode: fn(u16) -> f32) -> f32 {
-    decode((key ^ ((key >> 15) & 0x7fff)) as u16)
 }
 
 /// Sorts by a 16-bit key, keeping the order of equals.
@@ -230,7 +233,9 @@ fn histogram(bits: &[u16]) -> Vec<u32> {
 }
 
 /// Adds tables up, in order.
-fn totals<T: Copy, S: Default + Copy + From<T> + std::ops::AddAssign>(parts: Vec<Vec<T>>) -> Vec<S> {
+fn totals<T: Copy, S: Default + Copy + From<T> + std::ops::AddAssign>(
+    parts: Vec<Vec<T>>,
+) -> Vec<S> {
     let mut parts = parts.into_iter();
     let first = parts.next().unwrap_or_default();
     let mut totals: Vec<S> = first.into_iter().map(S::from).collect();
@@ -240,59 +245,4 @@ fn totals<T: Copy, S: Default + Copy + From<T> + std::ops::AddAssign>(parts: Vec
         }
     }
     totals
-}
-
-/// Index for each bit pattern.
-fn table(borders: &[i16], infinity: u16, nan: u8) -> Vec<u8> {
-    let mut table = vec![nan; 1 << 16];
-    let top = i32::from(infinity);
-    let mut lo = -top - 1;
-    for index in 0..=borders.len() {
-        let hi = borders.get(index).map_or(top, |&border| i32::from(border)).min(top);
-        if hi < lo {
-            continue;
-        }
-        // Keys of negative values run against their bit patterns.
-        if lo < 0 {
-            let (from, to) = (-1 - hi.min(-1), -1 - lo);
-            table[0x8000 + from as usize..=0x8000 + to as usize].fill(index as u8);
-        }
-        if hi >= 0 {
-            table[lo.max(0) as usize..=hi as usize].fill(index as u8);
-        }
-        lo = hi + 1;
-    }
-    table
-}
-
-fn look_up(table: &[u8], bits: &[u16], indices: &mut [u8]) {
-    let Some((table, _)) = table.split_first_chunk::<65536>() else { return };
-    for (index, &bits) in indices.iter_mut().zip(bits) {
-        *index = table[usize::from(bits)];
-    }
-}
-
-dispatch! {
-    fn compare(bits: &[u16], borders: &[i16], infinity: u16, nan: u8, indices: &mut [u8]) = compare_body
-}
-
-/// Index of each value: the number of borders it is above.
-#[inline(always)]
-fn compare_body(bits: &[u16], borders: &[i16], infinity: u16, nan: u8, indices: &mut [u8]) {
-    const LANES: usize = 64;
-    for (bits, indices) in bits.chunks(LANES).zip(indices.chunks_mut(LANES)) {
-        let mut keys = [0_i16; LANES];
-        for (key_, &bits) in keys.iter_mut().zip(bits) {
-            *key_ = key(bits);
-        }
-        let mut above = [0_u16; LANES];
-        for &border in borders {
-            for (above, &key) in above.iter_mut().zip(&keys) {
-                *above += u16::from(key > border);
-            }
-        }
-        for ((index, above), &bits) in indices.iter_mut().zip(above).zip(bits) {
-            *index = if bits & 0x7fff > infinity { nan } else { above as u8 };
-        }
-    }
 }

@@ -9,8 +9,8 @@
 //! 4. A border whose lower bound exceeds the upper bound is in no optimum. The values in the bins next to the
 //!    others are gathered, sorted, and the search runs once more with those values one by one. Its answer is optimal.
 //!
-//! Cost: two passes over the values, and sorting of about `1.4 k² / bins` of them. Wrong choice: for few values or very many clusters,
-//! where nearly all bins stay; then [`cluster`] gives up and all values are sorted.
+//! Cost: two passes over the values, and sorting of about `1.4 k² / bins` of them. Wrong choice: for few values or
+//! very many clusters, where nearly all bins stay; then [`cluster`] gives up and all values are sorted.
 //! Source: ours; reduction by bounds as in branch and bound, credits as in Lagrangian relaxation.
 
 use rayon::prelude::*;
@@ -18,7 +18,7 @@ use rayon::prelude::*;
 use super::bins::{Bins, Moments};
 use super::wide::unkey;
 use super::{Clusters, Precision};
-use crate::line::{Line, Points};
+use crate::line::{Line, Points, Runs};
 use crate::path::{Path, cheapest};
 use crate::price;
 use crate::weights::Weights;
@@ -47,7 +47,9 @@ pub(super) struct Group<'a> {
 
 /// Clusters, or `None` if sorting all values is no slower.
 pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
-    let target = (16 * k * k).clamp(1 << 12, 1 << 18).min(group.values.len() / 8);
+    let target = (64 * k * k)
+        .clamp(1 << 13, if k <= 64 { 1 << 16 } else { 1 << 18 })
+        .min(group.values.len() / 8);
     let bins = Bins::new(group.values, group.range, target);
     let moments = bins.moments(group.values, group.weights, group.finite);
     let coarse = Coarse::new(&moments);
@@ -55,33 +57,62 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
         return None;
     }
     let line = Line::new(&coarse.points);
-    let (borders, price) = price::partition(&coarse.points, &line, k, None);
+    let rough = price::partition(&coarse.points, &line, k, None);
+    let price = rough.price;
     let spread: f64 = coarse.spread.iter().sum();
-    let upper = spread + borders.windows(2).map(|run| coarse.points.cluster(run[0] as usize, run[1] as usize).1).sum::<f64>();
+    if k == 1 {
+        return Some(finished(
+            group,
+            rough.clusters(),
+            &bins,
+            coarse.noise,
+            spread,
+            0.0,
+        ));
+    }
+    let upper = spread + rough.cost();
 
     let limit = 1.5 * price;
-    let credit = coarse.credit(&line, limit, price);
+    let anchor = f64::from(bins.anchor);
+    let ends = (
+        f64::from(group.range.0) - anchor,
+        f64::from(group.range.1) - anchor,
+    );
+    let credit = coarse.credit(&line, ends, limit, price);
     let m = line.len();
     let (mut forward, mut backward) = (Path::default(), Path::default());
     let line = line.with_credit(credit);
     cheapest(&line, price, &mut forward);
-    let lower = spread + forward.best[m] - price * k as f64;
+    let rounding = 16.0 * f64::EPSILON * line.noise();
+    let lower = spread + forward.best[m] - price * k as f64 - rounding;
     // The distance bound presumed that no split gains more than `limit`.
     if lower <= 0.0 || price + (upper - lower) > limit {
         return None;
     }
     let gap = ((upper - lower) / lower).max(0.0);
     if group.precision == Precision::Refined && gap <= NEAR {
-        let found = price::clusters(&coarse.points, &borders);
-        return Some(finished(group, found, &bins, coarse.noise, spread, gap));
+        return Some(finished(
+            group,
+            rough.clusters(),
+            &bins,
+            coarse.noise,
+            spread,
+            gap,
+        ));
     }
     cheapest(&line.mirrored(), price, &mut backward);
     let open = |e: usize| {
-        let bound = spread + forward.best[e] + backward.best[m - e] + line.credit[e] - price * k as f64;
-        bound <= upper * ROOM
+        let bound =
+            spread + forward.best[e] + backward.best[m - e] + line.credit[e] - price * k as f64;
+        bound - 2.0 * rounding <= upper * ROOM
     };
-    let marked: Vec<bool> = (0..m).map(|b| coarse.number[b] > 1.0 && (open(b) || open(b + 1))).collect();
-    let number: f64 = (0..m).filter(|&b| marked[b]).map(|b| coarse.number[b]).sum();
+    let marked: Vec<bool> = (0..m)
+        .map(|b| coarse.number[b] > 1.0 && (open(b) || open(b + 1)))
+        .collect();
+    let number: f64 = (0..m)
+        .filter(|&b| marked[b])
+        .map(|b| coarse.number[b])
+        .sum();
     if number > MANY * group.values.len() as f64 {
         return None;
     }
@@ -91,18 +122,30 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     }
     let sorted = bins.gather(group.values, group.weights, group.finite, &flags);
     let points = coarse.resolve(&marked, &sorted, f64::from(bins.anchor));
-    let rest: f64 = (0..m).filter(|&b| !marked[b]).map(|b| coarse.spread[b]).sum();
+    let rest: f64 = (0..m)
+        .filter(|&b| !marked[b])
+        .map(|b| coarse.spread[b])
+        .sum();
     let line = Line::new(&points);
-    let (borders, _) = price::partition(&points, &line, k, Some(price));
-    let found = price::clusters(&points, &borders);
+    let found = price::partition(&points, &line, k, Some(price)).clusters();
     Some(finished(group, found, &bins, coarse.noise, rest, 0.0))
 }
 
 /// Back from positions relative to the anchor, with the spread inside bins.
-fn finished(group: &Group<'_>, mut clusters: Clusters, bins: &Bins, noise: f64, spread: f64, gap: f64) -> Clusters {
-    clusters.centroids.iter_mut().for_each(|c| *c += f64::from(bins.anchor));
+fn finished(
+    group: &Group<'_>,
+    mut clusters: Clusters,
+    bins: &Bins,
+    noise: f64,
+    spread: f64,
+    gap: f64,
+) -> Clusters {
+    clusters
+        .centroids
+        .iter_mut()
+        .for_each(|c| *c += f64::from(bins.anchor));
     clusters.cost += spread;
-    clusters.gap = gap;
+    clusters.gap += gap;
     if noise > CLEAR * clusters.cost {
         clusters.cost = cost(group, &clusters.centroids);
     }
@@ -111,7 +154,10 @@ fn finished(group: &Group<'_>, mut clusters: Clusters, bins: &Bins, noise: f64, 
 
 /// Cost from scratch.
 fn cost(group: &Group<'_>, centroids: &[f64]) -> f64 {
-    let borders: Vec<f64> = centroids.windows(2).map(|pair| f64::midpoint(pair[0], pair[1])).collect();
+    let borders: Vec<f64> = centroids
+        .windows(2)
+        .map(|pair| f64::midpoint(pair[0], pair[1]))
+        .collect();
     let part = |c: usize, chunk: &[f32]| {
         let mut sum = 0.0;
         group.weights.each(c * CHUNK, chunk.len(), |i, w| {
@@ -123,7 +169,12 @@ fn cost(group: &Group<'_>, centroids: &[f64]) -> f64 {
         });
         sum
     };
-    let parts: Vec<f64> = group.values.par_chunks(CHUNK).enumerate().map(|(c, chunk)| part(c, chunk)).collect();
+    let parts: Vec<f64> = group
+        .values
+        .par_chunks(CHUNK)
+        .enumerate()
+        .map(|(c, chunk)| part(c, chunk))
+        .collect();
     parts.iter().sum()
 }
 
@@ -155,7 +206,11 @@ impl Coarse {
             if number > 0.0 {
                 let mean = s1 / w;
                 coarse.points.push(mean, w);
-                coarse.spread.push(if number > 1.0 { (s2 - s1 * mean).max(0.0) } else { 0.0 });
+                coarse.spread.push(if number > 1.0 {
+                    (s2 - s1 * mean).max(0.0)
+                } else {
+                    0.0
+                });
                 coarse.square.push(s2);
                 coarse.number.push(number);
                 coarse.noise += if number > 1.0 { s2 * f64::EPSILON } else { 0.0 };
@@ -166,13 +221,13 @@ impl Coarse {
     }
 
     /// How much less a path may cost for bins that a border cuts instead of passing by, for each border.
-    fn credit(&self, line: &Line, limit: f64, price: f64) -> Vec<f64> {
+    fn credit(&self, line: &Line, ends: (f64, f64), limit: f64, price: f64) -> Vec<f64> {
         let m = self.points.len();
         let x = &self.points.x;
-        let left = reach(x, line, limit);
+        let left = reach(x, ends, line, limit);
         // The same from the other side, on the mirrored line.
         let back: Vec<f64> = x.iter().rev().map(|x| -x).collect();
-        let right = reach(&back, &line.mirrored(), limit);
+        let right = reach(&back, (-ends.1, -ends.0), &line.mirrored(), limit);
         let saving = |b: usize| {
             if self.number[b] <= 1.0 {
                 return 0.0;
@@ -201,7 +256,10 @@ impl Coarse {
             }
             let end = (at + self.number[b] as usize).min(sorted.len());
             for run in sorted[at..end].chunk_by(|a, b| a.0 == b.0) {
-                points.push(f64::from(unkey(run[0].0)) - anchor, run.iter().map(|pair| f64::from(pair.1)).sum());
+                points.push(
+                    f64::from(unkey(run[0].0)) - anchor,
+                    run.iter().map(|pair| f64::from(pair.1)).sum(),
+                );
             }
             at = end;
         }
@@ -211,28 +269,28 @@ impl Coarse {
 
 /// For each bin, how far the centroid left of a border in that bin can be from the border.
 ///
-/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid. Else
-/// splitting it before the run would gain at least `weight of run · (mean of run - centroid)²`, which is at most `limit`.
-/// Every run gives a bound; we move its start along with the bin and keep the best seen.
-fn reach(x: &[f64], line: &Line, limit: f64) -> Vec<f64> {
+/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid; it does so if the run
+/// begins at the first value. Else splitting it before the run would gain at least
+/// `weight of run · (mean of run - centroid)²`, which is at most `limit`. Every run gives a bound; we move its start
+/// along with the bin and keep the best seen. `ends` are the first and the last value.
+fn reach(x: &[f64], ends: (f64, f64), line: &Line, limit: f64) -> Vec<f64> {
     let m = x.len();
-    // Values before the second bin may be anywhere before its mean.
     let bound = |b: usize, start: usize| {
-        let end = x[(b + 1).min(m - 1)];
+        // Values of a bin lie before the mean of the next, and after that of the one before.
+        let end = if b + 1 < m { x[b + 1] } else { ends.1 };
+        if start == 0 {
+            return end - ends.0;
+        }
         let w = line.w[b] - line.w[start];
-        if w <= 0.0 || start == 0 {
+        if w <= 0.0 {
             return f64::INFINITY;
         }
         let mean = line.anchor + (line.s1[b] - line.s1[start]) / w;
         (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
     };
-    let mut start = 1;
+    let mut start = 0;
     let mut out = Vec::with_capacity(m);
     for b in 0..m {
-        if b + 1 == m {
-            out.push(f64::INFINITY);
-            continue;
-        }
         let mut best = bound(b, start);
         while start + 1 < b {
             let next = bound(b, start + 1);

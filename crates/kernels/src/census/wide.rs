@@ -1,4 +1,7 @@
-//! 32-bit values: too many to count, so look twice.
+//! 32-bit values: too many to count, so look over them, and come back when asked.
+//!
+//! Cost: looking over takes 0.6 ns a value; sorting, for small groups and where bounds do not help, about 20.
+//! Wrong choice: values that began as 16-bit floats, which `narrow` counts.
 
 use std::sync::OnceLock;
 
@@ -51,12 +54,20 @@ impl<'a> Wide<'a> {
         }
         if !weights.is_equal() {
             let mut some = false;
-            weights.each(0, values.len(), |i, w| some |= w > 0.0 && values[i].is_finite());
+            weights.each(0, values.len(), |i, w| {
+                some |= w > 0.0 && values[i].is_finite()
+            });
             if !some {
                 weights = Weights::Equal;
             }
         }
-        Wide { values, weights, precision, tally, points: OnceLock::new() }
+        Wide {
+            values,
+            weights,
+            precision,
+            tally,
+            points: OnceLock::new(),
+        }
     }
 
     pub(super) fn tally(&self) -> &Tally {
@@ -103,7 +114,10 @@ impl<'a> Wide<'a> {
             let sorted = radix(pairs, |pair: (u32, f32)| pair.0);
             let mut points = Points::default();
             for run in sorted.chunk_by(|a, b| a.0 == b.0) {
-                points.push(f64::from(unkey(run[0].0)), run.iter().map(|pair| f64::from(pair.1)).sum());
+                points.push(
+                    f64::from(unkey(run[0].0)),
+                    run.iter().map(|pair| f64::from(pair.1)).sum(),
+                );
             }
             points
         })
@@ -217,7 +231,11 @@ fn look_body(values: &[f32]) -> Part {
             let finite = x.abs() < f32::INFINITY;
             odd[l] += u32::from(!finite);
             zeros[l] += u32::from(x == 0.0);
-            let (low, high) = if finite { (x, x) } else { (f32::INFINITY, f32::NEG_INFINITY) };
+            let (low, high) = if finite {
+                (x, x)
+            } else {
+                (f32::INFINITY, f32::NEG_INFINITY)
+            };
             min[l] = if low < min[l] { low } else { min[l] };
             max[l] = if high > max[l] { high } else { max[l] };
             let x = f64::from(if finite { x } else { 0.0 });

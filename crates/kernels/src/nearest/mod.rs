@@ -1,8 +1,13 @@
 //! The nearest entry of an ascending palette, by comparing with the borders between entries.
 //!
-//! `x` belongs above the border of entries `a < b` when `x > (a + b) / 2`. The midpoint is exact in 64 bits; the largest
-//! 32-bit float not above it decides the same for every 32-bit `x`, ties going to the lower entry.
+//! `x` belongs above the border of entries `a < b` when `x > (a + b) / 2`. The midpoint is exact in 64 bits; the
+//! largest 32-bit float not above it decides the same for every 32-bit `x`, ties going to the lower entry. Values that
+//! are not finite need no branch: the border between -inf and the first finite entry is -inf, that before +inf is the
+//! greatest finite float, and that before a NaN is +inf.
+//!
+//! Cost: see `narrow` and `wide`, which do it for slices. Wrong choice: palettes that are not sorted.
 
+pub(crate) mod narrow;
 pub(crate) mod wide;
 
 /// A palette and the borders between its entries.
@@ -19,7 +24,10 @@ impl Borders {
     /// Of at most 256 entries, ascending; -inf may come first, +inf and NaN last.
     pub(crate) fn new(lut: &[f32]) -> Self {
         let lut = lut.get(..256).unwrap_or(lut).to_vec();
-        let mut borders: Vec<f32> = lut.windows(2).map(|pair| border(pair[0], pair[1])).collect();
+        let mut borders: Vec<f32> = lut
+            .windows(2)
+            .map(|pair| border(pair[0], pair[1]))
+            .collect();
         // Of equal entries the first takes all: leaving it means leaving them all.
         for i in (0..borders.len()).rev() {
             if lut[i] == lut[i + 1] {
@@ -43,7 +51,11 @@ impl Borders {
                 let (mut lo, mut hi) = (i32::from(i16::MIN), i32::from(i16::MAX) + 1);
                 while hi - lo > 1 {
                     let mid = (lo + hi) / 2;
-                    if below(mid as i16) { lo = mid } else { hi = mid }
+                    if below(mid as i16) {
+                        lo = mid
+                    } else {
+                        hi = mid
+                    }
                 }
                 lo as i16
             })
@@ -80,13 +92,19 @@ impl Borders {
 
     /// Entry for `x`.
     pub(crate) fn index(&self, x: f32) -> u8 {
-        if x.is_nan() { self.nan } else { self.borders.partition_point(|&border| x > border) as u8 }
+        if x.is_nan() {
+            self.nan
+        } else {
+            self.borders.partition_point(|&border| x > border) as u8
+        }
     }
 
     /// Squared error of `x` at entry `index`; none for values that are not finite.
     pub(crate) fn error(&self, x: f32, index: u8) -> f64 {
         match self.lut.get(usize::from(index)) {
-            Some(&entry) if x.is_finite() && entry.is_finite() => (f64::from(x) - f64::from(entry)).powi(2),
+            Some(&entry) if x.is_finite() && entry.is_finite() => {
+                (f64::from(x) - f64::from(entry)).powi(2)
+            }
             _ => 0.0,
         }
     }
@@ -105,5 +123,9 @@ fn border(a: f32, b: f32) -> f32 {
     }
     let middle = (f64::from(a) + f64::from(b)) / 2.0;
     let near = middle as f32;
-    if f64::from(near) > middle { near.next_down() } else { near }
+    if f64::from(near) > middle {
+        near.next_down()
+    } else {
+        near
+    }
 }

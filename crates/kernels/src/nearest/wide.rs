@@ -5,7 +5,8 @@
 //! what is left are comparisons with the few borders in its cell. The cell is a rounded product, but rounding is
 //! monotone, so a border in an earlier cell is below the value and none is missed.
 //!
-//! Cost: 0.4 to 1.5 ns a value. Wrong choice: where many borders share a cell (palettes of heavy tails), we search them by bisection.
+//! Cost: 0.4 to 1.5 ns a value. Wrong choice: where many borders share a cell (palettes of heavy tails), we search
+//! them by bisection.
 
 use rayon::prelude::*;
 
@@ -39,13 +40,22 @@ struct Grid {
 
 impl Grid {
     fn new(borders: &[f32]) -> Option<Self> {
-        let inner: Vec<f32> = borders.iter().copied().filter(|b| b.is_finite() && b.abs() < f32::MAX).collect();
+        let inner: Vec<f32> = borders
+            .iter()
+            .copied()
+            .filter(|b| b.is_finite() && b.abs() < f32::MAX)
+            .collect();
         let (first, last) = (*inner.first()?, *inner.last()?);
         let scale = (CELLS - 2) as f32 / (last - first);
         if !scale.is_finite() || scale <= 0.0 {
             return None;
         }
-        let mut grid = Grid { origin: first, scale, before: vec![0; CELLS], crowd: 0 };
+        let mut grid = Grid {
+            origin: first,
+            scale,
+            before: vec![0; CELLS],
+            crowd: 0,
+        };
         let mut inside = vec![0_usize; CELLS];
         for &border in borders {
             inside[grid.cell(border)] += 1;
@@ -64,7 +74,11 @@ impl Grid {
     fn cell(&self, x: f32) -> usize {
         let cell = (x - self.origin) * self.scale;
         let cell = if cell > 0.0 { cell } else { 0.0 };
-        let cell = if cell < (CELLS - 1) as f32 { cell } else { (CELLS - 1) as f32 };
+        let cell = if cell < (CELLS - 1) as f32 {
+            cell
+        } else {
+            (CELLS - 1) as f32
+        };
         cell as i32 as usize & (CELLS - 1)
     }
 }
@@ -77,13 +91,19 @@ pub(crate) fn assign(borders: &Borders, values: &[f32], finite: bool, indices: &
         Grid::new(&borders.borders).map_or(Search::Bisect, Search::Grid)
     };
     let run = |values: &[f32], indices: &mut [u8]| {
-        if finite { clean(borders, &search, values, indices) } else { ragged(borders, values, indices) }
+        if finite {
+            clean(borders, &search, values, indices)
+        } else {
+            ragged(borders, values, indices)
+        }
     };
     if values.len() <= CHUNK {
         return run(values, indices);
     }
     let chunks = values.par_chunks(CHUNK).zip(indices.par_chunks_mut(CHUNK));
-    let errors: Vec<f64> = chunks.map(|(values, indices)| run(values, indices)).collect();
+    let errors: Vec<f64> = chunks
+        .map(|(values, indices)| run(values, indices))
+        .collect();
     errors.iter().sum()
 }
 

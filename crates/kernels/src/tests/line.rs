@@ -1,33 +1,244 @@
-//! 1-D k-means against brute force over all contiguous partitions.
+//! 1-D k-means: every implementation against its twins.
 
+use half::{bf16, f16};
 use proptest::prelude::*;
 
-use crate::{Census, Precision, Weights};
+use super::{KINDS, Kind, Noise, naive};
+use crate::line::{Line, Points, Runs};
+use crate::path::{Path, cheapest, cheapest_precise};
+use crate::precise::PreciseLine;
+use crate::{Census, Clusters, Element, Precision, Weights, price};
 
-/// Least cost of any partition of sorted `(x, w)` into at most `k` runs.
-fn brute(points: &[(f64, f64)], k: usize) -> f64 {
-    if points.is_empty() {
-        return 0.0;
-    }
-    let run = |part: &[(f64, f64)]| {
-        let total: f64 = part.iter().map(|p| p.1).sum();
-        let mean = part.iter().map(|p| p.0 * p.1).sum::<f64>() / total;
-        part.iter().map(|p| p.1 * (p.0 - mean).powi(2)).sum::<f64>()
+/// Clusters by every implementation that takes any values.
+fn all<T: Element>(values: &[T], weights: Weights<'_>, k: usize) -> Vec<Clusters> {
+    [Precision::Exact, Precision::Refined]
+        .map(|p| Census::new(values, weights, p).cluster(k))
+        .to_vec()
+}
+
+fn pairs<T: Element>(values: &[T], weights: Option<&[f32]>) -> Points {
+    let weight = |i: usize| weights.map_or(1.0, |w| f64::from(w[i]));
+    let pairs: Vec<(f64, f64)> = values
+        .iter()
+        .enumerate()
+        .map(|(i, v)| (f64::from(v.to_f32()), weight(i)))
+        .collect();
+    naive::points(&pairs)
+}
+
+/// That clusters are consistent and as good as they can be.
+fn check(found: &Clusters, points: &Points, k: usize, best: f64) {
+    let tolerance = 1e-9 * best + found.gap * best + 1e-300;
+    assert!(
+        (found.cost - best).abs() <= tolerance,
+        "cost {} is not {best} (k = {k})",
+        found.cost
+    );
+    assert_eq!(found.centroids.len(), k.min(points.len()));
+    assert!(found.centroids.is_sorted());
+    let nearest = |x: f64| {
+        found
+            .centroids
+            .iter()
+            .map(|c| (x - c).powi(2))
+            .fold(f64::INFINITY, f64::min)
     };
-    if k == 1 {
-        return run(points);
-    }
-    (1..=points.len()).map(|i| run(&points[..i]) + brute(&points[i..], k - 1)).fold(f64::INFINITY, f64::min)
+    let cost: f64 = points
+        .x
+        .iter()
+        .zip(&points.w)
+        .map(|(x, w)| w * nearest(*x))
+        .sum();
+    assert!(
+        (found.cost - cost).abs() <= 1e-9 * cost + 1e-300,
+        "cost {} at centroids of cost {cost}",
+        found.cost
+    );
+}
+
+fn check_types(
+    values: &[f32],
+    weights: Option<&[f32]>,
+    k: usize,
+    best: impl Fn(&Points, usize) -> f64,
+) {
+    let given = weights.map_or(Weights::Equal, Weights::Each);
+    let points = pairs(values, weights);
+    all(values, given, k)
+        .iter()
+        .for_each(|found| check(found, &points, k, best(&points, k)));
+    let narrow: Vec<f16> = values.iter().map(|&x| f16::from_f32(x)).collect();
+    let points = pairs(&narrow, weights);
+    all(&narrow, given, k)
+        .iter()
+        .for_each(|found| check(found, &points, k, best(&points, k)));
+    let narrow: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
+    let points = pairs(&narrow, weights);
+    all(&narrow, given, k)
+        .iter()
+        .for_each(|found| check(found, &points, k, best(&points, k)));
+}
+
+fn awkward() -> impl Strategy<Value = f32> {
+    prop_oneof![
+        4 => (-20_i32..20).prop_map(|v| v as f32 / 4.0),
+        2 => -1.0_f32..1.0,
+        1 => (0_i32..3).prop_map(|v| 1000.0 + v as f32),
+        1 => (-30_i32..15).prop_map(|e| (e as f32).exp2()),
+        1 => Just(60_000.0),
+        1 => Just(-0.0),
+    ]
 }
 
 proptest! {
     #[test]
-    fn as_good_as_brute_force(values in prop::collection::vec(-20_i32..20, 1..14), k in 1_usize..6) {
-        let values: Vec<f32> = values.into_iter().map(|v| v as f32 / 4.0).collect();
-        let mut points: Vec<(f64, f64)> = values.iter().map(|&v| (f64::from(v), 1.0)).collect();
-        points.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let clusters = Census::new(&values, Weights::Equal, Precision::Exact).cluster(k);
-        prop_assert!((clusters.cost - brute(&points, k)).abs() < 1e-9);
-        prop_assert!(clusters.centroids.len() <= k);
+    fn as_good_as_brute_force(values in prop::collection::vec(awkward(), 1..11), k in 1_usize..6) {
+        check_types(&values, None, k, |points, k| naive::brute(points, 0, k));
     }
+
+    #[test]
+    fn as_good_as_quadratic(
+        pairs in prop::collection::vec((awkward(), 0.01_f32..10.0), 1..50),
+        k in 1_usize..20,
+        weighted: bool,
+    ) {
+        let (values, weights): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+        check_types(&values, weighted.then_some(&weights[..]), k, naive::quadratic);
+    }
+
+    #[test]
+    fn weights_stand_for_copies(pairs in prop::collection::vec((awkward(), 1_usize..5), 1..30), k in 1_usize..8) {
+        let values: Vec<f32> = pairs.iter().map(|p| p.0).collect();
+        let weights: Vec<f32> = pairs.iter().map(|p| p.1 as f32).collect();
+        let copies: Vec<f32> = pairs.iter().flat_map(|&(x, n)| std::iter::repeat_n(x, n)).collect();
+        let one = Census::new(&values, Weights::Each(&weights), Precision::Exact).cluster(k);
+        let other = Census::new(&copies, Weights::Equal, Precision::Exact).cluster(k);
+        prop_assert!((one.cost - other.cost).abs() <= 1e-9 * one.cost);
+    }
+
+    #[test]
+    fn path_agrees_with_its_plain_twin(seed: u64, m in 1_usize..400, price in 0.0_f64..4.0, credits: bool) {
+        let mut noise = Noise(seed);
+        let pairs: Vec<(f64, f64)> = (0..m).map(|_| (noise.normal() * 3.0, noise.unit() + 0.1)).collect();
+        let points = naive::points(&pairs);
+        let m = points.len();
+        let mut line = Line::new(&points);
+        if credits {
+            let mut credit: Vec<f64> = (0..=m).map(|_| noise.unit() * 0.3 * price).collect();
+            (credit[0], credit[m]) = (0.0, 0.0);
+            line = line.with_credit(credit);
+        }
+        let mut path = Path::default();
+        cheapest(&line, price, &mut path);
+        let mut best = vec![0.0];
+        for j in 1..=m {
+            let credit = line.credit.get(j).copied().unwrap_or(0.0);
+            let costs = (0..j).map(|i| best[i] + naive::run(&points, i, j) + price - credit);
+            best.push(costs.fold(f64::INFINITY, f64::min));
+        }
+        for (found, best) in path.best.iter().zip(&best) {
+            prop_assert!((found - best).abs() <= 1e-9 * (1.0 + best.abs()));
+        }
+        if !credits {
+            let mut twin = Path::default();
+            cheapest_precise(&PreciseLine::new(&points), price, &mut twin);
+            prop_assert!((twin.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
+        }
+        // And from the other side.
+        cheapest(&line.mirrored(), price, &mut path);
+        prop_assert!((path.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
+    }
+}
+
+/// Equal steps with equal weights: many k share a price, and the solutions must be spliced.
+#[test]
+fn ties_are_spliced() {
+    for m in 2..40 {
+        for step in [1, 3] {
+            let pairs: Vec<(f64, f64)> = (0..m)
+                .map(|i| (f64::from(i / step * step), f64::from(i % 2 + 1)))
+                .collect();
+            let points = naive::points(&pairs);
+            for k in 1..=points.len() {
+                check(
+                    &price::cluster(&points, k),
+                    &points,
+                    k,
+                    naive::quadratic(&points, k),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn precise_costs_are_precise() {
+    for kind in KINDS {
+        let values = Noise(3).values(kind, 300);
+        let points = pairs(&values, None);
+        let line = PreciseLine::new(&points);
+        for (i, j) in
+            (0..points.len()).flat_map(|i| (i + 1..=points.len()).step_by(7).map(move |j| (i, j)))
+        {
+            let cost = naive::run(&points, i, j);
+            assert!(
+                (line.cost(i, j) - cost).abs() <= 1e-12 * cost,
+                "{kind:?} {i}..{j}"
+            );
+        }
+    }
+}
+
+#[test]
+fn as_good_as_divide_and_conquer() {
+    for kind in KINDS {
+        let values = Noise(5).values(kind, 1500);
+        for k in [2, 3, 16, 50] {
+            check_types(&values, None, k, naive::divide);
+        }
+    }
+}
+
+#[test]
+fn outliers_cost_nothing() {
+    // One value of 60,000 among values of a thousandth: the bulk must be clustered as if it were alone.
+    let mut values = Noise(1).values(Kind::Outlier, 2000);
+    let all = Census::new(&values, Weights::Equal, Precision::Exact).cluster(17);
+    values.remove(0);
+    let bulk = Census::new(&values, Weights::Equal, Precision::Exact).cluster(16);
+    assert!((all.cost - bulk.cost).abs() <= 1e-9 * bulk.cost);
+    assert_eq!(all.centroids[16], 60_000.0);
+}
+
+#[test]
+fn nothing_and_next_to_nothing() {
+    let none: [f32; 0] = [];
+    let found = Census::new(&none, Weights::Equal, Precision::Refined).cluster(4);
+    assert_eq!(
+        (found.centroids.len(), found.cost, found.gap),
+        (0, 0.0, 0.0)
+    );
+    let odd = [f32::NAN, f32::INFINITY];
+    assert_eq!(
+        Census::new(&odd, Weights::Equal, Precision::Refined)
+            .cluster(4)
+            .centroids
+            .len(),
+        0
+    );
+    let same = [2.5_f32; 9];
+    assert_eq!(
+        Census::new(&same, Weights::Equal, Precision::Refined)
+            .cluster(0)
+            .centroids,
+        [2.5]
+    );
+    // Weights that say nothing.
+    let found = Census::new(
+        &[1.0_f32, 3.0],
+        Weights::Each(&[0.0, -1.0]),
+        Precision::Exact,
+    )
+    .cluster(1);
+    assert_eq!(found.centroids, [2.0]);
 }

@@ -1,0 +1,200 @@
+//! Throughput of every kernel, on the shapes that occur in models. One thread: what is measured is work, not waiting.
+
+use std::hint::black_box;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use half::{bf16, f16};
+use palettizer_kernels::{
+    Census, Element, Precision, VectorOptions, Weights, assign_vectors, cluster_vectors, pack,
+    unpack,
+};
+
+const LARGE: usize = 1 << 22;
+
+/// Standard normal values times 0.02, from a seed.
+fn normal(n: usize) -> Vec<f32> {
+    let mut state = 1_u64;
+    let mut unit = || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (((z ^ (z >> 31)) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64
+    };
+    (0..n)
+        .map(|_| {
+            (0.02 * (-2.0 * unit().ln()).sqrt() * (std::f64::consts::TAU * unit()).cos()) as f32
+        })
+        .collect()
+}
+
+fn narrowed<T: Element>(values: &[f32]) -> Vec<T> {
+    values.iter().map(|&x| T::from_f32(x)).collect()
+}
+
+/// Everything that happens to one group: count, cluster, assign, pack.
+fn palettize<T: Element>(
+    values: &[T],
+    k: usize,
+    precision: Precision,
+    indices: &mut [u8],
+) -> usize {
+    let census = Census::new(values, Weights::Equal, precision);
+    let clusters = census.cluster(k);
+    let lut: Vec<f32> = clusters
+        .centroids
+        .iter()
+        .map(|&c| T::from_f32(c as f32).to_f32())
+        .collect();
+    black_box(census.assign(&lut, indices));
+    let mut bytes = Vec::new();
+    pack(indices, (k as u32).ilog2(), &mut bytes);
+    bytes.len()
+}
+
+fn whole_tensors(c: &mut Criterion) {
+    let wide = normal(LARGE);
+    let mut indices = vec![0; LARGE];
+    let mut group = c.benchmark_group("tensor");
+    group
+        .throughput(Throughput::Elements(LARGE as u64))
+        .sample_size(10);
+    let (half, brain) = (narrowed::<f16>(&wide), narrowed::<bf16>(&wide));
+    for k in [2, 4, 8, 16, 64, 256] {
+        group.bench_function(BenchmarkId::new("f16", k), |b| {
+            b.iter(|| palettize(&half, k, Precision::Exact, &mut indices))
+        });
+    }
+    for k in [16, 256] {
+        group.bench_function(BenchmarkId::new("bf16", k), |b| {
+            b.iter(|| palettize(&brain, k, Precision::Exact, &mut indices))
+        });
+    }
+    for k in [4, 16, 64, 256] {
+        for precision in [Precision::Refined, Precision::Exact] {
+            let name = format!("f32 {precision:?}");
+            group.bench_function(BenchmarkId::new(name, k), |b| {
+                b.iter(|| palettize(&wide, k, precision, &mut indices))
+            });
+        }
+    }
+    group.finish();
+}
+
+fn many_groups(c: &mut Criterion) {
+    let values = narrowed::<f16>(&normal(LARGE));
+    let mut group = c.benchmark_group("groups of f16");
+    group.sample_size(10);
+    for (len, k) in [(960, 16), (4096, 16), (65_536, 16), (65_536, 256)] {
+        let mut indices = vec![0; len];
+        let some = values.len() / len / 8 * len;
+        group.throughput(Throughput::Elements(some as u64));
+        group.bench_function(BenchmarkId::new(format!("{len}"), k), |b| {
+            b.iter(|| {
+                values[..some]
+                    .chunks(len)
+                    .map(|v| palettize(v, k, Precision::Exact, &mut indices))
+                    .sum::<usize>()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn pieces(c: &mut Criterion) {
+    let wide = normal(LARGE);
+    let half = narrowed::<f16>(&wide);
+    let mut indices = vec![0; LARGE];
+    let mut group = c.benchmark_group("piece");
+    group
+        .throughput(Throughput::Elements(LARGE as u64))
+        .sample_size(10);
+    group.bench_function("count f16", |b| {
+        b.iter(|| Census::new(&half, Weights::Equal, Precision::Exact).zeros())
+    });
+    group.bench_function("count f32", |b| {
+        b.iter(|| Census::new(&wide, Weights::Equal, Precision::Exact).zeros())
+    });
+    let (narrow, wide) = (
+        Census::new(&half, Weights::Equal, Precision::Exact),
+        Census::new(&wide, Weights::Equal, Precision::Exact),
+    );
+    for k in [16, 256] {
+        let lut: Vec<f32> = narrow
+            .cluster(k)
+            .centroids
+            .iter()
+            .map(|&c| c as f32)
+            .collect();
+        group.bench_function(BenchmarkId::new("cluster f16", k), |b| {
+            b.iter(|| narrow.cluster(k).cost)
+        });
+        group.bench_function(BenchmarkId::new("assign f16", k), |b| {
+            b.iter(|| narrow.assign(&lut, &mut indices))
+        });
+        group.bench_function(BenchmarkId::new("assign f32", k), |b| {
+            b.iter(|| wide.assign(&lut, &mut indices))
+        });
+    }
+    for nbits in [1, 2, 3, 4, 6, 8] {
+        let mut bytes = Vec::new();
+        pack(&indices, nbits, &mut bytes);
+        group.bench_function(BenchmarkId::new("pack", nbits), |b| {
+            b.iter(|| {
+                bytes.clear();
+                pack(&indices, nbits, &mut bytes);
+            });
+        });
+        let mut out = vec![0; LARGE];
+        group.bench_function(BenchmarkId::new("unpack", nbits), |b| {
+            b.iter(|| unpack(&bytes, nbits, &mut out))
+        });
+    }
+    group.finish();
+}
+
+fn vectors(c: &mut Criterion) {
+    let values = normal(LARGE);
+    let mut group = c.benchmark_group("vectors");
+    group.sample_size(10);
+    for (dim, k) in [(2, 16), (4, 16), (2, 256), (4, 256), (8, 256)] {
+        let n = (1 << 18).min(LARGE / dim);
+        let values = &values[..n * dim];
+        group.throughput(Throughput::Elements(n as u64));
+        let name = format!("cluster {dim}");
+        group.bench_function(BenchmarkId::new(name, k), |b| {
+            b.iter(|| cluster_vectors(values, dim, k, None, VectorOptions::default()).cost);
+        });
+        let found = cluster_vectors(
+            values,
+            dim,
+            k,
+            None,
+            VectorOptions {
+                max_iterations: 1,
+                ..VectorOptions::default()
+            },
+        );
+        let mut indices = vec![0; n];
+        let name = format!("assign {dim}");
+        group.bench_function(BenchmarkId::new(name, k), |b| {
+            b.iter(|| assign_vectors(values, dim, &found.centroids, &mut indices));
+        });
+    }
+    group.finish();
+}
+
+fn all(c: &mut Criterion) {
+    if let Err(error) = rayon::ThreadPoolBuilder::new()
+        .num_threads(1)
+        .build_global()
+    {
+        eprintln!("not on one thread: {error}");
+    }
+    whole_tensors(c);
+    many_groups(c);
+    pieces(c);
+    vectors(c);
+}
+
+criterion_group!(benches, all);
+criterion_main!(benches);

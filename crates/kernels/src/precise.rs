@@ -1,0 +1,166 @@
+//! Prefix sums in double-double, for values that lie in tight clumps far apart.
+//!
+//! There the cost of a run is a difference of sums that agree in nearly all digits of a 64-bit float. A double-double
+//! is the unevaluated sum of two floats and has twice the digits. Cost: about 5 times that of
+//! [`Line`](crate::line::Line).
+//! Wrong choice: whenever [`Line::doubt`](crate::line::Line::doubt) is small, which is nearly always.
+//! Source: Dekker 1971; Hida, Li and Bailey 2001.
+//! Our deviations: (1) no fused multiply-add, so that all machines agree. (2) The cost itself is rounded to one float.
+
+use crate::line::{LANES, Points, Runs, lanes, positive};
+
+/// Prefix sums of weight, weighted value and weighted square, relative to the weighted median and growing outwards;
+/// the rests of the rounded sums in the second half.
+pub(crate) struct PreciseLine {
+    len: usize,
+    sums: [Vec<f64>; 6],
+}
+
+/// The sums at some borders.
+type Sums = [[f64; LANES]; 6];
+
+impl PreciseLine {
+    pub(crate) fn new(points: &Points) -> Self {
+        let m = points.len();
+        let mut line = PreciseLine {
+            len: m,
+            sums: std::array::from_fn(|_| vec![0.0; m + 1 + LANES]),
+        };
+        let middle = points.median();
+        let anchor = points.x.get(middle).copied().unwrap_or(0.0);
+        let mut at = [Double::default(); 3];
+        for i in middle..m {
+            at = step(at, points, anchor, i);
+            line.set(i + 1, at);
+        }
+        at = [Double::default(); 3];
+        for i in (0..middle).rev() {
+            at = step(at, points, anchor, i);
+            line.set(
+                i,
+                at.map(|sum| Double {
+                    hi: -sum.hi,
+                    lo: -sum.lo,
+                }),
+            );
+        }
+        line
+    }
+
+    fn set(&mut self, i: usize, at: [Double; 3]) {
+        for (s, sum) in at.into_iter().enumerate() {
+            self.sums[s][i] = sum.hi;
+            self.sums[s + 3][i] = sum.lo;
+        }
+    }
+}
+
+fn step([w, s1, s2]: [Double; 3], points: &Points, anchor: f64, i: usize) -> [Double; 3] {
+    let (x, weight) = (
+        Double::sum(points.x[i], -anchor),
+        Double {
+            hi: points.w[i],
+            lo: 0.0,
+        },
+    );
+    let wx = weight.times(x);
+    [w.plus(weight), s1.plus(wx), s2.plus(wx.times(x))]
+}
+
+impl Runs for PreciseLine {
+    type Sums = Sums;
+
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    #[inline(always)]
+    fn at(&self, i: usize) -> Sums {
+        std::array::from_fn(|s| [self.sums[s][i]; LANES])
+    }
+
+    #[inline(always)]
+    fn from(&self, i: usize) -> Sums {
+        std::array::from_fn(|s| lanes(&self.sums[s], i))
+    }
+
+    #[inline(always)]
+    fn costs(a: &Sums, b: &Sums) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        for l in 0..LANES {
+            let sum = |s: usize| difference((b[s][l], b[s + 3][l]), (a[s][l], a[s + 3][l]));
+            out[l] = positive(cost(sum(0), sum(1), sum(2)));
+        }
+        out
+    }
+}
+
+/// `a - b`.
+#[inline(always)]
+fn difference(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+    let hi = a.0 - b.0;
+    let part = hi - a.0;
+    let lo = ((a.0 - (hi - part)) - (b.0 + part)) + (a.1 - b.1);
+    let sum = hi + lo;
+    (sum, lo - (sum - hi))
+}
+
+/// `s2 - s1² / w`.
+#[inline(always)]
+fn cost(w: (f64, f64), s1: (f64, f64), s2: (f64, f64)) -> f64 {
+    let (square, rest) = product(s1.0, s1.0);
+    let rest = rest + 2.0 * s1.0 * s1.1;
+    let first = square / w.0;
+    let (back, back_rest) = product(first, w.0);
+    let second = ((square - back) - back_rest + rest - first * w.1) / w.0;
+    (s2.0 - first) + (s2.1 - second)
+}
+
+/// `a * b`, and what rounding took off.
+#[inline(always)]
+fn product(a: f64, b: f64) -> (f64, f64) {
+    let hi = a * b;
+    let (a1, b1) = (high(a), high(b));
+    let (a2, b2) = (a - a1, b - b1);
+    (hi, ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2)
+}
+
+/// The upper half of the digits.
+#[inline(always)]
+fn high(x: f64) -> f64 {
+    let scaled = 134_217_729.0 * x;
+    scaled - (scaled - x)
+}
+
+/// The sum of two floats, the second at most half a unit in the last place of the first.
+#[derive(Debug, Clone, Copy, Default)]
+struct Double {
+    hi: f64,
+    lo: f64,
+}
+
+impl Double {
+    /// `a + b`, exactly.
+    fn sum(a: f64, b: f64) -> Self {
+        let hi = a + b;
+        let part = hi - a;
+        Double {
+            hi,
+            lo: (a - (hi - part)) + (b - part),
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        let (hi, lo) = (
+            Double::sum(self.hi, other.hi),
+            Double::sum(self.lo, other.lo),
+        );
+        let first = Double::sum(hi.hi, hi.lo + lo.hi);
+        Double::sum(first.hi, first.lo + lo.lo)
+    }
+
+    fn times(self, other: Self) -> Self {
+        let (hi, lo) = product(self.hi, other.hi);
+        Double::sum(hi, lo + (self.hi * other.lo + self.lo * other.hi))
+    }
+}

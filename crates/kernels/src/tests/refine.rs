@@ -1,0 +1,69 @@
+//! Bins and bounds against sorting all values.
+
+use super::{KINDS, Kind, Noise, naive};
+use crate::{Census, Precision, Weights, price};
+
+#[test]
+fn refined_is_optimal() {
+    for (kind, n) in KINDS
+        .into_iter()
+        .zip([20_000, 30_000, 50_000].into_iter().cycle())
+    {
+        let values = Noise(11).values(kind, n);
+        let pairs: Vec<(f64, f64)> = values.iter().map(|&x| (f64::from(x), 1.0)).collect();
+        let points = naive::points(&pairs);
+        for k in [2, 5, 16, 40] {
+            let best = price::cluster(&points, k);
+            for precision in [Precision::Refined, Precision::Exact] {
+                let found = Census::new(&values, Weights::Equal, precision).cluster(k);
+                let excess = found.cost - best.cost;
+                assert!(found.gap <= 1e-6 && (precision == Precision::Refined || found.gap == 0.0));
+                assert!(
+                    excess <= (found.gap + 1e-9) * best.cost,
+                    "{kind:?} {precision:?} k = {k}: {excess}"
+                );
+                assert!(excess >= -1e-9 * best.cost);
+                assert_eq!(found.centroids.len(), best.centroids.len());
+            }
+        }
+    }
+}
+
+#[test]
+fn refined_is_optimal_with_weights() {
+    let mut noise = Noise(12);
+    for kind in [Kind::Normal, Kind::Cauchy, Kind::Clumps, Kind::Sparse] {
+        let mut values = noise.values(kind, 24_000);
+        let weights: Vec<f32> = (0..240)
+            .map(|_| (3.0 * noise.normal()).exp() as f32)
+            .collect();
+        values[77] = f32::NAN;
+        values[5000] = f32::NEG_INFINITY;
+        let rows = Weights::Rows {
+            len: 100,
+            weights: &weights,
+        };
+        let finite = values.iter().enumerate().filter(|(_, x)| x.is_finite());
+        let pairs: Vec<(f64, f64)> = finite
+            .map(|(i, &x)| (f64::from(x), f64::from(weights[i / 100])))
+            .collect();
+        let points = naive::points(&pairs);
+        for k in [3, 16] {
+            let best = price::cluster(&points, k);
+            let found = Census::new(&values, rows, Precision::Exact).cluster(k);
+            assert!(
+                (found.cost - best.cost).abs() <= 1e-9 * best.cost,
+                "{kind:?} k = {k}"
+            );
+        }
+    }
+}
+
+#[test]
+fn refined_agrees_with_divide_and_conquer() {
+    let values = Noise(13).values(Kind::Lognormal, 20_000);
+    let pairs: Vec<(f64, f64)> = values.iter().map(|&x| (f64::from(x), 1.0)).collect();
+    let best = naive::divide(&naive::points(&pairs), 6);
+    let found = Census::new(&values, Weights::Equal, Precision::Refined).cluster(6);
+    assert!((found.cost - best).abs() <= 1e-6 * best);
+}

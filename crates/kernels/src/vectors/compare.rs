@@ -1,0 +1,223 @@
+//! Which centroids can be nearest to a box of vectors, and which is nearest to each of sixteen vectors side by side.
+//!
+//! A centroid is out if another, the nearest to the middle of the box, is nearer even to the corner of the box that
+//! lies farthest in its own direction; it is then nearer to all of the box. What is left is compared with the vectors
+//! one centroid after the other. Differences are squared and summed in order of the coordinates, in 32 bits; the
+//! cheaper form with `|c|² - 2xc` would lose the small distances.
+//!
+//! Cost: some 3 `dim` operations for a box and eight centroids, and for eight vectors and a centroid.
+//! Wrong choice: boxes much larger than the distances of the centroids; nothing is ruled out then.
+//! Source: the pruning test of Kanungo et al. 2002.
+//! Our deviations: (1) distances are rounded, so a centroid is out only if it is farther by more than rounding.
+
+use super::field::{BLOCK, LANES};
+use crate::simd::dispatch;
+
+/// Centroids by row.
+pub(super) struct Centroids {
+    dim: usize,
+    rows: Vec<f32>,
+    all: Shortlist,
+}
+
+/// Some of the centroids, in order.
+#[derive(Default)]
+pub(super) struct Shortlist {
+    ids: Vec<u32>,
+    /// Their coordinates, 256 entries for each dimension.
+    columns: Vec<f32>,
+}
+
+/// What a block learns about its vectors.
+pub(super) struct Nearest {
+    /// Squared distance to the nearest centroid.
+    pub(super) distance: [f32; BLOCK],
+    /// Index of the nearest centroid.
+    pub(super) index: [u8; BLOCK],
+}
+
+impl Default for Nearest {
+    fn default() -> Self {
+        Nearest {
+            distance: [0.0; BLOCK],
+            index: [0; BLOCK],
+        }
+    }
+}
+
+impl Centroids {
+    pub(super) fn new(rows: &[f32], dim: usize) -> Self {
+        let len = (rows.len() / dim).min(256);
+        let mut columns = vec![0.0; dim * 256];
+        for (c, row) in rows.chunks_exact(dim).take(len).enumerate() {
+            for (d, x) in row.iter().enumerate() {
+                columns[d * 256 + c] = *x;
+            }
+        }
+        let ids = (0..len as u32).collect();
+        Centroids {
+            dim,
+            rows: rows[..len * dim].to_vec(),
+            all: Shortlist { ids, columns },
+        }
+    }
+
+    pub(super) fn row(&self, c: usize) -> &[f32] {
+        &self.rows[c * self.dim..(c + 1) * self.dim]
+    }
+
+    pub(super) fn all(&self) -> &Shortlist {
+        &self.all
+    }
+}
+
+impl Shortlist {
+    /// Those of the list that can be nearest to a vector between `lo` and `hi`.
+    pub(super) fn shorten(&self, lo: &[f32], hi: &[f32], out: &mut Shortlist, columns: bool) {
+        let mut keep = [false; 256];
+        let len = self.ids.len();
+        rule_out(lo, hi, &self.columns, len, &mut keep);
+        let mut places = [0_u8; 256];
+        let mut kept = 0;
+        for (i, &keep) in keep[..len].iter().enumerate() {
+            places[kept] = i as u8;
+            kept += usize::from(keep);
+        }
+        let places = &places[..kept];
+        out.ids.clear();
+        out.ids
+            .extend(places.iter().map(|&i| self.ids[usize::from(i)]));
+        if columns {
+            out.columns.resize(lo.len() * 256, 0.0);
+            for (to, from) in out
+                .columns
+                .chunks_exact_mut(256)
+                .zip(self.columns.chunks_exact(256))
+            {
+                for (to, &i) in to.iter_mut().zip(places) {
+                    *to = from[usize::from(i)];
+                }
+            }
+        }
+    }
+}
+
+dispatch! {
+    fn rule_out(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut [bool; 256]) = rule_out_body
+}
+
+/// Marks the first `len` centroids that can be nearest to a vector of the box; eight are looked at side by side.
+#[inline(always)]
+fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut [bool; 256]) {
+    const SIDE: usize = 8;
+    let eights = || (0..len.min(256)).step_by(SIDE);
+    // The centroid nearest to the middle of the box, or about: its place is kept in the last bits of its distance.
+    let mut least = [u32::MAX; SIDE];
+    for at in eights() {
+        let mut distance = [0.0_f32; SIDE];
+        for ((column, &lo), &hi) in columns.chunks_exact(256).zip(lo).zip(hi) {
+            let center = 0.5 * lo + 0.5 * hi;
+            for l in 0..SIDE {
+                distance[l] += (column[at + l] - center) * (column[at + l] - center);
+            }
+        }
+        for l in 0..SIDE {
+            let place = (distance[l].to_bits() & !0xff) | (at + l) as u32;
+            let inside = at + l < len;
+            least[l] = if inside && place < least[l] {
+                place
+            } else {
+                least[l]
+            };
+        }
+    }
+    let star = least.into_iter().fold(u32::MAX, u32::min) as usize & 0xff;
+    // Rounding is far below this part of the square of the greatest distance from it.
+    let mut room = 0.0;
+    for ((column, &lo), &hi) in columns.chunks_exact(256).zip(lo).zip(hi) {
+        let across = (hi - column[star]).max(column[star] - lo);
+        room += across * across;
+    }
+    let room = room * 1e-4 + f32::MIN_POSITIVE;
+    for at in eights() {
+        // How much farther the corner is from each than from the star.
+        let mut farther = [0.0_f32; SIDE];
+        for ((column, &lo), &hi) in columns.chunks_exact(256).zip(lo).zip(hi) {
+            let best = column[star];
+            let (low, high) = (lo - best, hi - best);
+            for l in 0..SIDE {
+                let step = column[at + l] - best;
+                let corner = if step > 0.0 { high } else { low };
+                farther[l] += step * (step - 2.0 * corner);
+            }
+        }
+        for l in 0..SIDE {
+            // Negated, so that what is not a number stays.
+            let out = farther[l] > room;
+            keep[at + l] = !out;
+        }
+    }
+}
+
+/// Distances and indices of a tile.
+type Out<'a> = (&'a mut [f32; LANES], &'a mut [u8; LANES]);
+
+/// Nearest of the candidates for each vector of a tile; ties go to the first.
+pub(super) fn compare(tile: &[f32], centroids: &Centroids, candidates: &Shortlist, out: Out<'_>) {
+    let (rows, candidates) = (&centroids.rows[..], &candidates.ids[..]);
+    match centroids.dim {
+        1 => compare_1(tile, rows, candidates, out),
+        2 => compare_2(tile, rows, candidates, out),
+        3 => compare_3(tile, rows, candidates, out),
+        4 => compare_4(tile, rows, candidates, out),
+        8 => compare_8(tile, rows, candidates, out),
+        dim => compare_any(tile, dim, rows, candidates, out),
+    }
+}
+
+dispatch! {
+    fn compare_1(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<1>
+}
+dispatch! {
+    fn compare_2(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<2>
+}
+dispatch! {
+    fn compare_3(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<3>
+}
+dispatch! {
+    fn compare_4(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<4>
+}
+dispatch! {
+    fn compare_8(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<8>
+}
+dispatch! {
+    fn compare_any(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_body
+}
+
+#[inline(always)]
+fn compare_fixed<const DIM: usize>(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) {
+    compare_body(tile, DIM, rows, candidates, out);
+}
+
+#[inline(always)]
+fn compare_body(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) {
+    let mut least = [f32::INFINITY; LANES];
+    let mut which = [0_u32; LANES];
+    for &c in candidates {
+        let row = &rows[c as usize * dim..][..dim];
+        let mut sum = [0.0_f32; LANES];
+        for (x, &c) in tile[..LANES * dim].as_chunks::<LANES>().0.iter().zip(row) {
+            for l in 0..LANES {
+                let difference = x[l] - c;
+                sum[l] += difference * difference;
+            }
+        }
+        for l in 0..LANES {
+            let nearer = sum[l] < least[l];
+            least[l] = if nearer { sum[l] } else { least[l] };
+            which[l] = if nearer { c } else { which[l] };
+        }
+    }
+    *out.0 = least;
+    *out.1 = which.map(|c| c as u8);
+}

@@ -1,0 +1,241 @@
+//! Lloyd's steps: assign, average, repeat.
+
+use rayon::prelude::*;
+
+use super::compare::{Centroids, Nearest};
+use super::field::{BLOCK, Field, Scratch, TASK};
+
+/// Moves the centroids until a step lowers the cost by no more than `tolerance` times the cost; returns the last cost
+/// seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
+///
+/// Each step overshoots the means by a growing part of the last move (Nesterov's momentum); when the cost rises, the
+/// overshooting starts again from nothing at the best means so far.
+pub(super) fn descend(field: &Field, centroids: &mut Vec<f32>, most: u32, tolerance: f64) -> f64 {
+    // Means of the step before, best means and the cost at which they were found.
+    let mut last = centroids.clone();
+    let mut best = (f64::INFINITY, centroids.clone());
+    let mut speed = 0.0;
+    for _ in 0..most {
+        let sums = sums(field, centroids);
+        let cost = sums.cost;
+        if !cost.is_finite() {
+            break;
+        }
+        let mut means = centroids.clone();
+        let moved = sums.average(&mut means, field.dim);
+        let empty: Vec<usize> = (0..sums.weight.len())
+            .filter(|&c| sums.weight[c] <= 0.0)
+            .collect();
+        if !empty.is_empty() && reseed(field, &mut means, &empty) {
+            last.clone_from(&means);
+            best = (f64::INFINITY, means.clone());
+            *centroids = means;
+            speed = 0.0;
+            continue;
+        }
+        let gain = best.0 - cost;
+        if cost < best.0 {
+            best = (cost, means.clone());
+        }
+        if !moved || means.len() != centroids.len() || (gain >= 0.0 && gain <= tolerance * cost) {
+            break;
+        }
+        if gain < 0.0 {
+            if speed == 0.0 {
+                break;
+            }
+            speed = 0.0;
+            last.clone_from(&best.1);
+            centroids.clone_from(&best.1);
+            continue;
+        }
+        speed += 1.0;
+        let beta = (speed - 1.0) / (speed + 2.0);
+        for ((c, mean), last) in centroids.iter_mut().zip(&means).zip(&last) {
+            *c = mean + beta * (mean - last);
+        }
+        last = means;
+    }
+    *centroids = best.1;
+    best.0
+}
+
+/// What the clusters look like, one by one.
+pub(super) struct Survey {
+    pub(super) weight: Vec<f64>,
+    /// Sum of squared differences from the centroid, for each coordinate.
+    pub(super) spread: Vec<f64>,
+}
+
+/// Surveys the clusters; for samples, as it is not done in parallel.
+pub(super) fn survey(field: &Field, centroids: &[f32]) -> Survey {
+    let dim = field.dim;
+    let mut survey = Survey {
+        weight: vec![0.0; centroids.len() / dim],
+        spread: vec![0.0; centroids.len()],
+    };
+    let centroids = Centroids::new(centroids, dim);
+    let mut scratch = Scratch::default();
+    let mut nearest = Nearest::default();
+    for block in 0..field.blocks() {
+        field.nearest(block, &centroids, &mut scratch, &mut nearest);
+        for (i, &c) in nearest.index[..(field.len - block * BLOCK).min(BLOCK)]
+            .iter()
+            .enumerate()
+        {
+            let (at, c) = (block * BLOCK + i, usize::from(c));
+            let weight = field.weight(at);
+            survey.weight[c] += weight;
+            let spread = &mut survey.spread[c * dim..(c + 1) * dim];
+            for ((spread, x), centroid) in spread
+                .iter_mut()
+                .zip(field.vector(at))
+                .zip(centroids.row(c))
+            {
+                *spread += weight * f64::from(x - centroid).powi(2);
+            }
+        }
+    }
+    survey
+}
+
+/// What one pass over the vectors adds up.
+struct Sums {
+    cost: f64,
+    weight: Vec<f64>,
+    total: Vec<f64>,
+}
+
+impl Sums {
+    fn new(k: usize, dim: usize) -> Self {
+        Sums {
+            cost: 0.0,
+            weight: vec![0.0; k],
+            total: vec![0.0; k * dim],
+        }
+    }
+
+    fn add(mut self, other: Sums) -> Self {
+        self.cost += other.cost;
+        self.weight
+            .iter_mut()
+            .zip(other.weight)
+            .for_each(|(sum, part)| *sum += part);
+        self.total
+            .iter_mut()
+            .zip(other.total)
+            .for_each(|(sum, part)| *sum += part);
+        self
+    }
+
+    /// Puts each centroid in the middle of its vectors; whether any moved.
+    fn average(&self, centroids: &mut [f32], dim: usize) -> bool {
+        let mut moved = false;
+        for (c, centroid) in centroids.chunks_exact_mut(dim).enumerate() {
+            let weight = self.weight[c];
+            if weight > 0.0 {
+                for (x, total) in centroid.iter_mut().zip(&self.total[c * dim..]) {
+                    let mean = (total / weight) as f32;
+                    moved |= mean != *x;
+                    *x = mean;
+                }
+            } else {
+                moved = true;
+            }
+        }
+        moved
+    }
+}
+
+fn sums(field: &Field, centroids: &[f32]) -> Sums {
+    let (k, dim) = (centroids.len() / field.dim, field.dim);
+    let centroids = &Centroids::new(centroids, dim);
+    let tasks: Vec<usize> = (0..field.blocks()).step_by(TASK).collect();
+    let parts: Vec<Sums> = tasks
+        .into_par_iter()
+        .map(|first| {
+            let mut sums = Sums::new(k, dim);
+            let mut scratch = Scratch::default();
+            let mut nearest = Nearest::default();
+            for block in first..(first + TASK).min(field.blocks()) {
+                field.nearest(block, centroids, &mut scratch, &mut nearest);
+                match dim {
+                    1 => gather::<1>(field, block, &nearest, &mut sums),
+                    2 => gather::<2>(field, block, &nearest, &mut sums),
+                    4 => gather::<4>(field, block, &nearest, &mut sums),
+                    8 => gather::<8>(field, block, &nearest, &mut sums),
+                    _ => gather_any(field, dim, block, &nearest, &mut sums),
+                }
+            }
+            sums
+        })
+        .collect();
+    parts.into_iter().fold(Sums::new(k, dim), Sums::add)
+}
+
+fn gather<const DIM: usize>(field: &Field, block: usize, nearest: &Nearest, sums: &mut Sums) {
+    gather_any(field, DIM, block, nearest, sums);
+}
+
+/// Adds the vectors of a block to the sums of their centroids.
+#[inline(always)]
+fn gather_any(field: &Field, dim: usize, block: usize, nearest: &Nearest, sums: &mut Sums) {
+    const LANES: usize = super::field::LANES;
+    let start = block * BLOCK;
+    let len = (field.len - start).min(BLOCK);
+    let tiles = field.tiles[start * dim..].chunks_exact(LANES * dim);
+    for (t, tile) in tiles.enumerate().take(len.div_ceil(LANES)) {
+        for lane in 0..LANES.min(len - t * LANES) {
+            let i = t * LANES + lane;
+            let c = usize::from(nearest.index[i]);
+            let weight = field.weight(start + i);
+            sums.cost += weight * f64::from(nearest.distance[i]);
+            sums.weight[c] += weight;
+            for (d, total) in sums.total[c * dim..(c + 1) * dim].iter_mut().enumerate() {
+                *total += weight * f64::from(tile[d * LANES + lane]);
+            }
+        }
+    }
+}
+
+/// Moves the empty clusters to the vectors farthest from their centroids, or drops them; whether any moved.
+fn reseed(field: &Field, centroids: &mut Vec<f32>, empty: &[usize]) -> bool {
+    let dim = field.dim;
+    let mut left = empty.to_vec();
+    while let Some(&c) = left.first() {
+        let table = Centroids::new(centroids, dim);
+        let mut scratch = Scratch::default();
+        let mut nearest = Nearest::default();
+        let mut far = (0.0, usize::MAX);
+        for block in 0..field.blocks() {
+            field.nearest(block, &table, &mut scratch, &mut nearest);
+            for (i, &distance) in nearest.distance[..(field.len - block * BLOCK).min(BLOCK)]
+                .iter()
+                .enumerate()
+            {
+                let at = block * BLOCK + i;
+                let distance = f64::from(distance) * field.weight(at);
+                // The first in the original order, of equals.
+                if distance > far.0
+                    || (distance == far.0
+                        && distance > 0.0
+                        && field.original(at) < field.original(far.1))
+                {
+                    far = (distance, at);
+                }
+            }
+        }
+        if far.0 <= 0.0 {
+            break;
+        }
+        for (d, x) in field.vector(far.1).enumerate() {
+            centroids[c * dim + d] = x;
+        }
+        left.remove(0);
+    }
+    let moved = left.len() < empty.len();
+    for &c in left.iter().rev() {
+        centroids.drain(c * dim..(c + 1) * dim);
+    }
+    moved
+}

@@ -1,0 +1,137 @@
+//! K-means of short vectors: a good answer, since the best is out of reach.
+//!
+//! Seeds are drawn by k-means++ on a sample and improved there by Lloyd's steps, several times over; the best
+//! start is improved on all vectors until the cost hardly falls. Assignment is exact and skips most centroids: see
+//! `field`.
+//!
+//! Cost: one step over a million vectors of 4 takes some 10 ms at k = 256. Wrong choice: for `dim == 1`, where
+//! [`Census::cluster`](crate::Census::cluster) finds the optimum in less time.
+//! Source: Lloyd 1957; Arthur and Vassilvitskii 2007 (k-means++).
+//! Our deviations: (1) starts compete on a sample; (2) a cluster that loses all its vectors is moved to the vector
+//! farthest from its centroid; (3) all sums are taken over fixed pieces and in order.
+
+mod compare;
+mod field;
+mod lloyd;
+mod seed;
+mod swap;
+
+use field::Field;
+
+/// How long to look for good vector clusters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct VectorOptions {
+    /// Seed of all random choices.
+    pub seed: u64,
+    /// Independent starts, the best of which is kept.
+    pub starts: u32,
+    /// Most Lloyd steps over all vectors.
+    pub max_iterations: u32,
+    /// Stop when a step lowers the cost by less than this part of it.
+    pub tolerance: f64,
+}
+
+impl Default for VectorOptions {
+    fn default() -> Self {
+        VectorOptions {
+            seed: 0,
+            starts: 1,
+            max_iterations: 100,
+            tolerance: 3e-4,
+        }
+    }
+}
+
+/// Clusters of vectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VectorClusters {
+    /// `k × dim`, row-major, in ascending lexicographic order.
+    pub centroids: Vec<f32>,
+    /// One index for each vector.
+    pub indices: Vec<u8>,
+    /// Weighted squared error at these centroids and indices.
+    pub cost: f64,
+}
+
+/// Clusters finite `values` (row-major vectors of `dim`; a last one that is not complete is left out) into at most `k`
+/// clusters, `k` being at most 256. There are fewer when there are fewer distinct vectors.
+///
+/// `weights` has one weight for each vector; a weight that is negative, not finite or missing counts as zero.
+///
+/// ```
+/// use palettizer_kernels::{VectorOptions, cluster_vectors};
+/// let values = [0.0, 0.0, 0.0, 1.0, 9.0, 9.0, 9.0, 8.0];
+/// let found = cluster_vectors(&values, 2, 2, None, VectorOptions::default());
+/// assert_eq!(found.centroids, [0.0, 0.5, 9.0, 8.5]);
+/// assert_eq!(found.indices, [0, 0, 1, 1]);
+/// assert_eq!(found.cost, 1.0);
+/// ```
+pub fn cluster_vectors(
+    values: &[f32],
+    dim: usize,
+    k: usize,
+    weights: Option<&[f32]>,
+    options: VectorOptions,
+) -> VectorClusters {
+    let dim = dim.max(1);
+    let n = values.len() / dim;
+    let values = &values[..n * dim];
+    let k = k.clamp(1, 256);
+    let weights: Option<Vec<f32>> = weights.map(|w| {
+        let clean = |i: usize| {
+            w.get(i)
+                .copied()
+                .filter(|w| w.is_finite() && *w > 0.0)
+                .unwrap_or(0.0)
+        };
+        (0..n).map(clean).collect()
+    });
+    // If nothing counts, everything counts alike.
+    let weights = weights.filter(|w| w.iter().any(|&w| w > 0.0));
+    let field = Field::new(values, dim, weights.as_deref());
+    let mut centroids = seed::start(&field, k, options);
+    lloyd::descend(
+        &field,
+        &mut centroids,
+        options.max_iterations,
+        options.tolerance,
+    );
+    sort(&mut centroids, dim);
+    let mut indices = vec![0; n];
+    let cost = field.assign(&centroids, &mut indices);
+    VectorClusters {
+        centroids,
+        indices,
+        cost,
+    }
+}
+
+/// Index of the nearest of at most 256 centroids for each vector, ties going to the lower index; returns the squared
+/// error.
+///
+/// Distances are compared as sums of squared differences of 32-bit floats, in order of the coordinates.
+///
+/// ```
+/// use palettizer_kernels::assign_vectors;
+/// let mut indices = [0; 2];
+/// let error = assign_vectors(&[0.0, 0.0, 2.0, 1.0], 2, &[0.0, 0.0, 2.0, 2.0], &mut indices);
+/// assert_eq!((indices, error), ([0, 1], 1.0));
+/// ```
+pub fn assign_vectors(values: &[f32], dim: usize, centroids: &[f32], indices: &mut [u8]) -> f64 {
+    let dim = dim.max(1);
+    let n = (values.len() / dim).min(indices.len());
+    let k = (centroids.len() / dim).min(256);
+    Field::new(&values[..n * dim], dim, None).assign(&centroids[..k * dim], &mut indices[..n])
+}
+
+/// Ascending order of vectors, coordinate by coordinate.
+fn sort(centroids: &mut Vec<f32>, dim: usize) {
+    let mut rows: Vec<&[f32]> = centroids.chunks_exact(dim).collect();
+    rows.sort_by(|a, b| {
+        let mut orders = a.iter().zip(*b).map(|(a, b)| a.total_cmp(b));
+        orders
+            .find(|order| order.is_ne())
+            .unwrap_or(std::cmp::Ordering::Equal)
+    });
+    *centroids = rows.concat();
+}

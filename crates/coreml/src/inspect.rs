@@ -8,7 +8,7 @@ use crate::program::graph::{Graph, Node};
 use crate::program::mil::{
     Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
 };
-use crate::program::walk::each_value_of_op;
+use crate::program::walk::values;
 use crate::proto::{DataType, Model, Operation};
 use palettizer_palette::{Statistics, Tensor, statistics};
 use serde::Serialize;
@@ -195,11 +195,11 @@ impl<'a> Inspector<'a> {
     fn stored(&self, chain: &[usize]) -> u64 {
         let mut bytes = 0;
         for &at in chain {
-            each_value_of_op(self.graph.nodes[at].op, &mut |value| {
+            for value in values(self.graph.nodes[at].op) {
                 let size = known_tensor(value.r#type.as_ref())
                     .and_then(|(dtype, shape)| stored_bytes(dtype, element_count(&shape)?));
                 bytes += size.unwrap_or(0) as u64;
-            });
+            }
         }
         bytes
     }

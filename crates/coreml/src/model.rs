@@ -8,7 +8,9 @@ use crate::inspect::{self, WeightInfo};
 use crate::opset::Target;
 use crate::package::Package;
 use crate::palettize::apply::{Applied, apply};
-use crate::program::walk::each_value;
+use crate::program::constant::Constant;
+use crate::program::mil::{known_tensor, op_name};
+use crate::program::walk::{each_op, values};
 use crate::progress::Progress;
 use crate::proto;
 use crate::report::WeightReport;
@@ -92,16 +94,24 @@ impl Model {
     }
 
     fn checked(package: Package, spec: proto::Model) -> Result<Self, Error> {
-        let mut offsets: BTreeMap<String, BTreeSet<u64>> = BTreeMap::new();
-        each_value(&spec, &mut |value| {
-            if let Some(place) = &value.blob_file {
-                let file = offsets.entry(place.file_name.clone()).or_default();
+        let mut offsets: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+        each_op(&spec, &mut |op| {
+            for value in values(op) {
+                let Some(place) = &value.blob_file else {
+                    continue;
+                };
+                // Of a type that we do not know there is nothing to check.
+                if known_tensor(value.r#type.as_ref()).is_some() {
+                    Constant::read(&package, op_name(op), value)?;
+                }
+                let file = offsets.entry(&place.file_name).or_default();
                 file.insert(place.offset);
             }
-        });
+            Ok::<(), Error>(())
+        })?;
         for (name, offsets) in offsets {
             let offsets: Vec<u64> = offsets.into_iter().collect();
-            package.weight_file(&name)?.check_overlaps(&offsets)?;
+            package.weight_file(name)?.check_overlaps(&offsets)?;
         }
         Ok(Self { package, spec })
     }

@@ -408,15 +408,15 @@ fn data_that_does_not_fit_its_type_is_an_error() {
         (DataType::Float32, [64, 65]),
         (DataType::Float32, [u64::MAX, 64]),
     ] {
-        let result = palettize(&model(dtype, &shape), &config(kmeans(Nbits::B4)));
-        match result {
+        let parts = model(dtype, &shape);
+        match Model::from_parts(&parts.model, parts.weights) {
             Err(Error::BlobSize { name, .. }) => assert_eq!(name, "w"),
-            Err(error) => panic!("{error}"),
-            // A shape that no machine could hold is no weight.
-            Ok((_, outcome)) => {
-                assert_eq!(shape[0], u64::MAX);
-                assert!(outcome.weights.iter().all(|row| row.name == "v"));
+            // A shape that no file could hold.
+            Err(Error::BadValue { name, .. }) => {
+                assert_eq!((name.as_str(), shape[0]), ("w", u64::MAX));
             }
+            Err(error) => panic!("{error}"),
+            Ok(_) => panic!("{dtype:?} {shape:?} was accepted"),
         }
     }
 }

@@ -1,61 +1,20 @@
-//! The weight files that a model refers to, found by walking its programs.
+//! The weight files that a model refers to.
 
-use crate::proto::{Argument, Block, Model, Operation, Program, Value};
+use crate::program::walk::{each_op, values};
+use crate::proto::Model;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 
 /// The names of the weight files, each once, in order.
 pub(super) fn weight_files(model: &Model) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
-    in_model(model, &mut names);
-    names
-}
-
-fn in_model(model: &Model, names: &mut BTreeSet<String>) {
-    if let Some(program) = &model.ml_program {
-        in_program(program, names);
-    }
-    let typed = [&model.pipeline_classifier, &model.pipeline_regressor];
-    let within = typed
-        .into_iter()
-        .flatten()
-        .filter_map(|typed| typed.pipeline.as_ref());
-    for pipeline in within.chain(&model.pipeline) {
-        pipeline.models.iter().for_each(|m| in_model(m, names));
-    }
-}
-
-fn in_program(program: &Program, names: &mut BTreeSet<String>) {
-    for function in program.functions.values() {
-        for block in function.block_specializations.values() {
-            in_block(block, names);
+    let Ok(()) = each_op(model, &mut |op| {
+        for place in values(op).filter_map(|value| value.blob_file.as_ref()) {
+            if !names.contains(&place.file_name) {
+                names.insert(place.file_name.clone());
+            }
         }
-    }
-}
-
-fn in_block(block: &Block, names: &mut BTreeSet<String>) {
-    for Operation {
-        inputs,
-        blocks,
-        attributes,
-        ..
-    } in &block.operations
-    {
-        attributes.values().for_each(|value| in_value(value, names));
-        inputs.values().for_each(|input| in_argument(input, names));
-        blocks.iter().for_each(|block| in_block(block, names));
-    }
-}
-
-fn in_argument(argument: &Argument, names: &mut BTreeSet<String>) {
-    for value in argument.arguments.iter().filter_map(|b| b.value.as_ref()) {
-        in_value(value, names);
-    }
-}
-
-fn in_value(value: &Value, names: &mut BTreeSet<String>) {
-    if let Some(blob) = &value.blob_file
-        && !names.contains(&blob.file_name)
-    {
-        names.insert(blob.file_name.clone());
-    }
+        Ok::<(), Infallible>(())
+    });
+    names
 }

@@ -45,34 +45,39 @@ fn collect_mut<'a>(model: &'a mut Model, found: &mut Vec<&'a mut Program>) {
     }
 }
 
-/// Calls `visit` with every value of the model's operations: attributes, and inputs bound in place.
-pub(crate) fn each_value(model: &Model, visit: &mut impl FnMut(&Value)) {
+/// Calls `visit` with every operation of the model, one before those nested in it.
+pub(crate) fn each_op<'a, E>(
+    model: &'a Model,
+    visit: &mut impl FnMut(&'a Operation) -> Result<(), E>,
+) -> Result<(), E> {
     for program in programs(model) {
         for function in program.functions.values() {
             for block in function.block_specializations.values() {
-                each_value_of_block(block, visit);
+                each_op_of_block(block, visit)?;
             }
         }
     }
+    Ok(())
 }
 
-fn each_value_of_block(block: &Block, visit: &mut impl FnMut(&Value)) {
+fn each_op_of_block<'a, E>(
+    block: &'a Block,
+    visit: &mut impl FnMut(&'a Operation) -> Result<(), E>,
+) -> Result<(), E> {
     for op in &block.operations {
-        each_value_of_op(op, visit);
+        visit(op)?;
         for inner in &op.blocks {
-            each_value_of_block(inner, visit);
+            each_op_of_block(inner, visit)?;
         }
     }
+    Ok(())
 }
 
-/// Calls `visit` with every value of one operation, without those of its nested blocks.
-pub(crate) fn each_value_of_op(op: &Operation, visit: &mut impl FnMut(&Value)) {
-    op.attributes.values().for_each(&mut *visit);
-    for argument in op.inputs.values() {
-        for value in argument.arguments.iter().filter_map(|b| b.value.as_ref()) {
-            visit(value);
-        }
-    }
+/// The values of one operation, attributes and inputs bound in place, without those of its nested blocks.
+pub(crate) fn values(op: &Operation) -> impl Iterator<Item = &Value> {
+    let bindings = op.inputs.values().flat_map(|argument| &argument.arguments);
+    let in_place = bindings.filter_map(|binding| binding.value.as_ref());
+    op.attributes.values().chain(in_place)
 }
 
 /// Calls `change` with every value of one operation, without those of its nested blocks.

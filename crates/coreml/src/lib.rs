@@ -1,6 +1,7 @@
 //! Core ML packages, the weight blobs and the MIL program in them.
 
 pub mod blob;
+mod check;
 pub mod config;
 mod decompress;
 mod error;

@@ -8,16 +8,14 @@ use crate::inspect::{self, WeightInfo};
 use crate::opset::Target;
 use crate::package::Package;
 use crate::palettize::apply::{Applied, apply};
-use crate::program::constant::Constant;
-use crate::program::mil::{known_tensor, op_name};
-use crate::program::walk::{each_op, values};
+
 use crate::progress::Progress;
 use crate::proto;
 use crate::report::WeightReport;
 use crate::rewrite::Written;
 use crate::save::Staging;
 use prost::Message;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
 
@@ -94,25 +92,7 @@ impl Model {
     }
 
     fn checked(package: Package, spec: proto::Model) -> Result<Self, Error> {
-        let mut offsets: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-        each_op(&spec, &mut |op| {
-            for value in values(op) {
-                let Some(place) = &value.blob_file else {
-                    continue;
-                };
-                // Of a type that we do not know there is nothing to check.
-                if known_tensor(value.r#type.as_ref()).is_some() {
-                    Constant::read(&package, op_name(op), value)?;
-                }
-                let file = offsets.entry(&place.file_name).or_default();
-                file.insert(place.offset);
-            }
-            Ok::<(), Error>(())
-        })?;
-        for (name, offsets) in offsets {
-            let offsets: Vec<u64> = offsets.into_iter().collect();
-            package.weight_file(name)?.check_overlaps(&offsets)?;
-        }
+        crate::check::check(&package, &spec)?;
         Ok(Self { package, spec })
     }
 

@@ -373,7 +373,8 @@ fn a_name_that_nothing_defines_is_an_error() {
         .op("linear", "fc", &[("x", "x"), ("weight", "lost")], &[1, 64])
         .output("fc")
         .build();
-    let error = palettize(&parts, &config(kmeans(Nbits::B4))).unwrap_err();
+    let opened = |parts: Parts| Model::from_parts(&parts.model, parts.weights);
+    let error = opened(parts).unwrap_err();
     assert!(matches!(error, Error::UndefinedName { .. }));
     let cycle = Builder::new("CoreML8")
         .input("x", &[1, 64])
@@ -381,7 +382,7 @@ fn a_name_that_nothing_defines_is_an_error() {
         .op("relu", "b", &[("x", "a")], &[1, 64])
         .output("b")
         .build();
-    let error = palettize(&cycle, &config(kmeans(Nbits::B4))).unwrap_err();
+    let error = opened(cycle).unwrap_err();
     assert!(
         error.to_string().contains("relu \"a\" (x) uses \"b\""),
         "{error}"

@@ -7,7 +7,7 @@
 use palettizer_kernels::{Census, Element, Weights};
 
 use crate::entries::{self, Entries, Rounding};
-use crate::{LutDtype, Mode, PaletteSpec, Refusal};
+use crate::{LutDtype, Mode, Nbits, PaletteSpec, Refusal};
 
 /// A finished table and what it cost.
 #[derive(Clone, Debug, Default)]
@@ -65,7 +65,7 @@ pub(crate) fn table<T: Element>(
             let clusters = census.cluster(nbits.entries());
             (clusters.centroids, clusters.gap)
         }
-        Mode::Uniform(nbits) => (spaced(census.range(), nbits.entries()), 0.0),
+        Mode::Uniform(nbits) => return Ok(uniform(&census, *nbits, spec, rounding, indices)),
         Mode::Unique | Mode::Custom(_) => {
             return Err(Refusal::TooManyDistinct {
                 limit,
@@ -83,21 +83,41 @@ pub(crate) fn table<T: Element>(
     })
 }
 
-/// Evenly spaced from the smallest to the largest.
-fn spaced(range: Option<(f32, f32)>, entries: usize) -> Vec<f64> {
-    let Some((low, high)) = range.map(|(low, high)| (f64::from(low), f64::from(high))) else {
-        return Vec::new();
+/// Evenly spaced entries: with the exact step, or with the step rounded to the weight's dtype as coremltools has it,
+/// whichever comes out nearer once the entries are rounded.
+fn uniform<T: Element>(
+    census: &Census<'_, T>,
+    nbits: Nbits,
+    spec: &PaletteSpec,
+    rounding: Rounding,
+    indices: &mut [u8],
+) -> Table {
+    let (low, high) = census.range().unwrap_or_default();
+    let steps = (nbits.entries() - 1) as f64;
+    let span = f64::from(high) - f64::from(low);
+    let rounded = rounding.nearest(f64::from(rounding.nearest(span)) / steps);
+    let mut table = |step: f64| {
+        let spaced: Vec<f64> = match low == high {
+            true => vec![f64::from(low)],
+            false => (0..nbits.entries())
+                .map(|i| f64::from(low) + i as f64 * step)
+                .collect(),
+        };
+        let entries = entries::scalars(&spaced, spec.lut_dtype(), rounding);
+        let squared_error = census.assign(&entries.values, indices);
+        Table {
+            entries,
+            squared_error,
+            energy: census.energy(),
+            gap: 0.0,
+        }
     };
-    if low == high {
-        return vec![low];
+    let coarse = rounded.is_finite().then(|| table(f64::from(rounded)));
+    let exact = table(span / steps);
+    match coarse {
+        Some(coarse) if coarse.squared_error < exact.squared_error => table(f64::from(rounded)),
+        _ => exact,
     }
-    let steps = (entries - 1) as f64;
-    (0..entries)
-        .map(|i| {
-            let t = i as f64 / steps;
-            low * (1.0 - t) + high * t
-        })
-        .collect()
 }
 
 /// Calls the caller's function on one group, checks what it returns and rounds its entries.

@@ -6,8 +6,8 @@
 use crate::Error;
 use crate::palettize::emit::Stored;
 use crate::program::mil::{Param, bind_name, op_name, param};
-use crate::program::walk::{each_value_of_op_mut, programs, programs_mut};
-use crate::proto::{Block, Model, Operation, Value};
+use crate::program::walk::{each_value_of_op_mut, programs_mut};
+use crate::proto::{Block, Function, Model, Operation, Value};
 use crate::rewrite::Rewriter;
 use std::collections::{HashMap, HashSet};
 use std::io::{Seek, Write};
@@ -31,12 +31,14 @@ pub(crate) fn splice<W: Write + Seek>(
     let mut splicer = Splicer {
         replacements,
         rewriter,
-        taken: names(model),
+        taken: HashSet::new(),
         renamed: HashMap::new(),
         ordinal: 0,
     };
     for program in programs_mut(model) {
         for function in program.functions.values_mut() {
+            // Names are a function's own: the same weight has the same name in each.
+            splicer.taken = names(function);
             for block in function.block_specializations.values_mut() {
                 splicer.block(block)?;
             }
@@ -45,8 +47,8 @@ pub(crate) fn splice<W: Write + Seek>(
     Ok(())
 }
 
-/// Every name of an operation or a value in the model.
-fn names(model: &Model) -> HashSet<String> {
+/// Every name of an operation or a value in a function.
+fn names(function: &Function) -> HashSet<String> {
     fn of_block(block: &Block, names: &mut HashSet<String>) {
         names.extend(block.inputs.iter().map(|input| input.name.clone()));
         for op in &block.operations {
@@ -57,15 +59,10 @@ fn names(model: &Model) -> HashSet<String> {
             }
         }
     }
-    let mut found = HashSet::new();
-    for function in programs(model)
-        .iter()
-        .flat_map(|program| program.functions.values())
-    {
-        found.extend(function.inputs.iter().map(|input| input.name.clone()));
-        for block in function.block_specializations.values() {
-            of_block(block, &mut found);
-        }
+    let inputs = function.inputs.iter().map(|input| input.name.clone());
+    let mut found: HashSet<String> = inputs.collect();
+    for block in function.block_specializations.values() {
+        of_block(block, &mut found);
     }
     found
 }

@@ -1,0 +1,75 @@
+//! What must be true of a model before anything is done with it.
+//!
+//! Every function has the block of its opset, every name is defined before it is used, every constant's data has
+//! the type and size that the program says, and no two blobs overlap. Only the records of the blobs are read,
+//! not their data.
+
+use crate::Error;
+use crate::opset::OpsetError;
+use crate::package::Package;
+use crate::program::constant::Constant;
+use crate::program::graph::Graph;
+use crate::program::mil::{known_tensor, op_name};
+use crate::program::walk::{each_op, programs, values};
+use crate::proto::{Model, Operation};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Checks `spec` and the blobs that it refers to.
+///
+/// # Errors
+/// [`OpsetError::NoBlock`], [`Error::UndefinedName`], [`Error::BlobSize`], [`Error::BadValue`],
+/// [`Error::BlobOverlap`], and what reading the records may give.
+pub(crate) fn check(package: &Package, spec: &Model) -> Result<(), Error> {
+    for (name, function) in programs(spec).iter().flat_map(|program| &program.functions) {
+        if !function.block_specializations.contains_key(&function.opset) {
+            return Err(Error::Opset(OpsetError::NoBlock {
+                function: name.clone(),
+                opset: function.opset.clone(),
+            }));
+        }
+    }
+    Graph::build(spec)?;
+    let mut offsets: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
+    each_op(spec, &mut |op| {
+        check_shape(op)?;
+        for value in values(op) {
+            let Some(place) = &value.blob_file else {
+                continue;
+            };
+            // Of a type that we do not know there is nothing to check.
+            if known_tensor(value.r#type.as_ref()).is_some() {
+                Constant::read(package, op_name(op), value)?;
+            }
+            let file = offsets.entry(&place.file_name).or_default();
+            file.insert(place.offset);
+        }
+        Ok::<(), Error>(())
+    })?;
+    for (name, offsets) in offsets {
+        let offsets: Vec<u64> = offsets.into_iter().collect();
+        package.weight_file(name)?.check_overlaps(&offsets)?;
+    }
+    Ok(())
+}
+
+/// A `const` gives what its value is.
+fn check_shape(op: &Operation) -> Result<(), Error> {
+    if op.r#type != "const" {
+        return Ok(());
+    }
+    let value = op
+        .attributes
+        .get("val")
+        .and_then(|val| known_tensor(val.r#type.as_ref()));
+    let output = op
+        .outputs
+        .first()
+        .and_then(|out| known_tensor(out.r#type.as_ref()));
+    match (value, output) {
+        (Some((_, value)), Some((_, output))) if value != output => Err(Error::BadValue {
+            name: op_name(op).to_owned(),
+            what: format!("its value has the shape {value:?}, its output {output:?}"),
+        }),
+        _ => Ok(()),
+    }
+}

@@ -20,7 +20,7 @@ pub(crate) type Written<W> = BTreeMap<String, (W, u64)>;
 /// The weight files of a model that is being made.
 pub(crate) struct Rewriter<'a, W> {
     package: &'a Package,
-    open: &'a mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    open: &'a mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     files: BTreeMap<String, WeightWriter<W>>,
     /// New offsets of the blobs that were copied, by file, old offset and type.
     copied: HashMap<(String, u64, BlobDtype), u64>,
@@ -30,7 +30,7 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
     /// Copies from `package`; `open` begins a weight file of a name.
     pub(crate) fn new(
         package: &'a Package,
-        open: &'a mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+        open: &'a mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     ) -> Self {
         Self {
             package,

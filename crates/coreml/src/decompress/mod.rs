@@ -27,7 +27,7 @@ type Decompressed<W> = (Model, Option<Written<W>>);
 pub(crate) fn decompress<W: Write + Seek>(
     package: &Package,
     spec: &Model,
-    open: &mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    open: &mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     progress: &dyn Progress,
 ) -> Result<Decompressed<W>, Error> {
     let graph = Graph::build(spec)?;

@@ -1,8 +1,8 @@
 //! A plan carried out: weights palettized, weight files written, the program rewritten around them.
 //!
-//! Weights are worked on in batches of a bounded number of bytes, in parallel inside a batch, and written in
-//! the order of the plan. So the memory that is needed does not grow with the model, and the bytes that come
-//! out do not depend on the number of threads.
+//! Weights are worked on in batches of a bounded number of bytes, in parallel inside a batch, while the batch before it is
+//! written in the order of the plan. So the memory that is needed does not grow with the model, and the bytes that
+//! come out do not depend on the number of threads.
 
 use crate::Error;
 use crate::blob::WeightWriter;
@@ -47,11 +47,11 @@ pub(crate) struct Applied<W> {
 /// # Errors
 /// What planning, reading the weights or writing the files may give; [`Error::Strict`] if the
 /// configuration is strict and a weight could not be palettized.
-pub(crate) fn apply<W: Write + Seek>(
+pub(crate) fn apply<W: Write + Seek + Send>(
     package: &Package,
     spec: &Model,
     config: &OptimizationConfig,
-    open: &mut dyn FnMut(&str) -> Result<WeightWriter<W>, Error>,
+    open: &mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     progress: &dyn Progress,
 ) -> Result<Applied<W>, Error> {
     let mut spec = Cow::Borrowed(spec);
@@ -141,7 +141,7 @@ struct Done {
 }
 
 /// Carries out every job. What the values forbid becomes a skip in `weights`.
-fn palettize_all<W: Write + Seek>(
+fn palettize_all<W: Write + Seek + Send>(
     package: &Package,
     weights: &mut [Planned<'_>],
     rewriter: &mut Rewriter<'_, W>,
@@ -154,31 +154,58 @@ fn palettize_all<W: Write + Seek>(
         jobs.map(|planned| planned.bytes).sum(),
     );
     let mut results = Vec::with_capacity(weights.len());
-    for range in batches(weights) {
-        let batch = &mut weights[range];
-        let palettes: Vec<_> = batch
-            .par_iter()
-            .map(|planned| match &planned.decision {
-                Decision::Compress(job) => one(package, planned, job).map(Some),
-                Decision::Skip(_) => Ok(None),
-            })
-            .collect();
-        for (planned, palette) in batch.iter_mut().zip(palettes) {
-            let name = planned.sites.first().map_or("", |site| &site.name);
-            let done = match (palette?, &planned.decision) {
-                (Some(Ok(palette)), Decision::Compress(job)) => {
-                    progress.advance(name, planned.bytes);
-                    Some(store(&palette, job, rewriter)?)
-                }
-                (Some(Err(skip)), _) => {
-                    progress.advance(name, planned.bytes);
-                    planned.decision = Decision::Skip(skip);
-                    None
-                }
-                _ => None,
-            };
-            results.push(done);
+    let mut made = Vec::new();
+    let runs = batches(weights);
+    let behind_the_last = weights.len()..weights.len();
+    for run in runs.into_iter().chain([behind_the_last]) {
+        // While one batch is palettized, the one before it is written.
+        let before = &weights[results.len()..][..made.len()];
+        let (next, written) = rayon::join(
+            || palettize_batch(package, &weights[run]),
+            || store_batch(before, made, rewriter, progress),
+        );
+        made = next;
+        results.extend(written?);
+    }
+    let settle = |(planned, result): (&mut Planned<'_>, Option<Result<Done, Skip>>)| match result? {
+        Ok(done) => Some(done),
+        Err(skip) => {
+            planned.decision = Decision::Skip(skip);
+            None
         }
+    };
+    Ok(weights.iter_mut().zip(results).map(settle).collect())
+}
+
+/// What came of one weight: nothing if it was not to be palettized; the inner error says why it stays as it is.
+type Made = Result<Option<Result<Palette, Skip>>, Error>;
+
+fn palettize_batch(package: &Package, batch: &[Planned<'_>]) -> Vec<Made> {
+    let palettes = batch.par_iter().map(|planned| match &planned.decision {
+        Decision::Compress(job) => one(package, planned, job).map(Some),
+        Decision::Skip(_) => Ok(None),
+    });
+    palettes.collect()
+}
+
+fn store_batch<W: Write + Seek>(
+    batch: &[Planned<'_>],
+    made: Vec<Made>,
+    rewriter: &mut Rewriter<'_, W>,
+    progress: &dyn Progress,
+) -> Result<Vec<Option<Result<Done, Skip>>>, Error> {
+    let mut results = Vec::with_capacity(batch.len());
+    for (planned, made) in batch.iter().zip(made) {
+        let (Some(made), Decision::Compress(job)) = (made?, &planned.decision) else {
+            results.push(None);
+            continue;
+        };
+        let name = planned.sites.first().map_or("", |site| &site.name);
+        progress.advance(name, planned.bytes);
+        results.push(Some(match made {
+            Ok(palette) => Ok(store(&palette, job, rewriter)?),
+            Err(skip) => Err(skip),
+        }));
     }
     Ok(results)
 }

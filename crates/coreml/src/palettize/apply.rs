@@ -27,8 +27,11 @@ use std::collections::HashMap;
 use std::io::{Seek, Write};
 use std::ops::Range;
 
-/// Weights of at most this many bytes are worked on at a time; a larger one has a batch for itself.
-const BATCH_BYTES: u64 = 8 << 20;
+/// A batch takes about this much memory at most; a weight that needs more has a batch for itself.
+const BATCH_BYTES: u64 = 16 << 20;
+
+/// Vectors and scaled weights are clustered as fp32 copies: they take so many times the memory of others.
+const COPIED: u64 = 4;
 
 /// A model palettized.
 pub(crate) struct Applied<W> {
@@ -215,7 +218,12 @@ fn batches(weights: &[Planned<'_>]) -> Vec<Range<usize>> {
     let mut batches = Vec::new();
     let (mut start, mut bytes) = (0, 0u64);
     for (at, planned) in weights.iter().enumerate() {
-        let own = match planned.decision {
+        let own = match &planned.decision {
+            Decision::Compress(job)
+                if job.spec.cluster_dim() > 1 || job.spec.per_channel_scale() =>
+            {
+                planned.bytes.saturating_mul(COPIED)
+            }
             Decision::Compress(_) => planned.bytes,
             Decision::Skip(_) => 0,
         };

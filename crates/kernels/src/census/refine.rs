@@ -48,7 +48,7 @@ pub(super) struct Group<'a> {
 /// Clusters, or `None` if sorting all values is no slower.
 pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     let target = (64 * k * k)
-        .clamp(1 << 13, if k <= 64 { 1 << 16 } else { 1 << 18 })
+        .clamp(1 << 13, if k <= 64 { 1 << 16 } else { 1 << 17 })
         .min(group.values.len() / 8);
     let bins = Bins::new(group.values, group.range, target);
     let moments = bins.moments(group.values, group.weights, group.finite);

@@ -10,41 +10,75 @@ use super::lloyd::descend;
 use super::swap::improve;
 use crate::simd::dispatch;
 
-/// Vectors of the sample for each cluster, and at least.
+/// Vectors of the first sample for each cluster, and at least.
 const SHARE: usize = 64;
-const LEAST: usize = 4096;
-/// Up to this many vectors, starts cost so little that there are four times as many.
-const FEW: usize = 2048;
-/// Lloyd steps on the sample.
+const LEAST: usize = 16384;
+/// The second sample is so many times the first.
+const GROWTH: usize = 4;
+/// Lloyd steps on a sample.
 const STEPS: u32 = 30;
+/// Rounds of moves on the first sample, and on the later ones.
+const ROUNDS: [usize; 2] = [12, 2];
+/// Most work (vectors times clusters) of a later sample on which centroids are moved at all.
+const MOVED: usize = 1 << 24;
+/// Most starts, and the work (vectors times clusters) that they may be.
+const STARTS: (usize, usize) = (16, 1 << 21);
+/// Most of them that reach a later sample, and the work that they may be there.
+const FINALISTS: (usize, usize) = (4, 1 << 23);
 
-/// The best of several starts, at most `k` centroids.
+/// The best of several starts, at most `k` centroids that are nearly settled on all vectors.
 pub(super) fn start(field: &Field, k: usize, options: VectorOptions) -> Vec<f32> {
     let mut random = Random(options.seed);
-    let size = (k * SHARE).max(LEAST);
-    let sampled = field.len > size;
-    let part = sampled.then(|| sample(field, size, &mut random));
-    let sample = part.as_ref().unwrap_or(field);
-    let mut best: Option<(f64, Vec<f32>)> = None;
-    let starts = options
-        .starts
-        .max(1)
-        .saturating_mul(if field.len <= FEW { 4 } else { 1 });
-    for _ in 0..starts {
-        let mut centroids = Vec::new();
-        draw(sample, k, &mut centroids, &mut random);
-        let settled = descend(sample, &mut centroids, STEPS, options.tolerance.max(1e-3));
-        let cost = improve(sample, &mut centroids, settled);
-        if best.as_ref().is_none_or(|(least, _)| cost < *least) {
-            best = Some((cost, centroids));
+    let tolerance = options.tolerance.max(1e-3);
+    let first = (k * SHARE).max(LEAST);
+    let sizes = [first, first * GROWTH];
+    let samples: Vec<Field> = sizes
+        .into_iter()
+        .filter(|&size| size <= field.len / 2)
+        .map(|size| sample(field, size, &mut random))
+        .collect();
+    let mut levels = samples.iter().chain([field]);
+    let Some(level) = levels.next() else {
+        return Vec::new();
+    };
+    let starts = share(STARTS, level, k).saturating_mul(options.starts.max(1) as usize);
+    let mut found: Vec<(f64, Vec<f32>)> = (0..starts)
+        .map(|_| {
+            let mut centroids = Vec::new();
+            draw(level, k, &mut centroids, &mut random);
+            let settled = descend(level, &mut centroids, STEPS, tolerance);
+            let most = centroids.len() / field.dim / 4;
+            let cost = improve(level, &mut centroids, settled, most, ROUNDS[0]);
+            (cost, centroids)
+        })
+        .collect();
+    for level in levels {
+        found.sort_by(|a, b| a.0.total_cmp(&b.0));
+        found.truncate(share(FINALISTS, level, k));
+        for (cost, centroids) in &mut found {
+            if centroids.len() < k * field.dim {
+                // The sample has fewer distinct vectors than clusters; this one may have more.
+                draw(level, k, centroids, &mut random);
+            }
+            *cost = descend(level, centroids, STEPS, tolerance);
+            if level.len * k <= MOVED {
+                *cost = improve(level, centroids, *cost, k / 8, ROUNDS[1]);
+            }
+            if level.len < field.len {
+                *cost = descend(level, centroids, options.max_iterations, options.tolerance);
+            }
         }
     }
-    let mut centroids = best.map(|(_, centroids)| centroids).unwrap_or_default();
-    if sampled && centroids.len() < k * field.dim {
-        // The sample has fewer distinct vectors than clusters; the whole may have more.
-        draw(field, k, &mut centroids, &mut random);
-    }
-    centroids
+    found
+        .into_iter()
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, centroids)| centroids)
+        .unwrap_or_default()
+}
+
+/// How many times the work may be done, at least once.
+fn share((most, budget): (usize, usize), level: &Field, k: usize) -> usize {
+    (budget / (level.len * k).max(1)).clamp(1, most)
 }
 
 /// Every so manyth vector, in Z-order, from a random one on: the sample is spread like the whole.

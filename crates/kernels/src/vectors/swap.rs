@@ -12,17 +12,21 @@
 use super::field::Field;
 use super::lloyd::{descend, survey};
 
-/// Most rounds.
-const ROUNDS: usize = 12;
 /// Lloyd steps of a round.
 const STEPS: u32 = 8;
 /// A round must lower the cost by this part of it, or the next is smaller.
 const WORTH: f64 = 1e-3;
 
-/// Improves centroids that Lloyd's steps have settled at `cost`; returns the lower cost.
-pub(super) fn improve(field: &Field, centroids: &mut Vec<f32>, mut cost: f64) -> f64 {
-    let mut most = centroids.len() / field.dim / 4;
-    for _ in 0..ROUNDS {
+/// Improves centroids that Lloyd's steps have settled at `cost`, in at most so many rounds that begin with `most` pairs;
+/// returns the lower cost.
+pub(super) fn improve(
+    field: &Field,
+    centroids: &mut Vec<f32>,
+    mut cost: f64,
+    mut most: usize,
+    rounds: usize,
+) -> f64 {
+    for _ in 0..rounds {
         let mut moved = centroids.clone();
         let pairs = rearrange(field, &mut moved, most);
         if pairs == 0 {

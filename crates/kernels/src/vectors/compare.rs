@@ -79,9 +79,20 @@ impl Shortlist {
         rule_out(lo, hi, &self.columns, len, &mut keep);
         let mut places = [0_u8; 256];
         let mut kept = 0;
-        for (i, &keep) in keep[..len].iter().enumerate() {
-            places[kept] = i as u8;
-            kept += usize::from(keep);
+        for (eight, keep) in keep.as_chunks::<8>().0[..len.div_ceil(8)]
+            .iter()
+            .enumerate()
+        {
+            // One bit in each byte that is kept.
+            let mut bits = u64::from_le_bytes(keep.map(u8::from));
+            while bits != 0 {
+                let i = eight * 8 + bits.trailing_zeros() as usize / 8;
+                if i < len {
+                    places[kept] = i as u8;
+                    kept += 1;
+                }
+                bits &= bits - 1;
+            }
         }
         let places = &places[..kept];
         out.ids.clear();

@@ -1,4 +1,4 @@
-//! Where to start: k-means++ on a sample, several times.
+//! Where to start: k-means++ on a sample, several times; the best go on to a larger sample or to all vectors.
 //!
 //! The next seed is drawn in proportion to the squared distance to the seeds so far. Of a few candidates drawn, the
 //! one that lowers the cost most is taken.
@@ -18,7 +18,7 @@ const GROWTH: usize = 4;
 /// Lloyd steps on a sample.
 const STEPS: u32 = 30;
 /// Rounds of moves on the first sample, and on the later ones.
-const ROUNDS: [usize; 2] = [12, 2];
+const ROUNDS: [usize; 2] = [8, 1];
 /// Most work (vectors times clusters) of a later sample on which centroids are moved at all.
 const MOVED: usize = 1 << 24;
 /// Most starts, and the work (vectors times clusters) that they may be.
@@ -65,7 +65,12 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions) -> Vec<f32>
                 *cost = improve(level, centroids, *cost, k / 8, ROUNDS[1]);
             }
             if level.len < field.len {
-                *cost = descend(level, centroids, options.max_iterations, options.tolerance);
+                *cost = descend(
+                    level,
+                    centroids,
+                    options.max_iterations,
+                    2.0 * options.tolerance,
+                );
             }
         }
     }

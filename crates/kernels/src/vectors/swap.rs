@@ -5,7 +5,7 @@
 //! axis, which in `dim` dimensions saves about `1 - 2^(-2/dim)` of their error. If Lloyd's steps then end lower, that
 //! is kept.
 //!
-//! Cost: some ten rounds of some Lloyd steps on a sample. Wrong choice: on all vectors; the steps would dominate.
+//! Cost: some Lloyd steps a round. Wrong choice: on very many vectors; the steps would dominate.
 //! Source: Patanè and Russo 2001 (enhanced LBG); Fritzke 2020 (breathing k-means).
 //! Our deviations: (1) many pairs at once, fewer after a failure.
 

@@ -117,15 +117,14 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     }
     let config = configuration(&args)?;
-    start_threads(args.threads)?;
     let model = Model::open(&args.input)?;
     let report_file = ReportFile::prepare(args.report.as_deref())?;
     let options = SaveOptions {
         overwrite: args.force,
     };
-    let progress = Bar::default();
-    let report = model.palettize_to(&config, &args.output, options, &progress)?;
-    drop(progress);
+    let report = on_threads(args.threads, || {
+        model.palettize_to(&config, &args.output, options, &Bar::default())
+    })??;
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
         false => Stream::Out,
@@ -227,13 +226,17 @@ fn from_flags(args: &Args, defaults: Defaults) -> Result<(OptimizationConfig, Se
     Ok((config.with_global(global), base))
 }
 
-/// Builds the pool that the work runs on; nothing to do for one thread on each core.
-fn start_threads(threads: Option<u16>) -> Result<(), Failure> {
+/// Does the work on a pool of so many threads, or of one for each core.
+fn on_threads<R: Send>(
+    threads: Option<u16>,
+    work: impl FnOnce() -> R + Send,
+) -> Result<R, Failure> {
     match threads {
-        None | Some(0) => Ok(()),
+        None | Some(0) => Ok(work()),
         Some(threads) => rayon::ThreadPoolBuilder::new()
             .num_threads(usize::from(threads))
-            .build_global()
+            .build()
+            .map(|pool| pool.install(work))
             .map_err(|error| Failure::about("--threads", error)),
     }
 }

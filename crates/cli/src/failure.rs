@@ -1,7 +1,5 @@
 //! How a command ends when it does not succeed: what is said, and with which exit code.
 
-use std::process::ExitCode;
-
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
@@ -24,8 +22,8 @@ impl Failure {
         Failure::Work(format!("{what}: {error}"))
     }
 
-    /// Says what happened on stderr.
-    pub(crate) fn report(self, subcommand: &str) -> ExitCode {
+    /// Says what happened on stderr, and gives the exit code.
+    pub(crate) fn report(self, subcommand: &str) -> i32 {
         match self {
             Failure::Usage(message) => {
                 let mut root = crate::Cli::command();
@@ -36,15 +34,15 @@ impl Failure {
                 };
                 // nothing can be said about a closed stderr
                 let _ = error.print();
-                ExitCode::from(2)
+                2
             }
             Failure::Work(message) => {
                 output::error(&message);
-                ExitCode::from(1)
+                1
             }
             Failure::Strict(message) => {
                 output::error(&message);
-                ExitCode::from(3)
+                3
             }
         }
     }

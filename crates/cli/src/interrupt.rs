@@ -1,8 +1,8 @@
 //! Ctrl-C: whatever is unfinished on disk goes away first. A second one does not wait for that.
 
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, Once};
 
 use crate::output;
 
@@ -17,6 +17,11 @@ const KILLED: i32 = 130;
 
 /// Catches SIGINT, SIGTERM and SIGHUP from here on.
 pub(crate) fn install() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(set_handler);
+}
+
+fn set_handler() {
     let handler = || {
         if SEEN.swap(true, Ordering::SeqCst) {
             std::process::exit(KILLED);

@@ -1,0 +1,111 @@
+//! The `palettizer` command: flags, tables, progress bars and exit codes around the `palettizer` crate.
+//!
+//! The binary and the console command of the Python wheel are both a call of [`run`].
+//!
+//! | module | holds |
+//! |---|---|
+//! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
+//! | `settings`, `rules` | flags to a configuration: the settings of one op, and `--op-type`/`--op-name` |
+//! | `table`, `figures`, `summary` | columns, numbers as text, the table of a report |
+//! | `report_file` | the JSON report, written beside and renamed |
+//! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
+
+mod completions;
+mod compress;
+mod decompress;
+mod demo;
+mod failure;
+mod figures;
+mod inspect;
+mod interrupt;
+mod output;
+mod progress;
+mod report_file;
+mod rules;
+mod settings;
+mod summary;
+mod table;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+use failure::Failure;
+
+/// Make Core ML models smaller: weights become small indices into tables of values.
+#[derive(Parser)]
+#[command(
+    name = "palettizer",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  palettizer demo
+  palettizer inspect Model.mlpackage
+  palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
+
+Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Compress(Box<compress::Args>),
+    Inspect(inspect::Args),
+    Decompress(decompress::Args),
+    Demo(demo::Args),
+    Completions(completions::Args),
+}
+
+impl Command {
+    fn name(&self) -> &'static str {
+        match self {
+            Command::Compress(_) => "compress",
+            Command::Inspect(_) => "inspect",
+            Command::Decompress(_) => "decompress",
+            Command::Demo(_) => "demo",
+            Command::Completions(_) => "completions",
+        }
+    }
+
+    fn run(self) -> Result<(), Failure> {
+        match self {
+            Command::Compress(args) => compress::run(*args),
+            Command::Inspect(args) => inspect::run(&args),
+            Command::Decompress(args) => decompress::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Completions(args) => completions::run(&args),
+        }
+    }
+}
+
+/// Runs the command and gives its exit code. `args` begins with the name of the program.
+///
+/// It prints to stdout and stderr, and catches SIGINT, SIGTERM and SIGHUP from the first call on: unfinished output
+/// is removed, then the process ends. So it is for a process that does nothing else.
+///
+/// ```
+/// assert_eq!(palettizer_cli::run(["palettizer", "--version"].map(Into::into)), 0);
+/// assert_eq!(palettizer_cli::run(["palettizer", "--no-such-flag"].map(Into::into)), 2);
+/// ```
+pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let command = match Cli::try_parse_from(args) {
+        Ok(cli) => cli.command,
+        Err(error) => {
+            // nothing can be said about a closed stream
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    let name = command.name();
+    interrupt::install();
+    match command.run() {
+        Ok(()) => 0,
+        Err(failure) => {
+            interrupt::wait_if_interrupted();
+            failure.report(name)
+        }
+    }
+}

@@ -8,10 +8,11 @@ use palettizer_kernels::{Element, Weights};
 use rayon::prelude::*;
 
 use crate::channels::Channels;
+use crate::context::Sensitivity;
 use crate::entries::Rounding;
 use crate::groups::{Groups, Mask};
 use crate::scalar::{self, Table};
-use crate::{Mode, PaletteSpec, Refusal, vector};
+use crate::{Context, Mode, PaletteSpec, Refusal, vector};
 
 /// One weight at work.
 pub(crate) struct Job<'a, T> {
@@ -19,6 +20,8 @@ pub(crate) struct Job<'a, T> {
     pub(crate) groups: Groups,
     pub(crate) channels: Option<Channels>,
     pub(crate) mask: Option<Mask<'a>>,
+    pub(crate) sensitivity: Option<Sensitivity<'a>>,
+    pub(crate) context: &'a Context<'a>,
     pub(crate) spec: &'a PaletteSpec,
     pub(crate) rounding: Rounding,
 }
@@ -67,6 +70,7 @@ impl<T: Element> Job<'_, T> {
         scratch: &mut Scratch<T>,
         indices: &mut [u8],
     ) -> Result<Table, Refusal> {
+        self.context.go_on()?;
         let (spec, rounding) = (self.spec, self.rounding);
         let exact = self.channels.is_none();
         let mut table = if let Mode::Custom(function) = spec.mode() {
@@ -82,23 +86,19 @@ impl<T: Element> Job<'_, T> {
             self.vectors(group, scratch);
             let exact = exact || self.snap(scratch);
             let weights = (!scratch.weights.is_empty()).then_some(scratch.weights.as_slice());
-            vector::table(
-                &mut scratch.wide,
-                weights,
-                exact,
-                group,
-                spec,
-                rounding,
-                indices,
-            )?
+            vector::table(&mut scratch.wide, weights, exact, group, self, indices)?
         } else if let Some(channels) = &self.channels {
             self.widen(group, scratch, self.mask);
             let exact = self.snap(scratch);
             let weights = self.row_weights(channels, group, scratch);
             scalar::table(&scratch.wide, weights, exact, spec, rounding, indices)?
         } else {
-            let values = self.slice(group, &mut scratch.values);
-            scalar::table(values, Weights::Equal, exact, spec, rounding, indices)?
+            let values = self.slice(self.values, group, &mut scratch.values);
+            let weights = match self.sensitivity {
+                None => Weights::Equal,
+                Some(some) => Weights::Each(self.slice(some.each, group, &mut scratch.weights)),
+            };
+            scalar::table(values, weights, exact, spec, rounding, indices)?
         };
         if let Some(channels) = &self.channels {
             let (squared_error, energy) = self.final_error(channels, group, &table, indices);
@@ -108,18 +108,18 @@ impl<T: Element> Job<'_, T> {
         Ok(table)
     }
 
-    /// The group's kept values as they are: borrowed when they lie together.
-    fn slice<'s>(&'s self, group: usize, buffer: &'s mut Vec<T>) -> &'s [T] {
+    /// The group's kept elements of `all` as they are: borrowed when they lie together.
+    fn slice<'s, E: Copy>(&self, all: &'s [E], group: usize, buffer: &'s mut Vec<E>) -> &'s [E] {
         if self.mask.is_none()
             && let Some(range) = self.groups.whole(group)
         {
-            return &self.values[range];
+            return &all[range];
         }
         buffer.clear();
         for range in self.groups.ranges(group) {
             match self.mask {
-                None => buffer.extend_from_slice(&self.values[range]),
-                Some(mask) => buffer.extend(mask.positions(range).map(|at| self.values[at])),
+                None => buffer.extend_from_slice(&all[range]),
+                Some(mask) => buffer.extend(mask.positions(range).map(|at| all[at])),
             }
         }
         buffer
@@ -140,10 +140,13 @@ impl<T: Element> Job<'_, T> {
             for (channel, run) in channels.runs(range) {
                 let scale = channels.scales[channel];
                 let before = scratch.wide.len();
-                let normalised = run.filter(kept).map(|at| value(at) / scale);
+                let normalised = run.clone().filter(kept).map(|at| value(at) / scale);
                 scratch.wide.extend(normalised);
-                if !channels.first || mask.is_some() {
-                    let weight = channels.weights[channel];
+                let weight = channels.weights[channel];
+                if let Some(some) = self.sensitivity {
+                    let weights = run.filter(kept).map(|at| some.scaled(at, weight));
+                    scratch.weights.extend(weights);
+                } else if !channels.first || mask.is_some() {
                     let len = scratch.wide.len() - before;
                     scratch.weights.extend(std::iter::repeat_n(weight, len));
                 }
@@ -188,28 +191,32 @@ impl<T: Element> Job<'_, T> {
         unique
     }
 
-    /// The group's vectors one after the other, in `f32`, divided by their channels' scales, and then with the mean
-    /// weight of their channels.
+    /// The group's vectors one after the other, in `f32`, divided by their channels' scales. With scales or
+    /// sensitivities, also the mean weight of their elements (the sum would say the same, and might overflow).
     fn vectors(&self, group: usize, scratch: &mut Scratch<T>) {
         scratch.wide.clear();
         scratch.weights.clear();
         for first in self.firsts(group) {
-            let members = self.members(first);
-            match &self.channels {
-                None => {
-                    let values = members.map(|at| self.values[at].to_f32());
-                    scratch.wide.extend(values);
-                }
-                Some(channels) => {
-                    let mut weight = 0.0;
-                    for at in members {
-                        let channel = channels.of(at);
-                        let value = self.values[at].to_f32() / channels.scales[channel];
-                        scratch.wide.push(value);
-                        weight += channels.weights[channel];
-                    }
-                    scratch.weights.push(weight / self.groups.dim as f32);
-                }
+            let mut weight = 0.0;
+            for at in self.members(first) {
+                let value = self.values[at].to_f32();
+                let Some(channels) = &self.channels else {
+                    scratch.wide.push(value);
+                    weight += self
+                        .sensitivity
+                        .map_or(1.0, |some| f64::from(some.each[at]));
+                    continue;
+                };
+                let channel = channels.of(at);
+                let own = channels.weights[channel];
+                scratch.wide.push(value / channels.scales[channel]);
+                let both = self.sensitivity.map_or(own, |some| some.scaled(at, own));
+                weight += f64::from(both);
+            }
+            if self.channels.is_some() || self.sensitivity.is_some() {
+                scratch
+                    .weights
+                    .push((weight / self.groups.dim as f64) as f32);
             }
         }
     }

@@ -5,12 +5,12 @@
 //! [`dense`] says what every compressed form stands for. Nothing here knows graphs or file formats.
 //!
 //! ```
-//! use palettizer_palette::{Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
+//! use palettizer_palette::{Context, Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
 //!
 //! let weights: Vec<u8> = (0..4096).flat_map(|i| (i as f32 * 0.7).sin().to_le_bytes()).collect();
 //! let tensor = Tensor::new(Dtype::F32, &[64, 64], &weights).map_err(|e| e.to_string())?;
 //! let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
-//! let palette = palettize(&tensor, None, &spec, None).map_err(|e| e.to_string())?;
+//! let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
 //! assert_eq!(palette.stored_bytes(), 4096 / 2 + 16 * 4);
 //! assert_eq!(palette.decompress().len(), weights.len());
 //! # Ok::<(), String>(())
@@ -18,7 +18,7 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `nbits`, `mode`, `spec`, `refusal`, `tensor`, `figures` | the words: widths, requests, reasons, weights, error |
+//! | `nbits`, `mode`, `spec`, `context`, `refusal`, `tensor`, `figures` | the words: widths, requests, what is known, reasons, weights, error |
 //! | `layout`, `groups`, `channels` | shapes; where groups lie; the per-channel scale |
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
 //! | `job`, `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
@@ -29,6 +29,7 @@
 compile_error!("weights are little-endian in every file and are read where they lie");
 
 mod channels;
+mod context;
 pub mod dense;
 mod entries;
 mod figures;
@@ -47,6 +48,7 @@ mod tensor;
 mod vector;
 mod widen;
 
+pub use context::Context;
 pub use figures::ErrorFigures;
 pub use layout::{Layout, layout, suits};
 pub use mode::{CustomLut, LutFunction, Mode};

@@ -13,12 +13,12 @@ use palettizer_kernels::{pack, unpack};
 /// One weight as indices into lookup tables.
 ///
 /// ```
-/// use palettizer_palette::{Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
+/// use palettizer_palette::{Context, Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
 ///
 /// let bytes: Vec<u8> = [0.5_f32, -1.0, 0.5, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
 /// let tensor = Tensor::new(Dtype::F32, &[2, 2], &bytes).map_err(|e| e.to_string())?;
 /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B2));
-/// let palette = palettize(&tensor, Some(0), &spec, None).map_err(|e| e.to_string())?;
+/// let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
 /// assert_eq!(palette.lut_shape, [1, 1, 4, 1]);
 /// assert_eq!(palette.decompress(), bytes);
 /// assert_eq!(palette.stored_bytes(), 1 + 4 * 4);

@@ -8,7 +8,8 @@
 //! # Cost
 //! A group that is one slice of the weight (all of it, or some rows) is read where it lies; others are gathered
 //! first. Memory beside the input: one byte an element for the indices (two when groups are not rows), and four
-//! bytes an element of the groups in work for scaled values or vectors.
+//! bytes an element of the groups in work for scaled values or vectors, and four more for their sensitivities where
+//! those are not one slice.
 //!
 //! # Deviations from coremltools
 //! 1. Per-channel scales belong to output channels always, and errors are weighed with them.
@@ -29,31 +30,33 @@ use crate::palette::packed;
 use crate::scalar::{self, Table};
 use crate::tensor::elements;
 use crate::{
-    ChannelScale, Dtype, ErrorFigures, Layout, Lut, LutDtype, Nbits, Palette, PaletteSpec, Refusal,
-    Tensor, layout, suits,
+    ChannelScale, Context, Dtype, ErrorFigures, Layout, Lut, LutDtype, Nbits, Palette, PaletteSpec,
+    Refusal, Tensor, layout, suits,
 };
 
 /// Palettizes one weight.
 ///
-/// `output_axis` is the axis of the output channels as the weight's consumers see it, `None` when they disagree.
-/// `mask`, for a pruned weight that stays sparse, is the packed bitmap of its kept positions (least-significant bit
-/// first, row-major, ⌈elements / 8⌉ bytes); the tensor is dense all the same, and what the mask drops reads as
-/// zero.
+/// `context` has what is known of the weight beside its values: the axis of its output channels, the mask of a pruned
+/// one, how much each element matters, and the flag that ends the work.
 ///
 /// Runs on the caller's rayon pool; the result does not depend on its size.
 ///
 /// # Errors
-/// Whatever [`layout`] and [`suits`] refuse, [`Refusal::MaskLength`], and what only the values tell:
-/// [`Refusal::NonFinite`], [`Refusal::TooManyDistinct`], [`Refusal::Custom`].
+/// Whatever [`layout`] and [`suits`] refuse, [`Refusal::MaskLength`], [`Refusal::SensitivityLength`],
+/// [`Refusal::Sensitivity`], what only the values tell ([`Refusal::NonFinite`], [`Refusal::TooManyDistinct`],
+/// [`Refusal::Custom`]), and [`Refusal::Stopped`].
 ///
 /// ```
-/// use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Tensor, palettize};
+/// use palettizer_palette::{
+///     Context, Dtype, Granularity, Mode, Nbits, PaletteSpec, Tensor, palettize,
+/// };
 ///
 /// let bytes: Vec<u8> = (0..64).flat_map(|i| (i as f32).sin().to_le_bytes()).collect();
 /// let tensor = Tensor::new(Dtype::F32, &[4, 16], &bytes).map_err(|e| e.to_string())?;
 /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B3))
 ///     .with_granularity(Granularity::PerGroupedChannel { group_size: 2, channel_axis: None });
-/// let palette = palettize(&tensor, Some(0), &spec, None).map_err(|e| e.to_string())?;
+/// let context = Context { output_axis: Some(0), ..Context::default() };
+/// let palette = palettize(&tensor, &spec, &context).map_err(|e| e.to_string())?;
 /// assert_eq!(palette.luts(), 2);
 /// assert_eq!(palette.indices.len(), 64 * 3 / 8);
 /// assert!(palette.error.snr_db() > 20.0);
@@ -61,13 +64,12 @@ use crate::{
 /// ```
 pub fn palettize(
     tensor: &Tensor<'_>,
-    output_axis: Option<usize>,
     spec: &PaletteSpec,
-    mask: Option<&[u8]>,
+    context: &Context<'_>,
 ) -> Result<Palette, Refusal> {
-    let layout = layout(tensor.shape(), output_axis, spec)?;
-    suits(tensor.dtype(), mask.is_some(), spec)?;
-    if let Some(mask) = mask {
+    let layout = layout(tensor.shape(), context.output_axis, spec)?;
+    suits(tensor.dtype(), context.mask.is_some(), spec)?;
+    if let Some(mask) = context.mask {
         let expected = tensor.len().div_ceil(8);
         if mask.len() != expected {
             return Err(Refusal::MaskLength {
@@ -77,21 +79,21 @@ pub fn palettize(
             });
         }
     }
-    let mask = mask.map(Mask);
+    context.go_on()?;
     let bytes = tensor.bytes();
     match tensor.dtype() {
-        Dtype::F16 => typed(&elements::<f16>(bytes), tensor, layout, spec, mask),
-        Dtype::BF16 => typed(&elements::<bf16>(bytes), tensor, layout, spec, mask),
-        Dtype::F32 => typed(&elements::<f32>(bytes), tensor, layout, spec, mask),
+        Dtype::F16 => typed(&elements::<f16>(bytes), tensor, layout, spec, context),
+        Dtype::BF16 => typed(&elements::<bf16>(bytes), tensor, layout, spec, context),
+        Dtype::F32 => typed(&elements::<f32>(bytes), tensor, layout, spec, context),
         // Half precision holds every byte exactly, and its census is the cheap one.
         Dtype::I8 => typed(
             &halves(bytes, |b| f32::from(b as i8)),
             tensor,
             layout,
             spec,
-            mask,
+            context,
         ),
-        Dtype::U8 => typed(&halves(bytes, f32::from), tensor, layout, spec, mask),
+        Dtype::U8 => typed(&halves(bytes, f32::from), tensor, layout, spec, context),
     }
 }
 
@@ -105,15 +107,19 @@ fn typed<T: Element + Pod>(
     tensor: &Tensor<'_>,
     layout: Layout,
     spec: &PaletteSpec,
-    mask: Option<Mask<'_>>,
+    context: &Context<'_>,
 ) -> Result<Palette, Refusal> {
     let rounding = Rounding(tensor.dtype());
+    let sensitivity = context.sensitivity(tensor.len(), spec)?;
     let channels = match spec.per_channel_scale() {
         true => Some(Channels::new(values, &layout, rounding)?),
         false => None,
     };
+    let mask = context.mask.map(Mask);
     let job = Job {
         values,
+        sensitivity,
+        context,
         groups: Groups::new(&layout),
         channels,
         mask,

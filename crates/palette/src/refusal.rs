@@ -102,6 +102,27 @@ pub enum Refusal {
         /// Bytes given.
         found: usize,
     },
+    /// Sensitivities of another weight.
+    #[error("a weight of {elements} elements needs as many sensitivities, found {found}")]
+    SensitivityLength {
+        /// Elements of the weight.
+        elements: usize,
+        /// Sensitivities given.
+        found: usize,
+    },
+    /// Sensitivities that say nothing.
+    #[error(
+        "{count} of {elements} sensitivities are negative, NaN or infinite; expected finite numbers from zero on"
+    )]
+    Sensitivity {
+        /// How many.
+        count: usize,
+        /// Elements of the weight.
+        elements: usize,
+    },
+    /// [`Context::stop`](crate::Context::stop) was set.
+    #[error("stopped on request")]
+    Stopped,
     /// A scale on a weight that is itself made of integers.
     #[error("{what} needs a float weight, found {}", .dtype.name())]
     IntScale {

@@ -8,23 +8,24 @@ use std::collections::hash_map::Entry;
 
 use palettizer_kernels::{VectorOptions, assign_vectors, cluster_vectors};
 
-use crate::entries::{self, Entries, Rounding};
+use crate::entries::{self, Entries};
+use crate::job::Job;
 use crate::scalar::{MOST_ENTRIES, Table};
-use crate::{LutDtype, Mode, PaletteSpec, Refusal};
+use crate::{LutDtype, Mode, Refusal};
 
 /// Finds the table of the vectors in `values` and the index of each.
 ///
 /// `exact` says that entries are values of the group's own dtype, so that listing the distinct vectors loses
 /// nothing. `group` makes the seed the group's own.
-pub(crate) fn table(
+pub(crate) fn table<T>(
     values: &mut [f32],
     weights: Option<&[f32]>,
     exact: bool,
     group: usize,
-    spec: &PaletteSpec,
-    rounding: Rounding,
+    job: &Job<'_, T>,
     indices: &mut [u8],
 ) -> Result<Table, Refusal> {
+    let (spec, rounding) = (job.spec, job.rounding);
     let dim = spec.cluster_dim();
     let mut energy = 0.0;
     let mut count = 0;
@@ -67,9 +68,11 @@ pub(crate) fn table(
     };
     let options = VectorOptions {
         seed: mixed(spec.seed(), group),
+        stop: job.context.stop,
         ..VectorOptions::default()
     };
     let clusters = cluster_vectors(values, dim, nbits.entries(), weights, options);
+    job.context.go_on()?;
     let wishes: Vec<f64> = clusters.centroids.iter().map(|&c| f64::from(c)).collect();
     let entries = entries::vectors(&wishes, spec.lut_dtype(), rounding);
     let squared_error = assign_vectors(values, dim, &entries.values, indices);

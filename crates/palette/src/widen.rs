@@ -10,11 +10,12 @@ impl Palette {
     /// The 3-bit indices of [`Mode::Unique`](crate::Mode::Unique), say, where only 1, 2, 4, 6 and 8 bits exist.
     ///
     /// ```
-    /// use palettizer_palette::{Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
+    /// use palettizer_palette::{Context, Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
     ///
     /// let bytes: Vec<u8> = (0..5).flat_map(|v| (v as f32).to_le_bytes()).collect();
     /// let tensor = Tensor::new(Dtype::F32, &[1, 5], &bytes).map_err(|e| e.to_string())?;
-    /// let palette = palettize(&tensor, None, &PaletteSpec::new(Mode::Unique), None).map_err(|e| e.to_string())?;
+    /// let spec = PaletteSpec::new(Mode::Unique);
+    /// let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
     /// assert_eq!(palette.nbits, Nbits::B3);
     /// let wider = palette.widened(Nbits::B4);
     /// assert_eq!(wider.lut_shape, [1, 1, 16, 1]);

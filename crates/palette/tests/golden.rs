@@ -192,7 +192,7 @@ fn never_farther_from_the_weight_than_the_peer() {
         };
         let spec = PaletteSpec::new(mode).with_granularity(granularity);
         let tensor = Tensor::new(weight.dtype, &weight.shape, &weight.bytes).unwrap();
-        let palette = palettize(&tensor, Some(0), &spec, None).unwrap();
+        let palette = palettize(&tensor, &spec, &naive::on(Some(0))).unwrap();
         assert_eq!(palette.lut_shape, case.arrays["lut"].shape);
         let peer: f64 = (0..tensor.len())
             .map(|at| {

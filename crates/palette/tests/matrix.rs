@@ -4,8 +4,8 @@
 mod naive;
 
 use palettizer_palette::{
-    CustomLut, Dtype, Granularity, Layout, Lut, LutDtype, LutFunction, Mode, Nbits, Palette,
-    PaletteSpec, Refusal, Tensor, layout, palettize, suits,
+    Context, CustomLut, Dtype, Granularity, Layout, Lut, LutDtype, LutFunction, Mode, Nbits,
+    Palette, PaletteSpec, Refusal, Tensor, layout, palettize, suits,
 };
 
 const SHAPE: [usize; 3] = [8, 6, 4];
@@ -199,7 +199,7 @@ fn every_combination() {
         let tensor = Tensor::new(dtype, &SHAPE, &bytes).unwrap();
         for (spec, axis) in &requests {
             let plan = layout(&SHAPE, *axis, spec);
-            let found = palettize(&tensor, *axis, spec, None);
+            let found = palettize(&tensor, spec, &naive::on(*axis));
             match (
                 plan.and_then(|plan| suits(dtype, false, spec).map(|()| plan)),
                 found,
@@ -239,9 +239,27 @@ fn every_combination_of_a_pruned_weight() {
                 continue;
             };
             if let Err(refusal) = suits(dtype, true, &spec) {
-                assert_eq!(palettize(&tensor, axis, &spec, Some(&mask)), Err(refusal));
+                assert_eq!(
+                    palettize(
+                        &tensor,
+                        &spec,
+                        &Context {
+                            mask: Some(&mask),
+                            ..naive::on(axis)
+                        }
+                    ),
+                    Err(refusal)
+                );
             } else {
-                let palette = palettize(&tensor, axis, &spec, Some(&mask)).unwrap();
+                let palette = palettize(
+                    &tensor,
+                    &spec,
+                    &Context {
+                        mask: Some(&mask),
+                        ..naive::on(axis)
+                    },
+                )
+                .unwrap();
                 check(&tensor, &spec, &plan, &palette);
                 let kept = kept.iter().filter(|&&k| k).count();
                 let bits = kept * palette.nbits.bits() as usize;
@@ -261,7 +279,9 @@ fn kmeans_is_never_worse_than_uniform_nor_finer_than_coarser() {
             for nbits in Nbits::ALL {
                 let lost = |mode| {
                     let spec = PaletteSpec::new(mode).with_granularity(granularity);
-                    palettize(&tensor, Some(0), &spec, None).unwrap().error
+                    palettize(&tensor, &spec, &naive::on(Some(0)))
+                        .unwrap()
+                        .error
                 };
                 let error = lost(Mode::Kmeans(nbits));
                 // Rounding the centroids costs a little; bf16 rounds the most.
@@ -303,7 +323,7 @@ fn long_runs_and_many_channels() {
                 let Ok(plan) = layout(&shape, Some(output_axis), &spec) else {
                     continue;
                 };
-                let palette = palettize(&tensor, Some(output_axis), &spec, None).unwrap();
+                let palette = palettize(&tensor, &spec, &naive::on(Some(output_axis))).unwrap();
                 check(&tensor, &spec, &plan, &palette);
             }
         }
@@ -320,7 +340,7 @@ fn scaling_pays_where_rows_differ() {
     let tensor = Tensor::new(Dtype::F16, &[64, 64], &bytes).unwrap();
     let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B3));
     let snr = |spec: &PaletteSpec| {
-        palettize(&tensor, Some(0), spec, None)
+        palettize(&tensor, spec, &naive::on(Some(0)))
             .unwrap()
             .error
             .snr_db()
@@ -353,7 +373,7 @@ fn the_number_of_threads_changes_nothing() {
             grouped.with_per_channel_scale(true),
             kmeans.clone().with_cluster_dim(4),
         ] {
-            let run = || palettize(&tensor, Some(0), &spec, None);
+            let run = || palettize(&tensor, &spec, &naive::on(Some(0)));
             assert_eq!(one.install(run), many.install(run));
         }
     }
@@ -368,9 +388,8 @@ fn unaligned_bytes_give_the_same() {
     let run = |bytes: &[u8]| {
         palettize(
             &Tensor::new(Dtype::F32, &[16, 16], bytes).unwrap(),
-            None,
             &spec,
-            None,
+            &Context::default(),
         )
     };
     assert_eq!(run(&bytes), run(&shifted[1..]));
@@ -381,7 +400,8 @@ fn the_seed_is_in_the_spec() {
     let bytes = naive::weight(Dtype::F32, 4096, 64, 8);
     let tensor = Tensor::new(Dtype::F32, &[64, 64], &bytes).unwrap();
     let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4)).with_cluster_dim(4);
-    let run = |seed| palettize(&tensor, Some(0), &spec.clone().with_seed(seed), None).unwrap();
+    let run =
+        |seed| palettize(&tensor, &spec.clone().with_seed(seed), &naive::on(Some(0))).unwrap();
     assert_eq!(run(1), run(1));
     assert_ne!(run(1).indices, run(2).indices);
 }
@@ -403,7 +423,7 @@ fn unique_takes_the_width_of_the_fullest_group() {
         group_size: 1,
         channel_axis: None,
     });
-    let palette = palettize(&tensor, Some(0), &spec, None).unwrap();
+    let palette = palettize(&tensor, &spec, &naive::on(Some(0))).unwrap();
     assert_eq!(palette.nbits, Nbits::B6);
     assert_eq!(palette.decompress(), bytes);
     assert_eq!(palette.error.snr_db(), f64::INFINITY);
@@ -426,7 +446,7 @@ fn few_values_are_kept_exactly_whatever_they_are() {
                 if spec.validate().is_err() {
                     continue;
                 }
-                let palette = palettize(&tensor, Some(0), &spec, None).unwrap();
+                let palette = palettize(&tensor, &spec, &naive::on(Some(0))).unwrap();
                 let dense = palette.decompress();
                 for (at, &value) in values.iter().enumerate() {
                     let found = naive::read(dtype, &dense, at);
@@ -452,7 +472,7 @@ fn zeros_and_constants_and_single_elements() {
             for (spec, axis) in requests() {
                 let spec = spec.with_granularity(Granularity::PerTensor);
                 let axis = axis.filter(|&a| a < 2);
-                match palettize(&tensor, axis, &spec, None) {
+                match palettize(&tensor, &spec, &naive::on(axis)) {
                     Ok(palette) if matches!(spec.mode(), Mode::Custom(_)) => {
                         check(
                             &tensor,

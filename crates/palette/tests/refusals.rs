@@ -4,15 +4,23 @@
 mod naive;
 
 use palettizer_palette::{
-    CustomLut, Dtype, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec, Refusal,
-    Tensor, palettize,
+    Context, CustomLut, Dtype, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec,
+    Refusal, Tensor, palettize,
 };
 
 fn refuse(dtype: Dtype, values: &[f64], spec: &PaletteSpec, mask: Option<&[u8]>) -> Refusal {
     let bytes = naive::encode(dtype, values);
     let shape = [values.len() / 2, 2];
     let tensor = Tensor::new(dtype, &shape, &bytes).unwrap();
-    palettize(&tensor, Some(0), spec, mask).unwrap_err()
+    palettize(
+        &tensor,
+        spec,
+        &Context {
+            mask,
+            ..naive::on(Some(0))
+        },
+    )
+    .unwrap_err()
 }
 
 fn ramp(count: usize) -> Vec<f64> {

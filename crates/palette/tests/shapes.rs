@@ -49,7 +49,7 @@ proptest! {
         let bytes = naive::weight(dtype, count, 3, seed);
         let tensor = Tensor::new(dtype, &shape, &bytes).unwrap();
         let plan = layout(&shape, output_axis, &spec).and_then(|plan| suits(dtype, false, &spec).map(|()| plan));
-        let found = palettize(&tensor, output_axis, &spec, None);
+        let found = palettize(&tensor, &spec, &naive::on(output_axis));
         let Ok(plan) = plan else {
             prop_assert_eq!(found.err(), plan.err());
             return Ok(());

@@ -20,7 +20,7 @@ use crate::progress::Progress;
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
 use crate::rewrite::{Rewriter, Written};
-use palettizer_palette::{Granularity, Mode, Palette, Tensor, dense, palettize};
+use palettizer_palette::{Context, Granularity, Mode, Palette, Tensor, dense, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -270,7 +270,12 @@ fn one(
     };
     let tensor =
         Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
-    let palette = palettize(&tensor, job.output_axis, &job.spec, mask.as_deref());
+    let context = Context {
+        output_axis: job.output_axis,
+        mask: mask.as_deref(),
+        ..Context::default()
+    };
+    let palette = palettize(&tensor, &job.spec, &context);
     if let Some(place) = &job.value.blob_file {
         crate::program::constant::release(package, place);
     }

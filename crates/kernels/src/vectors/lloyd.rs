@@ -2,20 +2,25 @@
 
 use rayon::prelude::*;
 
+use super::VectorOptions;
 use super::compare::{Centroids, Nearest};
 use super::field::{BLOCK, Field, Scratch, TASK};
 
-/// Moves the centroids until a step lowers the cost by no more than `tolerance` times the cost; returns the last cost
-/// seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
+/// Moves the centroids until a step lowers the cost by no more than the tolerance times the cost, in at most
+/// `max_iterations` steps; returns the last cost seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
 ///
 /// Each step overshoots the means by a growing part of the last move (Nesterov's momentum); when the cost rises, the
 /// overshooting starts again from nothing at the best means so far.
-pub(super) fn descend(field: &Field, centroids: &mut Vec<f32>, most: u32, tolerance: f64) -> f64 {
+pub(super) fn descend(field: &Field, centroids: &mut Vec<f32>, options: VectorOptions<'_>) -> f64 {
+    let tolerance = options.tolerance;
     // Means of the step before, best means and the cost at which they were found.
     let mut last = centroids.clone();
     let mut best = (f64::INFINITY, centroids.clone());
     let mut speed = 0.0;
-    for _ in 0..most {
+    for _ in 0..options.max_iterations {
+        if options.stopped() {
+            break;
+        }
         let sums = sums(field, centroids);
         let cost = sums.cost;
         if !cost.is_finite() {

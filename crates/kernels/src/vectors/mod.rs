@@ -17,6 +17,8 @@ mod lloyd;
 mod seed;
 mod swap;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use field::Field;
 
 /// Up to this many distances for a step, Lloyd's steps go on until they gain next to nothing.
@@ -26,8 +28,8 @@ const CHEAP: usize = 1 << 23;
 const SETTLED: f64 = 1e-7;
 
 /// How long to look for good vector clusters.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct VectorOptions {
+#[derive(Debug, Clone, Copy)]
+pub struct VectorOptions<'a> {
     /// Seed of all random choices.
     pub seed: u64,
     /// Independent starts, the best of which is kept; so many times as many as are made anyway.
@@ -36,15 +38,25 @@ pub struct VectorOptions {
     pub max_iterations: u32,
     /// Stop when a step lowers the cost by less than this part of it.
     pub tolerance: f64,
+    /// Set by another thread when the clusters are no longer wanted: what is returned then is not worth using.
+    pub stop: Option<&'a AtomicBool>,
 }
 
-impl Default for VectorOptions {
+impl VectorOptions<'_> {
+    /// Whether the clusters are no longer wanted.
+    fn stopped(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+}
+
+impl Default for VectorOptions<'_> {
     fn default() -> Self {
         VectorOptions {
             seed: 0,
             starts: 1,
             max_iterations: 100,
             tolerance: 6e-4,
+            stop: None,
         }
     }
 }
@@ -78,7 +90,7 @@ pub fn cluster_vectors(
     dim: usize,
     k: usize,
     weights: Option<&[f32]>,
-    options: VectorOptions,
+    options: VectorOptions<'_>,
 ) -> VectorClusters {
     let dim = dim.max(1);
     let n = values.len() / dim;
@@ -102,7 +114,11 @@ pub fn cluster_vectors(
         true => options.tolerance.min(SETTLED),
         false => options.tolerance,
     };
-    lloyd::descend(&field, &mut centroids, options.max_iterations, tolerance);
+    let last = VectorOptions {
+        tolerance,
+        ..options
+    };
+    lloyd::descend(&field, &mut centroids, last);
     sort(&mut centroids, dim);
     let mut indices = vec![0; n];
     let cost = field.assign(&centroids, &mut indices);

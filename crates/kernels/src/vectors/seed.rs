@@ -27,9 +27,17 @@ const STARTS: (usize, usize) = (16, 1 << 21);
 const FINALISTS: (usize, usize) = (4, 1 << 23);
 
 /// The best of several starts, at most `k` centroids that are nearly settled on all vectors.
-pub(super) fn start(field: &Field, k: usize, options: VectorOptions) -> Vec<f32> {
+pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<f32> {
     let mut random = Random(options.seed);
-    let tolerance = options.tolerance.max(1e-3);
+    let rough = VectorOptions {
+        max_iterations: STEPS,
+        tolerance: options.tolerance.max(1e-3),
+        ..options
+    };
+    let fine = VectorOptions {
+        tolerance: 2.0 * options.tolerance,
+        ..options
+    };
     let first = (k * SHARE).max(LEAST);
     let sizes = [first, first * GROWTH];
     let samples: Vec<Field> = sizes
@@ -45,10 +53,10 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions) -> Vec<f32>
     let mut found: Vec<(f64, Vec<f32>)> = (0..starts)
         .map(|_| {
             let mut centroids = Vec::new();
-            draw(level, k, &mut centroids, &mut random);
-            let settled = descend(level, &mut centroids, STEPS, tolerance);
+            draw(level, k, &mut centroids, &mut random, options);
+            let settled = descend(level, &mut centroids, rough);
             let most = centroids.len() / field.dim / 4;
-            let cost = improve(level, &mut centroids, settled, most, ROUNDS[0]);
+            let cost = improve(level, &mut centroids, settled, most, ROUNDS[0], options);
             (cost, centroids)
         })
         .collect();
@@ -58,19 +66,14 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions) -> Vec<f32>
         for (cost, centroids) in &mut found {
             if centroids.len() < k * field.dim {
                 // The sample has fewer distinct vectors than clusters; this one may have more.
-                draw(level, k, centroids, &mut random);
+                draw(level, k, centroids, &mut random, options);
             }
-            *cost = descend(level, centroids, STEPS, tolerance);
+            *cost = descend(level, centroids, rough);
             if level.len * k <= MOVED {
-                *cost = improve(level, centroids, *cost, k / 8, ROUNDS[1]);
+                *cost = improve(level, centroids, *cost, k / 8, ROUNDS[1], options);
             }
             if level.len < field.len {
-                *cost = descend(
-                    level,
-                    centroids,
-                    options.max_iterations,
-                    2.0 * options.tolerance,
-                );
+                *cost = descend(level, centroids, fine);
             }
         }
     }
@@ -101,7 +104,13 @@ fn sample(field: &Field, size: usize, random: &mut Random) -> Field {
 }
 
 /// Adds seeds until there are `k`, or no vector is at any distance from them.
-fn draw(field: &Field, k: usize, centroids: &mut Vec<f32>, random: &mut Random) {
+fn draw(
+    field: &Field,
+    k: usize,
+    centroids: &mut Vec<f32>,
+    random: &mut Random,
+    options: VectorOptions<'_>,
+) {
     let dim = field.dim;
     let trials = 2 + k.ilog2() as usize / 2;
     let mut rest: Vec<f32> = (0..field.len)
@@ -119,7 +128,7 @@ fn draw(field: &Field, k: usize, centroids: &mut Vec<f32>, random: &mut Random) 
         nearer(field, centroid, &rest, &mut trial);
         std::mem::swap(&mut rest, &mut trial);
     }
-    while centroids.len() < k * dim {
+    while centroids.len() < k * dim && !options.stopped() {
         let first = centroids.is_empty();
         let mass = |i: usize| {
             if first {

@@ -9,6 +9,7 @@
 //! Source: Patanè and Russo 2001 (enhanced LBG); Fritzke 2020 (breathing k-means).
 //! Our deviations: (1) many pairs at once, fewer after a failure.
 
+use super::VectorOptions;
 use super::field::Field;
 use super::lloyd::{descend, survey};
 
@@ -25,14 +26,23 @@ pub(super) fn improve(
     mut cost: f64,
     mut most: usize,
     rounds: usize,
+    options: VectorOptions<'_>,
 ) -> f64 {
+    let options = VectorOptions {
+        max_iterations: STEPS,
+        tolerance: 1e-3,
+        ..options
+    };
     for _ in 0..rounds {
+        if options.stopped() {
+            break;
+        }
         let mut moved = centroids.clone();
         let pairs = rearrange(field, &mut moved, most);
         if pairs == 0 {
             break;
         }
-        let lower = descend(field, &mut moved, STEPS, 1e-3);
+        let lower = descend(field, &mut moved, options);
         if lower < cost {
             *centroids = moved;
         }

@@ -2,7 +2,15 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use half::{bf16, f16};
-use palettizer_palette::{Dtype, Lut, Palette};
+use palettizer_palette::{Context, Dtype, Lut, Palette};
+
+/// A weight of which nothing is known but the axis of its output channels.
+pub fn on(output_axis: Option<usize>) -> Context<'static> {
+    Context {
+        output_axis,
+        ..Context::default()
+    }
+}
 
 /// One element of a dtype, widened.
 pub fn read(dtype: Dtype, bytes: &[u8], at: usize) -> f64 {

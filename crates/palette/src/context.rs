@@ -27,6 +27,7 @@ pub struct Context<'a> {
     pub mask: Option<&'a [u8]>,
     /// What an error in each element costs: one finite number for each element, row-major, zero or more. k-means then
     /// minimises Σ s·(w − ŵ)²; a vector weighs the sum of its elements. The other modes do not look at it.
+    /// [`sensitivity::normalise`](crate::sensitivity::normalise) makes one of squared gradients.
     pub sensitivity: Option<&'a [f32]>,
     /// Set by another thread when the work is no longer wanted: it ends soon, with [`Refusal::Stopped`].
     pub stop: Option<&'a AtomicBool>,

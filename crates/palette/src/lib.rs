@@ -22,6 +22,7 @@
 //! | `layout`, `groups`, `channels` | shapes; where groups lie; the per-channel scale |
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
 //! | `job`, `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
+//! | [`sensitivity`] | how much each element matters, made fit for use |
 //! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
 //! | [`dense`] | the meaning of each compressed form |
 
@@ -42,6 +43,7 @@ mod palette;
 mod palettize;
 mod refusal;
 mod scalar;
+pub mod sensitivity;
 mod spec;
 mod statistics;
 mod tensor;

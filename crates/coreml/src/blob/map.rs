@@ -5,40 +5,64 @@ use std::fs::File;
 use std::io;
 use std::ops::Range;
 
-/// A file's bytes, or bytes in memory.
+/// A file's bytes, mapped into memory, or a buffer.
+///
+/// ```
+/// use palettizer_coreml::blob::Bytes;
+///
+/// let mut file = tempfile::tempfile()?;
+/// std::io::Write::write_all(&mut file, b"a weight")?;
+/// let bytes = Bytes::map(&file)?;
+/// assert_eq!(bytes.as_slice(), b"a weight");
+/// bytes.release(0..bytes.as_slice().len());
+/// # Ok::<(), std::io::Error>(())
+/// ```
 #[derive(Debug)]
-pub(super) enum Bytes {
+pub struct Bytes(Held);
+
+#[derive(Debug)]
+enum Held {
     /// A mapped file.
     Mapped(Mmap),
     /// A buffer.
     Owned(Vec<u8>),
 }
 
+impl From<Vec<u8>> for Bytes {
+    fn from(bytes: Vec<u8>) -> Self {
+        Bytes(Held::Owned(bytes))
+    }
+}
+
 impl Bytes {
-    /// Maps a file for reading.
+    /// Maps a file for reading. It should not be empty: systems differ in what they make of that.
+    ///
+    /// # Errors
+    /// What the system says.
     #[allow(unsafe_code)]
-    pub(super) fn map(file: &File) -> io::Result<Bytes> {
-        // SAFETY: the mapping is read-only and lives in `Bytes`, which hands out slices bound to its own
+    pub fn map(file: &File) -> io::Result<Bytes> {
+        // SAFETY: the mapping is read-only and lives in a `Bytes`, which hands out slices bound to its own
         // life. What no program can rule out is that another one changes or cuts the file meanwhile:
         // then the bytes read change too, which every reader here treats as hostile anyway (nothing is
         // checked once and trusted later as to memory safety), or the system ends this process.
         // Packages that we write ourselves are replaced by renaming, never changed in place.
         let map = unsafe { Mmap::map(file) }?;
-        Ok(Bytes::Mapped(map))
+        Ok(Bytes(Held::Mapped(map)))
     }
 
-    pub(super) fn as_slice(&self) -> &[u8] {
-        match self {
-            Bytes::Mapped(map) => map,
-            Bytes::Owned(bytes) => bytes,
+    /// All of them.
+    pub fn as_slice(&self) -> &[u8] {
+        match &self.0 {
+            Held::Mapped(map) => map,
+            Held::Owned(bytes) => bytes,
         }
     }
 
     /// Gives the pages that hold `range` back to the system; a later read brings them in again.
     #[cfg(unix)]
     #[allow(unsafe_code)]
-    pub(super) fn release(&self, range: Range<usize>) {
-        let Bytes::Mapped(map) = self else { return };
+    pub fn release(&self, range: Range<usize>) {
+        let Held::Mapped(map) = &self.0 else { return };
         let end = range.end.min(map.len());
         let Some(len) = end.checked_sub(range.start).filter(|&len| len > 0) else {
             return;
@@ -55,5 +79,5 @@ impl Bytes {
 
     /// Elsewhere the system decides by itself.
     #[cfg(not(unix))]
-    pub(super) fn release(&self, _range: Range<usize>) {}
+    pub fn release(&self, _range: Range<usize>) {}
 }

@@ -16,6 +16,7 @@ mod read;
 mod write;
 
 pub use dtype::BlobDtype;
+pub use map::Bytes;
 pub use read::{Blob, WeightFile};
 pub use write::WeightWriter;
 

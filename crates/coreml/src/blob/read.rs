@@ -110,7 +110,7 @@ impl WeightFile {
     /// # Errors
     /// [`Error::BlobHeader`] or [`Error::BlobVersion`] if it is no weight file of version 2.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
-        Self::checked(name.into(), Bytes::Owned(bytes))
+        Self::checked(name.into(), bytes.into())
     }
 
     fn checked(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {

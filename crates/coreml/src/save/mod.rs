@@ -8,6 +8,7 @@
 //! behind but what was there. (What remains is a crash between the two renamings: the old package is
 //! then in the temporary folder, whole, under the name `old`.)
 
+mod beside;
 mod place;
 mod registry;
 
@@ -15,29 +16,25 @@ use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
 use crate::package::{DATA, MANIFEST, Package, weight_file_path};
 use crate::proto::Model;
+pub use beside::Beside;
 use prost::Message;
-use registry::Listed;
 pub use registry::remove_unfinished;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
-use tempfile::TempDir;
 
 /// Weight files are written and copied in pieces of this size.
 const PIECE: usize = 1 << 20;
 
+const EXTENSION: &str = "mlpackage";
+
 /// A package on its way to disk. Dropped before [`commit`](Self::commit), it leaves nothing behind.
 #[derive(Debug)]
 pub struct Staging {
-    /// Where the package goes.
-    out: PathBuf,
-    overwrite: bool,
     /// The new weight files, by name, where they are now.
     weights: BTreeMap<String, PathBuf>,
-    // Dropped in this order: the folder must be gone before it is unlisted.
-    folder: TempDir,
-    listed: Listed,
+    beside: Beside,
 }
 
 impl Staging {
@@ -59,27 +56,14 @@ impl Staging {
     /// # Ok::<(), palettizer_coreml::Error>(())
     /// ```
     pub fn new(out: &Path, overwrite: bool) -> Result<Self, Error> {
-        let (target, parent) = place::check(out, overwrite)?;
-        let mut prefix = std::ffi::OsString::from(".");
-        prefix.push(target.file_name().unwrap_or_default());
-        prefix.push(".");
-        let folder = tempfile::Builder::new()
-            .prefix(&prefix)
-            .tempdir_in(&parent)
-            .map_err(|source| match Error::writing(&parent, source) {
-                Error::Io { path, source } => Error::OutputPlace {
-                    path: out.to_owned(),
-                    reason: format!("nothing can be written in {}: {source}", path.display()),
-                },
-                full => full,
-            })?;
-        let listed = Listed::new(folder.path())?;
+        if out.extension().is_none_or(|found| found != EXTENSION) {
+            return Err(Error::OutputName {
+                path: out.to_owned(),
+            });
+        }
         Ok(Self {
-            out: target,
-            overwrite,
             weights: BTreeMap::new(),
-            folder,
-            listed,
+            beside: Beside::new(out, overwrite, &place::no_package)?,
         })
     }
 
@@ -95,10 +79,8 @@ impl Staging {
     ) -> Result<WeightWriter<BufWriter<File>>, Error> {
         weight_file_path(file_name)?;
         // Which folder it goes to is up to the package's manifest, so that it is moved at the end.
-        let path = self
-            .folder
-            .path()
-            .join(format!("{}.bin", self.weights.len()));
+        let folder = self.beside.folder();
+        let path = folder.join(format!("{}.bin", self.weights.len()));
         let file = File::create_new(&path).map_err(|source| Error::writing(&path, source))?;
         self.weights.insert(file_name.to_owned(), path.clone());
         WeightWriter::with_path(BufWriter::with_capacity(PIECE, file), &path)
@@ -113,21 +95,17 @@ impl Staging {
     pub fn commit(self, package: &Package, model: &Model) -> Result<(), Error> {
         if let Some(root) = package.root() {
             let root = root.canonicalize().map_err(|e| Error::io(root, e))?;
-            if root != self.out && root.starts_with(&self.out) {
+            let out = self.beside.out();
+            if root != out && root.starts_with(out) {
                 return Err(Error::OutputPlace {
-                    path: self.out,
+                    path: out.to_owned(),
                     reason: "it would replace a folder that holds the input".to_owned(),
                 });
             }
         }
-        let built = self.folder.path().join(registry::NEW);
+        let built = self.beside.built();
         self.build(&built, package, model)?;
-        let swapped = self.listed.undisturbed(|| self.swap(&built));
-        if swapped.is_err() && self.folder.path().join(registry::OLD).exists() {
-            // Whatever happens, what the user had is not ours to delete.
-            let _kept = self.folder.keep();
-        }
-        swapped
+        self.beside.put()
     }
 
     /// Builds the whole package at `built`.
@@ -179,39 +157,6 @@ impl Staging {
             }
         }
         sync_folders(built)
-    }
-
-    /// Puts the package in place of what is at `out`, if anything.
-    fn swap(&self, built: &Path) -> Result<(), Error> {
-        let out = &self.out;
-        let old = self.folder.path().join(registry::OLD);
-        let refuse = |reason: String| Error::OutputPlace {
-            path: out.clone(),
-            reason,
-        };
-        let exists = fs::symlink_metadata(out).is_ok();
-        if exists && !self.overwrite {
-            return Err(Error::Exists { path: out.clone() });
-        }
-        if exists {
-            fs::rename(out, &old).map_err(|source| {
-                refuse(format!("the old package cannot be moved away: {source}"))
-            })?;
-        }
-        if let Err(source) = fs::rename(built, out) {
-            if exists && let Err(second) = fs::rename(&old, out) {
-                return Err(refuse(format!(
-                    "{source}; the old package could not be moved back ({second}) and is now at {}",
-                    old.display()
-                )));
-            }
-            return Err(refuse(source.to_string()));
-        }
-        // The package is in place; that its name might not survive a power cut is no reason to fail.
-        if let Some(parent) = out.parent() {
-            drop(sync_folder(parent));
-        }
-        Ok(())
     }
 }
 

@@ -5,33 +5,29 @@ use crate::package::{DATA, MANIFEST};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const EXTENSION: &str = "mlpackage";
-
-/// Checks `out`; gives the path to replace (a link's target) and the folder that it is in.
-pub(super) fn check(out: &Path, overwrite: bool) -> Result<(PathBuf, PathBuf), Error> {
+/// Checks `out`; gives the path to replace (a link's target) and the folder that it is in. `objection` says why what is
+/// there must stay.
+pub(super) fn check(
+    out: &Path,
+    overwrite: bool,
+    objection: &dyn Fn(&Path) -> Option<String>,
+) -> Result<(PathBuf, PathBuf), Error> {
     let refuse = |reason: String| {
         Err(Error::OutputPlace {
             path: out.to_owned(),
             reason,
         })
     };
-    if out.extension().is_none_or(|found| found != EXTENSION) {
-        return Err(Error::OutputName {
-            path: out.to_owned(),
-        });
-    }
     let exists = fs::symlink_metadata(out).is_ok();
     if exists && !overwrite {
         return Err(Error::Exists {
             path: out.to_owned(),
         });
     }
-    if out.is_dir() && !is_package(out) && !is_empty(out) {
-        return refuse(
-            "this is a folder with something other than a package in it; move it away".to_owned(),
-        );
+    if let Some(reason) = objection(out).filter(|_| exists) {
+        return refuse(reason);
     }
-    // The package that a link stands for is replaced, not the link.
+    // What a link stands for is replaced, not the link.
     let target = out.canonicalize().unwrap_or_else(|_| out.to_owned());
     let parent = match target.parent() {
         Some(parent) if parent != Path::new("") => parent,
@@ -54,11 +50,16 @@ pub(super) fn check(out: &Path, overwrite: bool) -> Result<(PathBuf, PathBuf), E
         return refuse(format!("it lies inside the package {}", around.display()));
     }
     let Some(name) = target.file_name() else {
-        return Err(Error::OutputName {
-            path: out.to_owned(),
-        });
+        return refuse("this is no name for an output".to_owned());
     };
     Ok((parent.join(name), parent))
+}
+
+/// Why a package must not replace what is there.
+pub(super) fn no_package(out: &Path) -> Option<String> {
+    (out.is_dir() && !is_package(out) && !is_empty(out)).then(|| {
+        "this is a folder with something other than a package in it; move it away".to_owned()
+    })
 }
 
 fn is_package(folder: &Path) -> bool {

@@ -128,9 +128,47 @@ impl Palette {
         }
     }
 
+    /// The entries of all tables in the weight's dtype, shaped by `lut_shape`: those of a quantized LUT as the runtime
+    /// computes them.
+    ///
+    /// ```
+    /// use palettizer_palette::{Context, Dtype, LutDtype, Mode, Nbits, PaletteSpec, Tensor, palettize};
+    ///
+    /// let bytes: Vec<u8> = [-127.0_f32, 3.0, 3.0, 127.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    /// let tensor = Tensor::new(Dtype::F32, &[2, 2], &bytes).map_err(|e| e.to_string())?;
+    /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B1)).with_lut_dtype(LutDtype::Int8);
+    /// let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
+    /// assert_eq!(palette.entries().map_err(|e| e.to_string())?.len(), 2 * 4);
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// A [`DenseError`] when shapes and lengths contradict each other.
+    pub fn entries(&self) -> Result<Vec<u8>, DenseError> {
+        match (&self.lut, self.dtype) {
+            (Lut::Float(bytes), _) => Ok(bytes.clone()),
+            (_, Dtype::F16) => self.entries_as::<f16>().map(into_bytes),
+            (_, Dtype::BF16) => self.entries_as::<bf16>().map(into_bytes),
+            (_, Dtype::F32) => self.entries_as::<f32>().map(into_bytes),
+            (_, Dtype::I8 | Dtype::U8) => Err(DenseError::IntegerScale),
+        }
+    }
+
     fn float<F: dense::Float + Pod>(&self) -> Result<Vec<u8>, DenseError> {
-        let entries = match &self.lut {
-            Lut::Float(bytes) => elements::<F>(bytes).into_owned(),
+        let weight = self.look_up(&self.entries_as::<F>()?)?;
+        let weight = match &self.scale {
+            None => weight,
+            Some(scale) => {
+                let factors = elements::<F>(&scale.bytes);
+                dense::shift_scale::<F, F, F>(&weight, &self.shape, &factors, &scale.shape, None)?
+            }
+        };
+        Ok(into_bytes(weight))
+    }
+
+    fn entries_as<F: dense::Float + Pod>(&self) -> Result<Vec<F>, DenseError> {
+        match &self.lut {
+            Lut::Float(bytes) => Ok(elements::<F>(bytes).into_owned()),
             Lut::Quantized {
                 dtype,
                 data,
@@ -147,20 +185,11 @@ impl Palette {
                         &scale,
                         scale_shape,
                         offset.map(bytemuck::cast_slice::<u8, i8>),
-                    )?,
-                    _ => dense::shift_scale(data, &self.lut_shape, &scale, scale_shape, offset)?,
+                    ),
+                    _ => dense::shift_scale(data, &self.lut_shape, &scale, scale_shape, offset),
                 }
             }
-        };
-        let weight = self.look_up(&entries)?;
-        let weight = match &self.scale {
-            None => weight,
-            Some(scale) => {
-                let factors = elements::<F>(&scale.bytes);
-                dense::shift_scale::<F, F, F>(&weight, &self.shape, &factors, &scale.shape, None)?
-            }
-        };
-        Ok(bytemuck::cast_slice(&weight).to_vec())
+        }
     }
 
     /// Entries for indices: dense, without the per-channel scale.
@@ -205,6 +234,10 @@ impl Palette {
             }
         }
     }
+}
+
+fn into_bytes<F: Pod>(values: Vec<F>) -> Vec<u8> {
+    bytemuck::cast_slice(&values).to_vec()
 }
 
 /// Packs row-major indices.

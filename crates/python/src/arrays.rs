@@ -1,0 +1,35 @@
+//! numpy arrays as slices and back.
+
+use numpy::{Element, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
+use pyo3::prelude::*;
+
+use crate::error::bad_value;
+
+/// The elements of an array that lie one after the other.
+pub(crate) fn slice<'a, T: Element>(
+    name: &str,
+    array: &'a PyReadonlyArray1<'_, T>,
+) -> PyResult<&'a [T]> {
+    array.as_slice().map_err(|_| {
+        bad_value(format_args!(
+            "{name} is not contiguous; pass numpy.ascontiguousarray of it"
+        ))
+    })
+}
+
+/// The same, to be written to.
+pub(crate) fn slice_mut<'a, T: Element>(
+    name: &str,
+    array: &'a mut PyReadwriteArray1<'_, T>,
+) -> PyResult<&'a mut [T]> {
+    array.as_slice_mut().map_err(|_| {
+        bad_value(format_args!(
+            "{name} is not contiguous, so nothing can be written into it"
+        ))
+    })
+}
+
+/// A new array with a copy of some bytes.
+pub(crate) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyArray1<u8>> {
+    PyArray1::from_slice(py, bytes)
+}

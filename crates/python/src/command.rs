@@ -1,0 +1,11 @@
+//! The console command of the wheel: the very code of the `palettizer` binary.
+
+use std::ffi::OsString;
+
+use pyo3::prelude::*;
+
+/// Runs the command with `argv`, whose first element is the program's name, and gives the exit code.
+#[pyfunction]
+pub(crate) fn main(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+    py.detach(|| palettizer_cli::run(argv))
+}

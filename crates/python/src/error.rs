@@ -1,0 +1,36 @@
+//! Every error of the Rust crates as the Python exception that it is.
+
+use pyo3::PyErr;
+use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+
+pyo3::create_exception!(
+    palettizer._native,
+    Refusal,
+    PyValueError,
+    "A weight that cannot be palettized as asked; the message says why."
+);
+
+/// A Rust error on its way to Python. (`From` for [`PyErr`] itself is not ours to implement.)
+pub(crate) struct Failure(pub(crate) PyErr);
+
+impl From<Failure> for PyErr {
+    fn from(failure: Failure) -> PyErr {
+        failure.0
+    }
+}
+
+/// An argument that cannot be what it is.
+pub(crate) fn bad_value(message: impl std::fmt::Display) -> PyErr {
+    PyValueError::new_err(message.to_string())
+}
+
+impl From<palettizer_palette::Refusal> for Failure {
+    fn from(refusal: palettizer_palette::Refusal) -> Self {
+        use palettizer_palette::Refusal as Reason;
+        Failure(match refusal {
+            Reason::Stopped => PyKeyboardInterrupt::new_err(()),
+            Reason::Spec(error) => bad_value(error),
+            reason => Refusal::new_err(reason.to_string()),
+        })
+    }
+}

@@ -1,0 +1,39 @@
+//! The native half of the Python package `palettizer`: arguments in, the GIL released, the Rust crates at work.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `work` | runs a job on a thread pool while the calling thread listens for Ctrl-C and for progress |
+//! | `error` | every error as the Python exception that it is |
+//! | `spec` | keyword arguments as a palette's specification |
+//! | `command` | the console command |
+//! | `palettize`, `palette` | one weight: numpy bytes in, a `Palette` out |
+//!
+//! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
+
+mod arrays;
+mod command;
+mod error;
+mod palette;
+mod palettize;
+mod spec;
+mod work;
+
+/// The module `palettizer._native`.
+#[pyo3::pymodule]
+mod _native {
+    #[pymodule_export]
+    use crate::command::main;
+    #[pymodule_export]
+    use crate::error::Refusal;
+    #[pymodule_export]
+    use crate::palette::Palette;
+    #[pymodule_export]
+    use crate::palettize::palettize;
+
+    use pyo3::prelude::*;
+
+    #[pymodule_init]
+    fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        module.add("__version__", env!("CARGO_PKG_VERSION"))
+    }
+}

@@ -1,0 +1,157 @@
+//! One palettized weight as Python sees it.
+
+use numpy::{PyArray1, PyReadwriteArray1};
+use palettizer_palette::{Lut, Palette as Inner};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyTuple};
+
+use crate::arrays::{bytes, slice_mut};
+use crate::error::bad_value;
+use crate::spec::dtype_name;
+
+type Bytes<'py> = Bound<'py, PyArray1<u8>>;
+
+/// One weight as indices into lookup tables.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct Palette(pub(crate) Inner);
+
+#[pymethods]
+impl Palette {
+    #[getter]
+    fn dtype(&self) -> &'static str {
+        dtype_name(self.0.dtype)
+    }
+
+    #[getter]
+    fn shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.shape)
+    }
+
+    #[getter]
+    fn nbits(&self) -> u32 {
+        self.0.nbits.bits()
+    }
+
+    #[getter]
+    fn luts(&self) -> usize {
+        self.0.luts()
+    }
+
+    #[getter]
+    fn index_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.index_shape)
+    }
+
+    #[getter]
+    fn lut_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        PyTuple::new(py, &self.0.lut_shape)
+    }
+
+    #[getter]
+    fn vector_axis(&self) -> Option<usize> {
+        self.0.vector_axis
+    }
+
+    #[getter]
+    fn stored_bytes(&self) -> usize {
+        self.0.stored_bytes()
+    }
+
+    #[getter]
+    fn indices<'py>(&self, py: Python<'py>) -> Bytes<'py> {
+        bytes(py, &self.0.indices)
+    }
+
+    /// The tables' entries in the weight's dtype.
+    fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
+        let entries = self.0.entries().map_err(bad_value)?;
+        Ok(bytes(py, &entries))
+    }
+
+    #[getter]
+    fn lut_integers<'py>(&self, py: Python<'py>) -> Option<Bytes<'py>> {
+        match &self.0.lut {
+            Lut::Float(_) => None,
+            Lut::Quantized { data, .. } => Some(bytes(py, data)),
+        }
+    }
+
+    #[getter]
+    fn lut_scale<'py>(&self, py: Python<'py>) -> Option<Bytes<'py>> {
+        match &self.0.lut {
+            Lut::Float(_) => None,
+            Lut::Quantized { scale, .. } => Some(bytes(py, scale)),
+        }
+    }
+
+    #[getter]
+    fn lut_scale_shape<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        match &self.0.lut {
+            Lut::Float(_) => Ok(None),
+            Lut::Quantized { scale_shape, .. } => PyTuple::new(py, scale_shape).map(Some),
+        }
+    }
+
+    #[getter]
+    fn lut_offset<'py>(&self, py: Python<'py>) -> Option<Bytes<'py>> {
+        match &self.0.lut {
+            Lut::Quantized {
+                offset: Some(offset),
+                ..
+            } => Some(bytes(py, offset)),
+            _ => None,
+        }
+    }
+
+    #[getter]
+    fn scale<'py>(&self, py: Python<'py>) -> Option<Bytes<'py>> {
+        let scale = self.0.scale.as_ref()?;
+        Some(bytes(py, &scale.bytes))
+    }
+
+    #[getter]
+    fn scale_shape<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+        let scale = self.0.scale.as_ref();
+        scale
+            .map(|scale| PyTuple::new(py, &scale.shape))
+            .transpose()
+    }
+
+    #[getter]
+    fn error<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let figures = &self.0.error;
+        let error = PyDict::new(py);
+        error.set_item("squared_error", figures.squared_error)?;
+        error.set_item("energy", figures.energy)?;
+        error.set_item("elements", figures.elements)?;
+        error.set_item("mse", figures.mse())?;
+        error.set_item("snr_db", figures.snr_db())?;
+        error.set_item("gap", figures.gap)?;
+        Ok(error)
+    }
+
+    /// Writes the dense weight.
+    fn decompress_into(&self, py: Python<'_>, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
+        let out = slice_mut("out", &mut out)?;
+        let dense = py.detach(|| self.0.try_decompress()).map_err(bad_value)?;
+        if out.len() != dense.len() {
+            return Err(bad_value(format_args!(
+                "out has {} bytes, and the dense weight {}",
+                out.len(),
+                dense.len()
+            )));
+        }
+        py.detach(|| out.copy_from_slice(&dense));
+        Ok(())
+    }
+
+    fn __repr__(&self) -> String {
+        format!(
+            "Palette({}, {:?}, nbits={}, luts={})",
+            self.dtype(),
+            self.0.shape,
+            self.nbits(),
+            self.luts()
+        )
+    }
+}

@@ -1,0 +1,70 @@
+//! One weight, palettized.
+
+use numpy::PyReadonlyArray1;
+use palettizer_palette::{Context, Tensor};
+use pyo3::prelude::*;
+
+use crate::arrays::slice;
+use crate::error::{Failure, bad_value};
+use crate::palette::Palette;
+use crate::spec::{Wishes, dtype as parse_dtype};
+use crate::work;
+
+/// Palettizes one weight. See `_native.pyi` for the arguments.
+#[pyfunction]
+#[pyo3(signature = (
+    values, dtype, shape, *, mode = "kmeans", nbits = None, granularity = "per_tensor", group_size = None,
+    channel_axis = None, output_axis = None, cluster_dim = 1, enable_per_channel_scale = false, lut_dtype = None,
+    exact = false, seed = 0, sensitivity = None, threads = None
+))]
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+pub(crate) fn palettize(
+    py: Python<'_>,
+    values: PyReadonlyArray1<'_, u8>,
+    dtype: &str,
+    shape: Vec<usize>,
+    mode: &str,
+    nbits: Option<i64>,
+    granularity: &str,
+    group_size: Option<usize>,
+    channel_axis: Option<i64>,
+    output_axis: Option<usize>,
+    cluster_dim: usize,
+    enable_per_channel_scale: bool,
+    lut_dtype: Option<&str>,
+    exact: bool,
+    seed: u64,
+    sensitivity: Option<PyReadonlyArray1<'_, f32>>,
+    threads: Option<usize>,
+) -> PyResult<Palette> {
+    let wishes = Wishes {
+        mode,
+        nbits,
+        lut_function: None,
+        granularity,
+        group_size,
+        channel_axis,
+        cluster_dim,
+        per_channel_scale: enable_per_channel_scale,
+        lut_dtype,
+        exact,
+        seed,
+    };
+    let spec = wishes.spec()?;
+    let bytes = slice("values", &values)?;
+    let tensor = Tensor::new(parse_dtype(dtype)?, &shape, bytes).map_err(bad_value)?;
+    let sensitivity = sensitivity
+        .as_ref()
+        .map(|array| slice("sensitivity", array))
+        .transpose()?;
+    let palette = work::run(py, threads, None, |line| {
+        let context = Context {
+            output_axis,
+            sensitivity,
+            stop: Some(line.stop()),
+            ..Context::default()
+        };
+        palettizer_palette::palettize(&tensor, &spec, &context)
+    })?;
+    Ok(Palette(palette.map_err(Failure::from)?))
+}

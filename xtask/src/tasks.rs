@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::dataset;
 use crate::python::{Environment, environment, run};
+use crate::wheel::{self, Installed};
 
 /// One line of the summary.
 struct Step {
@@ -55,12 +57,16 @@ fn cargo(root: &Path, args: &[&str]) -> Command {
     command
 }
 
-/// The release binary; cargo itself says where it put it.
-fn binary(root: &Path) -> Result<PathBuf, String> {
+/// Where cargo builds.
+pub(crate) fn target(root: &Path) -> PathBuf {
     let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let binary = root
-        .join(target)
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    root.join(target)
+}
+
+/// The release binary.
+fn binary(root: &Path) -> Result<PathBuf, String> {
+    let binary = target(root)
         .join("release")
         .join(format!("palettizer{}", std::env::consts::EXE_SUFFIX));
     if binary.is_file() {
@@ -70,19 +76,28 @@ fn binary(root: &Path) -> Result<PathBuf, String> {
     }
 }
 
-fn build(root: &Path) -> Result<(), String> {
+/// Builds what the Python side works with: the release binary and the wheel.
+fn build(root: &Path, found: &Environment) -> Result<Installed, String> {
     run(
         &mut cargo(root, &["build", "--release", "-p", "palettizer-cli"]),
         "cargo build --release",
-    )
+    )?;
+    wheel::install(root, &found.python)
 }
 
-fn with_environment(found: &Environment, root: &Path) -> Result<Command, String> {
+fn with_environment(
+    found: &Environment,
+    built: &Installed,
+    root: &Path,
+) -> Result<Command, String> {
     let mut command = Command::new(&found.python);
     command
         .current_dir(root)
+        .env("PYTHONPATH", &built.folder)
+        .env("PALETTIZER_WHEEL", &built.wheel)
         .env("PALETTIZER_BIN", binary(root)?)
-        .env("PALETTIZER_MODELS", &found.models);
+        .env("PALETTIZER_MODELS", &found.models)
+        .env(dataset::VARIABLE, &found.fashion_mnist);
     Ok(command)
 }
 
@@ -100,10 +115,17 @@ pub(crate) fn test(root: &Path, pytest_args: &[String]) -> Result<(), String> {
             "cargo test --workspace",
         )
     });
-    let built = step(&mut steps, "release binary", || build(root));
-    if let (Some(found), true) = (found, built) {
+    let Some(found) = found else {
+        return summary(&steps);
+    };
+    let mut built = None;
+    step(&mut steps, "release binary and wheel", || {
+        built = Some(build(root, &found)?);
+        Ok(())
+    });
+    if let Some(built) = built {
         step(&mut steps, "Python tests", || {
-            let mut pytest = with_environment(&found, root)?;
+            let mut pytest = with_environment(&found, &built, root)?;
             run(
                 pytest
                     .args(["-m", "pytest", "tests/python"])
@@ -146,9 +168,9 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
 /// The benchmark.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     let found = environment(root)?;
-    build(root)?;
+    let built = build(root, &found)?;
     run(
-        with_environment(&found, root)?
+        with_environment(&found, &built, root)?
             .arg("bench/vs_coremltools.py")
             .args(args),
         "bench/vs_coremltools.py",
@@ -158,8 +180,8 @@ pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
 /// Any Python command in the tests' environment, with the release binary at hand.
 pub(crate) fn python(root: &Path, args: &[String]) -> Result<(), String> {
     let found = environment(root)?;
-    build(root)?;
-    run(with_environment(&found, root)?.args(args), "python")
+    let built = build(root, &found)?;
+    run(with_environment(&found, &built, root)?.args(args), "python")
 }
 
 /// Everything that a change must pass.

@@ -1,0 +1,198 @@
+"""Fields of a config that are checked when they are constructed and when they are assigned.
+
+A config is a dataclass whose defaults are `Setting` descriptors:
+
+>>> from dataclasses import dataclass
+>>> from typing import Optional
+>>> @dataclass
+... class Config(Settings):
+...     width: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
+>>> Config(width=None)
+Config(width=None)
+>>> Config.from_dict({"width": "8"}).width
+8
+>>> Config(width="8")
+Traceback (most recent call last):
+TypeError: width of Config must be int or None, found '8' (str)
+>>> Config().widht = 3
+Traceback (most recent call last):
+AttributeError: Config has no setting widht; it has: width
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import is_dataclass
+from functools import lru_cache
+from typing import IO, Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
+
+S = TypeVar("S", bound="Settings")
+
+
+class Setting:
+    """A checked field. See `setting` for what the arguments mean."""
+
+    def __init__(
+        self,
+        default: Any,
+        types: Tuple[type, ...],
+        optional: bool,
+        convert: Optional[Callable[[Any], Any]],
+        cast: Optional[Callable[[Any], Any]],
+        check: Optional[Callable[[Any, Any], None]],
+        together: Optional[Callable[[Any, Any], None]],
+    ) -> None:
+        self.default = default
+        self.types = types
+        self.optional = optional
+        self.convert = convert
+        self.cast = cast
+        self.check = check
+        self.together = together
+        self.name = ""
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, config: Optional[Any], owner: Optional[type] = None) -> Any:
+        # Asked on the class, it is dataclass that wants to know the default.
+        return self.default if config is None else config.__dict__[self.name]
+
+    def __set__(self, config: Any, value: Any) -> None:
+        if self.convert is not None:
+            value = self.convert(value)
+        where = f"{self.name} of {type(config).__name__}"
+        if not (value is None and self.optional):
+            if not isinstance(value, self.types):
+                wanted = " or ".join(t.__name__ for t in self.types)
+                wanted += " or None" if self.optional else ""
+                raise TypeError(f"{where} must be {wanted}, found {value!r} ({type(value).__name__})")
+            if self.check is not None:
+                self.check(where, value)
+        # While constructing, the settings that it goes together with may be missing: `Settings.__post_init__` checks.
+        if self.together is not None and self.name in config.__dict__:
+            self.together(config, value)
+        config.__dict__[self.name] = value
+
+    def structure(self, value: Any) -> Any:
+        """The value of a plain dict, cast to what the setting holds."""
+        return value if self.cast is None else self.cast(value)
+
+
+def setting(
+    default: Any,
+    *,
+    types: Union[type, Tuple[type, ...]],
+    optional: bool = False,
+    convert: Optional[Callable[[Any], Any]] = None,
+    cast: Optional[Callable[[Any], Any]] = None,
+    check: Optional[Callable[[str, Any], None]] = None,
+    together: Optional[Callable[[Any, Any], None]] = None,
+) -> Any:
+    """A field with a default and rules.
+
+    `types` are the classes that a value may have (`TypeError`), `optional` lets None pass, `convert` is applied to
+    every value, `cast` to values of `from_dict` alone, `check(where, value)` raises `ValueError`, and
+    `together(config, value)` looks at the other settings once there are any. The result is Any, so that the
+    annotation of the dataclass says the type.
+    """
+    kinds = types if isinstance(types, tuple) else (types,)
+    return Setting(default, kinds, optional, convert, cast, check, together)
+
+
+def or_none(cast: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """A cast that lets None pass."""
+    return lambda value: None if value is None else cast(value)
+
+
+def one_of(*allowed: Any) -> Callable[[str, Any], None]:
+    """A check that a value is among some."""
+
+    def check(where: str, value: Any) -> None:
+        if value not in allowed:
+            names = ", ".join(str(a) for a in allowed)
+            raise ValueError(f"{where} must be one of {names}, found {value!r}")
+
+    return check
+
+
+def at_least(least: int) -> Callable[[str, Any], None]:
+    """A check that a number is not too small."""
+
+    def check(where: str, value: Any) -> None:
+        if value < least:
+            raise ValueError(f"{where} must be at least {least}, found {value!r}")
+
+    return check
+
+
+@lru_cache(maxsize=None)
+def settings_of(cls: type) -> Mapping[str, Setting]:
+    """Name -> setting of a config class, in the order of its fields."""
+    found: Dict[str, Setting] = {}
+    for base in reversed(cls.__mro__):
+        for name, value in vars(base).items():
+            if isinstance(value, Setting):
+                found[name] = value
+    return found
+
+
+class Settings:
+    """Base of the configs: equality and repr come from dataclass; dicts and YAML from here."""
+
+    def __post_init__(self) -> None:
+        for name, field in settings_of(type(self)).items():
+            if field.together is not None:
+                field.together(self, getattr(self, name))
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        known = settings_of(type(self))
+        if name not in known:
+            raise AttributeError(f"{type(self).__name__} has no setting {name}; it has: {', '.join(known)}")
+        object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls: Type[S], config_dict: Dict[str, Any]) -> S:
+        """Makes a config of a dict whose keys are the names of the settings; numbers and enums may be text.
+
+        A key that is no setting is a `ValueError`.
+        """
+        if not isinstance(config_dict, Mapping):
+            raise TypeError(f"{cls.__name__}.from_dict takes a dict, found {type(config_dict).__name__}")
+        known = settings_of(cls)
+        strange = [key for key in config_dict if key not in known]
+        if strange:
+            raise ValueError(
+                f"{cls.__name__} has no setting {', '.join(map(repr, strange))}; it has: {', '.join(known)}"
+            )
+        return cls(**{key: known[key].structure(value) for key, value in config_dict.items()})
+
+    @classmethod
+    def from_yaml(cls: Type[S], yml: Union[IO[Any], str, "os.PathLike[str]"]) -> S:
+        """Makes a config of YAML: the path of a file, or an open stream. An empty document is an empty dict."""
+        try:
+            import yaml
+        except ImportError as error:
+            raise ImportError("from_yaml needs the package pyyaml: pip install pyyaml") from error
+        if isinstance(yml, (str, os.PathLike)):
+            with open(yml) as file:
+                loaded = yaml.safe_load(file)
+        else:
+            loaded = yaml.safe_load(yml)
+        if loaded is None:
+            loaded = {}
+        if not isinstance(loaded, dict):
+            raise AssertionError(f"the YAML of a {cls.__name__} must be a mapping, found a {type(loaded).__name__}")
+        return cls.from_dict(loaded)
+
+    def as_dict(self) -> Dict[str, Any]:
+        """The settings as a dict, nested configs included; `from_dict` takes it back."""
+        return {name: _plain(getattr(self, name)) for name in settings_of(type(self))}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Settings) and is_dataclass(value):
+        return value.as_dict()
+    if isinstance(value, dict):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value

@@ -1,0 +1,171 @@
+"""What configs of all PyTorch algorithms share: one config for each module, chosen by name, by type, or for all.
+
+>>> from palettizer.torch.optimization_config import PalettizationGranularity
+>>> PalettizationGranularity("per_tensor")
+<PalettizationGranularity.per_tensor: 'per_tensor'>
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Callable, ClassVar, Dict, Optional, Type, TypeVar, Union
+
+import torch
+
+from palettizer.torch._settings import Settings, setting
+
+C = TypeVar("C", bound="OptimizationConfig")
+
+ModuleType = Union[Callable[..., Any], str]
+
+
+class PalettizationGranularity(Enum):
+    """Which weights share a lookup table: all of a tensor, or those of a group of channels."""
+
+    per_tensor = "per_tensor"
+    per_grouped_channel = "per_grouped_channel"
+
+
+class ModuleOptimizationConfig(Settings):
+    """Base of the configs of one module."""
+
+
+class _Empty:
+    """Stands for "no dict given", so that None stays an error."""
+
+    def __repr__(self) -> str:
+        return "{}"
+
+
+_EMPTY = _Empty()
+
+
+def _module_config(where: str, config: Any, wanted: Type[ModuleOptimizationConfig]) -> None:
+    if config is not None and not isinstance(config, wanted):
+        raise TypeError(f"{where} must be a {wanted.__name__} or None, found {config!r} ({type(config).__name__})")
+
+
+def _check_global(container: "OptimizationConfig", value: Any) -> None:
+    _module_config(f"global_config of {type(container).__name__}", value, container.module_config)
+
+
+def _check_types(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
+    for key, config in value.items():
+        where = f"module_type_configs of {type(container).__name__}"
+        if not isinstance(key, str) and not callable(key):
+            raise TypeError(f"a key in {where} must be a class or its name, found {key!r} ({type(key).__name__})")
+        _module_config(f"{key!r} in {where}", config, container.module_config)
+
+
+def _check_names(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
+    for key, config in value.items():
+        where = f"module_name_configs of {type(container).__name__}"
+        if not isinstance(key, str):
+            raise TypeError(f"a key in {where} must be a str, found {key!r} ({type(key).__name__})")
+        _module_config(f"{key!r} in {where}", config, container.module_config)
+
+
+def _dict_or_empty(value: Any) -> Any:
+    return OrderedDict() if value is _EMPTY else value
+
+
+@dataclass
+class OptimizationConfig(Settings):
+    """Base of the containers: which module gets which config.
+
+    The first name pattern that matches a module's whole qualified name decides, then its exact type, then the name
+    of its class, then the global config. A value of None leaves the module alone.
+    """
+
+    module_config: ClassVar[Type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
+
+    global_config: Optional[Any] = setting(None, types=object, optional=True, together=_check_global)
+    module_type_configs: Dict[ModuleType, Optional[Any]] = setting(
+        _EMPTY, types=dict, convert=_dict_or_empty, together=_check_types
+    )
+    module_name_configs: Dict[str, Optional[Any]] = setting(
+        _EMPTY, types=dict, convert=_dict_or_empty, together=_check_names
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.global_config is None and not self.module_type_configs and not self.module_name_configs:
+            self.global_config = self.module_config()
+        self.module_type_configs = {
+            _resolve_type(key): config for key, config in self.module_type_configs.items()
+        }
+
+    def set_global(self: C, global_config: Optional[Any]) -> C:
+        """Sets the config of the modules that no name and no type matches. Returns the config itself."""
+        self.global_config = global_config
+        return self
+
+    def set_module_type(self: C, object_type: ModuleType, opt_config: Optional[Any]) -> C:
+        """Sets the config of a class of modules, replacing an earlier one. Returns the config itself."""
+        _check_types(self, {object_type: opt_config})
+        self.module_type_configs[object_type] = opt_config
+        return self
+
+    def set_module_name(self: C, module_name: str, opt_config: Optional[Any]) -> C:
+        """Sets the config of the modules whose whole name a regular expression matches, replacing an earlier one of
+        the same text. Returns the config itself."""
+        _check_names(self, {module_name: opt_config})
+        self.module_name_configs[module_name] = opt_config
+        return self
+
+    def get_module_config(self, name: str, module: torch.nn.Module) -> Optional[Any]:
+        """The config of a module, or None when it is to be left alone."""
+        for pattern, config in self.module_name_configs.items():
+            if re.fullmatch(pattern, name):
+                return config
+        for key in (type(module), type(module).__name__):
+            if key in self.module_type_configs:
+                return self.module_type_configs[key]
+        return self.global_config
+
+    @classmethod
+    def from_dict(cls: Type[C], config_dict: Dict[str, Any]) -> C:
+        """Makes a config of nested dicts that mirror the names of the settings.
+
+        A key that is no setting, here or in a module's config, is a `ValueError`.
+        """
+        if not isinstance(config_dict, dict):
+            raise TypeError(f"{cls.__name__}.from_dict takes a dict, found {type(config_dict).__name__}")
+        read = dict(config_dict)
+        if "global_config" in read:
+            read["global_config"] = cls._structure_module(read["global_config"], TypeError)
+        if isinstance(read.get("module_type_configs"), dict):
+            read["module_type_configs"] = {
+                key: cls._structure_module(value, AssertionError) for key, value in read["module_type_configs"].items()
+            }
+        if isinstance(read.get("module_name_configs"), dict):
+            read["module_name_configs"] = {
+                str(key): cls._structure_module(value, TypeError) for key, value in read["module_name_configs"].items()
+            }
+        return super().from_dict(read)
+
+    @classmethod
+    def _structure_module(cls, value: Any, error: Type[Exception]) -> Any:
+        """A module's config of a dict; what cannot be one is the error that coremltools raises there."""
+        if value is None or isinstance(value, cls.module_config):
+            return value
+        if isinstance(value, dict):
+            return cls.module_config.from_dict(value)
+        wanted = cls.module_config.__name__
+        raise error(f"a module's config must be a dict, a {wanted} or None, found {value!r} ({type(value).__name__})")
+
+
+def _resolve_type(key: ModuleType) -> ModuleType:
+    """A class by its name in torch.nn, then torch.nn.functional; other names stay and match by class name."""
+    if isinstance(key, str):
+        for home in (torch.nn, torch.nn.functional):
+            if hasattr(home, key):
+                resolved: ModuleType = getattr(home, key)
+                return resolved
+    return key
+
+
+__all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranularity"]

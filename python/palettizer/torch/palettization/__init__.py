@@ -1,0 +1,24 @@
+"""Post-training and sensitive k-means palettization of PyTorch models.
+
+The names, defaults and errors are those of `coremltools.optimize.torch.palettization`.
+
+>>> import torch
+>>> from palettizer.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
+>>> config = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 2}})
+>>> palettizer = PostTrainingPalettizer(torch.nn.Linear(64, 16), config)
+>>> model = palettizer.compress(progress=False)
+>>> sorted(model.state_dict())[:2]
+['_COREML_/metadata_version', '_COREML_/weight/compression_type']
+"""
+
+from palettizer.torch.palettization.post_training_palettization import (
+    ModulePostTrainingPalettizerConfig,
+    PostTrainingPalettizer,
+    PostTrainingPalettizerConfig,
+)
+
+__all__ = [
+    "ModulePostTrainingPalettizerConfig",
+    "PostTrainingPalettizer",
+    "PostTrainingPalettizerConfig",
+]

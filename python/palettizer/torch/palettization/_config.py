@@ -1,0 +1,89 @@
+"""What the module configs of all palettizers share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import torch
+
+from palettizer.torch._settings import at_least, one_of, or_none, setting
+from palettizer.torch.optimization_config import ModuleOptimizationConfig, PalettizationGranularity
+
+_DTYPES = {
+    "int8": torch.int8,
+    "uint8": torch.uint8,
+    # PyTorch has no narrower integers; coremltools takes these names for the 8-bit types.
+    "int4": torch.int8,
+    "int3": torch.int8,
+    "uint4": torch.uint8,
+    "uint3": torch.uint8,
+}
+_OTHER_DTYPES = (
+    "qint8", "quint8", "qint4", "quint4", "float16", "float32", "fp8_e4m3fn", "fp8_e5m2",
+)  # fmt: skip
+
+
+def to_lut_dtype(value: Any) -> Any:
+    """A dtype by its name. What is neither a name nor a dtype is a `ValueError`.
+
+    >>> to_lut_dtype("UINT8")
+    torch.uint8
+    """
+    if not value or isinstance(value, torch.dtype):
+        return value
+    known = ", ".join([*_DTYPES, *_OTHER_DTYPES])
+    if isinstance(value, str) and value.lower() in _DTYPES:
+        return _DTYPES[value.lower()]
+    raise ValueError(f"lut_dtype must be torch.int8, torch.uint8 or their names, found {value!r} (known names: {known})")
+
+
+def to_granularity(value: Any) -> Any:
+    """A granularity by its name."""
+    try:
+        return PalettizationGranularity(value)
+    except ValueError:
+        names = " or ".join(repr(member.value) for member in PalettizationGranularity)
+        raise ValueError(f"granularity must be {names}, found {value!r}") from None
+
+
+def check_group_size(config: Any, group_size: Optional[int]) -> None:
+    """A group size and the granularity go together. As in coremltools, that they do not is an `AssertionError`."""
+    where = f"group_size of {type(config).__name__}"
+    if config.granularity == PalettizationGranularity.per_grouped_channel:
+        if group_size is None:
+            raise AssertionError(f"{where} must be given when granularity is per_grouped_channel")
+        if group_size <= 0:
+            raise AssertionError(f"{where} must be greater than zero, found {group_size}")
+    elif group_size is not None:
+        raise AssertionError(f"{where} must be None when granularity is per_tensor, found {group_size}")
+
+
+def check_cluster_dim(config: Any, cluster_dim: Optional[int]) -> None:
+    """Vectors and a per-channel scale do not go together. As in coremltools, that is an `AssertionError`."""
+    if cluster_dim and cluster_dim > 1 and config.enable_per_channel_scale:
+        raise AssertionError(
+            f"cluster_dim of {type(config).__name__} is {cluster_dim}; with enable_per_channel_scale it must be 1"
+        )
+
+
+@dataclass
+class ModulePalettizerConfig(ModuleOptimizationConfig):
+    """The settings that post-training and sensitive k-means have in common, in coremltools' order."""
+
+    n_bits: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
+    lut_dtype: Optional[torch.dtype] = setting(
+        None, types=torch.dtype, optional=True, convert=to_lut_dtype, check=one_of(torch.int8, torch.uint8)
+    )
+    granularity: PalettizationGranularity = setting(
+        PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
+    )
+    group_size: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
+    channel_axis: Optional[int] = setting(0, types=int, optional=True, check=one_of(0, 1), cast=int)
+    cluster_dim: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_cluster_dim)
+    enable_per_channel_scale: Optional[bool] = setting(False, types=bool, optional=True, cast=or_none(bool))
+
+
+def weight_threshold_setting(default: int) -> Any:
+    """The field `weight_threshold`: a weight must have more elements than this to be palettized."""
+    return setting(default, types=int, cast=int, check=at_least(0))

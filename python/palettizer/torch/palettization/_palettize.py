@@ -1,0 +1,128 @@
+"""The plan applied: each weight goes to the native module, and its values and buffers come back.
+
+Weights are taken one at a time, and those that are contiguous in the memory of the CPU are read and written where they
+are. What could go wrong with a value is looked for in all weights before the first one changes.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from palettizer import _native
+from palettizer.torch.palettization import _metadata
+from palettizer.torch.palettization._fold import fold_scale
+from palettizer.torch.palettization._plan import Weight
+
+NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+SensitivityOf = Callable[[Weight], NDArray[np.float32]]
+
+
+def check_values(weights: Iterable[Weight]) -> None:
+    """Looks for NaN and infinite values, which no mean can be taken of.
+
+    Raises:
+        ValueError: naming the weights that have some.
+    """
+    bad = []
+    for weight in weights:
+        with weight.owners[0].values() as tensor, torch.no_grad():
+            least, most = torch.aminmax(tensor)
+            if not math.isfinite(least.item()) or not math.isfinite(most.item()):
+                count = tensor.numel() - int(torch.isfinite(tensor).sum())
+                bad.append(f"{weight.name} ({count} of {tensor.numel()})")
+            elif max(abs(least.item()), abs(most.item())) > torch.finfo(torch.float32).max:
+                bad.append(f"{weight.name} (beyond float32)")
+    if bad:
+        raise ValueError(
+            f"NaN or infinite values in {', '.join(bad)}; nothing was changed. "
+            "Repair the weights, or give their modules None in the config to leave them alone"
+        )
+
+
+def palettize_weight(weight: Weight, threads: int, sensitivity: Optional[NDArray[np.float32]] = None) -> Dict[str, Any]:
+    """Palettizes one weight where it is, for all its owners, and returns its row of the report."""
+    with weight.owners[0].values(write=True) as tensor, torch.no_grad():
+        dense = to_native(tensor)
+        values = as_bytes(dense)
+        made = _native.palettize(
+            values, NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
+            sensitivity=sensitivity, threads=threads,
+        )  # fmt: skip
+        error, fields = math.sqrt(made.error["mse"]), None
+        if made.scale is not None and made.lut_integers is not None:
+            before = dense.clone()
+            fields = fold_scale(made, dense, weight.output_axis)
+            error = before.sub_(dense).float().square_().mean().sqrt().item()
+        else:
+            made.decompress_into(values)
+            fields = buffers(made, dense.dtype)
+        if dense.data_ptr() != tensor.data_ptr():
+            tensor.copy_(dense)
+        fields = {name: _as_stored(value, dense.dtype, tensor.dtype) for name, value in fields.items()}
+    quantized = made.lut_integers is not None
+    for owner in weight.owners:
+        _metadata.register(owner.module, owner.parameter, fields, quantized)
+    row: Dict[str, Any] = {"error": error, "#params": weight.owners[0].facts.numel}
+    if quantized:
+        row["dtype"] = "dtype=int8"
+    *_, entries, cluster_dim = made.lut_shape
+    row["palettization_mode"] = f"num_clusters={entries}, cluster_dim={cluster_dim}"
+    row["reason"] = ""
+    return row
+
+
+def native_settings(weight: Weight) -> Dict[str, Any]:
+    """The settings of a weight's config as the native module takes them."""
+    config = weight.config
+    return {
+        "mode": "kmeans",
+        "nbits": int(config.n_bits),
+        "granularity": config.granularity.value,
+        "group_size": config.group_size,
+        "channel_axis": weight.channel_axis,
+        "output_axis": weight.output_axis,
+        "cluster_dim": config.cluster_dim or 1,
+        "enable_per_channel_scale": bool(config.enable_per_channel_scale),
+        "lut_dtype": None if config.lut_dtype is None else str(config.lut_dtype).replace("torch.", ""),
+    }
+
+
+def to_native(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself if the native module can read it, or a copy on the CPU. A float64 one is rounded to float32."""
+    dtype = tensor.dtype if tensor.dtype in NAMES else torch.float32
+    return tensor.detach().to("cpu", dtype).contiguous()
+
+
+def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
+    """The memory of a contiguous tensor on the CPU."""
+    array: NDArray[np.uint8] = tensor.detach().reshape(-1).view(torch.uint8).numpy()
+    return array
+
+
+def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Iterable[int]) -> torch.Tensor:
+    """A tensor of its bytes."""
+    return torch.from_numpy(np.array(data, copy=True)).view(dtype).reshape(tuple(shape))
+
+
+def buffers(made: "_native.Palette", dtype: torch.dtype) -> Dict[str, torch.Tensor]:
+    """What a converter needs to know of a palette: the tensors by the names of their buffers."""
+    fields = {"lut": from_bytes(made.entries(), dtype, made.lut_shape)}
+    if made.scale is not None:
+        fields["palettization_scale"] = from_bytes(made.scale, dtype, made.scale_shape)
+    if made.vector_axis is not None:
+        fields["vector_axis"] = torch.tensor(made.vector_axis)
+    if made.lut_scale is not None:
+        fields["quantization_n_bits"] = torch.tensor(8)
+        fields["quantization_scale"] = from_bytes(made.lut_scale, dtype, made.lut_scale_shape)
+        if made.lut_offset is not None:
+            fields["zero_point"] = from_bytes(made.lut_offset, torch.uint8, made.lut_scale_shape)
+    return fields
+
+
+def _as_stored(value: torch.Tensor, native: torch.dtype, stored: torch.dtype) -> torch.Tensor:
+    return value.to(stored) if value.dtype == native else value

@@ -1,0 +1,121 @@
+"""Which parameters of a model are palettized, and why the others are not.
+
+The plan is made before anything changes. Every parameter of the model is in it: as a weight to palettize, or with a
+reason. A parameter that several modules share is one weight with several owners.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional
+
+from torch import nn
+
+from palettizer.torch.optimization_config import OptimizationConfig
+from palettizer.torch.palettization._reasons import check_config, check_patterns, reason_to_leave, unmatched
+from palettizer.torch.palettization._walk import Memory, Owner, walk
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Weight:
+    """A parameter that will be palettized, seen by the first owner whose config asks for it."""
+
+    owners: List[Owner]
+    config: Any
+
+    @property
+    def name(self) -> str:
+        """The qualified name under the first owner."""
+        return self.owners[0].name
+
+    @property
+    def output_axis(self) -> int:
+        """The axis of the output channels."""
+        return self.owners[0].axes[0]
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis along which groups and vectors run."""
+        return self.owners[0].axes[self.config.channel_axis or 0]
+
+
+@dataclass
+class Plan:
+    """What happens to each parameter: `weights` are palettized, `reasons` says why others are not.
+
+    `owners` are all places that hold a parameter, in the model's order.
+    """
+
+    owners: List[Owner]
+    weights: List[Weight]
+    reasons: Dict[str, str]
+
+
+def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
+    """Decides for every parameter of a model. Changes nothing.
+
+    Logs a warning for what the user asked for and does not get: a group size that does not divide, a name in the
+    config that no module has, and so on.
+
+    Raises:
+        ValueError: settings that no weight can be palettized with, or a pattern that is no regular expression.
+        TypeError: a config without a number of bits.
+    """
+    check_patterns(config)
+    owners = list(walk(model))
+    tied: Dict[Any, List[Owner]] = {}
+    for owner in owners:
+        tied.setdefault(owner.identity, []).append(owner)
+
+    weights: List[Weight] = []
+    reasons: Dict[str, str] = {}
+    stored: Dict[int, List[Weight]] = {}
+    for sharing in tied.values():
+        chosen = _choose(sharing, config, reasons)
+        if chosen is None:
+            continue
+        memory = chosen.owners[0].identity
+        if isinstance(memory, Memory):
+            near = stored.setdefault(memory.storage, [])
+            other = next((weight for weight in near if memory.overlaps(weight.owners[0].identity)), None)
+            if other is not None:
+                reason = f"lies in the memory of {other.name}, which is palettized, but is not the same tensor"
+                reasons.update(dict.fromkeys((owner.name for owner in sharing), reason))
+                _warn(chosen.name, reason)
+                continue
+            near.append(chosen)
+        weights.append(chosen)
+    for missing in unmatched(model, owners, config):
+        _logger.warning("%s", missing)
+    return Plan(owners, weights, reasons)
+
+
+def _choose(sharing: List[Owner], config: OptimizationConfig, reasons: Dict[str, str]) -> Optional[Weight]:
+    """The weight that the owners of one tensor make together, or None with their reasons noted."""
+    for first in sharing:
+        module_config = config.get_module_config(first.module_name, first.module)
+        if first.supported and module_config is not None:
+            check_config(module_config, first.name)
+        reason = reason_to_leave(first, module_config)
+        if reason is not None:
+            reasons[first.name] = reason.text
+            if reason.unexpected:
+                _warn(first.name, reason.text)
+            continue
+        others = [owner for owner in sharing if owner is not first]
+        for owner in others:
+            reasons.pop(owner.name, None)
+        # A module of another kind may hold the tensor too. Its values change with it, but a converter would not
+        # look for a record there.
+        for owner in others:
+            if not owner.supported:
+                reasons[owner.name] = f"shares its values with {first.name}, which is palettized"
+        return Weight([first, *(owner for owner in others if owner.supported)], module_config)
+    return None
+
+
+def _warn(name: str, reason: str) -> None:
+    _logger.warning("%s: %s; it is left as it is", name, reason)

@@ -1,0 +1,109 @@
+"""Models whose parameters lie in shards on several processes: FullyShardedDataParallel and fully_shard.
+
+Their parameters are gathered one at a time (with FullyShardedDataParallel: one wrapped unit at a time), on all
+processes in the same order. Without torch.distributed, all of this comes down to the parameter itself.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import Any, Dict, Iterator, Optional, Tuple
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+_WRAPPER = "_fsdp_wrapped_module."
+
+
+def distributed() -> bool:
+    """Whether this process is one of several that work together."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def plain_name(name: str) -> str:
+    """A module's name without the wrappers of FullyShardedDataParallel.
+
+    >>> plain_name("blocks._fsdp_wrapped_module.0"), plain_name("_fsdp_wrapped_module")
+    ('blocks.0', '')
+    """
+    return (name + ".").replace(_WRAPPER, "").rstrip(".")
+
+
+def is_dtensor(value: Any) -> bool:
+    """Whether a tensor is a shard of a bigger one (fully_shard)."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
+
+
+def is_sharded(model: nn.Module) -> bool:
+    """Whether any parameter of the model lies in shards."""
+    return bool(wrapped_units(model)) or any(is_dtensor(value) for value in model.parameters())
+
+
+def wrapped_units(model: nn.Module) -> Dict[int, nn.Module]:
+    """Of each module (by id) inside a FullyShardedDataParallel wrapper: the innermost wrapper.
+
+    Raises:
+        ValueError: a wrapper that has fused its parameters for good.
+    """
+    if not (dist.is_available() and dist.is_initialized()):
+        return {}
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    found: Dict[int, nn.Module] = {}
+    for name, wrapper in model.named_modules():  # outer ones come first
+        if isinstance(wrapper, FullyShardedDataParallel):
+            if not wrapper._use_orig_params:
+                raise ValueError(
+                    f"the FullyShardedDataParallel wrapper {plain_name(name) or 'of the model'} has fused its "
+                    "parameters; wrap with use_orig_params=True, so that each keeps its name and shape"
+                )
+            found.update((id(module), wrapper) for module in wrapper.modules())
+    return found
+
+
+def full_shapes(model: nn.Module, wrapped: Dict[int, nn.Module]) -> Dict[int, Tuple[int, ...]]:
+    """The whole shape of each parameter (by id) that a wrapper keeps as a flat shard."""
+    shapes: Dict[int, Tuple[int, ...]] = {}
+    done = set()
+    for wrapper in wrapped.values():
+        if id(wrapper) not in done:
+            done.add(id(wrapper))
+            with _summoned(wrapper, write=False):
+                for module in wrapper.modules():
+                    if wrapped.get(id(module)) is wrapper:
+                        shapes.update((id(p), tuple(p.shape)) for p in module._parameters.values() if p is not None)
+    return shapes
+
+
+@contextmanager
+def gathered(module: nn.Module, parameter: str, wrapper: Optional[nn.Module], write: bool) -> Iterator[torch.Tensor]:
+    """The whole values of a parameter; with `write`, what is changed in place in them is kept.
+
+    All processes must come here in the same order.
+    """
+    value = module.get_parameter(parameter)
+    if wrapper is not None:
+        with _summoned(wrapper, write):
+            yield module.get_parameter(parameter).data
+    elif is_dtensor(value):
+        from torch.distributed.tensor import distribute_tensor
+
+        with torch.no_grad():
+            whole = value.full_tensor()  # type: ignore[attr-defined]
+            yield whole
+            if write:
+                shard = distribute_tensor(whole, value.device_mesh, value.placements)  # type: ignore[attr-defined]
+                value.to_local().copy_(shard.to_local())  # type: ignore[attr-defined]
+    else:
+        yield value.data
+
+
+def _summoned(wrapper: nn.Module, write: bool) -> Any:
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    return FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=write)

@@ -1,0 +1,124 @@
+"""Palettization of a finished model, without data."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import Dict, Optional
+
+import torch
+
+from palettizer.torch._settings import or_none, setting
+from palettizer.torch.optimization_config import ModuleType, OptimizationConfig
+from palettizer.torch.palettization._compressor import Palettizer
+from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._plan import make_plan
+
+
+@dataclass
+class ModulePostTrainingPalettizerConfig(ModulePalettizerConfig):
+    """How the weights of a module are palettized.
+
+    Args:
+        n_bits: bits of an index, one of 1, 2, 3, 4, 6 and 8; a lookup table has 2^n_bits entries.
+        lut_dtype: `torch.int8` or `torch.uint8` (or "int8", "uint8") to store the entries as integers with a scale;
+            None keeps the weight's dtype.
+        granularity: "per_tensor" for one table, "per_grouped_channel" for one for each `group_size` channels.
+        group_size: channels in a group. Needed with "per_grouped_channel", otherwise None.
+        channel_axis: 0 groups output channels, 1 input channels; vectors lie along the same axis.
+        cluster_dim: number of consecutive channels that share an index, as a vector; None means 1.
+        enable_per_channel_scale: divide every output channel by its largest magnitude first. Not with vectors.
+        enable_fast_kmeans_mode: accepted and without effect: there is nothing to gain by rounding.
+        rounding_precision: accepted and without effect.
+        weight_threshold: weights with this many elements or fewer are left alone. coremltools has no such field here.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a value that cannot be.
+        AssertionError: values that do not go together.
+
+    >>> config = ModulePostTrainingPalettizerConfig(n_bits=2, granularity="per_grouped_channel", group_size=8)
+    >>> config.granularity
+    <PalettizationGranularity.per_grouped_channel: 'per_grouped_channel'>
+    >>> config.group_size = None
+    Traceback (most recent call last):
+    AssertionError: group_size of ModulePostTrainingPalettizerConfig must be given when granularity is per_grouped_channel
+    """
+
+    enable_fast_kmeans_mode: Optional[bool] = setting(True, types=bool, optional=True, cast=or_none(bool))
+    rounding_precision: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
+    weight_threshold: int = weight_threshold_setting(0)
+
+
+@dataclass
+class PostTrainingPalettizerConfig(OptimizationConfig):
+    """Which modules are palettized how. Without arguments: all, with the defaults.
+
+    Args:
+        global_config: for all modules that nothing below matches.
+        module_type_configs: by class, or by its name in torch.nn.
+        module_name_configs: by qualified name, or a regular expression that matches all of it.
+
+    A value of None leaves the modules alone. Names go before types, types before the global config.
+
+    >>> config = PostTrainingPalettizerConfig.from_dict({
+    ...     "global_config": {"n_bits": 4},
+    ...     "module_name_configs": {"head": None},
+    ... })
+    >>> config.set_module_type(torch.nn.Linear, ModulePostTrainingPalettizerConfig(n_bits=8)).global_config.n_bits
+    4
+    """
+
+    module_config = ModulePostTrainingPalettizerConfig
+
+
+class PostTrainingPalettizer(Palettizer):
+    """Palettizes the weights of a model by k-means.
+
+    Weights of Linear, Embedding, Conv1d to Conv3d, ConvTranspose1d to ConvTranspose3d and MultiheadAttention are
+    palettized; subclasses count. A scalar table is optimal. After `compress` the model has ordinary dense weights with
+    at most 2^n_bits values in each group, and buffers that `coremltools.convert` reads.
+
+    Args:
+        model: the model.
+        config: how; without one, 4 bits for every weight.
+
+    >>> from collections import OrderedDict
+    >>> import torch.nn as nn
+    >>> model = nn.Sequential(OrderedDict({
+    ...     "conv": nn.Conv2d(1, 20, (3, 3)),
+    ...     "relu1": nn.ReLU(),
+    ...     "conv2": nn.Conv2d(20, 20, (3, 3)),
+    ... }))
+    >>> config = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 4}})
+    >>> palettizer = PostTrainingPalettizer(model, config)
+    >>> palettized = palettizer.compress(progress=False)
+    >>> len(palettized.conv2.weight.unique())
+    16
+    >>> palettizer.report()["conv2.weight"]["palettization_mode"]
+    'num_clusters=16, cluster_dim=1'
+    """
+
+    _config_class = PostTrainingPalettizerConfig
+
+    def __init__(self, model: torch.nn.Module, config: Optional[PostTrainingPalettizerConfig] = None) -> None:
+        super().__init__(model, config)
+
+    def compress(
+        self, num_kmeans_workers: int = 1, inplace: bool = False, *, progress: bool = True
+    ) -> torch.nn.Module:
+        """Palettizes the weights and returns the model.
+
+        Args:
+            num_kmeans_workers: threads to use.
+            inplace: change the model itself; otherwise a copy is changed and returned.
+            progress: show a progress bar, if tqdm is installed.
+
+        Raises:
+            ValueError: NaN or infinite weights, or settings that cannot be. The model is as it was.
+
+        An interrupt with `inplace` leaves every weight either palettized, with its buffers, or untouched.
+        """
+        model = self._target(inplace)
+        plan = make_plan(model, self._config)
+        return self._palettize(model, plan, num_kmeans_workers, progress)

@@ -16,9 +16,12 @@ from palettizer.torch.palettization.post_training_palettization import (
     PostTrainingPalettizer,
     PostTrainingPalettizerConfig,
 )
+from palettizer.torch.palettization.sensitive_k_means import ModuleSKMPalettizerConfig, SKMPalettizerConfig
 
 __all__ = [
     "ModulePostTrainingPalettizerConfig",
+    "ModuleSKMPalettizerConfig",
     "PostTrainingPalettizer",
     "PostTrainingPalettizerConfig",
+    "SKMPalettizerConfig",
 ]

@@ -373,6 +373,30 @@ pub enum Error {
         skipped: Vec<(String, String)>,
     },
 
+    /// Sensitivities that do not fit the model's weights.
+    #[error("{}", sensitivities_text(.missing, .wrong, *.sensitivities))]
+    Sensitivities {
+        /// Weights that have none.
+        missing: Vec<String>,
+        /// Those of another shape: the name, the shape that was found, and the weight's.
+        wrong: Vec<(String, Vec<usize>, Vec<usize>)>,
+        /// How many sensitivities there are.
+        sensitivities: usize,
+    },
+
+    /// The sensitivities of one weight are of no use.
+    #[error("the sensitivities of \"{name}\": {what}")]
+    Sensitivity {
+        /// Their name.
+        name: String,
+        /// What was found, and what was expected.
+        what: String,
+    },
+
+    /// [`Progress::stop`](crate::Progress::stop) was set.
+    #[error("stopped on request; nothing was written")]
+    Stopped,
+
     /// The program cannot be raised to the target that was asked for.
     #[error(transparent)]
     Opset(#[from] crate::opset::OpsetError),
@@ -406,6 +430,28 @@ fn strict_text(skipped: &[(String, String)]) -> String {
     );
     for (name, reason) in skipped {
         text.push_str(&format!("\n  {name}: {reason}"));
+    }
+    text
+}
+
+fn sensitivities_text(
+    missing: &[String],
+    wrong: &[(String, Vec<usize>, Vec<usize>)],
+    sensitivities: usize,
+) -> String {
+    let mut text = format!(
+        "the {sensitivities} sensitivities do not fit: {} weight(s) have none, {} have some of another shape; \
+         give those of this model, or let missing ones be ones:",
+        missing.len(),
+        wrong.len()
+    );
+    for name in missing {
+        text.push_str(&format!("\n  {name}: missing"));
+    }
+    for (name, found, expected) in wrong {
+        text.push_str(&format!(
+            "\n  {name}: found {found:?}, expected {expected:?}"
+        ));
     }
     text
 }

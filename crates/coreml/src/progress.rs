@@ -1,4 +1,7 @@
-//! How far the work is, for whoever wants to show it.
+//! How far the work is, for whoever wants to show it, and whether it is still wanted.
+
+use crate::Error;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Hears how far the work is. Every method may be left out; calls come from one thread at a time.
 ///
@@ -27,6 +30,20 @@ pub trait Progress: Sync {
 
     /// All of them are.
     fn finish(&self) {}
+
+    /// A flag that another thread sets when the work is no longer wanted. It ends soon then, with
+    /// [`Error::Stopped`](crate::Error::Stopped), and leaves nothing behind.
+    fn stop(&self) -> Option<&AtomicBool> {
+        None
+    }
+}
+
+/// Ends the work when it is no longer wanted.
+pub(crate) fn go_on(stop: Option<&AtomicBool>) -> Result<(), Error> {
+    match stop {
+        Some(stop) if stop.load(Ordering::Relaxed) => Err(Error::Stopped),
+        _ => Ok(()),
+    }
 }
 
 /// Hears nothing.

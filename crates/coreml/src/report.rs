@@ -41,6 +41,8 @@ pub struct WeightReport {
     pub group_size: Option<usize>,
     /// Elements per centroid.
     pub cluster_dim: Option<usize>,
+    /// Whether errors were weighed by sensitivities.
+    pub sensitivity: Option<bool>,
     /// The number of lookup tables.
     pub luts: Option<usize>,
     /// Bytes that the weight took.

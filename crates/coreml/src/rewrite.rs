@@ -4,9 +4,11 @@ use crate::Error;
 use crate::blob::{BlobDtype, WeightWriter};
 use crate::package::Package;
 use crate::program::mil::{blob_value, bytes_value, element_count, known_tensor};
+use crate::progress::go_on;
 use crate::proto::{DataType, Value, ValueType};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
+use std::sync::atomic::AtomicBool;
 
 /// Where a constant that had no weight file goes: the name that coremltools uses.
 const DEFAULT_FILE: &str = "@model_path/weights/weight.bin";
@@ -21,20 +23,23 @@ pub(crate) type Written<W> = BTreeMap<String, (W, u64)>;
 pub(crate) struct Rewriter<'a, W> {
     package: &'a Package,
     open: &'a mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
+    stop: Option<&'a AtomicBool>,
     files: BTreeMap<String, WeightWriter<W>>,
     /// New offsets of the blobs that were copied, by file, old offset and type.
     copied: HashMap<(String, u64, BlobDtype), u64>,
 }
 
 impl<'a, W: Write + Seek> Rewriter<'a, W> {
-    /// Copies from `package`; `open` begins a weight file of a name.
+    /// Copies from `package`; `open` begins a weight file of a name; `stop` ends the work before the next blob.
     pub(crate) fn new(
         package: &'a Package,
         open: &'a mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
+        stop: Option<&'a AtomicBool>,
     ) -> Self {
         Self {
             package,
             open,
+            stop,
             files: BTreeMap::new(),
             copied: HashMap::new(),
         }
@@ -96,6 +101,7 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
     }
 
     fn writer(&mut self, file: &str) -> Result<&mut WeightWriter<W>, Error> {
+        go_on(self.stop)?;
         if !self.files.contains_key(file) {
             let writer = (self.open)(file)?;
             self.files.insert(file.to_owned(), writer);

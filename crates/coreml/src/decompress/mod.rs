@@ -14,7 +14,7 @@ use crate::package::Package;
 use crate::program::graph::{Graph, Node};
 use crate::program::mil::{Param, is_constexpr, op_name, param, string_value};
 use crate::program::walk::{each_value_of_op_mut, programs_mut};
-use crate::progress::Progress;
+use crate::progress::{Progress, go_on};
 use crate::proto::{Block, Model, Operation, Value};
 use crate::rewrite::{Rewriter, Written};
 use std::collections::{BTreeMap, HashMap};
@@ -41,7 +41,7 @@ pub(crate) fn decompress<W: Write + Seek>(
     let mut decompressor = Decompressor {
         package,
         nodes,
-        rewriter: Rewriter::new(package, open),
+        rewriter: Rewriter::new(package, open, progress.stop()),
         made: HashMap::new(),
         origins: HashMap::new(),
         stored: HashMap::new(),
@@ -57,6 +57,7 @@ pub(crate) fn decompress<W: Write + Seek>(
         }
     }
     let files = decompressor.rewriter.finish()?;
+    go_on(progress.stop())?;
     progress.finish();
     Ok((out, Some(files)))
 }
@@ -87,6 +88,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
             let node = self.nodes.get(&self.ordinal).copied();
             self.ordinal += 1;
             if let Some(node) = node {
+                go_on(self.progress.stop())?;
                 let dense = self.constexpr(&op, node)?;
                 block.operations.extend(dense);
                 continue;

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::blob::WeightWriter;
-use crate::config::OptimizationConfig;
+use crate::config::{OptimizationConfig, Sensitivities};
 use crate::opset;
 use crate::package::Package;
 use crate::palettize::emit::Stored;
@@ -16,22 +16,26 @@ use crate::palettize::splice::{Replacement, splice};
 use crate::program::constant::{Constant, palette_dtype};
 use crate::program::graph::Graph;
 use crate::program::mil::{element_count, known_tensor, stored_bytes};
-use crate::progress::Progress;
+use crate::progress::{Progress, go_on};
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
 use crate::rewrite::{Rewriter, Written};
-use palettizer_palette::{Context, Granularity, Mode, Palette, Tensor, dense, palettize};
+use palettizer_palette::{Context, Granularity, Mode, Palette, Refusal, Tensor, dense, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{Seek, Write};
 use std::ops::Range;
+use std::sync::atomic::AtomicBool;
 
 /// A batch takes about this much memory at most; a weight that needs more has a batch for itself.
 const BATCH_BYTES: u64 = 16 << 20;
 
 /// Vectors and scaled weights are clustered as fp32 copies: they take so many times the memory of others.
 const COPIED: u64 = 4;
+
+/// Bytes of one sensitivity; a weight that is copied has a copy of its sensitivities too.
+const SENSITIVITY: u64 = 4;
 
 /// A model palettized.
 pub(crate) struct Applied<W> {
@@ -69,8 +73,8 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     } = plan(&graph, config)?;
     check_strict(config, &weights)?;
 
-    let mut rewriter = Rewriter::new(package, open);
-    let results = palettize_all(package, &mut weights, &mut rewriter, progress)?;
+    let mut rewriter = Rewriter::new(package, open, progress.stop());
+    let results = palettize_all(package, config, &mut weights, &mut rewriter, progress)?;
     check_strict(config, &weights)?;
 
     let reports = weights.iter().zip(&results);
@@ -100,6 +104,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     let mut out = spec.clone().into_owned();
     splice(&mut out, &replacements, &mut rewriter)?;
     let files = rewriter.finish()?;
+    go_on(progress.stop())?;
     progress.finish();
     Ok(Applied {
         spec: out,
@@ -146,6 +151,7 @@ struct Done {
 /// Carries out every job. What the values forbid becomes a skip in `weights`.
 fn palettize_all<W: Write + Seek + Send>(
     package: &Package,
+    config: &OptimizationConfig,
     weights: &mut [Planned<'_>],
     rewriter: &mut Rewriter<'_, W>,
     progress: &dyn Progress,
@@ -156,6 +162,11 @@ fn palettize_all<W: Write + Seek + Send>(
         jobs.clone().count(),
         jobs.map(|planned| planned.bytes).sum(),
     );
+    let worker = Worker {
+        package,
+        sensitivities: config.sensitivity(),
+        stop: progress.stop(),
+    };
     let mut results = Vec::with_capacity(weights.len());
     let mut made = Vec::new();
     let runs = batches(weights);
@@ -164,7 +175,7 @@ fn palettize_all<W: Write + Seek + Send>(
         // While one batch is palettized, the one before it is written.
         let before = &weights[results.len()..][..made.len()];
         let (next, written) = rayon::join(
-            || palettize_batch(package, &weights[run]),
+            || palettize_batch(&worker, &weights[run]),
             || store_batch(before, made, rewriter, progress),
         );
         made = next;
@@ -183,9 +194,16 @@ fn palettize_all<W: Write + Seek + Send>(
 /// What came of one weight: nothing if it was not to be palettized; the inner error says why it stays as it is.
 type Made = Result<Option<Result<Palette, Skip>>, Error>;
 
-fn palettize_batch(package: &Package, batch: &[Planned<'_>]) -> Vec<Made> {
+/// What palettizing one weight takes from the run.
+struct Worker<'a> {
+    package: &'a Package,
+    sensitivities: Option<&'a Sensitivities>,
+    stop: Option<&'a AtomicBool>,
+}
+
+fn palettize_batch(worker: &Worker<'_>, batch: &[Planned<'_>]) -> Vec<Made> {
     let palettes = batch.par_iter().map(|planned| match &planned.decision {
-        Decision::Compress(job) => one(package, planned, job).map(Some),
+        Decision::Compress(job) => one(worker, planned, job).map(Some),
         Decision::Skip(_) => Ok(None),
     });
     palettes.collect()
@@ -219,12 +237,7 @@ fn batches(weights: &[Planned<'_>]) -> Vec<Range<usize>> {
     let (mut start, mut bytes) = (0, 0u64);
     for (at, planned) in weights.iter().enumerate() {
         let own = match &planned.decision {
-            Decision::Compress(job)
-                if job.spec.cluster_dim() > 1 || job.spec.per_channel_scale() =>
-            {
-                planned.bytes.saturating_mul(COPIED)
-            }
-            Decision::Compress(_) => planned.bytes,
+            Decision::Compress(job) => memory(planned, job),
             Decision::Skip(_) => 0,
         };
         if at > start && bytes.saturating_add(own) > BATCH_BYTES {
@@ -237,9 +250,20 @@ fn batches(weights: &[Planned<'_>]) -> Vec<Range<usize>> {
     batches
 }
 
+/// About how much memory a weight takes while it is palettized.
+fn memory(planned: &Planned<'_>, job: &Job<'_>) -> u64 {
+    let copied = job.spec.cluster_dim() > 1 || job.spec.per_channel_scale();
+    let times = if copied { COPIED } else { 1 };
+    let own = planned.bytes.saturating_mul(times);
+    let Some(_) = job.sensitivity else { return own };
+    let copies = if copied { 2 } else { 1 };
+    let elements = element_count(&planned.shape).unwrap_or(0) as u64;
+    own.saturating_add(elements.saturating_mul(SENSITIVITY * copies))
+}
+
 /// Palettizes one weight; the inner error says why it stays as it is.
 fn one(
-    package: &Package,
+    worker: &Worker<'_>,
     planned: &Planned<'_>,
     job: &Job<'_>,
 ) -> Result<Result<Palette, Skip>, Error> {
@@ -248,6 +272,8 @@ fn one(
         name: name.to_owned(),
         what,
     };
+    go_on(worker.stop)?;
+    let package = worker.package;
     let data = Constant::read(package, name, job.value)?;
     let dtype = palette_dtype(data.dtype)
         .ok_or_else(|| bad(format!("{} is no type of a weight", data.dtype.name())))?;
@@ -270,16 +296,24 @@ fn one(
     };
     let tensor =
         Tensor::new(dtype, &planned.shape, &bytes).map_err(|error| bad(error.to_string()))?;
+    let sensitivity = match (worker.sensitivities, &job.sensitivity) {
+        (Some(from), Some(name)) => Some(from.read(name, &planned.shape)?),
+        _ => None,
+    };
     let context = Context {
         output_axis: job.output_axis,
         mask: mask.as_deref(),
-        ..Context::default()
+        sensitivity: sensitivity.as_deref(),
+        stop: worker.stop,
     };
     let palette = palettize(&tensor, &job.spec, &context);
     if let Some(place) = &job.value.blob_file {
         crate::program::constant::release(package, place);
     }
-    Ok(palette.map_err(Skip::from))
+    match palette {
+        Err(Refusal::Stopped) => Err(Error::Stopped),
+        palette => Ok(palette.map_err(Skip::from)),
+    }
 }
 
 /// The dense bytes of a pruned weight, zeros where the mask has none.
@@ -337,6 +371,7 @@ fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
         granularity: None,
         group_size: None,
         cluster_dim: None,
+        sensitivity: None,
         luts: None,
         bytes_before: planned.bytes,
         bytes_after: planned.bytes,
@@ -356,6 +391,7 @@ fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
                 Granularity::PerGroupedChannel { group_size, .. } => Some(group_size),
             };
             row.cluster_dim = Some(job.spec.cluster_dim());
+            row.sensitivity = Some(job.sensitivity.is_some());
             row.luts = Some(done.luts);
             // Of a pruned weight the mask stays as it is.
             row.bytes_after = done.stored.bytes + kept_bytes(planned, job);

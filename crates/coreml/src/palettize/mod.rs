@@ -1,11 +1,12 @@
 //! From a program and a configuration to a smaller program: plan, palettize, put in place.
 //!
-//! [`plan`] decides (through [`resolve`] and [`skip`]), [`apply`] carries the plan out, [`emit`] knows the
+//! [`plan`] decides (through [`resolve`], [`sensitivity`] and [`skip`]), [`apply`] carries the plan out, [`emit`] knows the
 //! operations that hold a palette, and [`splice`] puts them into the program.
 
 pub(crate) mod apply;
 mod emit;
 mod plan;
 mod resolve;
+mod sensitivity;
 mod skip;
 mod splice;

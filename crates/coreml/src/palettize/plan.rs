@@ -8,6 +8,7 @@ use crate::Error;
 use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig};
 use crate::opset::Target;
 use crate::palettize::resolve::{Resolution, Resolver};
+use crate::palettize::sensitivity;
 use crate::palettize::skip::Skip;
 use crate::program::constant::palette_dtype;
 use crate::program::graph::{Graph, Node, User};
@@ -77,6 +78,8 @@ pub(crate) struct Job<'a> {
     pub output_axis: Option<usize>,
     /// The target of the opset that it is written in.
     pub target: Target,
+    /// What its sensitivities are called, if it has any.
+    pub sensitivity: Option<String>,
 }
 
 /// How a weight stands in the program.
@@ -97,7 +100,8 @@ pub(crate) enum Slot<'a> {
 ///
 /// # Errors
 /// [`Error::ConfigConflict`] if the users of one constant are configured differently,
-/// [`Error::OpsetTooOld`] if a weight needs an op that its program's opset lacks.
+/// [`Error::OpsetTooOld`] if a weight needs an op that its program's opset lacks, [`Error::Sensitivities`] if those
+/// that were given do not fit.
 pub(crate) fn plan<'a>(graph: &Graph<'a>, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
     let mut resolver = Resolver::new(config);
     let mut weights: Vec<Planned<'a>> = Vec::new();
@@ -123,6 +127,9 @@ pub(crate) fn plan<'a>(graph: &Graph<'a>, config: &OptimizationConfig) -> Result
             }
         }
         debug_assert!(node.op.r#type == "const" || is_constexpr(node.op));
+    }
+    if let Some(sensitivities) = config.sensitivity() {
+        sensitivity::assign(&mut weights, sensitivities)?;
     }
     Ok(Plan {
         weights,
@@ -418,6 +425,7 @@ fn decide<'a>(
         spec: spec.clone(),
         output_axis,
         target,
+        sensitivity: None,
     }))
 }
 

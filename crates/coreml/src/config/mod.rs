@@ -1,7 +1,10 @@
 //! Which weights are to be palettized, and how: global, by op type, by op name.
 
+mod sensitivity;
+
 use crate::opset::Target;
 use palettizer_palette::PaletteSpec;
+pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};
 use std::collections::BTreeMap;
 
 /// Weights with at most this many elements are left alone unless a configuration says otherwise.
@@ -53,6 +56,7 @@ pub struct OptimizationConfig {
     joint_compression: bool,
     strict: bool,
     minimum_deployment_target: Option<Target>,
+    sensitivity: Option<Sensitivities>,
 }
 
 impl OptimizationConfig {
@@ -111,6 +115,15 @@ impl OptimizationConfig {
         self
     }
 
+    /// Weigh the errors of k-means by how much each element matters; `None` weighs all alike.
+    ///
+    /// A weight is looked up by the name of its constant, then by that of any constant that shares its data.
+    #[must_use]
+    pub fn with_sensitivity(mut self, sensitivity: impl Into<Option<Sensitivities>>) -> Self {
+        self.sensitivity = sensitivity.into();
+        self
+    }
+
     /// The configuration of all ops that have none of their own.
     pub fn global(&self) -> Option<&OpPalettizerConfig> {
         self.global.as_ref()
@@ -139,5 +152,10 @@ impl OptimizationConfig {
     /// The target that the program is raised to.
     pub fn minimum_deployment_target(&self) -> Option<Target> {
         self.minimum_deployment_target
+    }
+
+    /// How much each element of the weights matters.
+    pub fn sensitivity(&self) -> Option<&Sensitivities> {
+        self.sensitivity.as_ref()
     }
 }

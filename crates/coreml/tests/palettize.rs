@@ -323,8 +323,8 @@ fn three_bits_of_unique_values_are_four_before_ios18() {
 
 #[test]
 fn a_custom_function_makes_the_table() {
-    let halves = LutFunction::new(|values, shape| {
-        assert_eq!(shape, [64, 64]);
+    let halves = LutFunction::new(|values, group| {
+        assert_eq!((group.shape, group.channel_axis), (&[64, 64][..], Some(0)));
         let indices = values.iter().map(|&value| u8::from(value >= 0.0)).collect();
         let lut = vec![-0.5, 0.5];
         Ok(CustomLut { lut, indices })

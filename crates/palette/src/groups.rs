@@ -24,6 +24,8 @@ pub(crate) struct Groups {
     pub(crate) dim: usize,
     /// The shape of one group.
     pub(crate) shape: Vec<usize>,
+    /// The axis of the groups or else of the output channels, where one is known.
+    pub(crate) channel_axis: Option<usize>,
 }
 
 impl Groups {
@@ -41,6 +43,7 @@ impl Groups {
             inner: inner.iter().product(),
             dim: layout.cluster_dim,
             shape: group_shape,
+            channel_axis: layout.group_axis.or(layout.output_axis),
         }
     }
 

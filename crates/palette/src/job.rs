@@ -12,7 +12,7 @@ use crate::context::Sensitivity;
 use crate::entries::Rounding;
 use crate::groups::{Groups, Mask};
 use crate::scalar::{self, Table};
-use crate::{Context, Mode, PaletteSpec, Refusal, vector};
+use crate::{Context, LutGroup, Mode, PaletteSpec, Refusal, vector};
 
 /// One weight at work.
 pub(crate) struct Job<'a, T> {
@@ -76,12 +76,16 @@ impl<T: Element> Job<'_, T> {
         let mut table = if let Mode::Custom(function) = spec.mode() {
             self.widen(group, scratch, None);
             let values = &scratch.wide;
-            let shape = &self.groups.shape;
+            let described = LutGroup {
+                shape: &self.groups.shape,
+                channel_axis: self.groups.channel_axis,
+                dtype: rounding.0,
+            };
             let ranges = self.groups.ranges(group).flatten().enumerate();
             let kept = ranges
                 .filter(|(_, at)| self.mask.is_none_or(|mask| mask.keeps(*at)))
                 .map(|(offset, _)| offset);
-            scalar::custom(values, shape, function, rounding, kept, indices)?
+            scalar::custom(values, &described, function, rounding, kept, indices)?
         } else if self.groups.dim > 1 {
             self.vectors(group, scratch);
             let exact = exact || self.snap(scratch);

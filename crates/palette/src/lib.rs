@@ -53,7 +53,7 @@ mod widen;
 pub use context::Context;
 pub use figures::ErrorFigures;
 pub use layout::{Layout, layout, suits};
-pub use mode::{CustomLut, LutFunction, Mode};
+pub use mode::{CustomLut, LutFunction, LutGroup, Mode};
 pub use nbits::{Nbits, NbitsError};
 pub use palette::{ChannelScale, Lut, Palette};
 pub use palettize::palettize;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Nbits;
+use crate::{Dtype, Nbits};
 
 /// How the entries of a lookup table are found.
 ///
@@ -59,23 +59,41 @@ pub struct CustomLut {
     pub indices: Vec<u8>,
 }
 
+/// What a [`LutFunction`] is told of a group beside its values.
+///
+/// ```
+/// use palettizer_palette::{Dtype, LutGroup};
+///
+/// let rows = LutGroup { shape: &[16, 3], channel_axis: Some(0), dtype: Dtype::F16 };
+/// assert_eq!(rows.shape[0], 16);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LutGroup<'a> {
+    /// The weight's shape, with the group size on the channel axis.
+    pub shape: &'a [usize],
+    /// The axis of the groups, or else that of the output channels; `None` when neither is known.
+    pub channel_axis: Option<usize>,
+    /// The weight's dtype, from which the values were widened.
+    pub dtype: Dtype,
+}
+
 /// What a [`LutFunction`] wraps.
-type LutFn = dyn Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync;
+type LutFn = dyn Fn(&[f32], &LutGroup<'_>) -> Result<CustomLut, String> + Send + Sync;
 
 /// A caller's own way to find a lookup table.
 ///
 /// It is given the values of one group, row-major and widened to `f32` (divided by the per-channel scale, if
-/// that is on; with zeros where a pruned weight has none), and the group's shape: the weight's, with the group
-/// size on the channel axis. It may be called from several threads at once. An `Err` becomes
+/// that is on; with zeros where a pruned weight has none), and what the group is. It may be called from several threads at once. An `Err` becomes
 /// [`Refusal::Custom`](crate::Refusal::Custom). Two are equal when they are the same function object.
 ///
 /// ```
-/// use palettizer_palette::{CustomLut, LutFunction};
+/// use palettizer_palette::{CustomLut, Dtype, LutFunction, LutGroup};
 ///
-/// let signs = LutFunction::new(|values, _shape| {
+/// let signs = LutFunction::new(|values, _group| {
 ///     Ok(CustomLut { lut: vec![-1.0, 1.0], indices: values.iter().map(|&v| u8::from(v > 0.0)).collect() })
 /// });
-/// assert_eq!(signs.call(&[-3.0, 2.0], &[2])?.indices, [0, 1]);
+/// let group = LutGroup { shape: &[2], channel_axis: Some(0), dtype: Dtype::F32 };
+/// assert_eq!(signs.call(&[-3.0, 2.0], &group)?.indices, [0, 1]);
 /// assert_eq!(signs, signs.clone());
 /// # Ok::<(), String>(())
 /// ```
@@ -83,9 +101,9 @@ type LutFn = dyn Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync
 pub struct LutFunction(Arc<LutFn>);
 
 impl LutFunction {
-    /// Wraps a function of (values, shape).
+    /// Wraps a function of (values, group).
     pub fn new(
-        function: impl Fn(&[f32], &[usize]) -> Result<CustomLut, String> + Send + Sync + 'static,
+        function: impl Fn(&[f32], &LutGroup<'_>) -> Result<CustomLut, String> + Send + Sync + 'static,
     ) -> Self {
         LutFunction(Arc::new(function))
     }
@@ -94,8 +112,8 @@ impl LutFunction {
     ///
     /// # Errors
     /// Whatever the function says.
-    pub fn call(&self, values: &[f32], shape: &[usize]) -> Result<CustomLut, String> {
-        (self.0)(values, shape)
+    pub fn call(&self, values: &[f32], group: &LutGroup<'_>) -> Result<CustomLut, String> {
+        (self.0)(values, group)
     }
 }
 

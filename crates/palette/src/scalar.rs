@@ -125,7 +125,7 @@ fn uniform<T: Element>(
 /// `values` is the whole group, `kept` the offsets in it that count; their indices are written.
 pub(crate) fn custom(
     values: &[f32],
-    shape: &[usize],
+    group: &crate::LutGroup<'_>,
     function: &crate::LutFunction,
     rounding: Rounding,
     kept: impl Iterator<Item = usize>,
@@ -136,7 +136,7 @@ pub(crate) fn custom(
         let elements = values.len();
         return Err(Refusal::NonFinite { count, elements });
     }
-    let found = function.call(values, shape).map_err(Refusal::Custom)?;
+    let found = function.call(values, group).map_err(Refusal::Custom)?;
     let refuse = |text: String| Err(Refusal::Custom(text));
     if found.lut.is_empty() || found.lut.len() > MOST_ENTRIES {
         return refuse(format!(

@@ -14,8 +14,8 @@ fn modes() -> Vec<Mode> {
     let mut modes: Vec<Mode> = Nbits::ALL.map(Mode::Kmeans).to_vec();
     modes.extend(Nbits::ALL.map(Mode::Uniform));
     modes.push(Mode::Unique);
-    modes.push(Mode::Custom(LutFunction::new(|values, shape| {
-        assert_eq!(values.len(), shape.iter().product::<usize>());
+    modes.push(Mode::Custom(LutFunction::new(|values, group| {
+        assert_eq!(values.len(), group.shape.iter().product::<usize>());
         Ok(CustomLut {
             lut: vec![1.0, -0.5, 0.0],
             indices: values

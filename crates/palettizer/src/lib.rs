@@ -33,7 +33,7 @@ pub use palettizer_coreml::report::{Status, WeightReport};
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
 pub use palettizer_coreml::{Compression, Consumer, Error, Progress, WeightFiles, WeightInfo};
 pub use palettizer_palette::{
-    CustomLut, Granularity, LutDtype, LutFunction, Mode, Nbits, NbitsError, PaletteSpec, Precision,
-    SpecError,
+    CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
+    PaletteSpec, Precision, SpecError,
 };
 pub use report::{REPORT_VERSION, Report};

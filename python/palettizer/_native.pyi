@@ -88,5 +88,10 @@ def palettize(
     arguments that nothing can be done with.
     """
 
+def normalise_sensitivity(values: NDArray[np.float32]) -> None:
+    """Makes squared gradients usable as a sensitivity, in place: all zero becomes ones; else divided by the largest, zeros
+    become the smallest other value, and nothing is below 1e-12. ``ValueError`` for negative, NaN or infinite values.
+    """
+
 def main(argv: Sequence[str]) -> int:
     """Runs the command ``palettizer`` and gives its exit code. ``argv`` begins with the program's name."""

@@ -28,7 +28,7 @@ mod _native {
     #[pymodule_export]
     use crate::palette::Palette;
     #[pymodule_export]
-    use crate::palettize::palettize;
+    use crate::palettize::{normalise_sensitivity, palettize};
 
     use pyo3::prelude::*;
 

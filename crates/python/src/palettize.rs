@@ -1,10 +1,10 @@
 //! One weight, palettized.
 
-use numpy::PyReadonlyArray1;
+use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{Context, Tensor};
 use pyo3::prelude::*;
 
-use crate::arrays::slice;
+use crate::arrays::{slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
 use crate::spec::{Wishes, dtype as parse_dtype};
@@ -67,4 +67,15 @@ pub(crate) fn palettize(
         palettizer_palette::palettize(&tensor, &spec, &context)
     })?;
     Ok(Palette(palette.map_err(Failure::from)?))
+}
+
+/// Makes raw sensitivities usable as weights, in place: see `_native.pyi`.
+#[pyfunction]
+pub(crate) fn normalise_sensitivity(
+    py: Python<'_>,
+    mut values: PyReadwriteArray1<'_, f32>,
+) -> PyResult<()> {
+    let values = slice_mut("values", &mut values)?;
+    py.detach(|| palettizer_palette::sensitivity::normalise(values))
+        .map_err(bad_value)
 }

@@ -16,12 +16,17 @@ from palettizer.torch.palettization.post_training_palettization import (
     PostTrainingPalettizer,
     PostTrainingPalettizerConfig,
 )
-from palettizer.torch.palettization.sensitive_k_means import ModuleSKMPalettizerConfig, SKMPalettizerConfig
+from palettizer.torch.palettization.sensitive_k_means import (
+    ModuleSKMPalettizerConfig,
+    SKMPalettizer,
+    SKMPalettizerConfig,
+)
 
 __all__ = [
     "ModulePostTrainingPalettizerConfig",
     "ModuleSKMPalettizerConfig",
     "PostTrainingPalettizer",
     "PostTrainingPalettizerConfig",
+    "SKMPalettizer",
     "SKMPalettizerConfig",
 ]

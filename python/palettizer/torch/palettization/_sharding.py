@@ -21,6 +21,11 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
+def is_leader() -> bool:
+    """Whether this is the process that writes files."""
+    return not distributed() or dist.get_rank() == 0
+
+
 def plain_name(name: str) -> str:
     """A module's name without the wrappers of FullyShardedDataParallel.
 
@@ -107,3 +112,40 @@ def _summoned(wrapper: nn.Module, write: bool) -> Any:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     return FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=write)
+
+
+def full_gradient(module: nn.Module, parameter: str, wrapper: Optional[nn.Module]) -> Optional[torch.Tensor]:
+    """The whole gradient of a parameter in shards, or None if it has none.
+
+    All processes must come here in the same order.
+    """
+    if wrapper is not None:
+        from torch.distributed.fsdp import FullyShardedDataParallel
+
+        with FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=False, with_grads=True):
+            gradient = module.get_parameter(parameter).grad
+            return None if gradient is None else gradient.detach().clone()
+    gradient = module.get_parameter(parameter).grad
+    if gradient is None:
+        return None
+    return gradient.full_tensor() if is_dtensor(gradient) else gradient  # type: ignore[attr-defined]
+
+
+def wrapped(model: nn.Module, policy: Any) -> nn.Module:
+    """The model in shards over all processes, for a pass with gradients; the model itself stays whole.
+
+    The modules are copied, their parameters are not: each process copies its shard alone.
+    """
+    import copy
+
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    memo = {id(p): nn.Parameter(p.data, p.requires_grad) for p in model.parameters()}
+    shell = copy.deepcopy(model, memo)  # type: ignore[arg-type]
+    device = torch.cuda.current_device() if torch.cuda.is_available() else torch.device("cpu")
+    return FullyShardedDataParallel(
+        shell,
+        auto_wrap_policy=policy.get_policy() if hasattr(policy, "get_policy") else policy,
+        use_orig_params=True,
+        device_id=device,
+    )

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Dict, Iterable, Optional
+
+import torch
 
 from palettizer.torch._settings import setting
 from palettizer.torch.optimization_config import OptimizationConfig
+from palettizer.torch.palettization import _safetensors
+from palettizer.torch.palettization._compressor import Palettizer, Sensitivities
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._palettize import check_values
+from palettizer.torch.palettization._plan import Plan, make_plan
+from palettizer.torch.palettization._sensitivity import LossFunction, compute
+from palettizer.torch.palettization._sensitivity_source import Computed, Stored
+from palettizer.torch.palettization._sharding import distributed, is_leader, is_sharded, wrapped
 
 
 @dataclass
@@ -43,3 +53,134 @@ class SKMPalettizerConfig(OptimizationConfig):
     module_config = ModuleSKMPalettizerConfig
 
     calibration_nsamples: int = setting(128, types=int, cast=int)
+
+
+class SKMPalettizer(Palettizer):
+    """Palettizes the weights of a model by k-means, where each element counts as much as the loss depends on it.
+
+    The sensitivity of an element is its squared gradient, summed over some samples (the diagonal of the Fisher
+    information), as in `SqueezeLLM <https://arxiv.org/abs/2306.07629>`_. Otherwise this is what
+    `PostTrainingPalettizer` does.
+
+    Under `torch.distributed` (`torchrun`) each process takes its share of the samples; give all of them the same data
+    loader. A model in shards (`fully_shard`, or `FullyShardedDataParallel` with use_orig_params=True) is gathered a
+    layer at a time and palettized in place.
+
+    Args:
+        model: the model.
+        config: how, and with how many samples; without one, 4 bits for every weight and 128 samples.
+
+    >>> import torch.nn as nn
+    >>> model = nn.Sequential(nn.Conv2d(1, 20, (3, 3)), nn.ReLU(), nn.Conv2d(20, 20, (3, 3)))
+    >>> dataloader = [(torch.rand(1, 1, 8, 8), torch.rand(1, 20, 4, 4)) for _ in range(16)]
+    >>> def loss_fn(model, data):
+    ...     inp, target = data
+    ...     return nn.functional.mse_loss(model(inp), target)
+    >>> config = SKMPalettizerConfig.from_dict({"global_config": {"n_bits": 4}, "calibration_nsamples": 16})
+    >>> compressor = SKMPalettizer(model, config)
+    >>> compressed = compressor.compress(dataloader=dataloader, loss_fn=loss_fn, progress=False)
+    >>> len(compressed[2].weight.unique())
+    16
+    """
+
+    _config_class = SKMPalettizerConfig
+    _config: SKMPalettizerConfig
+
+    def __init__(self, model: torch.nn.Module, config: Optional[SKMPalettizerConfig] = None) -> None:
+        super().__init__(model, config)
+
+    def compute_sensitivity(
+        self,
+        dataloader: Iterable[Any],
+        loss_fn: LossFunction,
+        sensitivity_path: Optional[str] = None,
+        num_sensitivity_workers: int = 1,
+        fsdp_auto_wrap_policy: Optional[Any] = None,
+        *,
+        progress: bool = True,
+    ) -> Dict[str, torch.Tensor]:
+        """Computes the sensitivities of the weights that would be palettized.
+
+        Args:
+            dataloader: an iterable of samples; the first calibration_nsamples items are used, whatever they are.
+            loss_fn: takes the model and an item, and returns the loss, a scalar tensor.
+            sensitivity_path: where to write them, as safetensors.
+            num_sensitivity_workers: accepted; the work is done in this process. To share it, run the script with
+                torchrun: each process takes its part of the samples.
+            fsdp_auto_wrap_policy: with several processes, how to cut the model into shards while gradients are
+                computed: an object with get_policy(), or what FullyShardedDataParallel takes.
+            progress: show a progress bar, if tqdm is installed.
+
+        Returns:
+            Parameter name -> float32 tensor of its shape, between 0 (never reached) and 1.
+
+        Raises:
+            TypeError: the data, the function or its result is of a wrong type.
+            ValueError: no samples, a loss that is no scalar or depends on no weight, gradients that are not finite.
+
+        The model is as it was afterwards: its mode, its gradients and its buffers.
+        """
+        plan = make_plan(self._model, self._config)
+        tensors = self._compute(self._model, plan, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+        if sensitivity_path is not None and is_leader():
+            _safetensors.save(tensors, sensitivity_path)
+        return tensors
+
+    def compress(
+        self,
+        dataloader: Optional[Iterable[Any]] = None,
+        loss_fn: Optional[LossFunction] = None,
+        sensitivity_path: Optional[str] = None,
+        num_kmeans_workers: int = 1,
+        num_sensitivity_workers: int = 1,
+        inplace: bool = False,
+        fsdp_auto_wrap_policy: Optional[Any] = None,
+        *,
+        progress: bool = True,
+    ) -> torch.nn.Module:
+        """Palettizes the weights and returns the model.
+
+        Args:
+            dataloader: samples to compute sensitivities with; not needed with sensitivity_path.
+            loss_fn: takes the model and a sample and returns the loss; not needed with sensitivity_path.
+            sensitivity_path: a file of compute_sensitivity, or of coremltools, to read the sensitivities from.
+            num_kmeans_workers: threads to use.
+            num_sensitivity_workers: as in compute_sensitivity.
+            inplace: change the model itself; otherwise a copy is changed and returned.
+            fsdp_auto_wrap_policy: as in compute_sensitivity.
+            progress: show a progress bar, if tqdm is installed.
+
+        Raises:
+            TypeError: neither sensitivity_path nor both of dataloader and loss_fn; else as compute_sensitivity.
+            ValueError: as compute_sensitivity; NaN or infinite weights; a sensitivity file of another model. The model
+                is as it was.
+        """
+        if sensitivity_path is None and (dataloader is None or loss_fn is None):
+            missing = " and ".join(n for n, v in (("dataloader", dataloader), ("loss_fn", loss_fn)) if v is None)
+            raise TypeError(f"compress needs {missing}, or sensitivity_path")
+        model = self._target(inplace)
+        plan = make_plan(model, self._config)
+        check_values(plan.weights)
+        sensitivities: Sensitivities
+        if sensitivity_path is not None:
+            sensitivities = Stored(sensitivity_path, plan.weights)
+        else:
+            assert dataloader is not None and loss_fn is not None
+            sensitivities = Computed(
+                self._compute(model, plan, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+            )
+        return self._palettize(model, plan, num_kmeans_workers, progress, sensitivities)
+
+    def _compute(
+        self,
+        model: torch.nn.Module,
+        plan: Plan,
+        dataloader: Iterable[Any],
+        loss_fn: LossFunction,
+        policy: Optional[Any],
+        progress: bool,
+    ) -> Dict[str, torch.Tensor]:
+        if policy is not None and distributed() and not is_sharded(model):
+            model = wrapped(model, policy)
+            plan = make_plan(model, self._config)
+        return compute(model, plan.weights, dataloader, loss_fn, self._config.calibration_nsamples, progress)

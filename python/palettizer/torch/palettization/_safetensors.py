@@ -1,0 +1,116 @@
+"""Reading and writing the safetensors format: a JSON header with names, dtypes, shapes and places, then the bytes.
+
+Only what sensitivities need: they are tensors of floats on the CPU. A file is written beside its place and then
+renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import struct
+import tempfile
+from typing import Dict, List, Mapping, NamedTuple, Tuple, Union
+
+import numpy as np
+import torch
+
+Path = Union[str, "os.PathLike[str]"]
+
+_DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+}
+_LARGEST_HEADER = 100_000_000
+
+
+class Entry(NamedTuple):
+    """A tensor of a file: its dtype, its shape, and its bytes counted from the start of the file."""
+
+    dtype: torch.dtype
+    shape: Tuple[int, ...]
+    start: int
+    end: int
+
+
+def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Writes float32 tensors. The file is complete or not there.
+
+    >>> folder = tempfile.mkdtemp()
+    >>> save({"a": torch.ones(2, 3)}, os.path.join(folder, "a.safetensors"))
+    >>> read(os.path.join(folder, "a.safetensors"), header(os.path.join(folder, "a.safetensors"))["a"]).sum()
+    tensor(6.)
+    """
+    entries: Dict[str, object] = {}
+    place = 0
+    for name, tensor in tensors.items():
+        size = tensor.numel() * 4
+        entries[name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [place, place + size]}
+        place += size
+    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    folder = os.path.dirname(os.path.abspath(path))
+    handle, beside = tempfile.mkstemp(dir=folder, prefix=".sensitivities-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(struct.pack("<Q", len(text)))
+            file.write(text)
+            for tensor in tensors.values():
+                data = tensor.detach().to("cpu", torch.float32).contiguous()
+                file.write(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+        # mkstemp lets nobody else read; the file gets the permissions that open() would give.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(beside, 0o666 & ~mask)
+        os.replace(beside, path)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def header(path: Path) -> Dict[str, Entry]:
+    """Name -> tensor of a file.
+
+    Raises:
+        ValueError: the file is no safetensors file, or contradicts itself.
+    """
+    total = os.path.getsize(path)
+    with open(path, "rb") as file:
+        first = file.read(8)
+        length = struct.unpack("<Q", first)[0] if len(first) == 8 else total
+        if length > min(total - 8, _LARGEST_HEADER):
+            raise ValueError(f"{os.fspath(path)} is not a safetensors file: it has no header of a sensible length")
+        try:
+            listed = json.loads(file.read(length).decode())
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(path)} is not a safetensors file: its header is not JSON") from error
+    if not isinstance(listed, dict):
+        raise ValueError(f"{os.fspath(path)} is not a safetensors file: its header is not a JSON object")
+    listed.pop("__metadata__", None)
+    return {name: _entry(path, name, entry, 8 + length, total) for name, entry in listed.items()}
+
+
+def _entry(path: Path, name: str, listed: object, base: int, total: int) -> Entry:
+    where = f"{name!r} in {os.fspath(path)}"
+    try:
+        dtype, shape, (start, end) = (listed[key] for key in ("dtype", "shape", "data_offsets"))  # type: ignore[index]
+        numbers: List[int] = [*shape, start, end]
+        sensible = all(type(number) is int and number >= 0 for number in numbers)
+    except (TypeError, KeyError, ValueError):
+        sensible = False
+    if not sensible:
+        raise ValueError(f"{where} has no sensible dtype, shape and data_offsets")
+    if dtype not in _DTYPES:
+        raise ValueError(f"{where} has dtype {dtype}; sensitivities are one of {', '.join(_DTYPES)}")
+    if base + end > total or end - start != math.prod(shape) * _DTYPES[dtype].itemsize:
+        raise ValueError(f"{where} does not have as many bytes as its shape {tuple(shape)} says; is the file whole?")
+    return Entry(_DTYPES[dtype], tuple(shape), base + start, base + end)
+
+
+def read(path: Path, entry: Entry) -> torch.Tensor:
+    """One tensor of a file, in memory of its own."""
+    data = np.fromfile(path, np.uint8, entry.end - entry.start, offset=entry.start)
+    return torch.from_numpy(data).view(entry.dtype).reshape(entry.shape)

@@ -1,0 +1,91 @@
+"""Where the sensitivities of a model come from: memory, a safetensors file, or a file of coremltools."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from palettizer import _native
+from palettizer.torch.palettization import _safetensors
+from palettizer.torch.palettization._compressor import Sensitivities
+from palettizer.torch.palettization._plan import Weight
+
+
+class Computed(Sensitivities):
+    """Sensitivities in memory, normalised already. Each is let go when its weight has been palettized."""
+
+    def __init__(self, tensors: Dict[str, torch.Tensor]) -> None:
+        self.tensors = tensors
+
+    def of(self, weight: Weight) -> NDArray[np.float32]:
+        array: NDArray[np.float32] = self.tensors.pop(weight.name).reshape(-1).numpy()
+        return array
+
+
+class Stored(Sensitivities):
+    """Sensitivities in a file, read one at a time.
+
+    Raises:
+        ValueError: some weights have none in the file, or of another shape: it is a file of another model.
+    """
+
+    def __init__(self, path: Union[str, "os.PathLike[str]"], weights: Iterable[Weight]) -> None:
+        self.path = os.fspath(path)
+        shapes, self.read = _opened(self.path)
+        self.names: Dict[str, str] = {}
+        missing, different = [], []
+        for weight in weights:
+            name = next((owner.name for owner in weight.owners if owner.name in shapes), None)
+            wanted = weight.owners[0].facts.shape
+            if name is None:
+                missing.append(weight.name)
+            elif shapes[name] != wanted:
+                different.append(f"{name} ({shapes[name]}, the weight is {wanted})")
+            else:
+                self.names[weight.name] = name
+        if missing or different:
+            found = [f"none for {_some(missing)}"] if missing else []
+            found += [f"another shape for {_some(different)}"] if different else []
+            raise ValueError(
+                f"{self.path} does not hold the sensitivities of this model: it has {', and '.join(found)}; "
+                "nothing was changed. Compute them again with compute_sensitivity"
+            )
+
+    def of(self, weight: Weight) -> NDArray[np.float32]:
+        name = self.names[weight.name]
+        values: NDArray[np.float32] = self.read(name).detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
+        try:
+            _native.normalise_sensitivity(values)
+        except ValueError as error:
+            raise ValueError(f"{name} in {self.path}: {error}") from error
+        return values
+
+
+def _opened(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:
+    """The shapes of the tensors in a file by name, and what reads one."""
+    if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
+        return _torch_file(path)
+    entries = _safetensors.header(path)
+    return {name: entry.shape for name, entry in entries.items()}, lambda name: _safetensors.read(path, entries[name])
+
+
+def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:
+    loaded: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    wrong: Optional[str] = None
+    if not isinstance(loaded, dict):
+        wrong = f"a {type(loaded).__name__}"
+    else:
+        wrong = next((f"{name!r}: {type(t).__name__}" for name, t in loaded.items() if not isinstance(t, torch.Tensor)), None)
+    if wrong is not None:
+        raise ValueError(f"{path} must hold a dict of tensors by name, found {wrong}")
+    return {name: tuple(tensor.shape) for name, tensor in loaded.items()}, loaded.__getitem__
+
+
+def _some(names: "list[str]") -> str:
+    shown = ", ".join(names[:8])
+    return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

@@ -23,6 +23,7 @@
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
 //! | `job`, `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
 //! | [`sensitivity`] | how much each element matters, made fit for use |
+//! | `recover` | the indices of a dense weight whose tables are known |
 //! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
 //! | [`dense`] | the meaning of each compressed form |
 
@@ -41,6 +42,7 @@ mod mode;
 mod nbits;
 mod palette;
 mod palettize;
+mod recover;
 mod refusal;
 mod scalar;
 pub mod sensitivity;
@@ -58,6 +60,7 @@ pub use nbits::{Nbits, NbitsError};
 pub use palette::{ChannelScale, Lut, Palette};
 pub use palettize::palettize;
 pub use palettizer_kernels::{Precision, pack, unpack};
+pub use recover::RecoverError;
 pub use refusal::Refusal;
 pub use spec::{Granularity, LutDtype, PaletteSpec, SpecError};
 pub use statistics::{Statistics, statistics};

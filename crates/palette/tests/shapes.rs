@@ -3,36 +3,8 @@
 
 mod naive;
 
-use palettizer_palette::{
-    Dtype, Granularity, LutDtype, Mode, Nbits, PaletteSpec, Tensor, layout, palettize, suits,
-};
+use palettizer_palette::{Dtype, Mode, Tensor, layout, palettize, suits};
 use proptest::prelude::*;
-
-prop_compose! {
-    fn spec()(
-        mode in prop_oneof![
-            prop::sample::select(Nbits::ALL.to_vec()).prop_map(Mode::Kmeans),
-            prop::sample::select(Nbits::ALL.to_vec()).prop_map(Mode::Uniform),
-            Just(Mode::Unique),
-        ],
-        group in prop::option::of((1_usize..4, -2_i64..2)),
-        cluster_dim in prop_oneof![2 => Just(1_usize), 1 => 2_usize..4],
-        scale in any::<bool>(),
-        lut_dtype in prop::sample::select(vec![LutDtype::Float, LutDtype::Int8, LutDtype::Uint8]),
-    ) -> PaletteSpec {
-        let spec = PaletteSpec::new(mode)
-            .with_cluster_dim(cluster_dim)
-            .with_per_channel_scale(scale)
-            .with_lut_dtype(lut_dtype);
-        match group {
-            None => spec,
-            Some((group_size, axis)) => spec.with_granularity(Granularity::PerGroupedChannel {
-                group_size,
-                channel_axis: Some(axis),
-            }),
-        }
-    }
-}
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4000))]
@@ -41,7 +13,7 @@ proptest! {
     fn what_is_accepted_is_right(
         shape in prop::collection::vec(prop::sample::select(vec![1_usize, 2, 3, 4, 6, 12]), 0..5),
         output_axis in prop::option::weighted(0.9, 0_usize..3),
-        spec in spec(),
+        spec in naive::spec(),
         dtype in prop::sample::select(Dtype::ALL.to_vec()),
         seed in any::<u64>(),
     ) {

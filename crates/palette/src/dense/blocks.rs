@@ -33,23 +33,7 @@ pub(super) fn runs(
     shape: &[usize],
     blocks: &[usize],
 ) -> Result<Runs, DenseError> {
-    if blocks.len() != shape.len() {
-        return Err(DenseError::Rank {
-            what,
-            expected: shape.len(),
-            found: blocks.len(),
-        });
-    }
-    for (axis, (&dim, &blocks)) in shape.iter().zip(blocks).enumerate() {
-        if dim.checked_rem(blocks) != Some(0) {
-            return Err(DenseError::Blocks {
-                what,
-                axis,
-                dim,
-                blocks,
-            });
-        }
-    }
+    check(what, shape, blocks)?;
     let total = super::count(shape)?;
     if total == 0 {
         return Ok(Runs {
@@ -85,6 +69,32 @@ pub(super) fn runs(
         len,
         left: total / len,
     })
+}
+
+/// Refuses numbers of blocks that do not divide the axes.
+pub(crate) fn check(
+    what: &'static str,
+    shape: &[usize],
+    blocks: &[usize],
+) -> Result<(), DenseError> {
+    if blocks.len() != shape.len() {
+        return Err(DenseError::Rank {
+            what,
+            expected: shape.len(),
+            found: blocks.len(),
+        });
+    }
+    for (axis, (&dim, &blocks)) in shape.iter().zip(blocks).enumerate() {
+        if dim.checked_rem(blocks) != Some(0) {
+            return Err(DenseError::Blocks {
+                what,
+                axis,
+                dim,
+                blocks,
+            });
+        }
+    }
+    Ok(())
 }
 
 impl Iterator for Runs {

@@ -31,6 +31,7 @@ mod shift_scale;
 mod sparse;
 
 pub use affine::{Affine, affine_dequantize};
+pub(crate) use blocks::check as check_blocks;
 pub use error::DenseError;
 pub use float::{Float, Source, cast};
 pub use lut::{dense_shape, lut_to_dense};
@@ -75,7 +76,11 @@ fn room<T>(len: usize) -> Result<Vec<T>, DenseError> {
     Ok(out)
 }
 
-fn check_length(what: &'static str, expected: usize, found: usize) -> Result<(), DenseError> {
+pub(crate) fn check_length(
+    what: &'static str,
+    expected: usize,
+    found: usize,
+) -> Result<(), DenseError> {
     if expected == found {
         Ok(())
     } else {

@@ -2,7 +2,10 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use half::{bf16, f16};
-use palettizer_palette::{Context, Dtype, Lut, Palette};
+use palettizer_palette::{
+    Context, Dtype, Granularity, Lut, LutDtype, Mode, Nbits, Palette, PaletteSpec,
+};
+use proptest::prelude::*;
 
 /// A weight of which nothing is known but the axis of its output channels.
 pub fn on(output_axis: Option<usize>) -> Context<'static> {
@@ -142,4 +145,31 @@ pub fn weight(dtype: Dtype, count: usize, row: usize, seed: u64) -> Vec<u8> {
         })
         .collect();
     encode(dtype, &values)
+}
+
+prop_compose! {
+    /// Any spec; not all fit every weight.
+    pub fn spec()(
+        mode in prop_oneof![
+            prop::sample::select(Nbits::ALL.to_vec()).prop_map(Mode::Kmeans),
+            prop::sample::select(Nbits::ALL.to_vec()).prop_map(Mode::Uniform),
+            Just(Mode::Unique),
+        ],
+        group in prop::option::of((1_usize..4, -2_i64..2)),
+        cluster_dim in prop_oneof![2 => Just(1_usize), 1 => 2_usize..4],
+        scale in any::<bool>(),
+        lut_dtype in prop::sample::select(vec![LutDtype::Float, LutDtype::Int8, LutDtype::Uint8]),
+    ) -> PaletteSpec {
+        let spec = PaletteSpec::new(mode)
+            .with_cluster_dim(cluster_dim)
+            .with_per_channel_scale(scale)
+            .with_lut_dtype(lut_dtype);
+        match group {
+            None => spec,
+            Some((group_size, axis)) => spec.with_granularity(Granularity::PerGroupedChannel {
+                group_size,
+                channel_axis: Some(axis),
+            }),
+        }
+    }
 }

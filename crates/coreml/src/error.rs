@@ -404,15 +404,15 @@ pub enum Error {
 
 impl Error {
     /// An error of the system's while reading `path`.
-    pub(crate) fn io(path: impl AsRef<Path>, source: io::Error) -> Error {
+    pub fn io(path: impl AsRef<Path>, source: io::Error) -> Error {
         Error::Io {
             path: path.as_ref().to_owned(),
             source,
         }
     }
 
-    /// An error of the system's while writing `path`.
-    pub(crate) fn writing(path: impl AsRef<Path>, source: io::Error) -> Error {
+    /// An error of the system's while writing `path`: [`Error::DiskFull`] if there is no room, or [`Error::Io`].
+    pub fn writing(path: impl AsRef<Path>, source: io::Error) -> Error {
         let path = path.as_ref().to_owned();
         match source.kind() {
             io::ErrorKind::StorageFull

@@ -1,0 +1,125 @@
+//! What a checkpoint holds: sizes, sparsity, distinct values, and how weights are palettized already.
+
+use crate::Error;
+use crate::checkpoint::{Checkpoint, Item, Kind};
+use crate::compact::{Role, Stored};
+use palettizer_palette::{Tensor, statistics};
+use serde::Serialize;
+
+/// One tensor of a checkpoint, or one palettized weight.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TensorInfo {
+    /// Its name.
+    pub name: String,
+    /// The file that it is in.
+    pub file: String,
+    /// Its shape.
+    pub shape: Vec<usize>,
+    /// Its element type, when it is dense.
+    pub dtype: String,
+    /// The number of elements.
+    pub elements: u64,
+    /// Bytes that it takes, palettized or not.
+    pub bytes: u64,
+    /// The fraction of elements of a magnitude of at most 1e-12; `null` for a type that is never palettized.
+    pub sparsity: Option<f64>,
+    /// Distinct values; `null` for a type that is never palettized.
+    pub unique_values: Option<u64>,
+    /// How it is palettized.
+    pub palette: Option<PaletteInfo>,
+}
+
+/// How a weight is palettized.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct PaletteInfo {
+    /// Bits of an index.
+    pub nbits: u32,
+    /// The number of lookup tables.
+    pub luts: u64,
+    /// Weights for an index.
+    pub cluster_dim: u64,
+    /// The element type of the tables: the weight's, `int8` or `uint8`.
+    pub lut_dtype: String,
+    /// Whether each output channel has a scale.
+    pub per_channel_scale: bool,
+}
+
+impl From<&Stored> for PaletteInfo {
+    fn from(stored: &Stored) -> Self {
+        PaletteInfo {
+            nbits: stored.nbits.bits(),
+            luts: stored.luts() as u64,
+            cluster_dim: stored.cluster_dim() as u64,
+            lut_dtype: stored.lut_dtype.shown().to_owned(),
+            per_channel_scale: stored.has(Role::Scale),
+        }
+    }
+}
+
+impl Checkpoint {
+    /// Every tensor and palettized weight with more than `threshold` elements, in the order of the checkpoint.
+    ///
+    /// # Errors
+    /// [`Error::Compact`] if a palettized weight cannot be made dense.
+    pub fn weights(&self, threshold: usize) -> Result<Vec<TensorInfo>, Error> {
+        let infos = self.0.items.iter().map(|item| self.info(item, threshold));
+        infos.filter_map(Result::transpose).collect()
+    }
+
+    fn info(&self, item: &Item, threshold: usize) -> Result<Option<TensorInfo>, Error> {
+        let shard = &self.0.shards[item.shard];
+        let (shape, element, bytes) = match &item.kind {
+            Kind::Dense(at) => {
+                let entry = self.0.entry(item, *at);
+                (
+                    entry.shape.as_slice(),
+                    entry.element,
+                    entry.range.len() as u64,
+                )
+            }
+            Kind::Palette(stored) => (stored.shape(), stored.dtype.into(), stored.bytes(shard)),
+        };
+        let elements = match shape.contains(&0) {
+            true => 0,
+            false => shape.iter().product(),
+        };
+        if elements <= threshold {
+            return Ok(None);
+        }
+        let found = match (&item.kind, element.palette_dtype()) {
+            (_, None) => None,
+            (Kind::Dense(at), Some(dtype)) => {
+                let entry = self.0.entry(item, *at);
+                let tensor = Tensor::new(dtype, shape, shard.data(entry)).ok();
+                let found = tensor.as_ref().map(statistics);
+                shard.release(entry);
+                found
+            }
+            (Kind::Palette(stored), Some(dtype)) => {
+                let dense = stored.palette(shard).try_decompress();
+                let dense = dense.map_err(|error| Error::Compact {
+                    path: shard.path.clone(),
+                    weight: item.name.clone(),
+                    what: error.to_string(),
+                })?;
+                stored.entries(shard).for_each(|entry| shard.release(entry));
+                let tensor = Tensor::new(dtype, shape, &dense).ok();
+                tensor.as_ref().map(statistics)
+            }
+        };
+        Ok(Some(TensorInfo {
+            name: item.name.clone(),
+            file: shard.name(),
+            shape: shape.to_vec(),
+            dtype: element.shown().to_owned(),
+            elements: elements as u64,
+            bytes,
+            sparsity: found.map(|found| found.zeros as f64 / elements.max(1) as f64),
+            unique_values: found.map(|found| found.distinct as u64),
+            palette: match &item.kind {
+                Kind::Palette(stored) => Some(stored.into()),
+                Kind::Dense(_) => None,
+            },
+        }))
+    }
+}

@@ -1,0 +1,303 @@
+//! What will happen to every tensor, and why, decided before anything is written.
+
+use crate::Error;
+use crate::checkpoint::{Item, Kind, Opened};
+use crate::compact::Role;
+use crate::element::ElementType;
+use crate::pattern;
+use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Sensitivities};
+use palettizer_coreml::report::{Status, WeightReport};
+use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
+use std::collections::BTreeSet;
+
+/// Weights of checkpoints have their output channels on the first axis.
+pub(crate) const OUTPUT_AXIS: usize = 0;
+
+/// The plan of a whole checkpoint.
+#[derive(Debug)]
+pub(crate) struct Plan<'a> {
+    /// Every tensor and palettized weight, in the order of the checkpoint.
+    pub rows: Vec<Planned<'a>>,
+    /// Names of the configuration that fit nothing.
+    pub unmatched: Vec<String>,
+}
+
+/// What will happen to one tensor.
+#[derive(Debug)]
+pub(crate) struct Planned<'a> {
+    pub item: &'a Item,
+    pub decision: Decision,
+}
+
+#[derive(Debug)]
+pub(crate) enum Decision {
+    /// It is palettized.
+    Compress(Job),
+    /// It is left alone.
+    Skip(Skip),
+}
+
+/// A weight to palettize.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    /// Its place in the shard's header.
+    pub at: usize,
+    pub dtype: Dtype,
+    pub spec: PaletteSpec,
+    /// The name of its sensitivities, where they weigh.
+    pub sensitivity: Option<String>,
+}
+
+/// Why a tensor is left alone; the text stands in the report.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub(crate) enum Skip {
+    #[error("the configuration skips it")]
+    Null,
+    #[error("no configuration applies to it")]
+    Unset,
+    #[error("already palettized ({nbits} bits)")]
+    Palettized { nbits: Nbits },
+    #[error("{} is no type of a weight: expected fp16, bf16 or fp32", .element.shown())]
+    Element { element: ElementType },
+    #[error("one-dimensional")]
+    OneDimensional,
+    #[error("a scalar")]
+    Scalar,
+    #[error("{elements} elements, not more than the weight_threshold of {threshold}")]
+    Small { elements: usize, threshold: usize },
+    /// It cannot be palettized as asked.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Skip {
+    /// Whether the weight was to be palettized and could not be: what strict mode objects to.
+    pub(crate) fn is_failure(&self) -> bool {
+        matches!(self, Skip::Refused(_))
+    }
+}
+
+impl From<Refusal> for Skip {
+    fn from(refusal: Refusal) -> Self {
+        Skip::Refused(refusal.to_string())
+    }
+}
+
+impl Planned<'_> {
+    pub(crate) fn job(&self) -> Option<&Job> {
+        match &self.decision {
+            Decision::Compress(job) => Some(job),
+            Decision::Skip(_) => None,
+        }
+    }
+}
+
+/// Plans what `config` asks of a checkpoint.
+///
+/// # Errors
+/// [`Error::Unsuited`] for what only programs have, [`Error::NameTaken`], and in [`Error::Model`] `Strict` if a weight
+/// cannot be palettized and the configuration is strict, and `Sensitivities` if those do not fit.
+pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
+    suited(config)?;
+    let mut seen = BTreeSet::new();
+    let mut rows = Vec::with_capacity(opened.items.len());
+    for item in &opened.items {
+        let keys = config.op_names().keys();
+        seen.extend(keys.filter(|key| pattern::fits(key, &item.name)));
+        let decision = match decide(opened, item, config) {
+            Ok(job) => Decision::Compress(job),
+            Err(skip) => Decision::Skip(skip),
+        };
+        if matches!(decision, Decision::Compress(_)) {
+            name_free(opened, item)?;
+        }
+        rows.push(Planned { item, decision });
+    }
+    let unmatched = config.op_names().keys().filter(|key| !seen.contains(key));
+    let unmatched = unmatched.cloned().collect();
+    check_strict(config, &rows)?;
+    if let Some(sensitivities) = config.sensitivity() {
+        weigh(opened, &mut rows, sensitivities)?;
+    }
+    Ok(Plan { rows, unmatched })
+}
+
+/// Gives every weight that k-means will cluster its sensitivities: those of its name.
+fn weigh(
+    opened: &Opened,
+    rows: &mut [Planned<'_>],
+    sensitivities: &Sensitivities,
+) -> Result<(), Error> {
+    let clustered = |job: &Job| matches!(job.spec.mode(), Mode::Kmeans(_));
+    let wanted = rows.iter().filter_map(|planned| {
+        let job = planned.job().filter(|job| clustered(job))?;
+        let shape = opened.entry(planned.item, job.at).shape.as_slice();
+        Some((vec![planned.item.name.as_str()], shape))
+    });
+    let mut assigned = sensitivities.assign(wanted)?.into_iter();
+    for planned in rows {
+        if let Decision::Compress(job) = &mut planned.decision
+            && clustered(job)
+        {
+            job.sensitivity = assigned.next().flatten();
+        }
+    }
+    Ok(())
+}
+
+/// Strict mode lets no failure pass.
+pub(crate) fn check_strict(config: &OptimizationConfig, rows: &[Planned<'_>]) -> Result<(), Error> {
+    let failure = |planned: &Planned<'_>| match &planned.decision {
+        Decision::Skip(skip) if skip.is_failure() => {
+            Some((planned.item.name.clone(), skip.to_string()))
+        }
+        _ => None,
+    };
+    let skipped: Vec<_> = rows.iter().filter_map(failure).collect();
+    match config.strict() && !skipped.is_empty() {
+        true => Err(palettizer_coreml::Error::Strict { skipped }.into()),
+        false => Ok(()),
+    }
+}
+
+/// Refuses what a checkpoint cannot have.
+fn suited(config: &OptimizationConfig) -> Result<(), Error> {
+    let unsuited = |what: String, advice| Err(Error::Unsuited { what, advice });
+    if let Some(op_type) = config.op_types().keys().next() {
+        return unsuited(
+            format!("op type \"{op_type}\""),
+            "it has tensors and no ops; configure tensors by their names, in which * stands for anything",
+        );
+    }
+    if config.minimum_deployment_target().is_some() {
+        return unsuited(
+            "a minimum deployment target".to_owned(),
+            "only Core ML programs have one",
+        );
+    }
+    if config.joint_compression() {
+        return unsuited(
+            "joint compression".to_owned(),
+            "only Core ML programs store pruned or quantized weights that can be palettized too",
+        );
+    }
+    Ok(())
+}
+
+/// The names of a weight's parts must be free.
+fn name_free(opened: &Opened, item: &Item) -> Result<(), Error> {
+    let names = Role::ALL.map(|role| role.of(&item.name));
+    match names.into_iter().find(|name| opened.item(name).is_some()) {
+        None => Ok(()),
+        Some(taken) => Err(Error::NameTaken {
+            weight: item.name.clone(),
+            taken,
+        }),
+    }
+}
+
+fn decide(opened: &Opened, item: &Item, config: &OptimizationConfig) -> Result<Job, Skip> {
+    let at = match &item.kind {
+        Kind::Dense(at) => *at,
+        Kind::Palette(stored) => {
+            let nbits = stored.nbits;
+            return Err(Skip::Palettized { nbits });
+        }
+    };
+    let entry = opened.entry(item, at);
+    let element = entry.element;
+    let dtype = element.palette_dtype().ok_or(Skip::Element { element })?;
+    match entry.shape.len() {
+        0 => return Err(Skip::Scalar),
+        1 => return Err(Skip::OneDimensional),
+        _ => {}
+    }
+    let op_config = resolve(&item.name, config)?;
+    let (elements, threshold) = (entry.elements(), op_config.weight_threshold());
+    if elements <= threshold {
+        return Err(Skip::Small {
+            elements,
+            threshold,
+        });
+    }
+    let spec = op_config.spec().clone();
+    layout(&entry.shape, Some(OUTPUT_AXIS), &spec)?;
+    suits(dtype, false, &spec)?;
+    Ok(Job {
+        at,
+        dtype,
+        spec,
+        sensitivity: None,
+    })
+}
+
+/// The configuration of a tensor: by its name, by the longest pattern that it fits, or the global one.
+fn resolve<'c>(name: &str, config: &'c OptimizationConfig) -> Result<&'c OpPalettizerConfig, Skip> {
+    let names = config.op_names();
+    match pattern::best(names.keys(), name).and_then(|key| names.get(key)) {
+        Some(entry) => entry.as_ref().ok_or(Skip::Null),
+        None => config.global().ok_or(Skip::Unset),
+    }
+}
+
+/// The report's row of a tensor that stays as it is; [`super::made::Done`] fills in the rest.
+pub(crate) fn row(opened: &Opened, planned: &Planned<'_>) -> WeightReport {
+    let item = planned.item;
+    let (shape, element, bytes) = match &item.kind {
+        Kind::Dense(at) => {
+            let entry = opened.entry(item, *at);
+            (entry.shape.clone(), entry.element, entry.range.len() as u64)
+        }
+        Kind::Palette(stored) => {
+            let bytes = stored.bytes(&opened.shards[item.shard]);
+            (stored.shape().to_vec(), stored.dtype.into(), bytes)
+        }
+    };
+    WeightReport {
+        name: item.name.clone(),
+        shared_with: Vec::new(),
+        op_types: Vec::new(),
+        op_names: Vec::new(),
+        shape,
+        dtype: element.shown().to_owned(),
+        status: Status::Skipped,
+        reason: match &planned.decision {
+            Decision::Skip(skip) => Some(skip.to_string()),
+            Decision::Compress(_) => None,
+        },
+        nbits: None,
+        mode: None,
+        granularity: None,
+        group_size: None,
+        cluster_dim: None,
+        sensitivity: None,
+        luts: None,
+        bytes_before: bytes,
+        bytes_after: bytes,
+        mse: None,
+        snr_db: None,
+        optimality_gap: None,
+    }
+}
+
+/// What a spec asks for, as a text: two specs with the same text give the same palette. A custom function is only known
+/// to be one.
+pub(crate) fn text(spec: &PaletteSpec) -> String {
+    let granularity = match spec.granularity() {
+        Granularity::PerTensor => "per_tensor".to_owned(),
+        Granularity::PerGroupedChannel {
+            group_size,
+            channel_axis,
+        } => format!("groups of {group_size} on axis {channel_axis:?}"),
+    };
+    format!(
+        "{} {:?} bits, {granularity}, vectors of {}, per-channel scale {}, {:?} LUT, {:?}, seed {}",
+        spec.mode().name(),
+        spec.mode().nbits(),
+        spec.cluster_dim(),
+        spec.per_channel_scale(),
+        spec.lut_dtype(),
+        spec.precision(),
+        spec.seed(),
+    )
+}

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 use palettizer::config_file::{self, Defaults};
-use palettizer::{Model, OptimizationConfig, Precision, SaveOptions, Target};
+use palettizer::{
+    Either, MissingSensitivity, OptimizationConfig, Precision, SaveOptions, Target, sensitivities,
+};
 
 use crate::failure::Failure;
 use crate::output::{self, Stream};
@@ -14,7 +16,7 @@ use crate::rules::{self, Rule};
 use crate::settings::{Flags, Settings};
 use crate::summary;
 
-/// Palettize the weights of a model
+/// Palettize the weights of a model or of a checkpoint
 #[derive(clap::Args)]
 #[command(
     override_usage = "palettizer compress <IN> --output <OUT> --nbits <N> [OPTIONS]",
@@ -23,15 +25,21 @@ use crate::summary;
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4 --group-size 16 \\
       --op-type linear=8 --op-type conv=nbits=6,mode=uniform --op-name conv1=skip
   palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
+  palettizer compress model.safetensors -o small.safetensors --nbits 4 --group-size 1 \\
+      --op-name '*.embed_tokens.weight=8' --op-name lm_head.weight=skip
+  palettizer compress checkpoint/ -o small/ --nbits 3 --sensitivity squared_gradients.safetensors
+
+A .safetensors checkpoint, or a folder of its shards with their index, has tensors and no ops:
+--op-name takes the names of tensors, in which * stands for anything.
 
 In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a name says that
 2 more constants share its data."
 )]
 pub(crate) struct Args {
-    /// The model: an .mlpackage folder or an .mlmodel file
+    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the smaller model goes: an .mlpackage
+    /// Where the smaller model goes: an .mlpackage, or a .safetensors file or a folder like IN
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
     #[command(flatten)]
@@ -39,7 +47,7 @@ pub(crate) struct Args {
     /// Other settings for the ops of a type: NAME=BITS, NAME=skip, or NAME=KEY=VALUE,KEY=VALUE…
     #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
     op_type: Vec<Rule>,
-    /// Other settings for one op, or one constant, by its name
+    /// Other settings for one op, or one constant, by its name; for tensors of a checkpoint, * is anything
     #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
     op_name: Vec<Rule>,
     /// A configuration in coremltools' layout: .yaml or .json, in place of the palette's flags
@@ -51,6 +59,17 @@ pub(crate) struct Args {
     /// Raise the program to the ops of this system, if it is written for an older one
     #[arg(long, value_name = "T", ignore_case = true, help_heading = "Output")]
     minimum_deployment_target: Option<TargetName>,
+    /// How much each element matters: a .safetensors file with a tensor for each weight, by its name
+    #[arg(long, value_name = "FILE", help_heading = "Sensitivity")]
+    sensitivity: Option<PathBuf>,
+    /// What weights get that the file has no tensor for [default: an error]
+    #[arg(
+        long,
+        value_name = "WHAT",
+        requires = "sensitivity",
+        help_heading = "Sensitivity"
+    )]
+    sensitivity_default: Option<SensitivityDefault>,
     /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
     #[arg(long, help_heading = "Work")]
     exact: bool,
@@ -83,6 +102,13 @@ const PALETTE_FLAGS: [&str; 9] = [
     "lut_dtype",
     "weight_threshold",
 ];
+
+/// What stands in for sensitivities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SensitivityDefault {
+    /// All elements matter alike
+    Ones,
+}
 
 /// The targets that a program can be raised to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -117,13 +143,26 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         }
     }
     let config = configuration(&args)?;
-    let model = Model::open(&args.input)?;
+    let model = Either::open(&args.input)?;
+    if let Either::Checkpoint(_) = model {
+        no_program(&args)?;
+    }
     let report_file = ReportFile::prepare(args.report.as_deref())?;
     let options = SaveOptions {
         overwrite: args.force,
     };
     let report = on_threads(args.threads, || {
-        model.palettize_to(&config, &args.output, options, &Bar::default())
+        let progress = Bar::default();
+        match &model {
+            Either::Model(model) => {
+                let report = model.palettize_to(&config, &args.output, options, &progress);
+                report.map_err(Failure::from)
+            }
+            Either::Checkpoint(model) => {
+                let report = model.palettize_to(&config, &args.output, options, &progress);
+                report.map_err(Failure::from)
+            }
+        }
     })??;
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
@@ -132,12 +171,35 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     report_file.write(&report)?;
     for name in &report.unmatched {
         output::warn(&format!(
-            "no op, op type or constant is called \"{name}\"; palettizer inspect lists them"
+            "no {} is called \"{name}\"; palettizer inspect lists them",
+            match model {
+                Either::Model(_) => "op, op type or constant",
+                Either::Checkpoint(_) => "tensor",
+            }
         ));
     }
     let table = summary::table(&report).render(stream.width());
     output::print(stream, &format!("{table}\n{}", summary::totals(&report)))?;
     Ok(())
+}
+
+/// Refuses, by their names, the flags that only a Core ML program has a use for.
+fn no_program(args: &Args) -> Result<(), Failure> {
+    let flags = [
+        (!args.op_type.is_empty(), "--op-type"),
+        (args.joint_compression, "--joint-compression"),
+        (
+            args.minimum_deployment_target.is_some(),
+            "--minimum-deployment-target",
+        ),
+    ];
+    match flags.iter().find(|(given, _)| *given) {
+        None => Ok(()),
+        Some((_, flag)) => Err(Failure::Usage(format!(
+            "{flag} is for Core ML models; a checkpoint has tensors and no ops: \
+             use --op-name with the names of tensors, in which * stands for anything"
+        ))),
+    }
 }
 
 /// A path without links and dots, as far as it exists.
@@ -192,7 +254,18 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
             };
         }
     }
+    let sensitivity = match &args.sensitivity {
+        Some(path) => {
+            let missing = match args.sensitivity_default {
+                Some(SensitivityDefault::Ones) => MissingSensitivity::Ones,
+                None => MissingSensitivity::Error,
+            };
+            Some(sensitivities(path, missing)?)
+        }
+        None => None,
+    };
     Ok(config
+        .with_sensitivity(sensitivity)
         .with_joint_compression(args.joint_compression)
         .with_strict(args.strict)
         .with_minimum_deployment_target(args.minimum_deployment_target.map(Target::from)))

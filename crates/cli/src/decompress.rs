@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palettizer::{Model, SaveOptions};
+use palettizer::{Either, SaveOptions};
 
 use crate::failure::{Failure, print};
 use crate::figures;
@@ -14,13 +14,16 @@ use crate::progress::Bar;
 #[command(after_help = "Example:
   palettizer decompress Small.mlpackage -o Dense.mlpackage
 
+  palettizer decompress small.safetensors -o dense.safetensors
+
 Palettized, quantized and sparse weights, and combinations of them, become plain constants with
-the values that Core ML would compute from them.")]
+the values that Core ML would compute from them. Of a checkpoint, the weights that palettizer
+palettized become plain tensors.")]
 pub(crate) struct Args {
-    /// The model: an .mlpackage folder or an .mlmodel file
+    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
-    /// Where the dense model goes: an .mlpackage
+    /// Where the dense model goes: an .mlpackage, or a .safetensors file or a folder like IN
     #[arg(long, short, value_name = "OUT")]
     output: PathBuf,
     /// Replace OUT if it exists
@@ -29,13 +32,16 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let model = Model::open(&args.input)?;
+    let model = Either::open(&args.input)?;
     let before = size(&args.input);
     let options = SaveOptions {
         overwrite: args.force,
     };
     let progress = Bar::default();
-    model.decompress_to(&args.output, options, &progress)?;
+    match model {
+        Either::Model(model) => model.decompress_to(&args.output, options, &progress)?,
+        Either::Checkpoint(model) => model.decompress_to(&args.output, options, &progress)?,
+    }
     drop(progress);
     let after = size(&args.output);
     print(&format!(

@@ -3,6 +3,8 @@
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
+use palettizer::CheckpointError;
+
 use crate::output::{self, Stream};
 
 /// Why a command did not do what was asked.
@@ -52,6 +54,16 @@ impl From<palettizer::Error> for Failure {
     fn from(error: palettizer::Error) -> Self {
         match error {
             palettizer::Error::Strict { .. } => Failure::Strict(error.to_string()),
+            _ => Failure::Work(error.to_string()),
+        }
+    }
+}
+
+impl From<CheckpointError> for Failure {
+    fn from(error: CheckpointError) -> Self {
+        match error {
+            CheckpointError::Model(error) => error.into(),
+            CheckpointError::Unsuited { .. } => Failure::Usage(error.to_string()),
             _ => Failure::Work(error.to_string()),
         }
     }

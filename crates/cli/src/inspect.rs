@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use palettizer::{Compression, Consumer, DEFAULT_WEIGHT_THRESHOLD, Model, WeightInfo};
+use palettizer::{
+    Compression, Consumer, DEFAULT_WEIGHT_THRESHOLD, Either, PaletteInfo, TensorInfo, WeightInfo,
+};
 use serde::Serialize;
 
 use crate::failure::{Failure, print};
@@ -10,13 +12,14 @@ use crate::figures;
 use crate::output::{STRONG, Stream};
 use crate::table::{Align, Table};
 
-/// List the weights of a model
+/// List the weights of a model, or the tensors of a checkpoint
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   palettizer inspect Model.mlpackage
-  palettizer inspect Model.mlpackage --weight-threshold 0 --json")]
+  palettizer inspect Model.mlpackage --weight-threshold 0 --json
+  palettizer inspect model.safetensors")]
 pub(crate) struct Args {
-    /// The model: an .mlpackage folder or an .mlmodel file
+    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// List only weights with more elements
@@ -29,34 +32,111 @@ pub(crate) struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Listing<'a> {
+struct Listing<'a, T> {
     version: u32,
-    weights: &'a [WeightInfo],
+    weights: &'a [T],
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let model = Model::open(&args.input)?;
-    let weights = model.weights(args.weight_threshold)?;
+    match Either::open(&args.input)? {
+        Either::Model(model) => {
+            let weights = model.weights(args.weight_threshold)?;
+            let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));
+            show(args, &weights, table(&weights), ("weight", sizes))
+        }
+        Either::Checkpoint(checkpoint) => {
+            let tensors = checkpoint.weights(args.weight_threshold)?;
+            let sizes = tensors.iter().map(|tensor| (tensor.elements, tensor.bytes));
+            show(args, &tensors, tensor_table(&tensors), ("tensor", sizes))
+        }
+    }
+}
+
+/// Prints the list, and what it comes to: the noun, and elements and bytes of each.
+fn show<T: Serialize>(
+    args: &Args,
+    weights: &[T],
+    table: Table,
+    (noun, sizes): (&str, impl Iterator<Item = (u64, u64)>),
+) -> Result<(), Failure> {
     if args.json {
         let listing = Listing {
             version: 1,
-            weights: &weights,
+            weights,
         };
         let text = serde_json::to_string_pretty(&listing)
             .map_err(|error| Failure::about("the weights", error))?;
         return print(&format!("{text}\n"));
     }
-    let elements: u64 = weights.iter().map(|weight| weight.elements).sum();
-    let bytes: u64 = weights.iter().map(|weight| weight.bytes).sum();
+    let (elements, bytes) = sizes.fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
     print(&format!(
         "{}\n{STRONG}{}{STRONG:#} of more than {} elements: {} elements in {} bytes ({})\n",
-        table(&weights).render(Stream::Out.width()),
-        figures::count(weights.len(), "weight"),
+        table.render(Stream::Out.width()),
+        figures::count(weights.len(), noun),
         figures::grouped(args.weight_threshold as u64),
         figures::grouped(elements),
         figures::grouped(bytes),
         figures::bytes(bytes),
     ))
+}
+
+/// The tensors of a checkpoint; the file of each, if there are several.
+fn tensor_table(tensors: &[TensorInfo]) -> Table {
+    let files = tensors.windows(2).any(|pair| pair[0].file != pair[1].file);
+    let mut columns = vec![("tensor", Align::Left { least: 16 })];
+    if files {
+        columns.push(("file", Align::Left { least: 8 }));
+    }
+    columns.extend([
+        ("shape", Align::Right),
+        ("dtype", Align::Right),
+        ("bytes", Align::Right),
+        ("zeros", Align::Right),
+        ("distinct", Align::Right),
+        ("palette", Align::Left { least: 12 }),
+    ]);
+    let mut table = Table::new(columns);
+    let none = || "-".to_owned();
+    for tensor in tensors {
+        let mut cells = vec![tensor.name.clone()];
+        if files {
+            cells.push(tensor.file.clone());
+        }
+        let percent = |sparsity| format!("{:.1}%", 100.0 * sparsity);
+        cells.extend([
+            figures::shape(&tensor.shape),
+            tensor.dtype.clone(),
+            figures::grouped(tensor.bytes),
+            tensor.sparsity.map_or_else(none, percent),
+            tensor.unique_values.map_or_else(none, figures::grouped),
+            tensor.palette.as_ref().map_or_else(none, palette),
+        ]);
+        table.row(cells);
+    }
+    table
+}
+
+/// Bits, tables and what else there is: `4 bits for 2, 16 LUTs of int8, scaled`.
+fn palette(palette: &PaletteInfo) -> String {
+    let PaletteInfo { nbits, luts, .. } = palette;
+    let vector = match palette.cluster_dim {
+        1 => String::new(),
+        dim => format!(" for {dim}"),
+    };
+    let luts = match luts {
+        1 => "1 LUT".to_owned(),
+        luts => format!("{} LUTs", figures::grouped(*luts)),
+    };
+    let scaled = match palette.per_channel_scale {
+        true => ", scaled",
+        false => "",
+    };
+    format!(
+        "{} bit{}{vector}, {luts} of {}{scaled}",
+        nbits,
+        if *nbits == 1 { "" } else { "s" },
+        palette.lut_dtype
+    )
 }
 
 fn table(weights: &[WeightInfo]) -> Table {

@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 
-/// Make Core ML models smaller: weights become small indices into tables of values.
+/// Make Core ML models and safetensors checkpoints smaller: weights become small indices into tables of values.
 #[derive(Parser)]
 #[command(
     name = "palettizer",
@@ -42,6 +42,7 @@ use failure::Failure;
   palettizer demo
   palettizer inspect Model.mlpackage
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
+  palettizer compress model.safetensors -o small.safetensors --nbits 4
 
 Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict."
 )]

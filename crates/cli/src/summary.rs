@@ -7,11 +7,14 @@ use crate::figures;
 use crate::output::{FAINT, STRONG};
 use crate::table::{Align, Row, Table};
 
-/// The table: a line for each weight.
+/// The table: a line for each weight. A checkpoint has no ops that use them.
 pub(crate) fn table(report: &Report) -> Table {
-    let mut table = Table::new(vec![
-        ("weight", Align::Left { least: 16 }),
-        ("consumer", Align::Left { least: 8 }),
+    let ops = report.target.is_some();
+    let mut columns = vec![("weight", Align::Left { least: 16 })];
+    if ops {
+        columns.push(("consumer", Align::Left { least: 8 }));
+    }
+    columns.extend([
         ("shape", Align::Right),
         ("dtype", Align::Right),
         ("bits", Align::Right),
@@ -20,17 +23,20 @@ pub(crate) fn table(report: &Report) -> Table {
         ("after", Align::Right),
         ("SNR dB", Align::Right),
     ]);
+    let mut table = Table::new(columns);
     for weight in &report.weights {
-        table.styled(row(weight));
+        table.styled(row(weight, ops));
     }
     table
 }
 
-fn row(weight: &WeightReport) -> Row {
+fn row(weight: &WeightReport, ops: bool) -> Row {
     let compressed = weight.status == Status::Compressed;
-    let mut cells = vec![
-        name(weight),
-        consumer(weight),
+    let mut cells = vec![name(weight)];
+    if ops {
+        cells.push(consumer(weight));
+    }
+    cells.extend([
         figures::shape(&weight.shape),
         weight.dtype.clone(),
         bits(weight),
@@ -39,7 +45,7 @@ fn row(weight: &WeightReport) -> Row {
             .map_or("-".to_owned(), |luts| figures::grouped(luts as u64)),
         figures::grouped(weight.bytes_before),
         figures::grouped(weight.bytes_after),
-    ];
+    ]);
     let mut note = None;
     if compressed {
         cells.push(figures::decibels(weight.snr_db, weight.mse));
@@ -87,9 +93,11 @@ pub(crate) fn totals(report: &Report) -> String {
         .weights
         .iter()
         .partition(|weight| weight.status == Status::Compressed);
+    let target = report.target.as_ref();
+    let target = target.map(|target| format!("; the program's target is {target}"));
     format!(
         "{STRONG}{} → {} bytes{STRONG:#} ({} → {}, {} smaller), {:.2} bits per weight, {}\n\
-         {} palettized, {} skipped; the program's target is {}\n",
+         {} palettized, {} skipped{}\n",
         figures::grouped(report.bytes_before),
         figures::grouped(report.bytes_after),
         figures::bytes(report.bytes_before),
@@ -99,6 +107,6 @@ pub(crate) fn totals(report: &Report) -> String {
         figures::seconds(report.seconds),
         figures::count(done.len(), "weight"),
         skipped.len(),
-        report.target,
+        target.unwrap_or_default(),
     )
 }

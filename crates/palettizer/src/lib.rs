@@ -1,4 +1,4 @@
-//! Palettization (weight clustering) of Core ML models: exact, fast, on any machine.
+//! Palettization (weight clustering) of Core ML models and safetensors checkpoints: exact, fast, on any machine.
 //!
 //! A palettized weight is stored as small indices into lookup tables (LUTs) of centroids. This crate opens a
 //! Core ML package, decides for every weight what will happen to it and why, palettizes, and writes a package
@@ -17,16 +17,37 @@
 //! # Ok::<(), palettizer::Error>(())
 //! ```
 //!
-//! [`Model::palettize_to`] does the same straight to a file, in memory that does not grow with the model.
+//! [`Model::palettize_to`] does the same straight to a file, in memory that does not grow with the model, and
+//! [`Checkpoint`] does it with the tensors of a `.safetensors` file or of a folder of them. [`Either`] opens what is
+//! there.
+//!
+//! Where it is known how much each element of the weights matters, as the squared gradients of a loss say, k-means can
+//! minimise what its errors cost:
+//!
+//! ```no_run
+//! # use palettizer::*;
+//! let sensitivities = sensitivities("squared_gradients.safetensors", MissingSensitivity::Error)?;
+//! let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
+//! let config = OptimizationConfig::new()
+//!     .with_global(OpPalettizerConfig::new(spec))
+//!     .with_sensitivity(sensitivities);
+//! # Ok::<(), CheckpointError>(())
+//! ```
 
+mod checkpoint;
 pub mod config_file;
 pub mod demo;
+mod either;
 mod model;
 mod report;
+mod sensitivity;
 
+pub use checkpoint::Checkpoint;
+pub use either::Either;
 pub use model::{Model, SaveOptions};
 pub use palettizer_coreml::config::{
-    DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig,
+    DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig,
+    Sensitivities, SensitivitySource,
 };
 pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};
@@ -36,4 +57,8 @@ pub use palettizer_palette::{
     CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
     PaletteSpec, Precision, SpecError,
 };
+pub use palettizer_torch::{
+    Content, DenseTensor, ElementType, Error as CheckpointError, PaletteInfo, TensorInfo,
+};
 pub use report::{REPORT_VERSION, Report};
+pub use sensitivity::sensitivities;

@@ -9,12 +9,12 @@ use std::time::Duration;
 /// come without a change.
 pub const REPORT_VERSION: u32 = 1;
 
-/// What palettizing a model came to. Its JSON form is described in `docs/report.md`.
+/// What palettizing a model or a checkpoint came to. Its JSON form is described in `docs/report.md`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub version: u32,
-    /// Bytes of the program and its weight files before.
+    /// Bytes of the program and its weight files, or of the checkpoint's files, before.
     pub bytes_before: u64,
     /// And after.
     pub bytes_after: u64,
@@ -22,35 +22,47 @@ pub struct Report {
     pub bits_per_weight: f64,
     /// Seconds that it took.
     pub seconds: f64,
-    /// The deployment target of the new model, such as `iOS18`.
-    pub target: String,
+    /// The deployment target of the new model, such as `iOS18`; a checkpoint has none.
+    pub target: Option<String>,
     /// Op types and names of the configuration that fit nothing in the model.
     pub unmatched: Vec<String>,
-    /// What became of every weight, in the order of the program.
+    /// What became of every weight, in the order of the program; of a checkpoint, of every tensor.
     pub weights: Vec<WeightReport>,
 }
 
 impl Report {
     pub(crate) fn new(outcome: Outcome, elapsed: Duration) -> Self {
-        let elements: u64 = outcome.weights.iter().map(WeightReport::elements).sum();
-        let bytes: u64 = outcome
-            .weights
-            .iter()
-            .map(|weight| weight.bytes_after)
-            .sum();
         Self {
             version: REPORT_VERSION,
             bytes_before: outcome.bytes_before,
             bytes_after: outcome.bytes_after,
-            bits_per_weight: if elements == 0 {
-                0.0
-            } else {
-                bytes as f64 * 8.0 / elements as f64
-            },
+            bits_per_weight: bits_per_weight(&outcome.weights),
             seconds: elapsed.as_secs_f64(),
-            target: outcome.target,
+            target: Some(outcome.target),
             unmatched: outcome.unmatched,
             weights: outcome.weights,
         }
+    }
+
+    pub(crate) fn of_checkpoint(outcome: palettizer_torch::Outcome, elapsed: Duration) -> Self {
+        Self {
+            version: REPORT_VERSION,
+            bytes_before: outcome.bytes_before,
+            bytes_after: outcome.bytes_after,
+            bits_per_weight: bits_per_weight(&outcome.weights),
+            seconds: elapsed.as_secs_f64(),
+            target: None,
+            unmatched: outcome.unmatched,
+            weights: outcome.weights,
+        }
+    }
+}
+
+fn bits_per_weight(weights: &[WeightReport]) -> f64 {
+    let elements: u64 = weights.iter().map(WeightReport::elements).sum();
+    let bytes: u64 = weights.iter().map(|weight| weight.bytes_after).sum();
+    match elements {
+        0 => 0.0,
+        _ => bytes as f64 * 8.0 / elements as f64,
     }
 }

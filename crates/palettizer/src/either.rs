@@ -1,0 +1,33 @@
+//! A model of either kind, found out by what is at a path.
+
+use crate::{Checkpoint, CheckpointError, Model};
+use std::path::Path;
+
+/// A Core ML model, or a checkpoint.
+///
+/// ```
+/// let error = palettizer::Either::open("missing.safetensors").unwrap_err();
+/// assert!(matches!(error, palettizer::CheckpointError::Model(_)));
+/// ```
+#[derive(Clone, Debug)]
+pub enum Either {
+    /// An `.mlpackage` folder or an `.mlmodel` file.
+    Model(Box<Model>),
+    /// A `.safetensors` file, or a folder of shards with its index.
+    Checkpoint(Checkpoint),
+}
+
+impl Either {
+    /// Opens what is at the path: a checkpoint if a name there says so, or else a Core ML model.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and as [`Model::open`] in [`CheckpointError::Model`].
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        let path = path.as_ref();
+        if palettizer_torch::Checkpoint::is_at(path) {
+            Ok(Either::Checkpoint(Checkpoint::open(path)?))
+        } else {
+            Ok(Either::Model(Box::new(Model::open(path)?)))
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! Sensitivities in files.
+
+use palettizer_coreml::config::{MissingSensitivity, Sensitivities};
+use palettizer_torch::{Error, SafetensorsSensitivities};
+use std::path::Path;
+use std::sync::Arc;
+
+/// The sensitivities in a safetensors file or a folder of them: for each weight, by its name, a tensor of its shape and
+/// of type F16, BF16, F32 or F64.
+///
+/// ```
+/// use palettizer::{MissingSensitivity, sensitivities};
+///
+/// let error = sensitivities("missing.safetensors", MissingSensitivity::Ones).unwrap_err();
+/// assert!(error.to_string().starts_with("missing.safetensors"));
+/// ```
+///
+/// # Errors
+/// As [`Checkpoint::open`](crate::Checkpoint::open).
+pub fn sensitivities(
+    path: impl AsRef<Path>,
+    missing: MissingSensitivity,
+) -> Result<Sensitivities, Error> {
+    let source = SafetensorsSensitivities::open(path)?;
+    Ok(Sensitivities::new(Arc::new(source), missing))
+}

@@ -79,13 +79,15 @@ def palettize_weight(weight: Weight, threads: int, sensitivity: Optional[NDArray
 def native_settings(weight: Weight) -> Dict[str, Any]:
     """The settings of a weight's config as the native module takes them."""
     config = weight.config
+    vectors = (config.cluster_dim or 1) > 1
     return {
         "mode": "kmeans",
         "nbits": int(config.n_bits),
         "granularity": config.granularity.value,
         "group_size": config.group_size,
         "channel_axis": weight.channel_axis,
-        "output_axis": weight.output_axis,
+        # Without groups, vectors lie along the output axis. They lie along the channel axis here; and there is no scale.
+        "output_axis": weight.channel_axis if vectors else weight.output_axis,
         "cluster_dim": config.cluster_dim or 1,
         "enable_per_channel_scale": bool(config.enable_per_channel_scale),
         "lut_dtype": None if config.lut_dtype is None else str(config.lut_dtype).replace("torch.", ""),

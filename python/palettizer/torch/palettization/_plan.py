@@ -31,6 +31,11 @@ class Weight:
         """The qualified name under the first owner."""
         return self.owners[0].name
 
+    def parameters(self) -> List[nn.Parameter]:
+        """The tensor as its owners hold it now: one parameter, or several that lie in the same memory."""
+        held = (owner.module.get_parameter(owner.parameter) for owner in self.owners)
+        return list({id(parameter): parameter for parameter in held}.values())
+
     @property
     def output_axis(self) -> int:
         """The axis of the output channels."""
@@ -52,6 +57,18 @@ class Plan:
     owners: List[Owner]
     weights: List[Weight]
     reasons: Dict[str, str]
+
+
+    def others(self) -> List[Weight]:
+        """The parameters that are left alone, as weights without a config."""
+        taken = {id(parameter) for weight in self.weights for parameter in weight.parameters()}
+        found: Dict[int, Weight] = {}
+        for owner in self.owners:
+            if owner.facts.problem is None:
+                parameter = owner.module.get_parameter(owner.parameter)
+                if id(parameter) not in taken:
+                    found.setdefault(id(parameter), Weight([], None)).owners.append(owner)
+        return list(found.values())
 
 
 def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:

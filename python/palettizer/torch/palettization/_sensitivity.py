@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from contextlib import ExitStack, contextmanager
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence
+from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Set, Tuple, Union
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ LossFunction = Callable[[nn.Module, Any], torch.Tensor]
 def compute(
     model: nn.Module,
     weights: Sequence[Weight],
+    others: Sequence[Weight],
     dataloader: Iterable[Any],
     loss_fn: LossFunction,
     nsamples: int,
@@ -39,7 +40,7 @@ def compute(
 ) -> Dict[str, torch.Tensor]:
     """Name -> normalised sensitivity of each weight, float32 on the CPU, of the weight's shape.
 
-    A weight that got no gradient is reported with a warning and gets ones.
+    A weight that got no gradient is reported with a warning and gets ones. Of `others` there is nothing to report.
 
     Raises:
         TypeError: there is no data, no loss function, or it returns something else than a tensor.
@@ -53,8 +54,10 @@ def compute(
         raise TypeError(f"loss_fn must be a function of the model and a sample, found {type(loss_fn).__name__}")
     if nsamples < 1:
         raise ValueError(f"calibration_nsamples is {nsamples}; at least one sample is needed")
-    sums = ShardedSums(weights) if is_sharded(model) else Sums(weights)
-    if weights and not any(sums.asks(weight) for weight in weights):
+    all_of_them = [*weights, *others]
+    sums: Union[Sums, ShardedSums]
+    sums = ShardedSums(model, all_of_them) if is_sharded(model) else Sums(model, all_of_them)
+    if weights and not any(_asks(weight) for weight in weights):
         raise ValueError(
             "no weight that would be palettized requires a gradient; call requires_grad_(True) on the weights first"
         )
@@ -74,8 +77,13 @@ def compute(
                     raise
                 stack.callback(model.cpu)
                 _backward(model.cuda(), loss_fn, sample)
-            sums.after_backward(model)
+            sums.after_backward()
         return _normalised(weights, sums.collect())
+
+
+def _asks(weight: Weight) -> bool:
+    """Whether a weight can get a gradient."""
+    return any(parameter.requires_grad for parameter in weight.parameters())
 
 
 def _share(samples: Iterable[Any], whole_rounds: bool) -> Iterator[Any]:
@@ -152,22 +160,16 @@ def _left_as_it_was(model: nn.Module) -> Iterator[None]:
 class Sums:
     """The squared gradients of ordinary parameters."""
 
-    def __init__(self, weights: Sequence[Weight]) -> None:
+    def __init__(self, model: nn.Module, weights: Sequence[Weight]) -> None:
+        self.model = model
         self.weights = weights
         self.sums: Dict[str, torch.Tensor] = {}
         self.handles: List[Any] = []
 
-    def asks(self, weight: Weight) -> bool:
-        """Whether a weight can get a gradient."""
-        return any(owner.module.get_parameter(owner.parameter).requires_grad for owner in weight.owners)
-
     def __enter__(self) -> "Sums":
-        names: Dict[int, str] = {}
         for weight in self.weights:
-            for owner in weight.owners:
-                parameter = owner.module.get_parameter(owner.parameter)
-                if id(parameter) not in names and parameter.requires_grad:
-                    names[id(parameter)] = weight.name
+            for parameter in weight.parameters():
+                if parameter.requires_grad:
                     self.handles.append(parameter.register_post_accumulate_grad_hook(self._adder(weight.name)))
         return self
 
@@ -186,12 +188,12 @@ class Sums:
 
         return add
 
-    def after_backward(self, model: nn.Module) -> None:
+    def after_backward(self) -> None:
         """Frees the gradients that nobody asked for."""
-        for parameter in model.parameters():
+        for parameter in self.model.parameters():
             parameter.grad = None
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Tuple[str, torch.Tensor]]:
         """(name, sum) of each weight that got a gradient in any process; each sum is let go when the next is asked."""
         found = set(self.sums)
         if distributed():
@@ -202,7 +204,7 @@ class Sums:
             total = self.sums.pop(weight.name, None)
             if distributed():
                 if total is None:
-                    parameter = weight.owners[0].module.get_parameter(weight.owners[0].parameter)
+                    parameter = weight.parameters()[0]
                     total = torch.zeros(parameter.shape, dtype=torch.float32, device=parameter.device)
                 dist.all_reduce(total)
             yield weight.name, total
@@ -218,14 +220,14 @@ def _add_square(total: torch.Tensor, gradient: torch.Tensor) -> None:
             total.addcmul_(gradient, gradient)
 
 
-def _in_any_process(weights: Sequence[Weight], found: Iterable[str]) -> "set[str]":
+def _in_any_process(weights: Sequence[Weight], found: Iterable[str]) -> Set[str]:
     """The names that any process has."""
     gathered: List[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, sorted(found))
     return {name for names in gathered for name in names}
 
 
-def _normalised(weights: Sequence[Weight], raw: Iterator[Any]) -> Dict[str, torch.Tensor]:
+def _normalised(weights: Sequence[Weight], raw: Iterator[Tuple[str, torch.Tensor]]) -> Dict[str, torch.Tensor]:
     done: Dict[str, torch.Tensor] = {}
     for name, total in raw:
         values = total.detach().to("cpu", torch.float32).contiguous()
@@ -237,8 +239,7 @@ def _normalised(weights: Sequence[Weight], raw: Iterator[Any]) -> Dict[str, torc
         done[name] = values
     for weight in weights:
         if weight.name not in done:
-            parameter = weight.owners[0].module.get_parameter(weight.owners[0].parameter)
-            why = "no gradient reached it" if parameter.requires_grad else "it does not require a gradient"
+            why = "no gradient reached it" if _asks(weight) else "it does not require a gradient"
             _logger.warning("%s: %s; all its elements count alike", weight.name, why)
             done[weight.name] = torch.from_numpy(np.ones(weight.owners[0].facts.shape, np.float32))
     return done

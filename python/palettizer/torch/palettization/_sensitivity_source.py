@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import pickle
 import zipfile
 from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
 
@@ -31,7 +33,8 @@ class Stored(Sensitivities):
     """Sensitivities in a file, read one at a time.
 
     Raises:
-        ValueError: some weights have none in the file, or of another shape: it is a file of another model.
+        ValueError: some weights have none in the file, or of another shape (it is a file of another model); or values
+            that are negative, infinite or NaN.
     """
 
     def __init__(self, path: Union[str, "os.PathLike[str]"], weights: Iterable[Weight]) -> None:
@@ -55,14 +58,17 @@ class Stored(Sensitivities):
                 f"{self.path} does not hold the sensitivities of this model: it has {', and '.join(found)}; "
                 "nothing was changed. Compute them again with compute_sensitivity"
             )
+        for name in self.names.values():
+            least, most = (bound.item() for bound in torch.aminmax(self.read(name)))
+            if not 0 <= least <= most < math.inf:
+                raise ValueError(
+                    f"{name} in {self.path} has values from {least} to {most}; sensitivities are finite and not negative"
+                )
 
     def of(self, weight: Weight) -> NDArray[np.float32]:
         name = self.names[weight.name]
         values: NDArray[np.float32] = self.read(name).detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
-        try:
-            _native.normalise_sensitivity(values)
-        except ValueError as error:
-            raise ValueError(f"{name} in {self.path}: {error}") from error
+        _native.normalise_sensitivity(values)
         return values
 
 
@@ -75,7 +81,10 @@ def _opened(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], t
 
 
 def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:
-    loaded: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    try:
+        loaded: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds something else than tensors, which is not loaded: {error}") from error
     wrong: Optional[str] = None
     if not isinstance(loaded, dict):
         wrong = f"a {type(loaded).__name__}"

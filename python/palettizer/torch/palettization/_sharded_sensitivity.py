@@ -7,13 +7,15 @@ then receive the average of the squares, and add them up from sample to sample.
 
 from __future__ import annotations
 
-from typing import Any, Iterator, List, Sequence
+from functools import partial
+from typing import Any, Dict, Iterator, List, Sequence, Tuple
 
 import torch
 from torch import nn
 
 from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._sharding import full_gradient
+from palettizer.torch.palettization._sharding import full_gradient, is_dtensor
+from palettizer.torch.palettization._walk import Owner
 
 _MARK = "_palettizer_squares_gradient"
 
@@ -21,21 +23,23 @@ _MARK = "_palettizer_squares_gradient"
 class ShardedSums:
     """The squared gradients of parameters in shards."""
 
-    def __init__(self, weights: Sequence[Weight]) -> None:
+    def __init__(self, model: nn.Module, weights: Sequence[Weight]) -> None:
+        self.model = model
         self.weights = weights
-        self.kept = {id(o.module.get_parameter(o.parameter)) for weight in weights for o in weight.owners}
+        self.kept = {id(parameter) for weight in weights for parameter in weight.parameters()}
         self.handles: List[Any] = []
         self.marked: List[torch.Tensor] = []
 
-    def asks(self, weight: Weight) -> bool:
-        """Whether a weight can get a gradient."""
-        return any(owner.module.get_parameter(owner.parameter).requires_grad for owner in weight.owners)
-
     def __enter__(self) -> "ShardedSums":
+        held: Dict[int, List[Owner]] = {}
         for weight in self.weights:
             for owner in weight.owners:
-                hook = self._squarer(owner.parameter)
-                self.handles.append(owner.module.register_forward_pre_hook(hook))
+                held.setdefault(id(owner.module), []).append(owner)
+        # A module may use the weights of those inside it without calling them, as MultiheadAttention does.
+        for module in self.model.modules():
+            inside = [owner for inner in module.modules() for owner in held.get(id(inner), [])]
+            if inside:
+                self.handles.append(module.register_forward_pre_hook(partial(self._square_gradients, inside)))
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -44,26 +48,26 @@ class ShardedSums:
         for tensor in self.marked:
             delattr(tensor, _MARK)
 
-    def _squarer(self, name: str) -> Any:
-        def before_forward(module: nn.Module, _inputs: Any) -> None:
-            whole = getattr(module, name)
+    def _square_gradients(self, owners: Sequence[Owner], _module: nn.Module, _inputs: Any) -> None:
+        for owner in owners:
+            whole = getattr(owner.module, owner.parameter)
+            in_shards = is_dtensor(whole) if owner.wrapper is None else isinstance(whole, nn.Parameter)
+            if in_shards or not whole.requires_grad or hasattr(whole, _MARK):
+                continue
+            setattr(whole, _MARK, True)
+            handle = whole.register_hook(torch.square)
             # One wrapper makes a new view of its memory for each pass, the other keeps one tensor.
-            if whole.requires_grad and not hasattr(whole, _MARK):
-                setattr(whole, _MARK, True)
-                handle = whole.register_hook(torch.square)
-                if whole.is_leaf:
-                    self.handles.append(handle)
-                    self.marked.append(whole)
+            if whole.is_leaf:
+                self.handles.append(handle)
+                self.marked.append(whole)
 
-        return before_forward
-
-    def after_backward(self, model: nn.Module) -> None:
+    def after_backward(self) -> None:
         """Frees the gradients that nobody asked for."""
-        for parameter in model.parameters():
+        for parameter in self.model.parameters():
             if id(parameter) not in self.kept:
                 parameter.grad = None
 
-    def collect(self) -> Iterator[Any]:
+    def collect(self) -> Iterator[Tuple[str, torch.Tensor]]:
         """(name, sum) of each weight that got a gradient, gathered one at a time."""
         for weight in self.weights:
             owner = weight.owners[0]

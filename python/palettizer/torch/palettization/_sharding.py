@@ -93,8 +93,12 @@ def gathered(module: nn.Module, parameter: str, wrapper: Optional[nn.Module], wr
     """
     value = module.get_parameter(parameter)
     if wrapper is not None:
-        with _summoned(wrapper, write):
-            yield module.get_parameter(parameter).data
+        with _summoned(wrapper, write), torch.no_grad():
+            # Its storage is resized at the end, which it may not be once numpy has seen it.
+            whole = module.get_parameter(parameter).detach().clone()
+            yield whole
+            if write:
+                module.get_parameter(parameter).data.copy_(whole)
     elif is_dtensor(value):
         from torch.distributed.tensor import distribute_tensor
 
@@ -128,7 +132,11 @@ def full_gradient(module: nn.Module, parameter: str, wrapper: Optional[nn.Module
     gradient = module.get_parameter(parameter).grad
     if gradient is None:
         return None
-    return gradient.full_tensor() if is_dtensor(gradient) else gradient  # type: ignore[attr-defined]
+    if is_dtensor(gradient):
+        whole: torch.Tensor = gradient.full_tensor()  # type: ignore[attr-defined]
+        return whole
+    dist.all_reduce(gradient)  # one that the wrappers leave alone, in a model that they do not
+    return gradient
 
 
 def wrapped(model: nn.Module, policy: Any) -> nn.Module:

@@ -103,7 +103,7 @@ def walk(model: nn.Module) -> Iterator[Owner]:
     shapes = full_shapes(model, wrapped)
     for long_name, module in model.named_modules():
         name = plain_name(long_name)
-        for parameter, value in module._parameters.items():
+        for parameter, value in list(module._parameters.items()):
             if value is not None:
                 facts = _facts(value, shapes.get(id(value)))
                 yield Owner(module, name, parameter, facts, _identity(value, facts), wrapped.get(id(module)))

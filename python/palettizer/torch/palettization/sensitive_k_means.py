@@ -99,7 +99,7 @@ class SKMPalettizer(Palettizer):
         *,
         progress: bool = True,
     ) -> Dict[str, torch.Tensor]:
-        """Computes the sensitivities of the weights that would be palettized.
+        """Computes the sensitivities of the parameters.
 
         Args:
             dataloader: an iterable of samples; the first calibration_nsamples items are used, whatever they are.
@@ -112,7 +112,8 @@ class SKMPalettizer(Palettizer):
             progress: show a progress bar, if tqdm is installed.
 
         Returns:
-            Parameter name -> float32 tensor of its shape, between 0 (never reached) and 1.
+            Parameter name -> float32 tensor of its shape, above 0 and up to 1: of every parameter that a gradient
+            reached, and of every weight that would be palettized.
 
         Raises:
             TypeError: the data, the function or its result is of a wrong type.
@@ -121,7 +122,7 @@ class SKMPalettizer(Palettizer):
         The model is as it was afterwards: its mode, its gradients and its buffers.
         """
         plan = make_plan(self._model, self._config)
-        tensors = self._compute(self._model, plan, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+        tensors = self._compute(self._model, plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None and is_leader():
             _safetensors.save(tensors, sensitivity_path)
         return tensors
@@ -167,7 +168,7 @@ class SKMPalettizer(Palettizer):
         else:
             assert dataloader is not None and loss_fn is not None
             sensitivities = Computed(
-                self._compute(model, plan, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+                self._compute(model, plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
             )
         return self._palettize(model, plan, num_kmeans_workers, progress, sensitivities)
 
@@ -175,6 +176,7 @@ class SKMPalettizer(Palettizer):
         self,
         model: torch.nn.Module,
         plan: Plan,
+        all_parameters: bool,
         dataloader: Iterable[Any],
         loss_fn: LossFunction,
         policy: Optional[Any],
@@ -183,4 +185,6 @@ class SKMPalettizer(Palettizer):
         if policy is not None and distributed() and not is_sharded(model):
             model = wrapped(model, policy)
             plan = make_plan(model, self._config)
-        return compute(model, plan.weights, dataloader, loss_fn, self._config.calibration_nsamples, progress)
+        others = plan.others() if all_parameters else []
+        nsamples = self._config.calibration_nsamples
+        return compute(model, plan.weights, others, dataloader, loss_fn, nsamples, progress)

@@ -1,11 +1,6 @@
-"""A cover of settings in which every pair that can occur does.
+"""The command's settings: which there are, which of them go together, and a cover of all pairs that can occur."""
 
-`pairwise` is the usual greedy construction, made deterministic: take the first pair that is not covered yet,
-complete it to a row that the rules allow, choosing at each factor the value that covers most new pairs.
-"""
-
-from itertools import combinations
-
+import pairwise as pairwise_rows
 import zoo
 
 FACTORS = {
@@ -59,53 +54,13 @@ def indivisible(group_size, channel_axis, cluster_dim, op):
     return None
 
 
-def allowed(row):
-    """Whether no rule is broken by the factors that are set so far."""
-    return all(test(*(row[f] for f in names)) for names, test in RULES if all(f in row for f in names))
-
-
 def pairs(row):
-    return {(a, row[a], b, row[b]) for a, b in combinations([f for f in FACTORS if f in row], 2)}
-
-
-def complete(row, uncovered):
-    """The row with every factor set, by backtracking over values in the order of what they would cover."""
-    open_factors = [f for f in FACTORS if f not in row]
-    if not open_factors:
-        return row
-
-    def gain(factor, value):
-        trial = {**row, factor: value}
-        return len(uncovered & {p for p in pairs(trial) if factor in (p[0], p[2])})
-
-    factor = open_factors[0]
-    for value in sorted(FACTORS[factor], key=lambda value: -gain(factor, value)):
-        trial = {**row, factor: value}
-        if allowed(trial):
-            done = complete(trial, uncovered)
-            if done is not None:
-                return done
-    return None
+    return pairwise_rows.pairs(row, FACTORS)
 
 
 def pairwise(**fixed):
     """(rows, pairs that no allowed row holds); `fixed` pins some factors to one value."""
-    values = {f: (fixed[f],) if f in fixed else FACTORS[f] for f in FACTORS}
-    todo = [(a, x, b, y) for a, b in combinations(FACTORS, 2) for x in values[a] for y in values[b]]
-    uncovered, impossible, rows = set(todo), set(), []
-    for pair in todo:
-        if pair not in uncovered:
-            continue
-        a, x, b, y = pair
-        start = {**fixed, a: x, b: y}
-        row = complete(start, uncovered) if allowed(start) else None
-        if row is None:
-            impossible.add(pair)
-            uncovered.discard(pair)
-        else:
-            rows.append({f: row[f] for f in FACTORS})
-            uncovered -= pairs(row)
-    return rows, impossible
+    return pairwise_rows.rows(FACTORS, RULES, fixed)
 
 
 def flags(row):

@@ -314,6 +314,13 @@ pub enum Error {
         what: String,
     },
 
+    /// There is no constant of this name.
+    #[error("no constant is called \"{name}\"; list the model's weights for their names")]
+    NoConstant {
+        /// The name.
+        name: String,
+    },
+
     /// Two users of one constant are configured differently.
     #[error(
         "\"{constant}\" is used by \"{first}\" and \"{second}\", whose configurations differ; \

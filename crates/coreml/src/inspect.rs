@@ -12,6 +12,7 @@ use crate::program::walk::values;
 use crate::proto::{DataType, Model, Operation};
 use palettizer_palette::{Statistics, Tensor, statistics};
 use serde::Serialize;
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One constant of a model.
@@ -57,6 +58,37 @@ pub struct Compression {
     pub stored_dtype: Option<String>,
 }
 
+/// A constant as it is used: what a compressed one stands for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WeightValues<'a> {
+    /// The element type, such as `fp16`.
+    pub dtype: &'static str,
+    /// The shape.
+    pub shape: Vec<usize>,
+    /// Little-endian elements, row-major; those of less than a byte packed from the least significant bit. Borrowed
+    /// from the weight file if they lie there as they are.
+    pub bytes: Cow<'a, [u8]>,
+}
+
+/// The values of the constant of a name.
+pub(crate) fn values_of<'a>(
+    package: &'a Package,
+    spec: &'a Model,
+    name: &str,
+) -> Result<WeightValues<'a>, Error> {
+    let graph = Graph::build(spec)?;
+    let inspector = Inspector::new(package, &graph, 0);
+    let called = |node: &Node<'_>| {
+        let output = node.op.outputs.last();
+        op_name(node.op) == name || output.is_some_and(|output| output.name == name)
+    };
+    let index = graph.nodes.iter().position(called);
+    let index = index.ok_or_else(|| Error::NoConstant {
+        name: name.to_owned(),
+    })?;
+    inspector.values(index)
+}
+
 /// Every constant of `spec` with more than `threshold` elements, in the order of the program.
 pub(crate) fn weights(
     package: &Package,
@@ -74,16 +106,16 @@ pub(crate) fn weights(
     Ok(found)
 }
 
-struct Inspector<'a> {
+struct Inspector<'a, 'g> {
     package: &'a Package,
-    graph: &'a Graph<'a>,
+    graph: &'g Graph<'a>,
     threshold: usize,
     /// The nodes that an op takes, by the op's address, with the parameter.
     taken: HashMap<*const Operation, Vec<(&'a str, usize)>>,
 }
 
-impl<'a> Inspector<'a> {
-    fn new(package: &'a Package, graph: &'a Graph<'a>, threshold: usize) -> Self {
+impl<'a, 'g> Inspector<'a, 'g> {
+    fn new(package: &'a Package, graph: &'g Graph<'a>, threshold: usize) -> Self {
         let mut taken: HashMap<_, Vec<_>> = HashMap::new();
         for (index, node) in graph.nodes.iter().enumerate() {
             for user in &node.users {
@@ -156,6 +188,33 @@ impl<'a> Inspector<'a> {
             consumers: self.consumers(index),
             compression,
         }))
+    }
+
+    fn values(&self, index: usize) -> Result<WeightValues<'a>, Error> {
+        let op = self.graph.nodes[index].op;
+        let bad = |what: &str| Error::BadValue {
+            name: op_name(op).to_owned(),
+            what: what.to_owned(),
+        };
+        if is_constexpr(op) {
+            let dense = self.decompressed(&self.chain(index))?;
+            let dense = dense.ok_or_else(|| bad("it makes no value"))?;
+            return Ok(WeightValues {
+                dtype: dense.numbers.dtype().name(),
+                shape: dense.shape,
+                bytes: Cow::Owned(dense.numbers.into_bytes()),
+            });
+        }
+        let value = op
+            .attributes
+            .get("val")
+            .ok_or_else(|| bad("it has no value"))?;
+        let constant = Constant::read(self.package, op_name(op), value)?;
+        Ok(WeightValues {
+            dtype: constant.dtype.name(),
+            shape: constant.shape,
+            bytes: constant.bytes,
+        })
     }
 
     /// The `constexpr_` nodes that a node is made from, in order, itself the last.

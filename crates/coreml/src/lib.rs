@@ -18,6 +18,6 @@ mod rewrite;
 pub mod save;
 
 pub use error::Error;
-pub use inspect::{Compression, Consumer, WeightInfo};
+pub use inspect::{Compression, Consumer, WeightInfo, WeightValues};
 pub use model::{Model, Outcome, WeightFiles};
 pub use progress::Progress;

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
 use crate::config::OptimizationConfig;
 use crate::decompress::decompress;
-use crate::inspect::{self, WeightInfo};
+use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::opset::Target;
 use crate::package::Package;
 use crate::palettize::apply::{Applied, apply};
@@ -78,6 +78,24 @@ impl Model {
         Self::checked(package, spec)
     }
 
+    /// Takes a model from its serialized program and the folder `weights_dir` that its weight files are in: `weight.bin`
+    /// there is `@model_path/weights/weight.bin` to the program. This is how coremltools holds a model. The files are
+    /// mapped, not copied: do not change them meanwhile.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open). A program without weight files needs no folder.
+    ///
+    /// ```no_run
+    /// let spec = std::fs::read("Model.mlpackage/Data/com.apple.CoreML/model.mlmodel")?;
+    /// let weights = "Model.mlpackage/Data/com.apple.CoreML/weights";
+    /// let model = palettizer_coreml::Model::open_parts(&spec, weights.as_ref())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_parts(spec: &[u8], weights_dir: &Path) -> Result<Self, Error> {
+        let (package, spec) = Package::open_parts(spec, weights_dir)?;
+        Self::checked(package, spec)
+    }
+
     /// The opposite of [`from_parts`](Self::from_parts): the serialized program and its weight files.
     ///
     /// # Errors
@@ -112,6 +130,24 @@ impl Model {
     /// What reading the weights may give.
     pub fn weights(&self, threshold: usize) -> Result<Vec<WeightInfo>, Error> {
         inspect::weights(&self.package, &self.spec, threshold)
+    }
+
+    /// The values of one constant, by its name: those that it stands for if it is compressed. Of several constants of a
+    /// name (in several functions) the first in the order of the program.
+    ///
+    /// # Errors
+    /// [`Error::NoConstant`] if there is none of this name, and what reading it may give.
+    ///
+    /// ```no_run
+    /// let model = palettizer_coreml::Model::open("Model.mlpackage")?;
+    /// for weight in model.weights(2048)? {
+    ///     let values = model.weight_values(&weight.name)?;
+    ///     println!("{} {} {:?}", weight.name, values.dtype, values.shape);
+    /// }
+    /// # Ok::<(), palettizer_coreml::Error>(())
+    /// ```
+    pub fn weight_values(&self, name: &str) -> Result<WeightValues<'_>, Error> {
+        inspect::values_of(&self.package, &self.spec, name)
     }
 
     /// The model with its weights palettized as `config` says, in memory.

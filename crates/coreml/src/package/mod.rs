@@ -26,6 +26,9 @@ pub(crate) use tree::Tree;
 /// The largest model that is read: protobuf's own limit for a message.
 const MAX_MODEL_LEN: u64 = (2 << 30) - 1;
 
+/// The folder of the weight files, beside the model's file.
+const WEIGHTS: &str = "weights";
+
 /// A package without its program: the manifest, the weight files, and whatever else is in it.
 ///
 /// A clone shares the weight files.
@@ -147,6 +150,40 @@ impl Package {
             files.insert(name, file);
         }
         Self::without_folder(path, decoded, model.len() as u64, files)
+    }
+
+    /// Makes a package of a serialized model and the folder that its weight files are in: what the program calls
+    /// `@model_path/weights/weight.bin` is `weight.bin` there. The files are mapped.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), as far as there is no manifest.
+    ///
+    /// ```no_run
+    /// use palettizer_coreml::package::Package;
+    ///
+    /// let spec = std::fs::read("Model.mlpackage/Data/com.apple.CoreML/model.mlmodel")?;
+    /// let weights = "Model.mlpackage/Data/com.apple.CoreML/weights";
+    /// let (package, model) = Package::open_parts(&spec, weights.as_ref())?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_parts(model: &[u8], weights_dir: &Path) -> Result<(Package, Model), Error> {
+        let decoded = decode_model(weights_dir, model)?;
+        let mut files = BTreeMap::new();
+        for name in references::weight_files(&decoded) {
+            let relative = path::weight_file(&name)?;
+            let file = match relative.strip_prefix(WEIGHTS) {
+                Ok(inside) => path::resolve(weights_dir, inside)?,
+                Err(_) => None,
+            };
+            let Some(file) = file else {
+                return Err(Error::MissingWeightFile {
+                    path: weights_dir.to_owned(),
+                    name,
+                });
+            };
+            files.insert(name, WeightFile::open(&file)?);
+        }
+        Self::without_folder(weights_dir.to_owned(), decoded, model.len() as u64, files)
     }
 
     fn without_folder(

@@ -35,6 +35,7 @@
 
 mod census;
 mod element;
+mod lanes;
 mod line;
 mod nearest;
 mod pack;

@@ -11,6 +11,8 @@
 //! The rounding of the sums of squares cancels along a path from end to end; that of the other sums is
 //! multiplied by the distance of neighbouring centroids only. [`Line::doubt`] bounds what remains.
 
+use crate::lanes::{LANES, Lanes, Plain, warm};
+
 /// Ascending distinct values and their weights, all positive.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Points {
@@ -146,6 +148,25 @@ impl Line {
         self.s2[i] = sign * values[2];
     }
 
+    /// The same line with some of its borders only; they include the first and the last.
+    pub(crate) fn at_borders(&self, borders: &[u32]) -> Self {
+        let pick = |sums: &[f64]| {
+            let mut out = Vec::with_capacity(borders.len() + LANES);
+            out.extend(borders.iter().map(|&b| sums[b as usize]));
+            out.resize(borders.len() + LANES, 0.0);
+            out
+        };
+        Line {
+            len: borders.len() - 1,
+            anchor: self.anchor,
+            counts: self.counts,
+            w: pick(&self.w),
+            s1: pick(&self.s1),
+            s2: pick(&self.s2),
+            credit: Vec::new(),
+        }
+    }
+
     /// With a credit for each border; the first and the last get none.
     pub(crate) fn with_credit(mut self, credit: Vec<f64>) -> Self {
         self.credit = credit;
@@ -206,70 +227,72 @@ impl Line {
     }
 }
 
-/// Borders looked at side by side.
-pub(crate) const LANES: usize = 8;
-
 /// Costs of runs of points, for several runs at a time.
 pub(crate) trait Runs {
     /// What is known of [`LANES`] borders.
-    type Sums: Copy;
+    type Sums<V: Lanes>: Copy;
 
     /// Number of points; there is one border more.
     fn len(&self) -> usize;
 
     /// One border, in all lanes.
-    fn at(&self, border: usize) -> Self::Sums;
+    fn at<V: Lanes>(&self, border: usize) -> Self::Sums<V>;
 
     /// The border and those after it; beyond the last one, anything.
-    fn from(&self, border: usize) -> Self::Sums;
+    fn from<V: Lanes>(&self, border: usize) -> Self::Sums<V>;
 
     /// Costs of the runs from each of `a` to the same lane of `b`, where that is a run, else anything.
-    fn costs(a: &Self::Sums, b: &Self::Sums) -> [f64; LANES];
+    fn costs<V: Lanes>(a: &Self::Sums<V>, b: &Self::Sums<V>) -> V;
+
+    /// Fetches the borders `lo..hi` from memory.
+    fn warm(&self, lo: usize, hi: usize);
 
     /// Cost of one run.
+    #[inline(always)]
     fn cost(&self, i: usize, j: usize) -> f64 {
-        Self::costs(&self.at(i), &self.at(j))[0]
+        Self::costs::<Plain>(&self.at(i), &self.at(j)).array()[0]
     }
 }
 
 impl Runs for Line {
-    type Sums = [[f64; LANES]; 3];
+    type Sums<V: Lanes> = [V; 3];
 
     fn len(&self) -> usize {
         self.len
     }
 
     #[inline(always)]
-    fn at(&self, i: usize) -> Self::Sums {
-        [[self.w[i]; LANES], [self.s1[i]; LANES], [self.s2[i]; LANES]]
+    fn at<V: Lanes>(&self, i: usize) -> [V; 3] {
+        [
+            V::splat(self.w[i]),
+            V::splat(self.s1[i]),
+            V::splat(self.s2[i]),
+        ]
     }
 
     #[inline(always)]
-    fn from(&self, i: usize) -> Self::Sums {
-        [lanes(&self.w, i), lanes(&self.s1, i), lanes(&self.s2, i)]
+    fn from<V: Lanes>(&self, i: usize) -> [V; 3] {
+        [
+            V::load(&self.w, i),
+            V::load(&self.s1, i),
+            V::load(&self.s2, i),
+        ]
     }
 
     #[inline(always)]
-    fn costs(a: &Self::Sums, b: &Self::Sums) -> [f64; LANES] {
-        let mut out = [0.0; LANES];
-        for l in 0..LANES {
-            let s1 = b[1][l] - a[1][l];
-            out[l] = positive((b[2][l] - a[2][l]) - s1 * s1 / (b[0][l] - a[0][l]));
-        }
-        out
+    fn costs<V: Lanes>(a: &[V; 3], b: &[V; 3]) -> V {
+        let s1 = b[1] - a[1];
+        ((b[2] - a[2]) - s1 * s1 / (b[0] - a[0])).positive()
     }
-}
 
-/// Some entries of a prefix sum.
-#[inline(always)]
-pub(crate) fn lanes(values: &[f64], at: usize) -> [f64; LANES] {
-    let mut out = [0.0; LANES];
-    out.copy_from_slice(&values[at..at + LANES]);
-    out
-}
+    fn warm(&self, lo: usize, hi: usize) {
+        [&self.w, &self.s1, &self.s2].map(|sums| warm(sums, lo, hi));
+    }
 
-/// `x`, or zero if rounding has made it negative or it is not a number.
-#[inline(always)]
-pub(crate) fn positive(x: f64) -> f64 {
-    if x > 0.0 { x } else { 0.0 }
+    #[inline(always)]
+    fn cost(&self, i: usize, j: usize) -> f64 {
+        let s1 = self.s1[j] - self.s1[i];
+        let cost = (self.s2[j] - self.s2[i]) - s1 * s1 / (self.w[j] - self.w[i]);
+        if cost > 0.0 { cost } else { 0.0 }
+    }
 }

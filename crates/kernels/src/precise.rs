@@ -7,7 +7,8 @@
 //! Source: Dekker 1971; Hida, Li and Bailey 2001.
 //! Our deviations: (1) no fused multiply-add, so that all machines agree. (2) The cost itself is rounded to one float.
 
-use crate::line::{LANES, Points, Runs, lanes, positive};
+use crate::lanes::{LANES, Lanes, Plain, warm};
+use crate::line::{Points, Runs};
 
 /// Prefix sums of weight, weighted value and weighted square, relative to the weighted median and growing outwards;
 /// the rests of the rounded sums in the second half.
@@ -15,9 +16,6 @@ pub(crate) struct PreciseLine {
     len: usize,
     sums: [Vec<f64>; 6],
 }
-
-/// The sums at some borders.
-type Sums = [[f64; LANES]; 6];
 
 impl PreciseLine {
     pub(crate) fn new(points: &Points) -> Self {
@@ -68,36 +66,36 @@ fn step([w, s1, s2]: [Double; 3], points: &Points, anchor: f64, i: usize) -> [Do
 }
 
 impl Runs for PreciseLine {
-    type Sums = Sums;
+    type Sums<V: Lanes> = [V; 6];
 
     fn len(&self) -> usize {
         self.len
     }
 
     #[inline(always)]
-    fn at(&self, i: usize) -> Sums {
-        std::array::from_fn(|s| [self.sums[s][i]; LANES])
+    fn at<V: Lanes>(&self, i: usize) -> [V; 6] {
+        std::array::from_fn(|s| V::splat(self.sums[s][i]))
     }
 
     #[inline(always)]
-    fn from(&self, i: usize) -> Sums {
-        std::array::from_fn(|s| lanes(&self.sums[s], i))
+    fn from<V: Lanes>(&self, i: usize) -> [V; 6] {
+        std::array::from_fn(|s| V::load(&self.sums[s], i))
+    }
+
+    fn warm(&self, lo: usize, hi: usize) {
+        self.sums.each_ref().map(|sums| warm(sums, lo, hi));
     }
 
     #[inline(always)]
-    fn costs(a: &Sums, b: &Sums) -> [f64; LANES] {
-        let mut out = [0.0; LANES];
-        for l in 0..LANES {
-            let sum = |s: usize| difference((b[s][l], b[s + 3][l]), (a[s][l], a[s + 3][l]));
-            out[l] = positive(cost(sum(0), sum(1), sum(2)));
-        }
-        out
+    fn costs<V: Lanes>(a: &[V; 6], b: &[V; 6]) -> V {
+        let sum = |s: usize| difference((b[s], b[s + 3]), (a[s], a[s + 3]));
+        cost(sum(0), sum(1), sum(2)).positive()
     }
 }
 
 /// `a - b`.
 #[inline(always)]
-fn difference(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
+fn difference<V: Lanes>(a: (V, V), b: (V, V)) -> (V, V) {
     let hi = a.0 - b.0;
     let part = hi - a.0;
     let lo = ((a.0 - (hi - part)) - (b.0 + part)) + (a.1 - b.1);
@@ -107,9 +105,9 @@ fn difference(a: (f64, f64), b: (f64, f64)) -> (f64, f64) {
 
 /// `s2 - s1² / w`.
 #[inline(always)]
-fn cost(w: (f64, f64), s1: (f64, f64), s2: (f64, f64)) -> f64 {
+fn cost<V: Lanes>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
     let (square, rest) = product(s1.0, s1.0);
-    let rest = rest + 2.0 * s1.0 * s1.1;
+    let rest = rest + V::splat(2.0) * s1.0 * s1.1;
     let first = square / w.0;
     let (back, back_rest) = product(first, w.0);
     let second = ((square - back) - back_rest + rest - first * w.1) / w.0;
@@ -118,7 +116,7 @@ fn cost(w: (f64, f64), s1: (f64, f64), s2: (f64, f64)) -> f64 {
 
 /// `a * b`, and what rounding took off.
 #[inline(always)]
-fn product(a: f64, b: f64) -> (f64, f64) {
+fn product<V: Lanes>(a: V, b: V) -> (V, V) {
     let hi = a * b;
     let (a1, b1) = (high(a), high(b));
     let (a2, b2) = (a - a1, b - b1);
@@ -127,8 +125,8 @@ fn product(a: f64, b: f64) -> (f64, f64) {
 
 /// The upper half of the digits.
 #[inline(always)]
-fn high(x: f64) -> f64 {
-    let scaled = 134_217_729.0 * x;
+fn high<V: Lanes>(x: V) -> V {
+    let scaled = V::splat(134_217_729.0) * x;
     scaled - (scaled - x)
 }
 
@@ -160,7 +158,13 @@ impl Double {
     }
 
     fn times(self, other: Self) -> Self {
-        let (hi, lo) = product(self.hi, other.hi);
+        let (hi, lo) = exact(self.hi, other.hi);
         Double::sum(hi, lo + (self.hi * other.lo + self.lo * other.hi))
     }
+}
+
+/// `a * b` and its rest, for one pair.
+fn exact(a: f64, b: f64) -> (f64, f64) {
+    let (hi, lo) = product(Plain::splat(a), Plain::splat(b));
+    (hi.array()[0], lo.array()[0])
 }

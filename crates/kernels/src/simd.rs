@@ -6,8 +6,14 @@
 //! for bit; on other machines (NEON) only the plain form exists.
 
 /// Defines `$name`, which runs `$body` with the best instruction set there is. The body must be `#[inline(always)]`.
+/// With two bodies, the second is for AVX2.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $crate::simd::dispatch! {
+            $(#[$meta])* $vis fn $name $(<$life>)? ($($arg: $ty),*) $(-> $ret)? = $body, $body
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path, $best:path) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
         #[allow(clippy::too_many_arguments)]
@@ -16,7 +22,7 @@ macro_rules! dispatch {
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
                 fn wide $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
-                    $body($($arg),*)
+                    $best($($arg),*)
                 }
                 if !$crate::simd::plain()
                     && std::arch::is_x86_feature_detected!("avx2")

@@ -1,9 +1,8 @@
 //! Entries by their bits.
 //!
-//! Index positions that share a table and all scales are a block; for each there is a *book*: what its entries come to,
-//! sorted by bits (vectors by a hash of them), with the entries' numbers. Blocks smaller than a table, as one-channel
-//! groups of short rows with scales are, would need more books than there are values: there each value is compared
-//! with all entries.
+//! Index positions that share a table and all scales are a block; for each there is a *book*: a hash table of what its
+//! entries come to, by their bits. Blocks smaller than a table, as one-channel groups of short rows with scales are,
+//! would need more books than there are values: there each value is compared with all entries.
 //!
 //! Of entries that come to the same the first is found.
 
@@ -30,8 +29,10 @@ pub(super) struct Books {
     axes: Vec<Axis>,
     /// Index positions that surely lie in one block.
     run: usize,
-    /// Keys and numbers of entries, sorted block by block; none if blocks are too small.
-    sorted: Option<(Vec<u64>, Vec<u8>)>,
+    /// The books of all blocks; none if blocks are too small.
+    slots: Vec<u64>,
+    /// The energy of every entry of every block that has a book.
+    energies: Vec<f64>,
 }
 
 /// How one axis is cut.
@@ -110,38 +111,42 @@ impl Books {
                 .map_or_else(|| axes.iter().map(|axis| axis.len).product(), behind)
                 .max(1),
             axes,
-            sorted: None,
+            slots: Vec::new(),
+            energies: Vec::new(),
         };
-        books.sort(palette.index_shape.iter().product());
+        books.write(palette.index_shape.iter().product());
         Ok(books)
     }
 
-    /// Makes the books, unless they would be larger than tables and indices together.
-    fn sort(&mut self, positions: usize) {
+    /// Writes the books, unless they would be larger than tables and indices together.
+    fn write(&mut self, positions: usize) {
         let blocks: usize = self.axes.iter().map(|axis| axis.blocks).product();
         let size = blocks.saturating_mul(self.entries);
         if size > positions.saturating_add(self.bits.len()) {
             return;
         }
-        let mut keys = vec![0; size];
-        let mut numbers = vec![0; size];
-        let books = keys
-            .par_chunks_mut(self.entries)
-            .zip(numbers.par_chunks_mut(self.entries));
-        books.enumerate().for_each(|(block, (keys, numbers))| {
-            let block = self.block(block);
-            let mut book: Vec<(u64, u8)> = (0..self.entries)
-                .map(|entry| {
-                    let lanes = (0..self.dim).map(|lane| self.product(&block, entry, lane));
-                    (key(lanes), entry as u8)
-                })
-                .collect();
-            book.sort_unstable();
-            for ((key, number), found) in keys.iter_mut().zip(numbers).zip(book) {
-                (*key, *number) = found;
+        let mut slots = vec![0; size * 2];
+        let mut energies = vec![0.0; size];
+        let books = slots.par_chunks_mut(self.entries * 2);
+        let books = books.zip(energies.par_chunks_mut(self.entries));
+        books.enumerate().for_each(|(number, (slots, energies))| {
+            let block = self.block(number);
+            for (entry, energy) in energies.iter_mut().enumerate() {
+                let lanes = (0..self.dim).map(|lane| self.product(&block, entry, lane));
+                *energy = self.energy(lanes.clone());
+                // Padding is one entry many times over; the first of the same is enough.
+                let same = |other: usize| {
+                    (0..self.dim).all(|lane| {
+                        self.product(&block, other, lane) == self.product(&block, entry, lane)
+                    })
+                };
+                let key = key(lanes);
+                if !look_up(slots, key).any(same) {
+                    insert(slots, key, entry);
+                }
             }
         });
-        self.sorted = Some((keys, numbers));
+        (self.slots, self.energies) = (slots, energies);
     }
 
     /// The indices of consecutive positions from `start` on, and the energy of their elements; or the first position that
@@ -153,30 +158,77 @@ impl Books {
         bits: &impl Fn(usize) -> u32,
     ) -> Result<f64, (usize, usize)> {
         let mut energy = 0.0;
-        let mut lanes = vec![0; self.dim];
         let mut at = 0;
         while at < indices.len() {
             let run = (start + at) / self.run;
             let number = self.number(run);
-            let block = self.block(number);
             let end = ((run + 1) * self.run - start).min(indices.len());
-            for (position, index) in (start + at..).zip(&mut indices[at..end]) {
-                for (lane, element) in lanes.iter_mut().zip(self.elements(position)) {
-                    *lane = bits(element);
-                    let value = f64::from(self.value(*lane));
-                    energy += if value.is_finite() {
-                        value * value
-                    } else {
-                        0.0
-                    };
-                }
-                *index = self
-                    .entry(number, &block, &lanes)
-                    .ok_or((position, block.table))?;
-            }
+            let part = &mut indices[at..end];
+            let first = start + at;
+            let found = match (self.dim, self.slots.is_empty()) {
+                (1, false) => self.find_scalars(number, first, part, bits),
+                _ => self.find_any(number, first, part, bits),
+            };
+            energy += found.map_err(|position| (position, self.block(number).table))?;
             at = end;
         }
         Ok(energy)
+    }
+
+    /// Of positions of one block that has a book: a scalar is its own key.
+    fn find_scalars(
+        &self,
+        number: usize,
+        first: usize,
+        indices: &mut [u8],
+        bits: &impl Fn(usize) -> u32,
+    ) -> Result<f64, usize> {
+        let slots = &self.slots[number * self.entries * 2..][..self.entries * 2];
+        let energies = &self.energies[number * self.entries..][..self.entries];
+        let mut energy = 0.0;
+        for (position, index) in (first..).zip(indices) {
+            let entry = look_up(slots, bits(position)).next().ok_or(position)?;
+            energy += energies[entry];
+            *index = entry as u8;
+        }
+        Ok(energy)
+    }
+
+    fn find_any(
+        &self,
+        number: usize,
+        first: usize,
+        indices: &mut [u8],
+        bits: &impl Fn(usize) -> u32,
+    ) -> Result<f64, usize> {
+        let block = self.block(number);
+        let mut lanes = vec![0; self.dim];
+        let mut energy = 0.0;
+        for (position, index) in (first..).zip(indices) {
+            for (lane, element) in lanes.iter_mut().zip(self.elements(position)) {
+                *lane = bits(element);
+            }
+            let same = |entry: &usize| {
+                let mut lanes = lanes.iter().enumerate();
+                lanes.all(|(lane, &bits)| self.product(&block, *entry, lane) == bits)
+            };
+            let entry = match self.slots.chunks_exact(self.entries * 2).nth(number) {
+                Some(slots) => look_up(slots, key(lanes.iter().copied())).find(same),
+                None => (0..self.entries).find(same),
+            };
+            *index = entry.ok_or(position)? as u8;
+            energy += self.energy(lanes.iter().copied());
+        }
+        Ok(energy)
+    }
+
+    /// The sum of squares of the finite elements.
+    fn energy(&self, lanes: impl Iterator<Item = u32>) -> f64 {
+        let values = lanes.map(|bits| f64::from(self.value(bits)));
+        values
+            .filter(|value| value.is_finite())
+            .map(|value| value * value)
+            .sum()
     }
 
     /// The elements of the weight at an index position.
@@ -198,32 +250,6 @@ impl Books {
             Dtype::I8 => f32::from(bits as u8 as i8),
             Dtype::U8 => f32::from(bits as u8),
         }
-    }
-
-    /// The first entry that comes to these bits.
-    fn entry(&self, number: usize, block: &Block, lanes: &[u32]) -> Option<u8> {
-        let same = |entry: usize| {
-            let mut lanes = lanes.iter().enumerate();
-            lanes.all(|(lane, &bits)| self.product(block, entry, lane) == bits)
-        };
-        let Some((keys, numbers)) = &self.sorted else {
-            return (0..self.entries)
-                .find(|&entry| same(entry))
-                .map(|entry| entry as u8);
-        };
-        let book = number * self.entries..(number + 1) * self.entries;
-        let (keys, numbers) = (&keys[book.clone()], &numbers[book]);
-        let key = key(lanes.iter().copied());
-        let first = keys.partition_point(|&other| other < key);
-        let mut found = keys[first..]
-            .iter()
-            .zip(&numbers[first..])
-            .take_while(|(other, _)| **other == key);
-        // The key of a scalar is the scalar.
-        let right = |number: &u8| self.dim == 1 || same(usize::from(*number));
-        found
-            .find(|(_, number)| right(number))
-            .map(|(_, number)| *number)
     }
 
     /// The bits of one element of an entry, scaled as a runtime does it.
@@ -344,9 +370,38 @@ fn widened(bytes: &[u8]) -> u32 {
 }
 
 /// One number is its own key; those of a vector are mixed.
-fn key(mut lanes: impl Iterator<Item = u32>) -> u64 {
-    let first = lanes.next().map_or(0, u64::from);
+fn key(mut lanes: impl Iterator<Item = u32>) -> u32 {
+    let first = lanes.next().unwrap_or(0);
     lanes.fold(first, |key, bits| {
-        (key.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ u64::from(bits)).rotate_left(29)
+        (key.wrapping_mul(0x9e37_79b1) ^ bits).rotate_left(13)
     })
+}
+
+/// Puts an entry behind those of the same key that are there already. A slot holds the key and the entry's number plus
+/// one; there are twice as many slots as entries, a power of two.
+fn insert(slots: &mut [u64], key: u32, entry: usize) {
+    let mask = slots.len() - 1;
+    let mut at = home(slots, key);
+    while slots[at] != 0 {
+        at = (at + 1) & mask;
+    }
+    slots[at] = u64::from(key) << 16 | (entry as u64 + 1);
+}
+
+/// The entries of a key, in the order in which they were put there.
+#[inline]
+fn look_up(slots: &[u64], key: u32) -> impl Iterator<Item = usize> {
+    let mask = slots.len() - 1;
+    let home = home(slots, key);
+    let filled = (0..slots.len()).map(move |step| slots[(home + step) & mask]);
+    let filled = filled.take_while(|&slot| slot != 0);
+    let right = filled.filter(move |slot| slot >> 16 == u64::from(key));
+    right.map(|slot| (slot & 0xffff) as usize - 1)
+}
+
+/// Where a key's entries begin.
+#[inline]
+fn home(slots: &[u64], key: u32) -> usize {
+    let bits = slots.len().trailing_zeros();
+    (key.wrapping_mul(0x9e37_79b1) >> (32 - bits)) as usize
 }

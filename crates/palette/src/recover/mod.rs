@@ -6,7 +6,7 @@
 //! how an entry is found.
 //!
 //! # Cost
-//! A binary search for each element, in parallel; one byte an element beside the result.
+//! A look into a hash table for each element, in parallel; one byte an element beside the result.
 
 mod books;
 mod error;

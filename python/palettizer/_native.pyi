@@ -1,13 +1,46 @@
 """The native half of the package. Users have better-dressed names for most of it in ``palettizer.coreml`` and
 ``palettizer.torch``; what is here takes and gives flat arrays of bytes, little-endian and row-major."""
 
-from collections.abc import Sequence
-from typing import final
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
+__all__ = [
+    "Checkpoint",
+    "Model",
+    "Palette",
+    "Refusal",
+    "__version__",
+    "main",
+    "normalise_sensitivity",
+    "palettize",
+    "recover",
+]
+
 __version__: str
+
+_Path: TypeAlias = str | os.PathLike[str]
+
+# A configuration: {"global_config": fields or None}, and where wanted "op_type_configs" and "op_name_configs" (name ->
+# fields or None; a checkpoint's op names are patterns of tensor names), "joint_compression", "strict", "exact", "seed",
+# "minimum_deployment_target", "sensitivity" (a safetensors file) and "sensitivity_default" ("error" or "ones").
+# Fields: {"mode", "granularity", "cluster_dim", "enable_per_channel_scale", "weight_threshold"}, and where wanted "nbits",
+# "group_size", "channel_axis", "lut_dtype", and for mode "custom" "lut_function", a function of (values in the group's
+# shape, channel axis or None, dtype) that gives a flat float32 array of entries and a flat uint8 array of indices.
+_Config: TypeAlias = Mapping[str, Any]
+
+# A dense tensor: dtype, shape, bytes.
+_Dense: TypeAlias = tuple[str, Sequence[int], NDArray[np.uint8]]
+
+class _Progress(Protocol):
+    """Hears of the work on the thread that asked for it."""
+
+    def start(self, weights: int, bytes: int, /) -> object: ...
+    def advance(self, name: str, bytes: int, /) -> object: ...
+    def finish(self) -> object: ...
 
 class Refusal(ValueError):
     """A weight that cannot be palettized as asked; the message says why."""
@@ -61,6 +94,128 @@ class Palette:
     def decompress_into(self, out: NDArray[np.uint8]) -> None:
         """Writes the dense weight. ``ValueError`` if ``out`` has not its number of bytes."""
 
+@final
+class Model:
+    """A Core ML model. Ctrl-C ends what takes long, and nothing unfinished stays on disk."""
+
+    @staticmethod
+    def demo() -> Model:
+        """The built-in model."""
+
+    @staticmethod
+    def open(path: _Path) -> Model:
+        """An ``.mlpackage`` folder or an ``.mlmodel`` file."""
+
+    @staticmethod
+    def open_parts(spec: bytes, weights_dir: _Path) -> Model:
+        """A serialized program, and the folder that its weight files are in."""
+
+    def palettize(
+        self, config: _Config, *, threads: int | None = None, progress: _Progress | None = None
+    ) -> tuple[Model, str]:
+        """A palettized copy in memory, and its report as JSON."""
+
+    def palettize_to(
+        self,
+        config: _Config,
+        out: _Path,
+        *,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> str:
+        """Palettizes straight to a package, in memory that does not grow with the model; the report as JSON."""
+
+    def decompress(self, *, threads: int | None = None, progress: _Progress | None = None) -> Model:
+        """A copy in memory with every weight dense."""
+
+    def decompress_to(
+        self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
+    ) -> None:
+        """Writes a package with every weight dense."""
+
+    def save(self, out: _Path, *, overwrite: bool = False) -> None:
+        """Writes the package."""
+
+    def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
+        """Every constant with more than ``threshold`` elements, as JSON."""
+
+    def weight_values(self, name: str) -> _Dense:
+        """The dense values of a constant."""
+
+@final
+class Checkpoint:
+    """Tensors by name: a ``.safetensors`` file, or a folder of shards with its index. Dtypes are safetensors' names."""
+
+    @staticmethod
+    def open(path: _Path) -> Checkpoint:
+        """Opens a file, a folder of shards, or its index."""
+
+    @staticmethod
+    def write(
+        out: _Path,
+        contents: Sequence[tuple[str, Palette | _Dense]],
+        metadata: Mapping[str, str],
+        *,
+        overwrite: bool = False,
+    ) -> None:
+        """Writes palettes and tensors to one file in the compact form, which ``open`` reads."""
+
+    def names(self) -> list[str]:
+        """The names of all tensors; a palettized weight has its own."""
+
+    def metadata(self) -> dict[str, str]:
+        """The strings that the file has for its users."""
+
+    def get(self, name: str) -> Palette | _Dense:
+        """One tensor."""
+
+    def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
+        """Every tensor with more than ``threshold`` elements, as JSON."""
+
+    def jobs(self, config: _Config) -> list[tuple[str, int]]:
+        """The weights that the configuration palettizes, with their bytes."""
+
+    def compress_to(
+        self,
+        config: _Config,
+        out: _Path,
+        *,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> str:
+        """Palettizes to another checkpoint; the report as JSON."""
+
+    def compress_part(
+        self,
+        names: Sequence[str],
+        config: _Config,
+        out: _Path,
+        *,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> None:
+        """Palettizes some of the weights to a part, for ``assemble``."""
+
+    def assemble(
+        self,
+        config: _Config,
+        parts: Sequence[_Path],
+        out: _Path,
+        *,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: _Progress | None = None,
+    ) -> str:
+        """Puts parts together to the very bytes that ``compress_to`` writes; the report as JSON."""
+
+    def decompress_to(
+        self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
+    ) -> None:
+        """Makes every palettized weight dense, to another checkpoint."""
+
 def palettize(
     values: NDArray[np.uint8],
     dtype: str,
@@ -86,6 +241,29 @@ def palettize(
     ``sensitivity`` has a number for each element that says what an error there costs. ``threads`` is one for each core
     unless given. Ctrl-C ends it. Raises ``Refusal`` for a weight that cannot be palettized so, ``ValueError`` for
     arguments that nothing can be done with.
+    """
+
+def recover(
+    values: NDArray[np.uint8],
+    dtype: str,
+    shape: Sequence[int],
+    *,
+    lut: NDArray[np.uint8],
+    lut_shape: Sequence[int],
+    lut_dtype: str | None = None,
+    lut_scale: NDArray[np.uint8] | None = None,
+    lut_scale_shape: Sequence[int] | None = None,
+    lut_offset: NDArray[np.uint8] | None = None,
+    scale: NDArray[np.uint8] | None = None,
+    scale_shape: Sequence[int] | None = None,
+    vector_axis: int | None = None,
+    threads: int | None = None,
+) -> Palette:
+    """The palette of a dense weight that already is one: finds the indices, so that the result decompresses to it bit for
+    bit.
+
+    ``lut`` has the tables, shaped ``lut_shape``: entries in the weight's dtype, or with ``lut_dtype`` ``"int8"`` or
+    ``"uint8"`` integers with ``lut_scale`` (and ``lut_offset``). ``ValueError`` if a value is in no table.
     """
 
 def normalise_sensitivity(values: NDArray[np.float32]) -> None:

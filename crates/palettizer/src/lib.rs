@@ -52,7 +52,9 @@ pub use palettizer_coreml::config::{
 pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
-pub use palettizer_coreml::{Compression, Consumer, Error, Progress, WeightFiles, WeightInfo};
+pub use palettizer_coreml::{
+    Compression, Consumer, Error, Progress, WeightFiles, WeightInfo, WeightValues,
+};
 pub use palettizer_palette::{
     CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
     PaletteSpec, Precision, SpecError,

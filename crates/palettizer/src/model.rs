@@ -2,7 +2,7 @@
 
 use crate::Report;
 use palettizer_coreml::config::OptimizationConfig;
-use palettizer_coreml::{Error, Progress, WeightFiles, WeightInfo};
+use palettizer_coreml::{Error, Progress, WeightFiles, WeightInfo, WeightValues};
 use std::path::Path;
 use std::time::Instant;
 
@@ -60,6 +60,22 @@ impl Model {
         palettizer_coreml::Model::from_parts(spec, weights).map(Self)
     }
 
+    /// Takes a model from its serialized program and the folder that its weight files are in, as coremltools holds one.
+    /// The files are mapped.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// ```no_run
+    /// let spec = std::fs::read("Model.mlpackage/Data/com.apple.CoreML/model.mlmodel")?;
+    /// let weights = "Model.mlpackage/Data/com.apple.CoreML/weights";
+    /// let model = palettizer::Model::open_parts(&spec, weights)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn open_parts(spec: &[u8], weights_dir: impl AsRef<Path>) -> Result<Self, Error> {
+        palettizer_coreml::Model::open_parts(spec, weights_dir.as_ref()).map(Self)
+    }
+
     /// The serialized program and its weight files, by the names that the program has for them.
     ///
     /// # Errors
@@ -90,6 +106,22 @@ impl Model {
         self.0.weights(threshold)
     }
 
+    /// The values of one constant, by its name: those that it stands for if it is compressed.
+    ///
+    /// # Errors
+    /// [`Error::NoConstant`] if there is none of this name, and what reading it may give.
+    ///
+    /// ```
+    /// let model = palettizer::demo::model()?;
+    /// for weight in model.weights(2048)? {
+    ///     assert_eq!(model.weight_values(&weight.name)?.shape, weight.shape);
+    /// }
+    /// # Ok::<(), palettizer::Error>(())
+    /// ```
+    pub fn weight_values(&self, name: &str) -> Result<WeightValues<'_>, Error> {
+        self.0.weight_values(name)
+    }
+
     /// Palettizes in memory.
     ///
     /// # Errors
@@ -106,8 +138,20 @@ impl Model {
     /// # Ok::<(), palettizer::Error>(())
     /// ```
     pub fn palettize(&self, config: &OptimizationConfig) -> Result<(Self, Report), Error> {
+        self.palettize_with(config, &())
+    }
+
+    /// Palettizes in memory, and tells `progress` of it.
+    ///
+    /// # Errors
+    /// As [`palettize`](Self::palettize), and [`Error::Stopped`] when `progress` asks for it.
+    pub fn palettize_with(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<(Self, Report), Error> {
         let start = Instant::now();
-        let (model, outcome) = self.0.palettize(config, &())?;
+        let (model, outcome) = self.0.palettize(config, progress)?;
         Ok((Self(model), Report::new(outcome, start.elapsed())))
     }
 
@@ -151,7 +195,15 @@ impl Model {
     /// # Ok::<(), palettizer::Error>(())
     /// ```
     pub fn decompress(&self) -> Result<Self, Error> {
-        self.0.decompress(&()).map(Self)
+        self.decompress_with(&())
+    }
+
+    /// Makes every compressed constant dense, in memory, and tells `progress` of it.
+    ///
+    /// # Errors
+    /// As [`decompress`](Self::decompress), and [`Error::Stopped`] when `progress` asks for it.
+    pub fn decompress_with(&self, progress: &dyn Progress) -> Result<Self, Error> {
+        self.0.decompress(progress).map(Self)
     }
 
     /// Makes every compressed constant dense, straight to the package `out`.

@@ -2,6 +2,7 @@
 
 use numpy::{Element, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use pyo3::prelude::*;
+use pyo3::types::PyTuple;
 
 use crate::error::bad_value;
 
@@ -32,4 +33,17 @@ pub(crate) fn slice_mut<'a, T: Element>(
 /// A new array with a copy of some bytes.
 pub(crate) fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> Bound<'py, PyArray1<u8>> {
     PyArray1::from_slice(py, bytes)
+}
+
+/// A dense tensor as Python has it: dtype, shape, bytes.
+pub(crate) type Dense<'py> = (&'static str, Bound<'py, PyTuple>, Bound<'py, PyArray1<u8>>);
+
+/// Copies one.
+pub(crate) fn dense<'py>(
+    py: Python<'py>,
+    dtype: &'static str,
+    shape: &[usize],
+    data: &[u8],
+) -> PyResult<Dense<'py>> {
+    Ok((dtype, PyTuple::new(py, shape)?, bytes(py, data)))
 }

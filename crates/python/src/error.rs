@@ -1,7 +1,7 @@
 //! Every error of the Rust crates as the Python exception that it is.
 
 use pyo3::PyErr;
-use pyo3::exceptions::{PyKeyboardInterrupt, PyValueError};
+use pyo3::exceptions::{PyFileExistsError, PyKeyboardInterrupt, PyOSError, PyValueError};
 
 pyo3::create_exception!(
     palettizer._native,
@@ -22,6 +22,35 @@ impl From<Failure> for PyErr {
 /// An argument that cannot be what it is.
 pub(crate) fn bad_value(message: impl std::fmt::Display) -> PyErr {
     PyValueError::new_err(message.to_string())
+}
+
+impl From<palettizer::Error> for Failure {
+    fn from(error: palettizer::Error) -> Self {
+        use palettizer::Error as Reason;
+        let message = error.to_string();
+        Failure(match error {
+            Reason::Io { source, .. } | Reason::DiskFull { source, .. } => {
+                // the exception of the system's error, such as FileNotFoundError, with our words
+                std::io::Error::new(source.kind(), message).into()
+            }
+            Reason::NotAFile { .. } | Reason::OutputPlace { .. } => PyOSError::new_err(message),
+            Reason::Exists { path } => PyFileExistsError::new_err(format!(
+                "{}: exists already; pass overwrite=True to replace it",
+                path.display()
+            )),
+            Reason::Stopped => PyKeyboardInterrupt::new_err(()),
+            _ => bad_value(message),
+        })
+    }
+}
+
+impl From<palettizer::CheckpointError> for Failure {
+    fn from(error: palettizer::CheckpointError) -> Self {
+        match error {
+            palettizer::CheckpointError::Model(error) => error.into(),
+            error => Failure(bad_value(error)),
+        }
+    }
 }
 
 impl From<palettizer_palette::Refusal> for Failure {

@@ -6,15 +6,23 @@
 //! | `error` | every error as the Python exception that it is |
 //! | `spec` | keyword arguments as a palette's specification |
 //! | `command` | the console command |
-//! | `palettize`, `palette` | one weight: numpy bytes in, a `Palette` out |
+//! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
+//! | `checkpoint` | a safetensors checkpoint |
+//! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
 //!
 //! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
 
 mod arrays;
+mod checkpoint;
 mod command;
+mod config;
 mod error;
+mod json;
+mod lut_function;
+mod model;
 mod palette;
 mod palettize;
+mod recover;
 mod spec;
 mod work;
 
@@ -22,13 +30,19 @@ mod work;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
+    use crate::checkpoint::Checkpoint;
+    #[pymodule_export]
     use crate::command::main;
     #[pymodule_export]
     use crate::error::Refusal;
     #[pymodule_export]
+    use crate::model::Model;
+    #[pymodule_export]
     use crate::palette::Palette;
     #[pymodule_export]
     use crate::palettize::{normalise_sensitivity, palettize};
+    #[pymodule_export]
+    use crate::recover::recover;
 
     use pyo3::prelude::*;
 

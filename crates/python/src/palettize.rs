@@ -1,5 +1,7 @@
 //! One weight, palettized.
 
+use std::sync::atomic::AtomicBool;
+
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{Context, Tensor};
 use pyo3::prelude::*;
@@ -57,13 +59,14 @@ pub(crate) fn palettize(
         .as_ref()
         .map(|array| slice("sensitivity", array))
         .transpose()?;
-    let palette = work::run(py, threads, None, |line| {
-        let context = Context {
-            output_axis,
-            sensitivity,
-            stop: Some(line.stop()),
-            ..Context::default()
-        };
+    let stop = AtomicBool::new(false);
+    let context = Context {
+        output_axis,
+        sensitivity,
+        stop: Some(&stop),
+        ..Context::default()
+    };
+    let palette = work::run(py, threads, None, &stop, |_| {
         palettizer_palette::palettize(&tensor, &spec, &context)
     })?;
     Ok(Palette(palette.map_err(Failure::from)?))

@@ -33,11 +33,6 @@ enum News {
 }
 
 impl Line<'_> {
-    /// Set when the work is to be given up.
-    pub(crate) fn stop(&self) -> &AtomicBool {
-        self.stop
-    }
-
     fn tell(&self, news: News) {
         // nobody listens any more: the work is about to be stopped
         let _ = self.news.send(news);
@@ -57,20 +52,25 @@ impl palettizer::Progress for Line<'_> {
     fn finish(&self) {
         self.tell(News::Finish);
     }
+
+    fn stop(&self) -> Option<&AtomicBool> {
+        Some(self.stop)
+    }
 }
 
 /// Does `work` on `threads` threads (`None`: one for each core) without the GIL.
 ///
-/// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`.
+/// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`. `stop` is the
+/// flag that the work looks at; whoever else holds it may end the work with it.
 pub(crate) fn run<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
     listener: Option<&Bound<'_, PyAny>>,
+    stop: &AtomicBool,
     work: impl FnOnce(&Line<'_>) -> T + Send,
 ) -> PyResult<T> {
-    let stop = AtomicBool::new(false);
     let (news, mut heard) = channel();
-    let line = Line { stop: &stop, news };
+    let line = Line { stop, news };
     // A function of the caller's that is called from a pool has the pool's thread: it cannot wait for another.
     if rayon::current_thread_index().is_some() {
         return Ok(py.detach(|| work(&line)));
@@ -82,7 +82,7 @@ pub(crate) fn run<T: Send>(
             let line = line;
             result = Some(work(&line));
         });
-        attend(py, &mut heard, &stop, listener)
+        attend(py, &mut heard, stop, listener)
     });
     attended?;
     result.ok_or_else(|| bad_value("the work ended without a result"))

@@ -1,0 +1,225 @@
+//! A safetensors checkpoint as Python has it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use numpy::PyReadonlyArray1;
+use palettizer::{
+    Checkpoint as Inner, CheckpointError, Content, DenseTensor, ElementType, OptimizationConfig,
+    SaveOptions,
+};
+use pyo3::prelude::*;
+
+use crate::arrays::{Dense, dense, slice};
+use crate::config::Config;
+use crate::error::{Failure, bad_value};
+use crate::json::json;
+use crate::lut_function::Raised;
+use crate::palette::Palette;
+use crate::work::{self, Line};
+
+/// Tensors by name: a `.safetensors` file, or a folder of them with its index.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct Checkpoint(Inner);
+
+/// A tensor as Python has it: a palette, or (dtype, shape, bytes).
+#[derive(IntoPyObject)]
+enum Tensor<'py> {
+    Palette(Bound<'py, Palette>),
+    Dense(Dense<'py>),
+}
+
+/// The same, given to be written.
+#[derive(FromPyObject)]
+enum Given<'py> {
+    Palette(PyRef<'py, Palette>),
+    Dense((String, Vec<usize>, PyReadonlyArray1<'py, u8>)),
+}
+
+#[pymethods]
+impl Checkpoint {
+    /// Opens a file, a folder of shards, or its index.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let opened = py.detach(|| Inner::open(path)).map_err(Failure::from)?;
+        Ok(Self(opened))
+    }
+
+    /// The names of all tensors, a palettized weight's one among them.
+    fn names(&self) -> Vec<&str> {
+        self.0.names()
+    }
+
+    /// The strings that the file has for its users.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        self.0.metadata()
+    }
+
+    /// One tensor.
+    fn get<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Tensor<'py>> {
+        match self.0.get(name).map_err(Failure::from)? {
+            Content::Palette(palette) => Bound::new(py, Palette(*palette)).map(Tensor::Palette),
+            Content::Dense(tensor) => {
+                let name = tensor.element.name();
+                dense(py, name, &tensor.shape, tensor.bytes).map(Tensor::Dense)
+            }
+        }
+    }
+
+    /// Every tensor with more than `threshold` elements, as JSON.
+    #[pyo3(signature = (threshold = 2048, *, threads = None))]
+    fn weights(
+        &self,
+        py: Python<'_>,
+        threshold: usize,
+        threads: Option<usize>,
+    ) -> PyResult<String> {
+        let stop = Raised::default();
+        let weights = work::run(py, threads, None, stop.stop(), |_| {
+            self.0.weights(threshold)
+        })?;
+        json(&weights.map_err(Failure::from)?)
+    }
+
+    /// The weights that the configuration palettizes, with their bytes.
+    fn jobs(&self, config: Config) -> PyResult<Vec<(&str, u64)>> {
+        let config = config.into_rust(&Arc::default())?;
+        Ok(self.0.jobs(&config).map_err(Failure::from)?)
+    }
+
+    /// Palettizes to another checkpoint; the report as JSON.
+    #[pyo3(signature = (config, out, *, overwrite = false, threads = None, progress = None))]
+    fn compress_to(
+        &self,
+        py: Python<'_>,
+        config: Config,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let options = SaveOptions { overwrite };
+        json(&configured(
+            py,
+            config,
+            threads,
+            progress,
+            |config, line| self.0.palettize_to(config, out, options, line),
+        )?)
+    }
+
+    /// Palettizes some of the weights to a part.
+    #[pyo3(signature = (names, config, out, *, overwrite = false, threads = None, progress = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn compress_part(
+        &self,
+        py: Python<'_>,
+        names: Vec<String>,
+        config: Config,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let options = SaveOptions { overwrite };
+        configured(py, config, threads, progress, |config, line| {
+            self.0.palettize_part(&names, config, out, options, line)
+        })
+    }
+
+    /// Puts parts together: what `compress_to` would have written.
+    #[pyo3(signature = (config, parts, out, *, overwrite = false, threads = None, progress = None))]
+    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    fn assemble(
+        &self,
+        py: Python<'_>,
+        config: Config,
+        parts: Vec<PathBuf>,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let options = SaveOptions { overwrite };
+        json(&configured(
+            py,
+            config,
+            threads,
+            progress,
+            |config, line| self.0.assemble(config, &parts, out, options, line),
+        )?)
+    }
+
+    /// Makes every palettized weight dense, to another checkpoint.
+    #[pyo3(signature = (out, *, overwrite = false, threads = None, progress = None))]
+    fn decompress_to(
+        &self,
+        py: Python<'_>,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let stop = Raised::default();
+        let options = SaveOptions { overwrite };
+        work::run(py, threads, progress, stop.stop(), |line| {
+            self.0.decompress_to(out, options, line)
+        })?
+        .map_err(Failure::from)?;
+        Ok(())
+    }
+
+    /// Writes palettes and tensors to one file.
+    #[staticmethod]
+    #[pyo3(signature = (out, contents, metadata, *, overwrite = false))]
+    fn write(
+        py: Python<'_>,
+        out: PathBuf,
+        contents: Vec<(String, Given<'_>)>,
+        metadata: BTreeMap<String, String>,
+        overwrite: bool,
+    ) -> PyResult<()> {
+        let mut given: Vec<(&str, Content<'_>)> = Vec::with_capacity(contents.len());
+        for (name, content) in &contents {
+            given.push((name, content.borrow(name)?));
+        }
+        let options = SaveOptions { overwrite };
+        py.detach(|| Inner::write(out, &given, &metadata, options))
+            .map_err(Failure::from)?;
+        Ok(())
+    }
+}
+
+impl Given<'_> {
+    fn borrow(&self, name: &str) -> PyResult<Content<'_>> {
+        match self {
+            Given::Palette(palette) => Ok(Content::Palette(Box::new(palette.0.clone()))),
+            Given::Dense((dtype, shape, data)) => {
+                let element = ElementType::from_name(dtype).ok_or_else(|| {
+                    bad_value(format_args!(
+                        "{name}: dtype is {dtype:?}; expected a name that safetensors has, such as \"F32\""
+                    ))
+                })?;
+                Ok(Content::Dense(DenseTensor {
+                    element,
+                    shape: shape.clone(),
+                    bytes: slice(name, data)?,
+                }))
+            }
+        }
+    }
+}
+
+/// Runs work under a configuration.
+fn configured<T: Send>(
+    py: Python<'_>,
+    config: Config,
+    threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, CheckpointError> + Send,
+) -> PyResult<T> {
+    config.run(py, threads, progress, |config, line| {
+        work(config, line).map_err(Failure::from)
+    })
+}

@@ -1,0 +1,147 @@
+//! A whole configuration: a Python dictionary as the `OptimizationConfig` of the Rust crates.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use palettizer::{MissingSensitivity, OpPalettizerConfig, OptimizationConfig, sensitivities};
+use pyo3::prelude::*;
+
+use crate::error::{Failure, bad_value};
+use crate::lut_function::{Raised, lut_function};
+use crate::spec::Wishes;
+use crate::work::{self, Line};
+
+/// What `palettizer.coreml` says of a whole run.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Config {
+    global_config: Option<OpFields>,
+    #[pyo3(default)]
+    op_type_configs: BTreeMap<String, Option<OpFields>>,
+    #[pyo3(default)]
+    op_name_configs: BTreeMap<String, Option<OpFields>>,
+    #[pyo3(default)]
+    joint_compression: bool,
+    #[pyo3(default)]
+    strict: bool,
+    #[pyo3(default)]
+    exact: bool,
+    #[pyo3(default)]
+    seed: u64,
+    #[pyo3(default)]
+    minimum_deployment_target: Option<String>,
+    /// A safetensors file, and what becomes of a weight that it lacks: `error` or `ones`.
+    #[pyo3(default)]
+    sensitivity: Option<PathBuf>,
+    #[pyo3(default)]
+    sensitivity_default: Option<String>,
+}
+
+/// The fields of one `OpPalettizerConfig`.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct OpFields {
+    mode: String,
+    #[pyo3(default)]
+    nbits: Option<i64>,
+    #[pyo3(default)]
+    lut_function: Option<Py<PyAny>>,
+    granularity: String,
+    #[pyo3(default)]
+    group_size: Option<usize>,
+    #[pyo3(default)]
+    channel_axis: Option<i64>,
+    cluster_dim: usize,
+    enable_per_channel_scale: bool,
+    weight_threshold: usize,
+    #[pyo3(default)]
+    lut_dtype: Option<String>,
+}
+
+impl Config {
+    /// Runs work under it. What a function of the user's raises ends the work and is raised.
+    pub(crate) fn run<T: Send>(
+        self,
+        py: Python<'_>,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+        work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, Failure> + Send,
+    ) -> PyResult<T>
+    where
+        Failure: Send,
+    {
+        let raised = Arc::new(Raised::default());
+        let config = self.into_rust(&raised)?;
+        let done = work::run(py, threads, progress, raised.stop(), |line| {
+            work(&config, line)
+        })?;
+        raised.raise()?;
+        Ok(done?)
+    }
+
+    /// The configuration; what its functions raise goes to `raised`.
+    pub(crate) fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
+        let (exact, seed) = (self.exact, self.seed);
+        let one = |fields: Option<OpFields>| {
+            fields
+                .map(|fields| fields.into_rust(exact, seed, raised))
+                .transpose()
+        };
+        let target = self.minimum_deployment_target;
+        let target = target.map(|name| name.parse().map_err(bad_value));
+        let mut config = OptimizationConfig::new()
+            .with_global(one(self.global_config)?)
+            .with_joint_compression(self.joint_compression)
+            .with_strict(self.strict)
+            .with_minimum_deployment_target(target.transpose()?);
+        if let Some(path) = self.sensitivity {
+            let missing = missing(self.sensitivity_default.as_deref())?;
+            config = config.with_sensitivity(sensitivities(path, missing).map_err(Failure::from)?);
+        }
+        for (name, fields) in self.op_type_configs {
+            config = config.with_op_type(name, one(fields)?);
+        }
+        for (name, fields) in self.op_name_configs {
+            config = config.with_op_name(name, one(fields)?);
+        }
+        Ok(config)
+    }
+}
+
+fn missing(name: Option<&str>) -> PyResult<MissingSensitivity> {
+    match name {
+        None | Some("error") => Ok(MissingSensitivity::Error),
+        Some("ones") => Ok(MissingSensitivity::Ones),
+        Some(other) => Err(bad_value(format_args!(
+            "sensitivity_default is {other:?}; allowed: \"error\" and \"ones\""
+        ))),
+    }
+}
+
+impl OpFields {
+    fn into_rust(
+        self,
+        exact: bool,
+        seed: u64,
+        raised: &Arc<Raised>,
+    ) -> PyResult<OpPalettizerConfig> {
+        let wishes = Wishes {
+            mode: &self.mode,
+            nbits: self.nbits,
+            lut_function: self
+                .lut_function
+                .map(|function| lut_function(function, Arc::clone(raised))),
+            granularity: &self.granularity,
+            group_size: self.group_size,
+            channel_axis: self.channel_axis,
+            cluster_dim: self.cluster_dim,
+            per_channel_scale: self.enable_per_channel_scale,
+            lut_dtype: self.lut_dtype.as_deref(),
+            exact,
+            seed,
+        };
+        let config = OpPalettizerConfig::new(wishes.spec()?);
+        Ok(config.with_weight_threshold(self.weight_threshold))
+    }
+}

@@ -1,0 +1,158 @@
+//! A Core ML model as Python has it.
+
+use std::path::PathBuf;
+
+use palettizer::{Error, Model as Inner, OptimizationConfig, SaveOptions};
+use pyo3::prelude::*;
+
+use crate::arrays::{Dense, dense};
+use crate::config::Config;
+use crate::error::Failure;
+use crate::json::json;
+use crate::lut_function::Raised;
+use crate::work::{self, Line};
+
+/// A Core ML model: its program, and its weights, which stay in their file until they are needed.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct Model(Inner);
+
+#[pymethods]
+impl Model {
+    /// The built-in model.
+    #[staticmethod]
+    fn demo() -> PyResult<Self> {
+        let model = palettizer::demo::model().map_err(Failure::from)?;
+        Ok(Self(model))
+    }
+
+    /// Opens a package or an `.mlmodel` file.
+    #[staticmethod]
+    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
+        let model = py.detach(|| Inner::open(path)).map_err(Failure::from)?;
+        Ok(Self(model))
+    }
+
+    /// A serialized program, and the folder that its weight files are in.
+    #[staticmethod]
+    fn open_parts(py: Python<'_>, spec: &[u8], weights_dir: PathBuf) -> PyResult<Self> {
+        let model = py
+            .detach(|| Inner::open_parts(spec, weights_dir))
+            .map_err(Failure::from)?;
+        Ok(Self(model))
+    }
+
+    /// A palettized copy in memory, and its report as JSON.
+    #[pyo3(signature = (config, *, threads = None, progress = None))]
+    fn palettize(
+        &self,
+        py: Python<'_>,
+        config: Config,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<(Self, String)> {
+        let (model, report) = configured(py, config, threads, progress, |config, line| {
+            self.0.palettize_with(config, line)
+        })?;
+        Ok((Self(model), json(&report)?))
+    }
+
+    /// Palettizes straight to a package; the report as JSON.
+    #[pyo3(signature = (config, out, *, overwrite = false, threads = None, progress = None))]
+    fn palettize_to(
+        &self,
+        py: Python<'_>,
+        config: Config,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<String> {
+        let options = SaveOptions { overwrite };
+        json(&configured(
+            py,
+            config,
+            threads,
+            progress,
+            |config, line| self.0.palettize_to(config, &out, options, line),
+        )?)
+    }
+
+    /// A copy in memory with every weight dense.
+    #[pyo3(signature = (*, threads = None, progress = None))]
+    fn decompress(
+        &self,
+        py: Python<'_>,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Self> {
+        let stop = Raised::default();
+        let model = work::run(py, threads, progress, stop.stop(), |line| {
+            self.0.decompress_with(line)
+        })?;
+        Ok(Self(model.map_err(Failure::from)?))
+    }
+
+    /// Writes a package with every weight dense.
+    #[pyo3(signature = (out, *, overwrite = false, threads = None, progress = None))]
+    fn decompress_to(
+        &self,
+        py: Python<'_>,
+        out: PathBuf,
+        overwrite: bool,
+        threads: Option<usize>,
+        progress: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let stop = Raised::default();
+        let options = SaveOptions { overwrite };
+        work::run(py, threads, progress, stop.stop(), |line| {
+            self.0.decompress_to(&out, options, line)
+        })?
+        .map_err(Failure::from)?;
+        Ok(())
+    }
+
+    /// Writes the package.
+    #[pyo3(signature = (out, *, overwrite = false))]
+    fn save(&self, py: Python<'_>, out: PathBuf, overwrite: bool) -> PyResult<()> {
+        let options = SaveOptions { overwrite };
+        py.detach(|| self.0.save(out, options))
+            .map_err(Failure::from)?;
+        Ok(())
+    }
+
+    /// Every constant with more than `threshold` elements, as JSON.
+    #[pyo3(signature = (threshold = 2048, *, threads = None))]
+    fn weights(
+        &self,
+        py: Python<'_>,
+        threshold: usize,
+        threads: Option<usize>,
+    ) -> PyResult<String> {
+        let stop = Raised::default();
+        let weights = work::run(py, threads, None, stop.stop(), |_| {
+            self.0.weights(threshold)
+        })?;
+        json(&weights.map_err(Failure::from)?)
+    }
+
+    /// The dense values of a constant: dtype, shape, bytes.
+    fn weight_values<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Dense<'py>> {
+        let values = py
+            .detach(|| self.0.weight_values(name))
+            .map_err(Failure::from)?;
+        dense(py, values.dtype, &values.shape, &values.bytes)
+    }
+}
+
+/// Runs work under a configuration.
+fn configured<T: Send>(
+    py: Python<'_>,
+    config: Config,
+    threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, Error> + Send,
+) -> PyResult<T> {
+    config.run(py, threads, progress, |config, line| {
+        work(config, line).map_err(Failure::from)
+    })
+}

@@ -1,0 +1,235 @@
+"""How the weights of one op, of a type of op, or of all ops are palettized."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from enum import Enum
+from typing import Any
+
+
+class CompressionGranularity(Enum):
+    """Which weights share a lookup table."""
+
+    PER_TENSOR = 1
+    PER_GROUPED_CHANNEL = 2
+    PER_CHANNEL = 3
+    PER_BLOCK = 4
+
+
+class OpPalettizerConfig:
+    """How a weight is palettized.
+
+    Every field is checked when it is set, in the constructor and afterwards; a wrong type is a ``TypeError``, a wrong
+    value a ``ValueError``.
+
+    Parameters
+    ----------
+    mode : str
+        How the lookup table (LUT) is found: ``"kmeans"`` (the least squared error), ``"uniform"`` (evenly spaced from
+        the smallest to the largest value), ``"unique"`` (the distinct values themselves, when there are at most 256) or
+        ``"custom"`` (``lut_function``). Kept in capitals.
+    nbits : int
+        Bits per index: 1, 2, 3, 4, 6 or 8. Required by ``kmeans`` and ``uniform``, refused by the others.
+    lut_function : callable
+        For ``custom``: takes the values of one group as a numpy array (the channel axis first) and returns the table's
+        entries and one index for each value, in the order of ``array.flatten()``.
+    granularity : str or CompressionGranularity
+        ``"per_tensor"``, or ``"per_grouped_channel"``: a table for every ``group_size`` channels.
+    group_size : int
+        Channels that share a table; used by ``per_grouped_channel`` alone.
+    channel_axis : int, optional
+        The axis of the channels, negative from the end; ``None``: the output channels of the op that uses the weight.
+    cluster_dim : int
+        Weights per index: vectors of so many consecutive channels when above 1.
+    enable_per_channel_scale : bool
+        Whether each output channel is divided by its largest absolute value first.
+    num_kmeans_workers : int
+        The number of threads, if it is above 1. See :func:`palettizer.coreml.palettize_weights`.
+    weight_threshold : int, optional
+        Only weights with more elements are palettized.
+    lut_dtype : str, optional
+        What the entries are stored as: ``"int8"``, ``"uint8"``, or ``None`` (or ``"float"``) for the weight's own type.
+
+    Examples
+    --------
+    >>> from palettizer.coreml import OpPalettizerConfig
+    >>> config = OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16)
+    >>> config.granularity
+    <CompressionGranularity.PER_GROUPED_CHANNEL: 2>
+    >>> config.nbits = 5
+    Traceback (most recent call last):
+        ...
+    ValueError: nbits is 5; allowed: 1, 2, 3, 4, 6 and 8
+    """
+
+    __slots__ = (
+        "mode",
+        "nbits",
+        "lut_function",
+        "granularity",
+        "group_size",
+        "channel_axis",
+        "cluster_dim",
+        "enable_per_channel_scale",
+        "num_kmeans_workers",
+        "weight_threshold",
+        "lut_dtype",
+    )
+
+    mode: str
+    nbits: int | None
+    lut_function: Callable[..., Any] | None
+    granularity: CompressionGranularity
+    group_size: int
+    channel_axis: int | None
+    cluster_dim: int
+    enable_per_channel_scale: bool
+    num_kmeans_workers: int
+    weight_threshold: int | None
+    lut_dtype: str | None
+
+    def __init__(
+        self,
+        mode: str = "kmeans",
+        nbits: int | None = None,
+        lut_function: Callable[..., Any] | None = None,
+        granularity: str | CompressionGranularity = CompressionGranularity.PER_TENSOR,
+        group_size: int = 32,
+        channel_axis: int | None = None,
+        cluster_dim: int = 1,
+        enable_per_channel_scale: bool = False,
+        num_kmeans_workers: int = 1,
+        weight_threshold: int | None = 2048,
+        lut_dtype: str | None = None,
+    ) -> None:
+        given = locals()
+        # the mode first: what nbits and lut_function may be depends on it
+        for name in self.__slots__:
+            setattr(self, name, given[name])
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__slots__:
+            value = _RULES[name](value, name, self)
+        object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"OpPalettizerConfig({fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OpPalettizerConfig):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # fields change
+
+    @classmethod
+    def _from_dict(cls, fields: dict[str, Any]) -> OpPalettizerConfig:
+        if "lut_function" in fields:
+            raise ValueError(
+                "lut_function cannot come from a dictionary or a file; make the OpPalettizerConfig yourself"
+            )
+        unknown = [name for name in fields if name not in cls.__slots__]
+        if unknown:
+            raise ValueError(f"no field is called {unknown[0]!r}; there are {', '.join(cls.__slots__)}")
+        return cls(**fields)
+
+
+def _mode(value: object, name: str, config: OpPalettizerConfig) -> str:
+    modes = ("KMEANS", "UNIFORM", "UNIQUE", "CUSTOM")
+    if not isinstance(value, str):
+        raise TypeError(f"mode is {value!r}; expected a string")
+    if value.upper() not in modes:
+        raise ValueError(f"mode is {value!r}; allowed: kmeans, uniform, unique and custom")
+    return value.upper()
+
+
+def _nbits(value: object, name: str, config: OpPalettizerConfig) -> int | None:
+    needed = config.mode in ("KMEANS", "UNIFORM")
+    if value is None and needed:
+        raise ValueError(f"nbits is None, and mode {config.mode} needs 1, 2, 3, 4, 6 or 8")
+    if value is not None and not needed:
+        raise ValueError(f"nbits is {value!r}, and mode {config.mode} takes none; leave it out")
+    if value is None:
+        return None
+    bits = _integer(value, name)
+    if bits not in (1, 2, 3, 4, 6, 8):
+        raise ValueError(f"nbits is {bits}; allowed: 1, 2, 3, 4, 6 and 8")
+    return bits
+
+
+def _lut_function(value: object, name: str, config: OpPalettizerConfig) -> object:
+    if value is None and config.mode == "CUSTOM":
+        raise ValueError("lut_function is None, and mode CUSTOM needs one")
+    if value is not None and config.mode != "CUSTOM":
+        raise ValueError(f"lut_function is given, and mode {config.mode} takes none; set mode to custom")
+    if value is not None and not callable(value):
+        raise ValueError(f"lut_function is {value!r}, which cannot be called")
+    return value
+
+
+def _granularity(value: object, name: str, config: OpPalettizerConfig) -> CompressionGranularity:
+    allowed = (CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL)
+    for granularity in allowed:
+        if value in (granularity, granularity.name.lower()):
+            return granularity
+    raise ValueError(f"granularity is {value!r}; allowed: 'per_tensor' and 'per_grouped_channel'")
+
+
+def _channel_axis(value: object, name: str, config: OpPalettizerConfig) -> int | None:
+    return None if value is None else _integer(value, name)
+
+
+def _at_least_one(value: object, name: str, config: OpPalettizerConfig) -> int:
+    number = _integer(value, name)
+    if number < 1:
+        raise ValueError(f"{name} is {number}; expected 1 or more")
+    return number
+
+
+def _flag(value: object, name: str, config: OpPalettizerConfig) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} is {value!r}; expected True or False")
+    return value
+
+
+def _weight_threshold(value: object, name: str, config: OpPalettizerConfig) -> int | None:
+    if value is None:
+        return None
+    elements = _integer(value, name)
+    if elements < 0:
+        raise ValueError(f"weight_threshold is {elements}; expected 0 or more")
+    return elements
+
+
+def _lut_dtype(value: object, name: str, config: OpPalettizerConfig) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"lut_dtype is {value!r}; expected None or a string")
+    if value in ("float", "int8", "uint8"):
+        return value
+    raise ValueError(f"lut_dtype is {value!r}; allowed: None, 'float', 'int8' and 'uint8'")
+
+
+def _integer(value: object, name: str) -> int:
+    try:
+        return operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{name} is {value!r}; expected an integer") from None
+
+
+_RULES: dict[str, Callable[[Any, str, OpPalettizerConfig], Any]] = {
+    "mode": _mode,
+    "nbits": _nbits,
+    "lut_function": _lut_function,
+    "granularity": _granularity,
+    "group_size": _at_least_one,
+    "channel_axis": _channel_axis,
+    "cluster_dim": _at_least_one,
+    "enable_per_channel_scale": _flag,
+    "num_kmeans_workers": _at_least_one,
+    "weight_threshold": _weight_threshold,
+    "lut_dtype": _lut_dtype,
+}

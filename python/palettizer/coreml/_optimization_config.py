@@ -1,0 +1,188 @@
+"""What to do with a whole model: global, by op type, by op name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import IO, Any
+
+from palettizer.coreml._op_config import OpPalettizerConfig
+
+_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs")
+
+
+class OptimizationConfig:
+    """Which weights are palettized, and how.
+
+    For a weight, the first of these that is set decides: the name of the constant, the name of the op that uses it, the
+    type of that op, the global configuration. ``None`` leaves the weight alone.
+
+    Parameters
+    ----------
+    global_config : OpPalettizerConfig, optional
+        For every op without a configuration of its own.
+    op_type_configs : dict[str, OpPalettizerConfig | None], optional
+        For the ops of a type, such as ``"conv"``.
+    op_name_configs : dict[str, OpPalettizerConfig | None], optional
+        For one op or one constant. :func:`palettizer.coreml.get_weights_metadata` has the names.
+
+    Examples
+    --------
+    >>> from palettizer.coreml import OpPalettizerConfig, OptimizationConfig
+    >>> config = OptimizationConfig(
+    ...     global_config=OpPalettizerConfig(nbits=8),
+    ...     op_type_configs={"conv": OpPalettizerConfig(nbits=4), "linear": None},
+    ... )
+    >>> config.set_op_name("conv_1", OpPalettizerConfig(mode="unique"))
+    >>> sorted(config.op_name_configs)
+    ['conv_1']
+    """
+
+    __slots__ = ("global_config", "op_type_configs", "op_name_configs")
+
+    global_config: OpPalettizerConfig | None
+    op_type_configs: dict[str, OpPalettizerConfig | None]
+    op_name_configs: dict[str, OpPalettizerConfig | None]
+
+    def __init__(
+        self,
+        global_config: OpPalettizerConfig | None = None,
+        op_type_configs: dict[str, OpPalettizerConfig | None] | None = None,
+        op_name_configs: dict[str, OpPalettizerConfig | None] | None = None,
+    ) -> None:
+        self.global_config = global_config
+        self.op_type_configs = {} if op_type_configs is None else op_type_configs
+        self.op_name_configs = {} if op_name_configs is None else op_name_configs
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "global_config":
+            _check(value)
+        elif name in self.__slots__:
+            if not isinstance(value, Mapping):
+                raise TypeError(f"{name} is {value!r}; expected a dictionary from names to OpPalettizerConfig")
+            for config in value.values():
+                _check(config)
+        object.__setattr__(self, name, value)
+
+    def set_global(self, op_config: OpPalettizerConfig | None) -> None:
+        """Sets the configuration of every op without one of its own."""
+        self.global_config = op_config
+
+    def set_op_type(self, op_type: str, op_config: OpPalettizerConfig | None) -> None:
+        """Sets the configuration of the ops of a type; ``None`` leaves their weights alone."""
+        _check(op_config)
+        self.op_type_configs[op_type] = op_config
+
+    def set_op_name(self, op_name: str, op_config: OpPalettizerConfig | None) -> None:
+        """Sets the configuration of one op or constant; ``None`` leaves it alone."""
+        _check(op_config)
+        self.op_name_configs[op_name] = op_config
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
+        return f"OptimizationConfig({fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OptimizationConfig):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
+
+    __hash__ = None  # type: ignore[assignment]  # fields change
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any]) -> OptimizationConfig:
+        """A configuration from nested dictionaries.
+
+        Parameters
+        ----------
+        config_dict : dict
+            ``config_type`` (``"OpPalettizerConfig"``) and any of ``global_config``, ``op_type_configs`` and
+            ``op_name_configs``, with the fields of :class:`OpPalettizerConfig` in place of the objects.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For an unknown key, and whatever the fields raise; the message says where it is.
+
+        Examples
+        --------
+        >>> from palettizer.coreml import OptimizationConfig
+        >>> config = OptimizationConfig.from_dict({
+        ...     "config_type": "OpPalettizerConfig",
+        ...     "global_config": {"mode": "kmeans", "nbits": 4},
+        ...     "op_type_configs": {"conv": {"mode": "uniform", "nbits": 6}, "linear": None},
+        ... })
+        >>> config.op_type_configs["conv"].nbits, config.op_type_configs["linear"]
+        (6, None)
+        """
+        if not isinstance(config_dict, Mapping):
+            raise TypeError(f"the configuration is {config_dict!r}; expected a dictionary")
+        for key in config_dict:
+            if key not in _KEYS:
+                raise ValueError(f"no key is called {key!r}; there are {', '.join(_KEYS)}")
+        config_type = config_dict.get("config_type")
+        _check_type(config_type, "config_type")
+        config = cls()
+        if config_dict.get("global_config") is not None:
+            config.global_config = _one(config_dict["global_config"], "global_config")
+        for key in ("op_type_configs", "op_name_configs"):
+            named = config_dict.get(key)
+            if named is None:
+                continue
+            if not isinstance(named, Mapping):
+                raise ValueError(f"{key} is {named!r}; expected a dictionary from names to configurations")
+            setattr(config, key, {name: _one(fields, f"{key}[{name!r}]") for name, fields in named.items()})
+        return config
+
+    @classmethod
+    def from_yaml(cls, yml: str | os.PathLike[str] | IO[str] | IO[bytes]) -> OptimizationConfig:
+        """A configuration from a YAML file, laid out as :meth:`from_dict` has it. Needs pyyaml.
+
+        Parameters
+        ----------
+        yml : str, path or file
+            The file, or its path.
+
+        Examples
+        --------
+        >>> import io
+        >>> from palettizer.coreml import OptimizationConfig
+        >>> text = "config_type: OpPalettizerConfig\\nglobal_config: {nbits: 4}"
+        >>> OptimizationConfig.from_yaml(io.StringIO(text)).global_config.nbits
+        4
+        """
+        try:
+            import yaml
+        except ImportError as error:
+            raise ImportError("from_yaml needs pyyaml: pip install 'palettizer[yaml]'") from error
+        if isinstance(yml, (str, os.PathLike)):
+            with open(yml, encoding="utf-8") as file:
+                return cls.from_dict(yaml.safe_load(file))
+        return cls.from_dict(yaml.safe_load(yml))
+
+
+def _check(config: object) -> None:
+    if config is not None and not isinstance(config, OpPalettizerConfig):
+        raise ValueError(f"config must be an OpPalettizerConfig or None, found {type(config).__name__}: {config!r}")
+
+
+def _check_type(found: object, where: str) -> None:
+    if found != "OpPalettizerConfig":
+        raise ValueError(
+            f"{where} is {found!r}; expected 'OpPalettizerConfig', for pruning and linear quantization are in "
+            "coremltools.optimize.coreml alone"
+        )
+
+
+def _one(fields: object, where: str) -> OpPalettizerConfig | None:
+    if fields is None:
+        return None
+    if not isinstance(fields, Mapping):
+        raise ValueError(f"{where} is {fields!r}; expected a dictionary of fields, or None")
+    fields = dict(fields)
+    if "config_type" in fields:
+        _check_type(fields.pop("config_type"), f"{where}: config_type")
+    try:
+        return OpPalettizerConfig._from_dict(fields)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from None

@@ -1,0 +1,88 @@
+"""What became of every weight."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+
+_HEADER = ("weight", "shape", "dtype", "bits", "luts", "bytes", "SNR dB", "")
+
+
+def _row(name: str, weight: dict[str, Any]) -> tuple[str, ...]:
+    shape = "x".join(map(str, weight["shape"]))
+    if weight["status"] == "skipped":
+        return (name, shape, weight["dtype"], "", "", "", "", f"skipped: {weight['reason']}")
+    bits = str(weight["nbits"]) + (f"/{weight['cluster_dim']}" if weight["cluster_dim"] > 1 else "")
+    noise = "exact" if weight["snr_db"] is None else f"{weight['snr_db']:.1f}"
+    return (
+        name, shape, weight["dtype"], bits, str(weight["luts"]),
+        f"{weight['bytes_before']:,} -> {weight['bytes_after']:,}", noise, "",
+    )  # fmt: skip
+
+
+class Report(dict[str, dict[str, Any]]):
+    """A dictionary from the names of weights to what became of each, which prints as a table.
+
+    The fields of a weight are those of the JSON report: ``status`` (``"compressed"`` or ``"skipped"``), ``reason``,
+    ``shape``, ``dtype``, ``nbits``, ``mode``, ``granularity``, ``group_size``, ``cluster_dim``, ``luts``,
+    ``bytes_before``, ``bytes_after``, ``mse``, ``snr_db`` and others.
+
+    Attributes
+    ----------
+    bytes_before, bytes_after : int
+        Bytes of the program and its weight files.
+    bits_per_weight : float
+        Over all weights of the report.
+    seconds : float
+        How long it took.
+    target : str
+        The deployment target of the new model, such as ``"iOS18"``.
+    unmatched : list[str]
+        Op types and names of the configuration that fit nothing in the model.
+
+    Examples
+    --------
+    >>> import palettizer.coreml as cto
+    >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
+    >>> report = cto.palettize_weights(cto.demo(), config).report
+    >>> [row["status"] for row in report.values()]
+    ['compressed', 'compressed', 'compressed', 'compressed']
+    >>> report.target
+    'iOS18'
+    """
+
+    def __init__(self, text: str) -> None:
+        self._whole: dict[str, Any] = json.loads(text)
+        # two functions of a model may each have a constant of the same name
+        rows: dict[str, dict[str, Any]] = {}
+        for row in self._whole["weights"]:
+            name, again = row["name"], 1
+            while name in rows:
+                again += 1
+                name = f"{row['name']} ({again})"
+            rows[name] = row
+        super().__init__(rows)
+
+    bytes_before: int = property(lambda self: self._whole["bytes_before"])  # type: ignore[assignment]
+    bytes_after: int = property(lambda self: self._whole["bytes_after"])  # type: ignore[assignment]
+    bits_per_weight: float = property(lambda self: self._whole["bits_per_weight"])  # type: ignore[assignment]
+    seconds: float = property(lambda self: self._whole["seconds"])  # type: ignore[assignment]
+    target: str = property(lambda self: self._whole["target"])  # type: ignore[assignment]
+    unmatched: list[str] = property(lambda self: self._whole["unmatched"])  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        rows = [_HEADER, *(_row(name, weight) for name, weight in self.items())]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_HEADER) - 1)]
+        lines = ["  ".join([*(cell.ljust(width) for cell, width in zip(row, widths)), row[-1]]) for row in rows]
+        total = (
+            f"{self.bytes_before:,} -> {self.bytes_after:,} bytes, {self.bits_per_weight:.2f} bits per weight, "
+            f"{self.seconds:.1f} s, {self.target}"
+        )
+        return "\n".join([*(line.rstrip() for line in lines), total])
+
+    __str__ = __repr__
+
+    def to_json(self) -> str:
+        """The whole report, laid out as ``palettizer compress --report`` writes it."""
+        return json.dumps(self._whole, indent=2)

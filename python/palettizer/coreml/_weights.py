@@ -1,0 +1,189 @@
+"""Palettizing and decompressing whole models."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from palettizer.coreml import _lut_function, _mlmodel
+from palettizer.coreml._model import Model
+from palettizer.coreml._op_config import OpPalettizerConfig
+from palettizer.coreml._optimization_config import OptimizationConfig
+from palettizer.coreml._progress import bar
+from palettizer.coreml._report import Report
+
+if TYPE_CHECKING:
+    from coremltools.models import MLModel
+
+    Path = str | os.PathLike[str]
+
+_DEFAULT_THRESHOLD = 2048
+
+
+def palettize_weights(
+    mlmodel: Path | Model | MLModel,
+    config: OptimizationConfig,
+    joint_compression: bool = False,
+    *,
+    minimum_deployment_target: str = "iOS16",
+    sensitivity: Path | None = None,
+    sensitivity_default: str = "error",
+    strict: bool = False,
+    exact: bool = False,
+    seed: int = 0,
+    threads: int | None = None,
+    progress: bool = True,
+) -> Any:
+    """Palettizes the weights of a model. The model that came in stays as it is.
+
+    Parameters
+    ----------
+    mlmodel : str, path, Model or coremltools.models.MLModel
+        An ML Program, multifunction models and pipelines among them.
+    config : OptimizationConfig
+        Which weights, and how.
+    joint_compression : bool
+        Palettize what is left of pruned weights, and the integers of quantized ones, too.
+    minimum_deployment_target : str
+        The program is raised to the ops of this system (``"iOS16"``, ``"iOS17"``, ``"iOS18"``, ``"iOS26"``) if it is
+        written for an older one. Grouped tables, vectors, scales and 3 bits need ``"iOS18"``.
+    sensitivity : str or path, optional
+        A safetensors file with a tensor for each weight, of its name and shape, that says what an error in each element
+        costs, such as squared gradients. k-means then minimises what its errors cost.
+    sensitivity_default : str
+        What becomes of a weight that is not in the file: ``"error"``, or ``"ones"``: all its elements count alike.
+    strict : bool
+        ``ValueError`` if a weight has to be skipped that was not to be.
+    exact : bool
+        Cluster fp32 weights exactly too; takes about ten times as long.
+    seed : int
+        Where the random numbers of ``cluster_dim`` start.
+    threads : int, optional
+        Threads to work on. ``None``: the largest ``num_kmeans_workers`` of the configuration if that is above 1, and
+        else one for each core. The result does not depend on it.
+    progress : bool
+        Show a progress bar, if tqdm is installed.
+
+    Returns
+    -------
+    Model or coremltools.models.MLModel
+        An MLModel gives an MLModel, with the same metadata, compute units and function, loaded if it was; all else gives
+        a :class:`Model`, whose ``report`` says what became of each weight.
+
+    Raises
+    ------
+    ValueError
+        If the configuration and the model do not fit together, or the model is damaged; the message says where.
+    TypeError
+        If an argument is of another type.
+    OSError
+        If a file cannot be read or written.
+
+    Examples
+    --------
+    >>> import palettizer.coreml as cto
+    >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
+    >>> config.set_op_type("linear", None)
+    >>> small = cto.palettize_weights(cto.demo(), config, progress=False)
+    >>> sum(row["status"] == "compressed" for row in small.report.values())
+    2
+    """
+    fields = _fields(config, joint_compression)
+    fields.update(
+        minimum_deployment_target=minimum_deployment_target,
+        sensitivity=None if sensitivity is None else os.path.expanduser(sensitivity),
+        sensitivity_default=sensitivity_default,
+        strict=strict,
+        exact=exact,
+        seed=seed,
+    )
+    options: dict[str, Any] = {
+        "threads": _workers(config) if threads is None else threads,
+        "progress": bar("Palettizing weights", progress),
+    }
+    opened = _mlmodel.opened(mlmodel)
+    if _mlmodel.is_mlmodel(mlmodel):
+        package = _mlmodel.temporary_package()
+        opened.palettize_to(fields, package, overwrite=True, **options)
+        return _mlmodel.like(mlmodel, package)
+    native, report = opened.palettize(fields, **options)
+    return Model(native, Report(report))
+
+
+def decompress_weights(
+    mlmodel: Path | Model | MLModel, *, threads: int | None = None, progress: bool = True
+) -> Any:
+    """Makes every compressed weight dense again, whether it was palettized, pruned or quantized.
+
+    Parameters
+    ----------
+    mlmodel : str, path, Model or coremltools.models.MLModel
+        An ML Program.
+    threads : int, optional
+        Threads to work on; ``None`` for one on each core.
+    progress : bool
+        Show a progress bar, if tqdm is installed.
+
+    Returns
+    -------
+    Model or coremltools.models.MLModel
+        Of the kind that came in, as with :func:`palettize_weights`.
+
+    Examples
+    --------
+    >>> import palettizer.coreml as cto
+    >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=2))
+    >>> dense = cto.decompress_weights(cto.palettize_weights(cto.demo(), config))
+    >>> all(weight["compression"] is None for weight in dense.weights())
+    True
+    """
+    options: dict[str, Any] = {"threads": threads, "progress": bar("Decompressing weights", progress)}
+    opened = _mlmodel.opened(mlmodel)
+    if _mlmodel.is_mlmodel(mlmodel):
+        package = _mlmodel.temporary_package()
+        opened.decompress_to(package, overwrite=True, **options)
+        return _mlmodel.like(mlmodel, package)
+    return Model(opened.decompress(**options))
+
+
+def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, Any]:
+    """The configuration as the native module takes it."""
+    if not isinstance(config, OptimizationConfig):
+        hint = (
+            "; import it from palettizer.coreml, as palettize_weights is"
+            if type(config).__name__ == "OptimizationConfig"
+            else ""
+        )
+        raise ValueError(f"config is a {type(config).__name__}; expected an OptimizationConfig{hint}")
+    if not isinstance(joint_compression, bool):
+        raise ValueError(f"joint_compression is {joint_compression!r}; expected True or False")
+    if "const" in config.op_type_configs:
+        raise ValueError(
+            "op_type_configs has 'const', but constants have no op type of their own; use set_global, or name a constant "
+            "with set_op_name"
+        )
+    return {
+        "global_config": _op_fields(config.global_config),
+        "op_type_configs": {name: _op_fields(op) for name, op in config.op_type_configs.items()},
+        "op_name_configs": {name: _op_fields(op) for name, op in config.op_name_configs.items()},
+        "joint_compression": joint_compression,
+    }
+
+
+def _op_fields(config: OpPalettizerConfig | None) -> dict[str, Any] | None:
+    if config is None:
+        return None
+    fields = {name: getattr(config, name) for name in config.__slots__}
+    fields["mode"] = config.mode.lower()
+    fields["granularity"] = config.granularity.name.lower()
+    if config.lut_function is not None:
+        fields["lut_function"] = _lut_function.native(config.lut_function)
+    if config.weight_threshold is None:
+        fields["weight_threshold"] = _DEFAULT_THRESHOLD
+    return fields
+
+
+def _workers(config: OptimizationConfig) -> int | None:
+    configs = [config.global_config, *config.op_type_configs.values(), *config.op_name_configs.values()]
+    most = max((one.num_kmeans_workers for one in configs if one is not None), default=1)
+    return most if most > 1 else None

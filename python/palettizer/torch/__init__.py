@@ -8,5 +8,6 @@
 """
 
 from palettizer.torch import base_model_optimizer, optimization_config, palettization
+from palettizer.torch.palettization import load_safetensors, save_safetensors
 
-__all__ = ["base_model_optimizer", "optimization_config", "palettization"]
+__all__ = ["base_model_optimizer", "load_safetensors", "optimization_config", "palettization", "save_safetensors"]

@@ -11,6 +11,7 @@ The names, defaults and errors are those of `coremltools.optimize.torch.palettiz
 ['_COREML_/metadata_version', '_COREML_/weight/compression_type']
 """
 
+from palettizer.torch.palettization._store import load_safetensors, save_safetensors
 from palettizer.torch.palettization.post_training_palettization import (
     ModulePostTrainingPalettizerConfig,
     PostTrainingPalettizer,
@@ -29,4 +30,6 @@ __all__ = [
     "PostTrainingPalettizerConfig",
     "SKMPalettizer",
     "SKMPalettizerConfig",
+    "load_safetensors",
+    "save_safetensors",
 ]

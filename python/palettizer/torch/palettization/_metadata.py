@@ -10,8 +10,9 @@ from typing import Dict, List
 import torch
 
 _PREFIX = "_COREML_"
-_PALETTE_FIELDS = ("lut", "palettization_scale", "vector_axis")
 _QUANTIZATION_FIELDS = ("quantization_n_bits", "quantization_scale", "zero_point")
+_OWN_FIELDS = ("lut", "palettization_scale", "vector_axis")
+PALETTE_FIELDS = _OWN_FIELDS + _QUANTIZATION_FIELDS
 PALETTIZATION, QUANTIZATION = 2, 3
 
 
@@ -22,6 +23,15 @@ def buffer_name(parameter: str, field: str) -> str:
     '_COREML_/weight/lut'
     """
     return f"{_PREFIX}/{parameter}/{field}"
+
+
+def is_record(name: str) -> bool:
+    """Whether a name in a state dict is that of such a buffer.
+
+    >>> is_record("fc._COREML_/weight/lut"), is_record("fc.weight")
+    (True, False)
+    """
+    return name.rpartition(".")[2].startswith(f"{_PREFIX}/")
 
 
 def register(module: torch.nn.Module, parameter: str, fields: Dict[str, torch.Tensor], quantized: bool) -> None:
@@ -43,7 +53,7 @@ def remove(module: torch.nn.Module, parameter: str) -> List[int]:
         return types
     at = types.index(PALETTIZATION)
     # A quantization that comes after the palettization is that of its LUT.
-    fields = _PALETTE_FIELDS + (_QUANTIZATION_FIELDS if QUANTIZATION in types[at:] else ())
+    fields = _OWN_FIELDS + (_QUANTIZATION_FIELDS if QUANTIZATION in types[at:] else ())
     for field in (*fields, "compression_type"):
         module._buffers.pop(buffer_name(parameter, field), None)
     return types[:at]

@@ -63,7 +63,7 @@ def palettize_weight(weight: Weight, threads: int, sensitivity: Optional[NDArray
             fields = buffers(made, dense.dtype)
         if dense.data_ptr() != tensor.data_ptr():
             tensor.copy_(dense)
-        fields = {name: _as_stored(value, dense.dtype, tensor.dtype) for name, value in fields.items()}
+        fields = {name: as_stored(value, dense.dtype, tensor.dtype) for name, value in fields.items()}
     quantized = made.lut_integers is not None
     for owner in weight.owners:
         _metadata.register(owner.module, owner.parameter, fields, quantized)
@@ -108,7 +108,10 @@ def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
 
 def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Iterable[int]) -> torch.Tensor:
     """A tensor of its bytes."""
-    return torch.from_numpy(np.array(data, copy=True)).view(dtype).reshape(tuple(shape))
+    tensor = torch.empty(tuple(shape), dtype=dtype)
+    if tensor.numel() > 0:
+        as_bytes(tensor)[:] = data
+    return tensor
 
 
 def buffers(made: "_native.Palette", dtype: torch.dtype) -> Dict[str, torch.Tensor]:
@@ -126,5 +129,6 @@ def buffers(made: "_native.Palette", dtype: torch.dtype) -> Dict[str, torch.Tens
     return fields
 
 
-def _as_stored(value: torch.Tensor, native: torch.dtype, stored: torch.dtype) -> torch.Tensor:
+def as_stored(value: torch.Tensor, native: torch.dtype, stored: torch.dtype) -> torch.Tensor:
+    """A table or a scale in the dtype of its weight, where that is not one of the native module's."""
     return value.to(stored) if value.dtype == native else value

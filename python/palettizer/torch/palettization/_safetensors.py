@@ -36,6 +36,20 @@ class Entry(NamedTuple):
     end: int
 
 
+def check_place(path: Path) -> None:
+    """Refuses a path that no file can be written to, before the work for it is done.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        IsADirectoryError: it is a folder itself.
+    """
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"there is no folder {folder} to write {os.fspath(path)} to")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"{os.fspath(path)} is a folder; give the name of a file")
+
+
 def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     """Writes float32 tensors. The file is complete or not there.
 

@@ -121,6 +121,8 @@ class SKMPalettizer(Palettizer):
 
         The model is as it was afterwards: its mode, its gradients and its buffers.
         """
+        if sensitivity_path is not None:
+            _safetensors.check_place(sensitivity_path)
         plan = make_plan(self._model, self._config)
         tensors = self._compute(self._model, plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None and is_leader():

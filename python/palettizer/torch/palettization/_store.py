@@ -1,0 +1,258 @@
+"""A palettized model in one safetensors file: indices packed, lookup tables and scales; everything else as it is.
+
+It is the form that the command `palettizer` reads and writes. What the tables can say, the file does not repeat: of the
+buffers beside a palettized weight only those are stored that cannot be made from its palette.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+
+import torch
+from torch import nn
+
+from palettizer import _native
+from palettizer.torch.palettization import _metadata
+from palettizer.torch.palettization._palettize import NAMES, as_bytes, as_stored, buffers, from_bytes, to_native
+from palettizer.torch.palettization._sharding import is_sharded
+
+Path = Union[str, "os.PathLike[str]"]
+
+_SHARED = "torch.shared"
+_NAMES = {
+    "float64": "F64", "float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64", "int32": "I32",
+    "int16": "I16", "int8": "I8", "uint8": "U8", "uint16": "U16", "uint32": "U32", "uint64": "U64", "bool": "BOOL",
+    "complex64": "C64", "float8_e4m3fn": "F8_E4M3", "float8_e5m2": "F8_E5M2", "float8_e8m0fnu": "F8_E8M0",
+    "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
+}  # fmt: skip
+_TO_FILE = {getattr(torch, name): stored for name, stored in _NAMES.items() if hasattr(torch, name)}
+_OF_NAMES = {name: dtype for dtype, name in NAMES.items()}
+_FROM_FILE = {stored: dtype for dtype, stored in _TO_FILE.items()}
+
+
+class Place(NamedTuple):
+    """Where a tensor of a state dict belongs: a module, and the name there."""
+
+    module: nn.Module
+    name: str
+
+
+def save_safetensors(model: nn.Module, path: Path) -> None:
+    """Stores a model, palettized weights compactly, so that `load_safetensors` restores its state bit for bit.
+
+    Weights that share a tensor are stored once. An earlier file is replaced when the new one is complete.
+
+    Args:
+        model: a model that `compress` returned, or any other.
+        path: the file, whose name ends in .safetensors.
+
+    Raises:
+        ValueError: a weight that was changed after it was palettized, a state that is not of ordinary tensors, or
+            parameters in shards.
+
+    >>> import os, tempfile
+    >>> from palettizer.torch.palettization import PostTrainingPalettizer
+    >>> model = PostTrainingPalettizer(nn.Linear(256, 256)).compress(progress=False)
+    >>> path = os.path.join(tempfile.mkdtemp(), "small.safetensors")
+    >>> save_safetensors(model, path)
+    >>> os.path.getsize(path) < 256 * 256 * 4 / 7
+    True
+    >>> again = nn.Linear(256, 256)
+    >>> load_safetensors(again, path)
+    >>> torch.equal(again.weight, model.weight)
+    True
+    """
+    if is_sharded(model):
+        raise ValueError("the parameters of the model are sharded; gather them first")
+    state = _state(model)
+    contents: List[Tuple[str, Any]] = []
+    shared: Dict[str, str] = {}
+    seen: Dict[Any, str] = {}
+    skipped = set()
+    for name, value in state.items():
+        module, inner = _place(model, name)
+        if name in skipped:
+            continue
+        if inner in module._parameters and _metadata.PALETTIZATION in _metadata.recorded(module, inner):
+            skipped.update(_beside(name, field) for field in _metadata.PALETTE_FIELDS)
+        first = seen.setdefault(_identity(value), name)
+        if first != name:
+            shared[name] = first
+        elif _beside(name, "lut") in skipped:
+            contents.append((name, _palette(module, inner, name, value)))
+        else:
+            contents.append((name, _dense(name, value)))
+    contents = [(name, content) for name, content in contents if name not in skipped]
+    shared = {name: first for name, first in shared.items() if name not in skipped}
+    metadata = {_SHARED: json.dumps(shared, sort_keys=True)} if shared else {}
+    _native.Checkpoint.write(os.fspath(path), contents, metadata, overwrite=True)
+
+
+def load_safetensors(model: nn.Module, path: Path) -> None:
+    """Restores what `save_safetensors` stored, or a checkpoint that the command `palettizer` wrote, into a model.
+
+    Args:
+        model: a model with the same parameters, of the same shapes and dtypes; palettized or not.
+        path: a safetensors file, or a folder of shards with their index.
+
+    Raises:
+        ValueError: the file is damaged, or of another model. The model is as it was.
+    """
+    if is_sharded(model):
+        raise ValueError("the parameters of the model are sharded; load before they are")
+    checkpoint = _native.Checkpoint.open(os.fspath(path))
+    state = _state(model)
+    sources = {name: name for name in checkpoint.names()}
+    sources.update(_shared_names(os.fspath(path), checkpoint.metadata().get(_SHARED, "{}")))
+    _check_fit(os.fspath(path), state, checkpoint, sources)
+    with torch.no_grad():
+        for name in state:
+            if not _metadata.is_record(name):
+                _metadata.remove(*_place(model, name))
+        # The records come last: a palette writes its own, and the file may know better.
+        for name in sorted(sources, key=_metadata.is_record):
+            _restore(model, name, checkpoint.get(sources[name]), state.get(name))
+
+
+def _state(model: nn.Module) -> Dict[str, torch.Tensor]:
+    state: Dict[str, Any] = model.state_dict(keep_vars=True)
+    for name, value in state.items():
+        if not isinstance(value, torch.Tensor):
+            raise ValueError(f"{name} in the state of the model is a {type(value).__name__}, not a tensor")
+    return state
+
+
+def _place(model: nn.Module, name: str) -> Place:
+    module, _, inner = name.rpartition(".")
+    return Place(model.get_submodule(module), inner)
+
+
+def _beside(name: str, field: str) -> str:
+    """The name of a buffer that belongs to the parameter of this name."""
+    module, dot, parameter = name.rpartition(".")
+    return module + dot + _metadata.buffer_name(parameter, field)
+
+
+def _identity(value: torch.Tensor) -> Any:
+    if value.is_meta or value.layout != torch.strided or value.numel() == 0 or value.is_quantized:
+        return id(value)
+    return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
+
+
+def _dense(name: str, value: torch.Tensor) -> Tuple[str, Sequence[int], Any]:
+    if value.is_meta or value.layout != torch.strided or value.dtype not in _TO_FILE:
+        where = "on the meta device" if value.is_meta else f"{value.dtype} ({value.layout})"
+        raise ValueError(f"{name} is {where}; such a tensor has no place in a safetensors file")
+    return _TO_FILE[value.dtype], tuple(value.shape), as_bytes(value.detach().to("cpu").contiguous())
+
+
+def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> "_native.Palette":
+    """The palette of a weight that was palettized: its indices are found again."""
+    native = value.dtype if value.dtype in NAMES else torch.float32
+    fields: Dict[str, Optional[torch.Tensor]] = {
+        field: module._buffers.get(_metadata.buffer_name(parameter, field)) for field in _metadata.PALETTE_FIELDS
+    }
+    lut, scale, axis = fields["lut"], fields["palettization_scale"], fields["vector_axis"]
+    table_scale, zero = fields["quantization_scale"], fields["zero_point"]
+    assert lut is not None
+    tables = lut.detach().to("cpu", native)
+    settings: Dict[str, Any] = {}
+    quantized = _metadata.QUANTIZATION in _metadata.recorded(module, parameter) and table_scale is not None
+    if quantized:
+        assert table_scale is not None
+        stored = table_scale.detach().to("cpu", native)
+        offset = 0 if zero is None else int(zero.reshape(-1)[0])
+        integers = (tables.float() / stored.float()).round_().add_(offset)
+        tables = integers.to(torch.int8 if zero is None else torch.uint8)
+        settings.update(lut_dtype="int8" if zero is None else "uint8", lut_scale=as_bytes(stored))
+        settings.update(lut_scale_shape=tuple(stored.shape))
+        if zero is not None:
+            settings.update(lut_offset=as_bytes(zero.detach().to("cpu", torch.uint8)))
+    if scale is not None:
+        settings.update(scale=as_bytes(scale.detach().to("cpu", native)), scale_shape=tuple(scale.shape))
+    dense = to_native(value)
+    try:
+        return _native.recover(
+            as_bytes(dense), NAMES[native], tuple(dense.shape), lut=as_bytes(tables), lut_shape=tuple(tables.shape),
+            vector_axis=None if axis is None else int(axis), **settings,
+        )  # fmt: skip
+    except ValueError as error:
+        raise ValueError(
+            f"{name} is not what its lookup table says: {error}; was it changed after it was palettized? "
+            "Palettize it again"
+        ) from error
+
+
+def _shared_names(path: str, text: str) -> Dict[str, str]:
+    shared: Any = json.loads(text)
+    if not isinstance(shared, dict) or not all(isinstance(first, str) for first in shared.values()):
+        raise ValueError(f"{path} has {_SHARED} {text!r}, which is not names by names; is it damaged?")
+    return shared
+
+
+def _check_fit(
+    path: str, state: Dict[str, torch.Tensor], checkpoint: "_native.Checkpoint", sources: Dict[str, str]
+) -> None:
+    """Compares names, shapes and dtypes before anything is changed."""
+    stored = set(checkpoint.names())
+    ours = {name for name in state if not _metadata.is_record(name)}
+    theirs = {name for name in sources if not _metadata.is_record(name)}
+    wrong = [f"{name} is missing" for name in sorted(ours - theirs)]
+    wrong += [f"{name} is not in the model" for name in sorted(theirs - ours)]
+    wrong += [f"{name} is to share {first}, which is missing" for name, first in sources.items() if first not in stored]
+    wrong += [f"{name} belongs to nothing" for name in sources if _metadata.is_record(name) and not _belongs(name, ours)]
+    for name in sorted(ours & theirs):
+        if sources[name] in stored:
+            content, value = checkpoint.get(sources[name]), state[name]
+            shape, dtypes = _describe(content)
+            if shape != tuple(value.shape):
+                wrong.append(f"{name} has shape {shape} and not {tuple(value.shape)}")
+            elif value.dtype not in dtypes:
+                wrong.append(f"{name} has dtype {dtypes[0]} and not {value.dtype}")
+            elif value.is_meta or value.layout != torch.strided:
+                wrong.append(f"{name} is without memory in the model (to_empty gives it some)")
+    if wrong:
+        more = f", and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+        raise ValueError(f"{path} is not of this model: {', '.join(wrong[:8])}{more}; nothing was changed")
+
+
+def _belongs(record: str, names: Set[str]) -> bool:
+    """Whether a record is that of a parameter, or of the whole model."""
+    module, dot, inner = record.rpartition(".")
+    parameter = inner.split("/")[1:-1]
+    return not parameter or module + dot + "/".join(parameter) in names
+
+
+def _describe(content: Any) -> Tuple[Tuple[int, ...], Sequence[torch.dtype]]:
+    """The shape of a stored tensor, and the dtypes that it can be restored to."""
+    if isinstance(content, _native.Palette):
+        dtype = _OF_NAMES[content.dtype]
+        return tuple(content.shape), (dtype, torch.float64) if dtype == torch.float32 else (dtype,)
+    name, shape, _ = content
+    return tuple(shape), (_FROM_FILE[name],) if name in _FROM_FILE else (name,)
+
+
+def _restore(model: nn.Module, name: str, content: Any, value: Optional[torch.Tensor]) -> None:
+    module, inner = _place(model, name)
+    if value is None or _metadata.is_record(name):
+        dtype, shape, data = content
+        beside = next(module.parameters(recurse=False), None)
+        record = from_bytes(data, _FROM_FILE[dtype], shape)
+        module.register_buffer(inner, record if beside is None else record.to(beside.device))
+        return
+    target = value.detach()
+    if not isinstance(content, _native.Palette):
+        target.copy_(from_bytes(content[2], target.dtype, content[1]))
+        return
+    native = _OF_NAMES[content.dtype]
+    in_place = target.device.type == "cpu" and target.dtype == native and target.is_contiguous()
+    dense = target if in_place else torch.empty(target.shape, dtype=native)
+    content.decompress_into(as_bytes(dense))
+    if not in_place:
+        target.copy_(dense)
+    if inner in module._parameters:
+        fields = {field: as_stored(tensor, native, target.dtype) for field, tensor in buffers(content, native).items()}
+        _metadata.register(module, inner, fields, content.lut_integers is not None)
+        _metadata.register_version(model)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Dict, List, Mapping, Optional
+from typing import Dict, Mapping, Optional
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from palettizer.torch._progress import progress as _progress
 from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._palettize import check_values, palettize_weight
-from palettizer.torch.palettization._plan import Plan, Weight, make_plan
+from palettizer.torch.palettization._palettize import Maker, check_values, palettize_weight
+from palettizer.torch.palettization._plan import Plan
 from palettizer.torch.palettization._sharding import is_sharded
 from palettizer.torch.palettization._walk import KINDS
 
@@ -46,16 +44,14 @@ class Palettizer(BaseModelOptimizer):
         self,
         model: torch.nn.Module,
         plan: Plan,
-        threads: int,
+        make: Maker,
         progress: bool,
-        sensitivities: Optional["Sensitivities"] = None,
     ) -> torch.nn.Module:
-        """Palettizes the planned weights of the model. Nothing is changed if a weight or a sensitivity is bad."""
+        """Palettizes the planned weights of the model. Nothing is changed if a value in any of them is bad."""
         check_values(plan.weights)
         rows: Dict[str, Dict[str, object]] = {}
         for weight in _progress(plan.weights, progress, "palettizing"):
-            sensitivity = None if sensitivities is None else sensitivities.of(weight)
-            row = palettize_weight(weight, max(1, int(threads)), sensitivity)
+            row = palettize_weight(weight, make)
             for owner in weight.owners:
                 rows[owner.name] = dict(row)
                 if owner is not weight.owners[0]:
@@ -63,14 +59,6 @@ class Palettizer(BaseModelOptimizer):
         _metadata.register_version(model)
         self._report = _full_report(plan, rows)
         return model
-
-
-class Sensitivities:
-    """How much each element of each weight matters."""
-
-    def of(self, weight: Weight) -> NDArray[np.float32]:
-        """One number for each element of a weight, row-major, normalised."""
-        raise NotImplementedError
 
 
 def _full_report(plan: Plan, rows: Mapping[str, Dict[str, object]]) -> Report:

@@ -7,7 +7,7 @@ are. What could go wrong with a value is looked for in all weights before the fi
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, Iterable, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterable, Optional, Tuple
 
 import numpy as np
 import torch
@@ -44,22 +44,34 @@ def check_values(weights: Iterable[Weight]) -> None:
         )
 
 
-def palettize_weight(weight: Weight, threads: int, sensitivity: Optional[NDArray[np.float32]] = None) -> Dict[str, Any]:
+Maker = Callable[[Weight, torch.Tensor], Tuple["_native.Palette", float]]
+"""Makes the palette of a weight's values, as the native module can read them, and gives its mean squared error."""
+
+
+def maker(threads: int, sensitivity: Optional[SensitivityOf] = None) -> Maker:
+    """Palettizes here, on some threads."""
+
+    def make(weight: Weight, dense: torch.Tensor) -> Tuple["_native.Palette", float]:
+        made = _native.palettize(
+            as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
+            sensitivity=None if sensitivity is None else sensitivity(weight), threads=threads,
+        )  # fmt: skip
+        return made, made.error["mse"]
+
+    return make
+
+
+def palettize_weight(weight: Weight, make: Maker) -> Dict[str, Any]:
     """Palettizes one weight where it is, for all its owners, and returns its row of the report."""
     with weight.owners[0].values(write=True) as tensor, torch.no_grad():
         dense = to_native(tensor)
-        values = as_bytes(dense)
-        made = _native.palettize(
-            values, NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
-            sensitivity=sensitivity, threads=threads,
-        )  # fmt: skip
-        error, fields = math.sqrt(made.error["mse"]), None
+        made, mse = make(weight, dense)
         if made.scale is not None and made.lut_integers is not None:
             before = dense.clone()
             fields = fold_scale(made, dense, weight.output_axis)
-            error = before.sub_(dense).float().square_().mean().sqrt().item()
+            mse = before.sub_(dense).float().square_().mean().item()
         else:
-            made.decompress_into(values)
+            made.decompress_into(as_bytes(dense))
             fields = buffers(made, dense.dtype)
         if dense.data_ptr() != tensor.data_ptr():
             tensor.copy_(dense)
@@ -67,7 +79,7 @@ def palettize_weight(weight: Weight, threads: int, sensitivity: Optional[NDArray
     quantized = made.lut_integers is not None
     for owner in weight.owners:
         _metadata.register(owner.module, owner.parameter, fields, quantized)
-    row: Dict[str, Any] = {"error": error, "#params": weight.owners[0].facts.numel}
+    row: Dict[str, Any] = {"error": math.sqrt(mse), "#params": weight.owners[0].facts.numel}
     if quantized:
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = made.lut_shape

@@ -14,22 +14,22 @@ from numpy.typing import NDArray
 
 from palettizer import _native
 from palettizer.torch.palettization import _safetensors
-from palettizer.torch.palettization._compressor import Sensitivities
 from palettizer.torch.palettization._plan import Weight
 
 
-class Computed(Sensitivities):
+class Computed:
     """Sensitivities in memory, normalised already. Each is let go when its weight has been palettized."""
 
     def __init__(self, tensors: Dict[str, torch.Tensor]) -> None:
         self.tensors = tensors
 
     def of(self, weight: Weight) -> NDArray[np.float32]:
+        """One number for each element of a weight, row-major."""
         array: NDArray[np.float32] = self.tensors.pop(weight.name).reshape(-1).numpy()
         return array
 
 
-class Stored(Sensitivities):
+class Stored:
     """Sensitivities in a file, read one at a time.
 
     Raises:
@@ -66,6 +66,7 @@ class Stored(Sensitivities):
                 )
 
     def of(self, weight: Weight) -> NDArray[np.float32]:
+        """One number for each element of a weight, row-major, normalised."""
         name = self.names[weight.name]
         values: NDArray[np.float32] = self.read(name).detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
         _native.normalise_sensitivity(values)

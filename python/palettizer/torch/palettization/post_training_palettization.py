@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Dict, Optional
+from typing import Optional
 
 import torch
 
 from palettizer.torch._settings import or_none, setting
-from palettizer.torch.optimization_config import ModuleType, OptimizationConfig
+from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._compressor import Palettizer
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._palettize import maker
 from palettizer.torch.palettization._plan import make_plan
 
 
@@ -121,4 +121,4 @@ class PostTrainingPalettizer(Palettizer):
         """
         model = self._target(inplace)
         plan = make_plan(model, self._config)
-        return self._palettize(model, plan, num_kmeans_workers, progress)
+        return self._palettize(model, plan, maker(max(1, num_kmeans_workers)), progress)

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, Optional, Union
 
 import torch
 
 from palettizer.torch._settings import setting
 from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization import _safetensors
-from palettizer.torch.palettization._compressor import Palettizer, Sensitivities
+from palettizer.torch.palettization._compressor import Palettizer
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
-from palettizer.torch.palettization._palettize import check_values
+from palettizer.torch.palettization._palettize import check_values, maker
 from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sensitivity import LossFunction, compute
 from palettizer.torch.palettization._sensitivity_source import Computed, Stored
@@ -164,7 +164,7 @@ class SKMPalettizer(Palettizer):
         model = self._target(inplace)
         plan = make_plan(model, self._config)
         check_values(plan.weights)
-        sensitivities: Sensitivities
+        sensitivities: Union[Computed, Stored]
         if sensitivity_path is not None:
             sensitivities = Stored(sensitivity_path, plan.weights)
         else:
@@ -172,7 +172,8 @@ class SKMPalettizer(Palettizer):
             sensitivities = Computed(
                 self._compute(model, plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
             )
-        return self._palettize(model, plan, num_kmeans_workers, progress, sensitivities)
+        make = maker(max(1, num_kmeans_workers), sensitivities.of)
+        return self._palettize(model, plan, make, progress)
 
     def _compute(
         self,

@@ -1,7 +1,6 @@
 """The networks that the benchmark compresses: real shapes, random weights of a realistic distribution.
 
-Each is built once with coremltools' MIL builder and kept in a cache folder. Convolutions are He-normal with
-slightly heavy tails (Student's t with 8 degrees of freedom), as trained weights are.
+Each is built once with coremltools' MIL builder and kept in a cache folder.
 """
 
 import zlib
@@ -11,6 +10,8 @@ import coremltools as ct
 import numpy as np
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import types
+
+import weights
 
 VERSION = 1  # in the cache's file names: raise it when a builder changes
 DTYPES = {"fp16": (np.float16, types.fp16), "fp32": (np.float32, types.fp32)}
@@ -23,10 +24,7 @@ class Weights:
         self.dtype = DTYPES[dtype][0]
 
     def __call__(self, name, shape):
-        rng = np.random.default_rng(zlib.crc32(name.encode()))
-        fan_in = int(np.prod(shape[1:])) or 1
-        values = rng.standard_t(8, shape).astype(np.float32) * np.float32(np.sqrt(2 / fan_in) * 0.866)
-        return mb.const(val=values.astype(self.dtype), name=name)
+        return mb.const(val=weights.draw(name, shape).astype(self.dtype), name=name)
 
     def bias(self, name, size):
         rng = np.random.default_rng(zlib.crc32(name.encode()))

@@ -32,6 +32,15 @@ def squared_error(original, other, sensitivity=None):
     return float((difference if sensitivity is None else difference * sensitivity.double()).sum())
 
 
+def of_vectors(setting, sensitivity):
+    """What weighs an element when vectors are clustered: the sum over its vector, for a vector moves as one."""
+    if setting.vector == 1:
+        return sensitivity
+    dim = layers.KINDS[setting.kind].dim(setting.channel_axis)
+    vectors = sensitivity.unflatten(dim, (-1, setting.vector))
+    return vectors.sum(dim + 1, keepdim=True).expand_as(vectors).flatten(dim, dim + 1)
+
+
 def is_folded(setting):
     """Whether the scale is in the table: the peer's converter takes no integer LUT and a scale together."""
     return setting.scale and setting.lut_dtype is not None

@@ -32,7 +32,7 @@ use clap::{Parser, Subcommand};
 
 use failure::Failure;
 
-/// Make Core ML models and safetensors checkpoints smaller: weights become small indices into tables of values.
+/// Make Core ML models and checkpoints smaller: weights become small indices into tables of values.
 #[derive(Parser)]
 #[command(
     name = "palettizer",

@@ -7,6 +7,7 @@
 )]
 
 mod bad_input;
+mod checkpoint;
 mod compress;
 mod config;
 mod inspect;

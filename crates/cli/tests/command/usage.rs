@@ -194,7 +194,8 @@ fn every_command_has_an_example() {
     }
     let run = scratch.run("--help").succeeds();
     assert!(
-        run.out.starts_with("Make Core ML models smaller"),
+        run.out
+            .starts_with("Make Core ML models and checkpoints smaller"),
         "{}",
         run.out
     );

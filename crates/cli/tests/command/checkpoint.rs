@@ -1,0 +1,328 @@
+//! `.safetensors` checkpoints: the same verbs and flags, and what they cannot have.
+
+use palettizer::{Checkpoint, Content, DenseTensor, ElementType, SaveOptions};
+use serde_json::{Value, json};
+
+use crate::support::Scratch;
+
+/// Pseudo-random numbers, the same in each run.
+fn numbers(count: usize, seed: usize) -> Vec<u8> {
+    let number = |at: usize| ((at * 7919 + seed) as f32 * 0.37).sin() * 0.5;
+    let numbers = (0..count).map(number);
+    numbers.flat_map(f32::to_le_bytes).collect()
+}
+
+/// Writes tensors of fp32.
+fn write(scratch: &Scratch, name: &str, tensors: &[(&str, &[usize])]) {
+    let bytes: Vec<Vec<u8>> = tensors
+        .iter()
+        .enumerate()
+        .map(|(seed, (_, shape))| numbers(shape.iter().product(), seed))
+        .collect();
+    let pairs = tensors.iter().zip(&bytes);
+    let contents: Vec<(&str, Content<'_>)> = pairs
+        .map(|((name, shape), bytes)| {
+            let element = ElementType::F32;
+            let shape = shape.to_vec();
+            (
+                *name,
+                Content::Dense(DenseTensor {
+                    element,
+                    shape,
+                    bytes,
+                }),
+            )
+        })
+        .collect();
+    let metadata = [("format".to_owned(), "pt".to_owned())].into();
+    Checkpoint::write(
+        scratch.path(name),
+        &contents,
+        &metadata,
+        SaveOptions::default(),
+    )
+    .unwrap();
+}
+
+const TENSORS: [(&str, &[usize]); 3] = [
+    ("layers.0.weight", &[64, 64]),
+    ("layers.0.bias", &[64]),
+    ("layers.1.weight", &[32, 16, 3, 3]),
+];
+
+fn scratch() -> Scratch {
+    let scratch = Scratch::new();
+    write(&scratch, "in.safetensors", &TENSORS);
+    scratch
+}
+
+/// Makes a folder of two shards of it.
+fn folder(scratch: &Scratch) {
+    std::fs::create_dir(scratch.path("in")).unwrap();
+    write(scratch, "in/1.safetensors", &TENSORS[..2]);
+    write(scratch, "in/2.safetensors", &TENSORS[2..]);
+    let files = ["1.safetensors", "1.safetensors", "2.safetensors"];
+    let map = TENSORS
+        .iter()
+        .zip(files)
+        .map(|((name, _), file)| (name.to_string(), json!(file)));
+    let index = json!({"weight_map": map.collect::<serde_json::Map<_, _>>()});
+    let path = scratch.path("in/m.safetensors.index.json");
+    std::fs::write(path, index.to_string()).unwrap();
+}
+
+#[test]
+fn there_and_back() {
+    let scratch = scratch();
+    let run = scratch
+        .run("compress in.safetensors -o out.safetensors --nbits 4 --group-size 16 --report r.json")
+        .succeeds();
+    assert_eq!(
+        run.line("weight").join(" "),
+        "weight shape dtype bits LUTs before after SNR dB"
+    );
+    let line = run.line("layers.0.weight");
+    assert_eq!(line[1..7], ["64×64", "fp32", "4", "4", "16,384", "2,304"]);
+    assert!(run.out.contains("skipped: one-dimensional"), "{}", run.out);
+    assert!(
+        run.out.ends_with("2 weights palettized, 1 skipped\n"),
+        "{}",
+        run.out
+    );
+    let report = scratch.json("r.json");
+    assert_eq!(report["target"], Value::Null);
+    assert_eq!(report["weights"].as_array().unwrap().len(), 3);
+    let size = std::fs::metadata(scratch.path("out.safetensors"))
+        .unwrap()
+        .len();
+    assert_eq!(report["bytes_after"], size);
+
+    let run = scratch.run("inspect out.safetensors").succeeds();
+    assert!(run.out.contains("4 bits, 4 LUTs of fp32"), "{}", run.out);
+    assert!(
+        run.out.contains("2 tensors of more than 2,048 elements"),
+        "{}",
+        run.out
+    );
+    let run = scratch
+        .run("inspect out.safetensors --json --weight-threshold 0")
+        .succeeds();
+    let listing: Value = serde_json::from_str(&run.out).unwrap();
+    assert_eq!(listing["version"], 1);
+    let weight = &listing["weights"].as_array().unwrap()[1];
+    assert_eq!(weight["name"], "layers.0.weight");
+    assert_eq!(weight["palette"]["luts"], 4);
+    assert!(weight["unique_values"].as_u64().unwrap() <= 64);
+
+    scratch
+        .run("decompress out.safetensors -o dense.safetensors")
+        .succeeds();
+    let sizes = ["in.safetensors", "dense.safetensors"];
+    let sizes = sizes.map(|name| std::fs::metadata(scratch.path(name)).unwrap().len());
+    assert_eq!(sizes[0], sizes[1]);
+}
+
+#[test]
+fn folders_of_shards_make_folders() {
+    let scratch = scratch();
+    folder(&scratch);
+    let rules = [
+        "--op-name",
+        "layers.*.weight=3",
+        "--op-name",
+        "layers.1.weight=skip",
+    ];
+    for input in ["in", "in/m.safetensors.index.json"] {
+        let run = scratch.run_command(
+            crate::support::binary()
+                .args(["compress", input, "-o", "out", "--force"])
+                .args(rules),
+        );
+        let run = run.succeeds();
+        assert_eq!(run.line("layers.0.weight")[3], "3");
+        let skipped = "skipped: the configuration skips it";
+        assert!(run.line("layers.1.weight").join(" ").ends_with(skipped));
+    }
+    let names = crate::support::names(&scratch.path("out"));
+    assert_eq!(
+        names,
+        ["1.safetensors", "2.safetensors", "m.safetensors.index.json"]
+    );
+    let run = scratch.run("inspect out").succeeds();
+    assert_eq!(run.line("tensor")[1], "file");
+    assert_eq!(run.line("layers.0.weight")[1], "1.safetensors");
+    scratch.run("decompress out -o dense").succeeds();
+    assert_eq!(crate::support::names(&scratch.path("dense")), names);
+}
+
+#[test]
+fn what_a_checkpoint_cannot_have_is_named() {
+    let scratch = scratch();
+    folder(&scratch);
+    std::fs::write(
+        scratch.path("c.yaml"),
+        "config_type: OpPalettizerConfig\nop_type_configs: {linear: {nbits: 4}}\n",
+    )
+    .unwrap();
+    std::fs::write(scratch.path("bad.safetensors"), "no header").unwrap();
+    let before = scratch.names();
+    let file = "compress in.safetensors -o out.safetensors";
+    let table = [
+        (
+            2,
+            format!("{file} --nbits 4 --op-type linear=8"),
+            "--op-type is for Core ML models",
+        ),
+        (
+            2,
+            format!("{file} --op-type linear=8"),
+            "--op-type is for Core ML models",
+        ),
+        (
+            2,
+            format!("{file} --nbits 4 --joint-compression"),
+            "--joint-compression is for Core ML",
+        ),
+        (
+            2,
+            format!("{file} --nbits 4 --minimum-deployment-target iOS18"),
+            "--minimum-deployment-target is for Core ML",
+        ),
+        (
+            2,
+            format!("{file} --config c.yaml"),
+            "op type \"linear\" cannot be used",
+        ),
+        (
+            2,
+            format!("{file} --nbits 4 --sensitivity-default ones"),
+            "--sensitivity <FILE>",
+        ),
+        (
+            1,
+            "compress in.safetensors -o out.mlpackage --nbits 4".to_owned(),
+            "expected a name that ends in .safetensors",
+        ),
+        (
+            1,
+            "compress in -o out.safetensors --nbits 4".to_owned(),
+            "expected the name of a folder",
+        ),
+        (
+            1,
+            "compress in.mlpackage -o out.safetensors --nbits 4".to_owned(),
+            "expected a name that ends in .mlpackage",
+        ),
+        (
+            1,
+            "inspect bad.safetensors".to_owned(),
+            "bad.safetensors: damaged safetensors file",
+        ),
+        (
+            1,
+            "inspect none.safetensors".to_owned(),
+            "none.safetensors: No such file",
+        ),
+        (
+            1,
+            format!("{file} --nbits 4 --sensitivity none.safetensors"),
+            "none.safetensors: No such",
+        ),
+        (
+            3,
+            format!("{file} --nbits 4 --group-size 5 --strict"),
+            "group_size 5 does not divide",
+        ),
+    ];
+    for (code, command, message) in table {
+        scratch.run(&command).fails(code, message);
+        assert_eq!(scratch.names(), before, "{command}");
+    }
+    let run = scratch.run(&format!("{file} --nbits 4 --op-name none.*=skip"));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(
+        run.err.contains("no tensor is called \"none.*\""),
+        "{}",
+        run.err
+    );
+}
+
+#[test]
+fn sensitivities_weigh_both_kinds_of_models() {
+    let scratch = scratch();
+    write(&scratch, "squares.safetensors", &TENSORS);
+    let make_positive = |from: &str, to: &str| {
+        let checkpoint = Checkpoint::open(scratch.path(from)).unwrap();
+        let squares: Vec<(String, Vec<usize>, Vec<u8>)> = checkpoint
+            .names()
+            .into_iter()
+            .map(|name| {
+                let Content::Dense(tensor) = checkpoint.get(name).unwrap() else {
+                    panic!("{name}")
+                };
+                let (values, _) = tensor.bytes.as_chunks::<4>();
+                let values = values
+                    .iter()
+                    .map(|bytes| f32::from_le_bytes(*bytes).powi(2));
+                let bytes = values.flat_map(f32::to_le_bytes).collect();
+                (name.to_owned(), tensor.shape, bytes)
+            })
+            .collect();
+        let contents: Vec<(&String, Content<'_>)> = squares
+            .iter()
+            .map(|(name, shape, bytes)| {
+                let (element, shape) = (ElementType::F32, shape.clone());
+                (
+                    name,
+                    Content::Dense(DenseTensor {
+                        element,
+                        shape,
+                        bytes,
+                    }),
+                )
+            })
+            .collect();
+        let options = SaveOptions::default();
+        Checkpoint::write(scratch.path(to), &contents, &Default::default(), options).unwrap();
+    };
+    make_positive("squares.safetensors", "s.safetensors");
+    write(
+        &scratch,
+        "conv.safetensors",
+        &[("conv2_weight_to_fp16", &[64, 32, 3, 3])],
+    );
+    make_positive("conv.safetensors", "conv_s.safetensors");
+
+    let compress = |model: &str, flags: &str| {
+        let extension = model.rsplit('.').next().unwrap();
+        let run = scratch.run(&format!(
+            "compress {model} -o out.{extension} --force --nbits 2 --report r.json {flags}"
+        ));
+        (run, scratch.json("r.json"))
+    };
+    let (_, plain) = compress("in.safetensors", "");
+    let (run, weighted) = compress("in.safetensors", "--sensitivity s.safetensors");
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(weighted["weights"][0]["sensitivity"], Value::Null);
+    assert_eq!(weighted["weights"][1]["sensitivity"], true);
+    assert_ne!(weighted["weights"][1]["mse"], plain["weights"][1]["mse"]);
+
+    let out = std::fs::read(scratch.path("out.safetensors")).unwrap();
+    for model in ["in.safetensors", "in.mlpackage"] {
+        let (run, _) = compress(model, "--sensitivity conv_s.safetensors");
+        run.fails(1, ": missing");
+    }
+    assert_eq!(std::fs::read(scratch.path("out.safetensors")).unwrap(), out);
+    let (run, report) = compress(
+        "in.mlpackage",
+        "--sensitivity conv_s.safetensors --sensitivity-default ones",
+    );
+    assert_eq!(run.code, 0, "{run:?}");
+    let weights = report["weights"].as_array().unwrap();
+    let weighted: Vec<&str> = weights
+        .iter()
+        .filter(|weight| weight["sensitivity"] == true)
+        .map(|weight| weight["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(weighted, ["conv2_weight_to_fp16"]);
+}

@@ -1,0 +1,78 @@
+"""A checkpoint on a cluster: each task palettizes some of its weights to a part; the parts are put together here."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Dict, Iterator, List, Optional, Tuple
+
+from palettizer import _native
+from palettizer.distributed._cluster import spread
+from palettizer.distributed._parts import Fingerprint, parts_folder
+
+
+def compress_checkpoint(
+    ray: Any, source: Path, fields: Dict[str, Any], out: Path, overwrite: bool, part_bytes: int, cpus: int, bar: Any
+) -> str:
+    """Palettizes a checkpoint that all machines can read to a place that all can write; the report as JSON."""
+    checkpoint = _native.Checkpoint.open(source)
+    source, identity = source.resolve(), _identity(source)
+    with parts_folder(out.resolve()) as folder:
+        parts, missing, done = [], [], 0
+        jobs = checkpoint.jobs(fields)
+        sizes = dict(jobs)
+        for names in _batches(jobs, part_bytes):
+            part = folder / Fingerprint(identity, _stable(fields), json.dumps(names)).name
+            parts.append(part)
+            if not part.exists():
+                missing.append((names, (str(source), names, fields, str(part), cpus)))
+        if bar is not None:
+            bar.start(len(jobs), sum(sizes.values()))
+        there = set(sizes).difference(*(names for names, _ in missing)) if missing else set(sizes)
+        _advance(bar, sizes, sorted(there))
+        for names, _ in spread(ray, _make_part, ((tuple(names), task) for names, task in missing), cpus):
+            _advance(bar, sizes, names)
+        if bar is not None:
+            bar.finish()
+        return checkpoint.assemble(fields, parts, out, overwrite=overwrite)
+
+
+def _make_part(source: str, names: List[str], fields: Dict[str, Any], part: str, threads: int) -> None:
+    _native.Checkpoint.open(source).compress_part(names, fields, part, overwrite=True, threads=threads)
+
+
+def _batches(jobs: List[Tuple[str, int]], part_bytes: int) -> Iterator[List[str]]:
+    """Runs of weights of at most so many bytes; a larger weight is one by itself."""
+    names: List[str] = []
+    size = 0
+    for name, length in jobs:
+        if names and size + length > part_bytes:
+            yield names
+            names, size = [], 0
+        names.append(name)
+        size += length
+    if names:
+        yield names
+
+
+def _identity(source: Path) -> str:
+    """What changes when the checkpoint does. Its bytes are not read for it; assembling compares those it uses."""
+    files = sorted(source.glob("*.safetensors*")) if source.is_dir() else [source]
+    if source.name.endswith(".index.json"):
+        files = sorted(source.parent.glob("*.safetensors*"))
+    return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
+
+
+def _stable(fields: Dict[str, Any]) -> str:
+    """A configuration as text that is the same in every run; and what changes when its sensitivities do."""
+    sensitivity: Optional[str] = fields.get("sensitivity")
+    about = None if sensitivity is None else os.stat(sensitivity)
+    seen = None if about is None else [about.st_size, about.st_mtime_ns]
+    return json.dumps([fields, seen], sort_keys=True)
+
+
+def _advance(bar: Any, sizes: Dict[str, int], names: Any) -> None:
+    for name in names:
+        if bar is not None:
+            bar.advance(name, sizes[name])

@@ -1,0 +1,105 @@
+"""A PyTorch model on a cluster: each task gets one weight and gives back its palette; the model is changed here."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from palettizer import _native
+from palettizer.distributed._cluster import spread
+from palettizer.distributed._parts import Fingerprint, parts_folder, put
+from palettizer.torch._progress import progress as _progress
+from palettizer.torch.palettization import (
+    PostTrainingPalettizer,
+    PostTrainingPalettizerConfig,
+    SKMPalettizer,
+    SKMPalettizerConfig,
+    save_safetensors,
+)
+from palettizer.torch.palettization._palettize import NAMES, as_bytes, check_values, native_settings, to_native
+from palettizer.torch.palettization._plan import Weight, make_plan
+from palettizer.torch.palettization._sensitivity_source import Stored
+
+Values = NDArray[np.uint8]
+
+
+def compress_module(
+    ray: Any,
+    model: torch.nn.Module,
+    config: Any,
+    out: Optional[Path],
+    sensitivity_path: Optional[str],
+    inplace: bool,
+    cpus: int,
+    progress: bool,
+) -> torch.nn.Module:
+    """Palettizes a model; with `out` its parts are kept until it is stored there."""
+    palettizer: Any
+    if isinstance(config, SKMPalettizerConfig):
+        if sensitivity_path is None:
+            raise TypeError("an SKMPalettizerConfig needs sensitivity_path, a file of SKMPalettizer.compute_sensitivity")
+        palettizer = SKMPalettizer(model, config)
+    else:
+        palettizer = PostTrainingPalettizer(model, config)
+    target = palettizer._target(inplace)
+    plan = make_plan(target, palettizer._config)
+    check_values(plan.weights)
+    stored = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights)
+    with parts_folder(None if out is None else out.resolve()) as folder:
+        parts = {weight.name: folder / _fingerprint(weight, stored).name for weight in plan.weights}
+        missing = [weight for weight in plan.weights if not parts[weight.name].exists()]
+        tasks = ((weight.name, (*_arguments(weight, stored), cpus)) for weight in missing)
+        made = spread(ray, _make_part, tasks, cpus)
+        for name, data in _progress(made, progress, "palettizing", len(missing)):
+            put(data, parts[name])
+
+        def take(weight: Weight, _dense: torch.Tensor) -> Tuple["_native.Palette", float]:
+            part = _native.Checkpoint.open(parts[weight.name])
+            palette = part.get("weight")
+            assert isinstance(palette, _native.Palette)
+            return palette, float.fromhex(part.metadata()["mse"])
+
+        done: torch.nn.Module = palettizer._palettize(target, plan, take, False)
+        if out is not None:
+            save_safetensors(done, out)
+    return done
+
+
+def _arguments(
+    weight: Weight, stored: Optional[Stored]
+) -> Tuple[Values, str, Tuple[int, ...], Dict[str, Any], Optional[NDArray[np.float32]]]:
+    with weight.owners[0].values() as tensor:
+        dense = to_native(tensor)
+    sensitivity = None if stored is None else stored.of(weight)
+    return as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), native_settings(weight), sensitivity
+
+
+def _fingerprint(weight: Weight, stored: Optional[Stored]) -> Fingerprint:
+    values, dtype, shape, settings, sensitivity = _arguments(weight, stored)
+    text = json.dumps([dtype, shape, settings], sort_keys=True)
+    return Fingerprint(text, memoryview(values), b"" if sensitivity is None else memoryview(sensitivity.view(np.uint8)))
+
+
+def _make_part(
+    values: Values,
+    dtype: str,
+    shape: Tuple[int, ...],
+    settings: Dict[str, Any],
+    sensitivity: Optional[NDArray[np.float32]],
+    threads: int,
+) -> bytes:
+    """One weight's palette, as the bytes of a file."""
+    palette = _native.palettize(values, dtype, shape, **settings, sensitivity=sensitivity, threads=threads)
+    with tempfile.TemporaryDirectory(prefix="palettizer-") as folder:
+        part = Path(folder) / "part.safetensors"
+        _native.Checkpoint.write(part, [("weight", palette)], {"mse": palette.error["mse"].hex()})
+        return part.read_bytes()
+
+
+__all__ = ["compress_module", "PostTrainingPalettizerConfig"]

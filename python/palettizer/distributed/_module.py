@@ -83,7 +83,7 @@ def _arguments(
 def _fingerprint(weight: Weight, stored: Optional[Stored]) -> Fingerprint:
     values, dtype, shape, settings, sensitivity = _arguments(weight, stored)
     text = json.dumps([dtype, shape, settings], sort_keys=True)
-    return Fingerprint(text, memoryview(values), b"" if sensitivity is None else memoryview(sensitivity.view(np.uint8)))
+    return Fingerprint(text, values.data, b"" if sensitivity is None else sensitivity.view(np.uint8).data)
 
 
 def _make_part(

@@ -15,7 +15,7 @@ def progress(items: Iterable[T], shown: bool, what: str, total: Optional[int] = 
     """
     if shown:
         try:
-            from tqdm import tqdm
+            from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
         except ImportError:
             pass
         else:

@@ -23,8 +23,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import is_dataclass
-from functools import lru_cache
-from typing import IO, Any, Callable, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import IO, Any, Callable, ClassVar, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
 
 S = TypeVar("S", bound="Settings")
 
@@ -126,27 +125,22 @@ def at_least(least: int) -> Callable[[str, Any], None]:
     return check
 
 
-@lru_cache(maxsize=None)
-def settings_of(cls: type) -> Mapping[str, Setting]:
-    """Name -> setting of a config class, in the order of its fields."""
-    found: Dict[str, Setting] = {}
-    for base in reversed(cls.__mro__):
-        for name, value in vars(base).items():
-            if isinstance(value, Setting):
-                found[name] = value
-    return found
-
-
 class Settings:
     """Base of the configs: equality and repr come from dataclass; dicts and YAML from here."""
 
+    _settings: ClassVar[Mapping[str, Setting]] = {}
+
+    def __init_subclass__(cls) -> None:
+        bases = [vars(base).items() for base in reversed(cls.__mro__)]
+        cls._settings = {name: value for items in bases for name, value in items if isinstance(value, Setting)}
+
     def __post_init__(self) -> None:
-        for name, field in settings_of(type(self)).items():
+        for name, field in self._settings.items():
             if field.together is not None:
                 field.together(self, getattr(self, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
-        known = settings_of(type(self))
+        known = self._settings
         if name not in known:
             raise AttributeError(f"{type(self).__name__} has no setting {name}; it has: {', '.join(known)}")
         object.__setattr__(self, name, value)
@@ -159,7 +153,7 @@ class Settings:
         """
         if not isinstance(config_dict, Mapping):
             raise TypeError(f"{cls.__name__}.from_dict takes a dict, found {type(config_dict).__name__}")
-        known = settings_of(cls)
+        known = cls._settings
         strange = [key for key in config_dict if key not in known]
         if strange:
             raise ValueError(
@@ -171,7 +165,7 @@ class Settings:
     def from_yaml(cls: Type[S], yml: Union[IO[Any], str, "os.PathLike[str]"]) -> S:
         """Makes a config of YAML: the path of a file, or an open stream. An empty document is an empty dict."""
         try:
-            import yaml
+            import yaml  # type: ignore[import-untyped,unused-ignore]
         except ImportError as error:
             raise ImportError("from_yaml needs the package pyyaml: pip install pyyaml") from error
         if isinstance(yml, (str, os.PathLike)):
@@ -187,7 +181,7 @@ class Settings:
 
     def as_dict(self) -> Dict[str, Any]:
         """The settings as a dict, nested configs included; `from_dict` takes it back."""
-        return {name: _plain(getattr(self, name)) for name in settings_of(type(self))}
+        return {name: _plain(getattr(self, name)) for name in self._settings}
 
 
 def _plain(value: Any) -> Any:

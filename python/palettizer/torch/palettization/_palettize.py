@@ -118,9 +118,9 @@ def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Iterable[int]) -> torch.Tensor:
-    """A tensor of its bytes."""
-    tensor = torch.empty(tuple(shape), dtype=dtype)
+def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Optional[Iterable[int]]) -> torch.Tensor:
+    """A tensor of its bytes; what is there has a shape."""
+    tensor = torch.empty(tuple(shape or ()), dtype=dtype)
     if tensor.numel() > 0:
         as_bytes(tensor)[:] = data
     return tensor

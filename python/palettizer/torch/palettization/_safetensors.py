@@ -74,7 +74,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
             file.write(text)
             for tensor in tensors.values():
                 data = tensor.detach().to("cpu", torch.float32).contiguous()
-                file.write(memoryview(data.reshape(-1).view(torch.uint8).numpy()))
+                data.reshape(-1).view(torch.uint8).numpy().tofile(file)
         # mkstemp lets nobody else read; the file gets the permissions that open() would give.
         mask = os.umask(0)
         os.umask(mask)

@@ -130,7 +130,7 @@ def _backward(model: nn.Module, loss_fn: LossFunction, sample: Any) -> None:
             "the loss does not depend on any parameter that requires a gradient; "
             "it must be computed from the model that loss_fn is given, without no_grad or detach"
         )
-    loss.backward()
+    torch.autograd.backward(loss)
 
 
 @contextmanager
@@ -170,7 +170,8 @@ class Sums:
         for weight in self.weights:
             for parameter in weight.parameters():
                 if parameter.requires_grad:
-                    self.handles.append(parameter.register_post_accumulate_grad_hook(self._adder(weight.name)))
+                    hook = self._adder(weight.name)
+                    self.handles.append(parameter.register_post_accumulate_grad_hook(hook))  # type: ignore[no-untyped-call]
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -201,11 +202,11 @@ class Sums:
         for weight in self.weights:
             if weight.name not in found:
                 continue
-            total = self.sums.pop(weight.name, None)
+            if weight.name not in self.sums:  # another process has it
+                parameter = weight.parameters()[0]
+                self.sums[weight.name] = torch.zeros(parameter.shape, dtype=torch.float32, device=parameter.device)
+            total = self.sums.pop(weight.name)
             if distributed():
-                if total is None:
-                    parameter = weight.parameters()[0]
-                    total = torch.zeros(parameter.shape, dtype=torch.float32, device=parameter.device)
                 dist.all_reduce(total)
             yield weight.name, total
 

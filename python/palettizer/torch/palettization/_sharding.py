@@ -149,7 +149,7 @@ def wrapped(model: nn.Module, policy: Any) -> nn.Module:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     memo = {id(p): nn.Parameter(p.data, p.requires_grad) for p in model.parameters()}
-    shell = copy.deepcopy(model, memo)  # type: ignore[arg-type]
+    shell = copy.deepcopy(model, memo)
     device = torch.cuda.current_device() if torch.cuda.is_available() else torch.device("cpu")
     return FullyShardedDataParallel(
         shell,

@@ -70,7 +70,7 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
     contents: List[Tuple[str, Any]] = []
     shared: Dict[str, str] = {}
     seen: Dict[Any, str] = {}
-    skipped = set()
+    skipped: Set[str] = set()
     for name, value in state.items():
         module, inner = _place(model, name)
         if name in skipped:

@@ -111,7 +111,7 @@ def walk(model: nn.Module) -> Iterator[Owner]:
 
 
 def _facts(value: torch.Tensor, whole: Optional[Tuple[int, ...]]) -> Facts:
-    if isinstance(value, nn.parameter.UninitializedTensorMixin):
+    if isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         return Facts((), 0, torch.float32, "has no shape yet (a lazy module); run the model once first")
     shape = tuple(value.shape) if whole is None else whole
     numel, problem = math.prod(shape), None
@@ -135,7 +135,7 @@ def _identity(value: torch.Tensor, facts: Facts) -> Any:
     """The same for parameters that are one tensor: one object, or the same view of the same memory."""
     if facts.problem is not None or is_dtensor(value) or facts.shape != tuple(value.shape):
         return id(value)
-    return Memory(value.untyped_storage().data_ptr(), value.storage_offset(), facts.shape, value.stride(), value.dtype)
+    return Memory(value.untyped_storage().data_ptr(), int(value.storage_offset()), facts.shape, value.stride(), value.dtype)
 
 
 class Memory(NamedTuple):

@@ -34,11 +34,12 @@ fn narrowed<T: Element>(values: &[f32]) -> Vec<T> {
 /// Everything that happens to one group: count, cluster, assign, pack.
 fn palettize<T: Element>(
     values: &[T],
+    weights: Weights<'_>,
     k: usize,
     precision: Precision,
     indices: &mut [u8],
 ) -> usize {
-    let census = Census::new(values, Weights::Equal, precision);
+    let census = Census::new(values, weights, precision);
     let clusters = census.cluster(k);
     let lut: Vec<f32> = clusters
         .centroids
@@ -61,19 +62,19 @@ fn whole_tensors(c: &mut Criterion) {
     let (half, brain) = (narrowed::<f16>(&wide), narrowed::<bf16>(&wide));
     for k in [2, 4, 8, 16, 64, 256] {
         group.bench_function(BenchmarkId::new("f16", k), |b| {
-            b.iter(|| palettize(&half, k, Precision::Exact, &mut indices))
+            b.iter(|| palettize(&half, Weights::Equal, k, Precision::Exact, &mut indices))
         });
     }
     for k in [16, 256] {
         group.bench_function(BenchmarkId::new("bf16", k), |b| {
-            b.iter(|| palettize(&brain, k, Precision::Exact, &mut indices))
+            b.iter(|| palettize(&brain, Weights::Equal, k, Precision::Exact, &mut indices))
         });
     }
     for k in [4, 16, 64, 256] {
         for precision in [Precision::Refined, Precision::Exact] {
             let name = format!("f32 {precision:?}");
             group.bench_function(BenchmarkId::new(name, k), |b| {
-                b.iter(|| palettize(&wide, k, precision, &mut indices))
+                b.iter(|| palettize(&wide, Weights::Equal, k, precision, &mut indices))
             });
         }
     }
@@ -92,9 +93,105 @@ fn many_groups(c: &mut Criterion) {
             b.iter(|| {
                 values[..some]
                     .chunks(len)
-                    .map(|v| palettize(v, k, Precision::Exact, &mut indices))
+                    .map(|v| palettize(v, Weights::Equal, k, Precision::Exact, &mut indices))
                     .sum::<usize>()
             });
+        });
+    }
+    group.finish();
+}
+
+/// Squared gradients as they are stored: spread over many orders of magnitude, a tenth of them at the floor.
+fn sensitivities(n: usize) -> Vec<f32> {
+    let noise = normal(2 * n);
+    let gradients: Vec<f32> = noise
+        .chunks_exact(2)
+        .map(|z| (150.0 * z[0]).exp() * z[1] * z[1])
+        .collect();
+    let most = gradients.iter().copied().fold(0.0, f32::max);
+    let spread = |(i, g): (usize, &f32)| {
+        if i % 10 == 0 {
+            1e-12
+        } else {
+            (g / most).max(1e-12)
+        }
+    };
+    gradients.iter().enumerate().map(spread).collect()
+}
+
+fn groups_of_f32(c: &mut Criterion) {
+    let values = normal(LARGE);
+    let mut group = c.benchmark_group("groups of f32");
+    group.sample_size(10);
+    for (len, k) in [
+        (64, 16),
+        (576, 16),
+        (4608, 16),
+        (16_384, 16),
+        (102_400, 16),
+        (102_400, 256),
+        (589_824, 16),
+        (589_824, 256),
+    ] {
+        let mut indices = vec![0; len];
+        let some = (values.len() / 8).max(len) / len * len;
+        group.throughput(Throughput::Elements(some as u64));
+        group.bench_function(BenchmarkId::new(format!("{len}"), k), |b| {
+            b.iter(|| {
+                values[..some]
+                    .chunks(len)
+                    .map(|v| palettize(v, Weights::Equal, k, Precision::Refined, &mut indices))
+                    .sum::<usize>()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn weighted(c: &mut Criterion) {
+    const LEN: usize = 768 * 3072;
+    let values = normal(LEN);
+    let brain = narrowed::<bf16>(&values);
+    let weights = sensitivities(LEN);
+    let mut indices = vec![0; LEN];
+    let mut group = c.benchmark_group("weighted");
+    group
+        .throughput(Throughput::Elements(LEN as u64))
+        .sample_size(10);
+    for (name, precision) in [
+        ("f32 Refined", Precision::Refined),
+        ("f32 Exact", Precision::Exact),
+    ] {
+        group.bench_function(BenchmarkId::new(name, 16), |b| {
+            b.iter(|| {
+                palettize(
+                    &values,
+                    Weights::Each(&weights),
+                    16,
+                    precision,
+                    &mut indices,
+                )
+            })
+        });
+    }
+    for len in [4096, 11_008] {
+        let rows = 32;
+        group.throughput(Throughput::Elements((rows * len) as u64));
+        let each = |i: usize| Weights::Each(&weights[i * len..(i + 1) * len]);
+        let mut indices = vec![0; len];
+        group.bench_function(BenchmarkId::new(format!("rows of f32 {len}"), 16), |b| {
+            b.iter(|| {
+                let rows = values.chunks_exact(len).take(rows).enumerate();
+                rows.map(|(i, v)| palettize(v, each(i), 16, Precision::Exact, &mut indices))
+                    .sum::<usize>()
+            })
+        });
+        group.bench_function(BenchmarkId::new(format!("rows of bf16 {len}"), 16), |b| {
+            b.iter(|| {
+                let rows = brain.chunks_exact(len).take(rows).enumerate();
+                rows.map(|(i, v)| palettize(v, each(i), 16, Precision::Exact, &mut indices))
+                    .sum::<usize>()
+            })
         });
     }
     group.finish();
@@ -192,6 +289,8 @@ fn all(c: &mut Criterion) {
     }
     whole_tensors(c);
     many_groups(c);
+    groups_of_f32(c);
+    weighted(c);
     pieces(c);
     vectors(c);
 }

@@ -52,11 +52,8 @@ macro_rules! plain {
         impl $trait for Plain {
             type Output = Self;
             #[inline(always)]
-            fn $name(mut self, other: Self) -> Self {
-                for l in 0..LANES {
-                    self.0[l] = self.0[l] $op other.0[l];
-                }
-                self
+            fn $name(self, other: Self) -> Self {
+                Plain(std::array::from_fn(|l| self.0[l] $op other.0[l]))
             }
         }
     };

@@ -3,6 +3,7 @@
 //! | module | answers |
 //! |---|---|
 //! | [`census`](Census) | what values does this group hold, and how often |
+//! | `lanes` | eight floats side by side |
 //! | `line` | prefix sums that make the cost of any run of sorted values O(1) |
 //! | `precise` | the same with twice the digits |
 //! | `path` | the cheapest path through all runs when every cluster has a price |
@@ -13,7 +14,8 @@
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
 //! size depends on the input alone, and put together in order: the result is the same bit for bit whatever the
-//! number of threads. There is no clock, no environment variable and no global; randomness comes from a seed.
+//! number of threads. There is no clock, no environment variable and no global but the memory that each thread
+//! keeps to use again (`buffer`); randomness comes from a seed.
 //!
 //! ```
 //! use palettizer_kernels::{Census, Precision, Weights, pack};
@@ -33,6 +35,7 @@
 //! assert_eq!(bytes, [0b10000]);
 //! ```
 
+mod buffer;
 mod census;
 mod element;
 mod lanes;
@@ -48,8 +51,9 @@ mod tests;
 mod vectors;
 mod weights;
 
-pub use census::{Census, Clusters, Precision};
+pub use census::{Census, Precision};
 pub use element::Element;
 pub use pack::{pack, unpack};
+pub use price::Clusters;
 pub use vectors::{VectorClusters, VectorOptions, assign_vectors, cluster_vectors};
 pub use weights::Weights;

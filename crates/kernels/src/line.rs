@@ -11,13 +11,14 @@
 //! The rounding of the sums of squares cancels along a path from end to end; that of the other sums is
 //! multiplied by the distance of neighbouring centroids only. [`Line::doubt`] bounds what remains.
 
+use crate::buffer::Buffer;
 use crate::lanes::{LANES, Lanes, Plain, warm};
 
 /// Ascending distinct values and their weights, all positive.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Points {
-    pub(crate) x: Vec<f64>,
-    pub(crate) w: Vec<f64>,
+    pub(crate) x: Buffer,
+    pub(crate) w: Buffer,
 }
 
 impl Points {
@@ -99,17 +100,17 @@ pub(crate) struct Line {
     pub(crate) anchor: f64,
     /// Whether all weights are whole numbers, whose sums are exact.
     counts: bool,
-    pub(crate) w: Vec<f64>,
-    pub(crate) s1: Vec<f64>,
-    pub(crate) s2: Vec<f64>,
+    pub(crate) w: Buffer,
+    pub(crate) s1: Buffer,
+    pub(crate) s2: Buffer,
     /// Taken off the cost of a path for each border it visits; empty for none.
-    pub(crate) credit: Vec<f64>,
+    pub(crate) credit: Buffer,
 }
 
 impl Line {
     pub(crate) fn new(points: &Points) -> Self {
         let m = points.len();
-        let zeros = || vec![0.0; m + 1 + LANES];
+        let zeros = || Buffer::zeros(m + 1 + LANES);
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
         let mut line = Line {
@@ -119,7 +120,7 @@ impl Line {
             w: zeros(),
             s1: zeros(),
             s2: zeros(),
-            credit: Vec::new(),
+            credit: Buffer::default(),
         };
         let mut sums = [Sum::default(); 3];
         for i in middle..m {
@@ -151,8 +152,7 @@ impl Line {
     /// The same line with some of its borders only; they include the first and the last.
     pub(crate) fn at_borders(&self, borders: &[u32]) -> Self {
         let pick = |sums: &[f64]| {
-            let mut out = Vec::with_capacity(borders.len() + LANES);
-            out.extend(borders.iter().map(|&b| sums[b as usize]));
+            let mut out: Buffer = borders.iter().map(|&b| sums[b as usize]).collect();
             out.resize(borders.len() + LANES, 0.0);
             out
         };
@@ -163,13 +163,13 @@ impl Line {
             w: pick(&self.w),
             s1: pick(&self.s1),
             s2: pick(&self.s2),
-            credit: Vec::new(),
+            credit: Buffer::default(),
         }
     }
 
     /// With a credit for each border; the first and the last get none.
-    pub(crate) fn with_credit(mut self, credit: Vec<f64>) -> Self {
-        self.credit = credit;
+    pub(crate) fn with_credit(mut self, credit: impl Into<Buffer>) -> Self {
+        self.credit = credit.into();
         self.credit.resize(self.len + 1 + LANES, 0.0);
         self
     }
@@ -177,13 +177,13 @@ impl Line {
     /// The same points from right to left, as the negatives of their values.
     pub(crate) fn mirrored(&self) -> Self {
         let m = self.len;
-        let turn = |sums: &[f64], sign: f64| -> Vec<f64> {
-            let mut out: Vec<f64> = sums[..=m].iter().rev().map(|s| sign * s).collect();
+        let turn = |sums: &[f64], sign: f64| {
+            let mut out: Buffer = sums[..=m].iter().rev().map(|s| sign * s).collect();
             out.resize(m + 1 + LANES, 0.0);
             out
         };
         let credit = if self.credit.is_empty() {
-            Vec::new()
+            Buffer::default()
         } else {
             turn(&self.credit, 1.0)
         };
@@ -286,7 +286,9 @@ impl Runs for Line {
     }
 
     fn warm(&self, lo: usize, hi: usize) {
-        [&self.w, &self.s1, &self.s2].map(|sums| warm(sums, lo, hi));
+        for sums in [&self.w, &self.s1, &self.s2] {
+            warm(sums, lo, hi);
+        }
     }
 
     #[inline(always)]

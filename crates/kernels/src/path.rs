@@ -14,6 +14,7 @@
 //! lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
 //! (4) Nodes may carry a credit, taken off the cost of every path through them; that leaves the matrix Monge.
 
+use crate::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::Wide;
 use crate::lanes::{LANES, Lanes, Plain, warm};
@@ -25,7 +26,7 @@ use crate::simd::dispatch;
 #[derive(Debug, Default)]
 pub(crate) struct Path {
     /// Least cost up to each border.
-    pub(crate) best: Vec<f64>,
+    pub(crate) best: Buffer,
     from: Vec<u32>,
 }
 

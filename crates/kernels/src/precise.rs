@@ -83,7 +83,9 @@ impl Runs for PreciseLine {
     }
 
     fn warm(&self, lo: usize, hi: usize) {
-        self.sums.each_ref().map(|sums| warm(sums, lo, hi));
+        for sums in &self.sums {
+            warm(sums, lo, hi);
+        }
     }
 
     #[inline(always)]

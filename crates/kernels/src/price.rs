@@ -13,7 +13,6 @@
 //! ends, which either finds a new corner of the convex hull or proves the tie. (3) Where the digits of
 //! the prefix sums do not suffice, the search is repeated with twice as many.
 
-use crate::census::Clusters;
 use crate::line::{Line, Points, Runs};
 use crate::path::{Path, cheapest, cheapest_precise};
 use crate::precise::PreciseLine;
@@ -23,10 +22,27 @@ use crate::precise::PreciseLine;
 const SHIFT: f64 = 0.45;
 /// Borders per cluster in the selections that a price is looked for in, one after the other.
 const STAGES: [usize; 3] = [10, 40, 160];
+/// From so many clusters on, the range of prices that buy them is easily missed.
+const NARROW: usize = 64;
 /// How much smaller the doubt is with twice the digits; some are left for the arithmetic.
 const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 /// Doubt about the optimum that is let pass, relative to the cost.
 const CLEAR: f64 = 5e-10;
+
+/// Optimal clusters of one group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Clusters {
+    /// Means of the clusters, ascending.
+    pub centroids: Vec<f64>,
+    /// Weighted squared error at these centroids.
+    pub cost: f64,
+    /// Proven upper bound on `(cost - optimum) / optimum`; 0 when exact.
+    ///
+    /// Exact means within 1e-9. Only values whose squares differ by more than some 25 orders of magnitude from
+    /// the cost can make the bound larger than [`Precision::Refined`](crate::Precision::Refined) allows: twice the digits of a float are not
+    /// enough for them.
+    pub gap: f64,
+}
 
 /// Optimal clusters of `points`.
 pub(crate) fn cluster(points: &Points, k: usize) -> Clusters {
@@ -114,12 +130,13 @@ pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64
         return Partition::new(points, vec![0, m as u32], f64::INFINITY);
     }
     let price = hint.unwrap_or_else(|| approach(points, line, k));
-    let (borders, price) = search(line, cheapest, k, price);
+    let Found { borders, price, .. } = search(line, cheapest, k, price);
     let found = Partition::new(points, borders, price);
     if line.doubt(&found.borders, &found.runs) <= CLEAR * found.cost() {
         return found;
     }
-    let (borders, price) = search(&PreciseLine::new(points), cheapest_precise, k, price);
+    let Found { borders, price, .. } =
+        search(&PreciseLine::new(points), cheapest_precise, k, price);
     let mut found = Partition::new(points, borders, price);
     let doubt = line.doubt(&found.borders, &found.runs) * DIGITS;
     if found.cost() > 0.0 && doubt > CLEAR * found.cost() {
@@ -128,13 +145,32 @@ pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64
     found
 }
 
+/// What a search has found.
+struct Found {
+    borders: Vec<u32>,
+    price: f64,
+    /// Estimate of the middle of the prices that buy as many clusters.
+    middle: Option<f64>,
+}
+
+/// Where the middle of the prices of `found` must be, given corners with a few clusters less or more. Prices go with the
+/// third power of the number of clusters.
+fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
+    let k = found.clusters() as f64;
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for other in others {
+        let more = other.clusters() as f64 - k;
+        if more != 0.0 && more.abs() <= 4.0 + k / 32.0 {
+            let slope = (found.cost - other.cost) / more;
+            sum += slope * (1.0 + more / (2.0 * k)).powi(3) / (more * more);
+            weight += 1.0 / (more * more);
+        }
+    }
+    (weight > 0.0).then(|| sum / weight)
+}
+
 /// Brackets the price, beginning with `price`.
-fn search<R: Runs>(
-    runs: &R,
-    cheapest: fn(&R, f64, &mut Path),
-    k: usize,
-    mut price: f64,
-) -> (Vec<u32>, f64) {
+fn search<R: Runs>(runs: &R, cheapest: fn(&R, f64, &mut Path), k: usize, mut price: f64) -> Found {
     let m = runs.len();
     let mut few = Corner::new(runs, f64::INFINITY, vec![0, m as u32]);
     let mut many = Corner {
@@ -156,11 +192,19 @@ fn search<R: Runs>(
         cheapest(runs, price, &mut path);
         let found = Corner::new(runs, price, path.borders(m));
         if found.clusters() == k {
-            return (found.borders, price);
+            return Found {
+                middle: middle(&found, [&few, &many]),
+                borders: found.borders,
+                price,
+            };
         }
         let stuck = found.clusters() <= few.clusters() || found.clusters() >= many.clusters();
         if cut && stuck {
-            return (splice(&few.borders, &many.borders, k), price);
+            return Found {
+                borders: splice(&few.borders, &many.borders, k),
+                price,
+                middle: Some(price),
+            };
         }
         // A count stands for a range of prices; of a wrong one, the end towards `k` is the better guess. Steps
         // that do not reach the other side grow.
@@ -201,12 +245,28 @@ fn approach(points: &Points, line: &Line, k: usize) -> f64 {
     let m = points.len();
     let mut price = None;
     for nodes in STAGES.map(|stage| stage * k) {
+        if price.is_some() && nodes > m / 3 {
+            break;
+        }
         let (selection, integral) = select(points, line, nodes.min(m));
         let start = price.unwrap_or(integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3)));
         if nodes > m / 3 || selection.len() <= 2 * k {
             return start;
         }
-        price = Some(search(&line.at_borders(&selection), cheapest, k, start).1);
+        let thin = line.at_borders(&selection);
+        let found = search(&thin, cheapest, k, start);
+        price = Some(found.middle.unwrap_or_else(|| {
+            if k < NARROW {
+                return found.price;
+            }
+            // At once: then it may be at an end of its range. Look at a price that is higher by about that range.
+            let higher = found.price * (1.0 + 3.0 / k as f64);
+            let mut path = Path::default();
+            cheapest(&thin, higher, &mut path);
+            let other = Corner::new(&thin, higher, path.borders(thin.len()));
+            let found = Corner::new(&thin, found.price, found.borders);
+            middle(&found, [&other; 2]).unwrap_or(f64::midpoint(found.price, higher))
+        }));
     }
     price.unwrap_or(0.0)
 }
@@ -241,7 +301,7 @@ fn select(points: &Points, line: &Line, nodes: usize) -> (Vec<u32>, f64) {
 }
 
 /// Cube root of a number that is not negative, to within a hundredth.
-fn root(x: f64) -> f64 {
+pub(crate) fn root(x: f64) -> f64 {
     if x < f64::MIN_POSITIVE {
         return 0.0;
     }

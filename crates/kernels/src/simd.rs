@@ -51,3 +51,10 @@ pub(crate) const fn plain() -> bool {
 
 #[cfg(test)]
 pub(crate) use crate::tests::plain;
+
+/// The nearest whole number, of one from 0 to 2^22; anything for others. A conversion would look out for those.
+#[inline(always)]
+pub(crate) fn whole(x: f32) -> usize {
+    const SHIFT: f32 = (1_u32 << 23) as f32;
+    ((x + SHIFT).to_bits() & 0x7f_ffff) as usize
+}

@@ -11,7 +11,8 @@
 use rayon::prelude::*;
 
 use super::wide::{key, radix, unkey};
-use crate::simd::dispatch;
+use crate::price::root;
+use crate::simd::{dispatch, whole};
 use crate::weights::Weights;
 
 /// Values put into bins by one task; the unit in which sums are added up.
@@ -78,23 +79,38 @@ impl Bins {
             let span = f64::from(hi) - f64::from(lo);
             let count = f64::from(counts[c]).max(0.5);
             if span > 0.0 {
-                (count * span * span).cbrt()
+                root(count * span * span)
             } else {
                 0.0
             }
         };
+        let shares: Vec<f64> = (0..cells)
+            .map(|c| {
+                if (first..=last).contains(&c) {
+                    share(c)
+                } else {
+                    0.0
+                }
+            })
+            .collect();
         // Cells in which the sample has nothing share a quarter of the bins: they may hold the tails.
         let mut whole = [f64::MIN_POSITIVE; 2];
-        (first..=last).for_each(|c| whole[usize::from(counts[c] > 0)] += share(c));
+        (first..=last).for_each(|c| whole[usize::from(counts[c] > 0)] += shares[c]);
         let mut bins = Bins {
             anchor,
-            cells: vec![Cell::default(); cells],
+            cells: vec![
+                Cell {
+                    base: u32::MAX,
+                    ..Cell::default()
+                };
+                cells
+            ],
             len: 0,
         };
         for (c, &count) in counts.iter().enumerate().take(last + 1).skip(first) {
             let (_, hi, lo) = width(c);
             let seen = count > 0;
-            let part = share(c) / whole[usize::from(seen)]
+            let part = shares[c] / whole[usize::from(seen)]
                 * target as f64
                 * if seen { 0.75 } else { 0.25 };
             let count = (part as usize).max(SPARE);
@@ -118,11 +134,16 @@ impl Bins {
     /// Bin of a finite value in the range; rises with the value.
     #[inline(always)]
     pub(super) fn bin(&self, x: f32) -> usize {
-        let y = x - self.anchor;
+        self.place(x - self.anchor)
+    }
+
+    /// Bin of a value relative to the anchor.
+    #[inline(always)]
+    fn place(&self, y: f32) -> usize {
         let cell = self.cells[cell(y)];
         let part = (y - cell.origin) * cell.scale;
         let part = if part < cell.last { part } else { cell.last };
-        cell.base as usize + part as i32 as usize
+        cell.base as usize + whole(part)
     }
 
     /// Moments of every bin.
@@ -167,28 +188,49 @@ impl Bins {
         &self,
         values: &[f32],
         weights: Weights<'_>,
-        finite: bool,
         marked: &[bool],
     ) -> Vec<(u32, f32)> {
+        let sieve = self.sieve(marked);
         let parts: Vec<Vec<(u32, f32)>> = values
             .par_chunks(GATHER)
             .enumerate()
             .map(|(c, chunk)| {
-                let mut found = Vec::new();
-                if weights.is_equal() && finite {
-                    pick(self, chunk, marked, &mut found);
-                } else {
-                    weights.each(c * GATHER, chunk.len(), |i, w| {
-                        let x = chunk[i];
-                        if x.is_finite() && w > 0.0 && marked[self.bin(x)] {
+                let mut maybe = Vec::with_capacity(chunk.len() / 16);
+                sift(self.anchor, chunk, &sieve, &mut maybe);
+                let mut found = Vec::with_capacity(maybe.len());
+                for at in maybe {
+                    let x = chunk[at as usize];
+                    if x.is_finite() && marked[self.bin(x)] {
+                        let w = weights.at(c * GATHER + at as usize);
+                        if w > 0.0 {
                             found.push((key(x + 0.0), w as f32));
                         }
-                    });
+                    }
                 }
                 found
             })
             .collect();
         radix(parts.concat(), |pair: (u32, f32)| pair.0)
+    }
+
+    /// For the leading 16 bits of a key, whether a value with them may lie in a marked bin.
+    fn sieve(&self, marked: &[bool]) -> Vec<u8> {
+        const FINE: u32 = 16 - CELL_BITS;
+        let mut sieve = vec![0; 1 << 16];
+        let any = |first: usize, last: usize| marked[first..=last].contains(&true);
+        for (c, cell) in self.cells.iter().enumerate() {
+            let first = cell.base as usize;
+            if first >= self.len || !any(first, first + cell.last as usize) {
+                continue;
+            }
+            let bin = |key: u32| self.place(unkey(key));
+            let leading = (c << FINE..).zip(&mut sieve[c << FINE..(c + 1) << FINE]);
+            for (leading, pass) in leading {
+                let low = (leading as u32) << 16;
+                *pass = u8::from(any(bin(low), bin(low | 0xffff)));
+            }
+        }
+        sieve
     }
 }
 
@@ -207,21 +249,28 @@ fn count_body(bins: &Bins, values: &[f32], moments: &mut [Moments]) {
 }
 
 dispatch! {
-    fn pick(bins: &Bins, values: &[f32], marked: &[bool], found: &mut Vec<(u32, f32)>) = pick_body
+    fn sift(anchor: f32, values: &[f32], sieve: &[u8], maybe: &mut Vec<u32>) = sift_body
 }
 
-/// Keys of the values in marked bins. Every value is written, the next one over it if it was not wanted.
+/// Places of the values that a sieve lets through. Every place is written, the next one over it if it was not wanted.
 #[inline(always)]
-fn pick_body(bins: &Bins, values: &[f32], marked: &[bool], found: &mut Vec<(u32, f32)>) {
+fn sift_body(anchor: f32, values: &[f32], sieve: &[u8], maybe: &mut Vec<u32>) {
     const BLOCK: usize = 256;
-    let mut block = [(0, 1.0); BLOCK];
-    for values in values.chunks(BLOCK) {
-        let mut len = 0;
-        for &x in values {
-            block[len & (BLOCK - 1)].0 = key(x + 0.0);
-            len += usize::from(marked[bins.bin(x)]);
+    let Some((sieve, _)) = sieve.split_first_chunk::<65536>() else {
+        return;
+    };
+    let mut places = [0_u32; BLOCK];
+    let mut leading = [0_u16; BLOCK];
+    for (b, values) in values.chunks(BLOCK).enumerate() {
+        for (leading, &x) in leading.iter_mut().zip(values) {
+            *leading = (key(x - anchor) >> 16) as u16;
         }
-        found.extend_from_slice(&block[..len]);
+        let mut len = 0;
+        for (i, &leading) in leading[..values.len()].iter().enumerate() {
+            places[len & (BLOCK - 1)] = (b * BLOCK + i) as u32;
+            len += usize::from(sieve[usize::from(leading)]);
+        }
+        maybe.extend_from_slice(&places[..len]);
     }
 }
 

@@ -16,7 +16,7 @@ mod wide;
 use crate::element::Element;
 use crate::element::sealed::{Bits, Sealed};
 use crate::nearest::Borders;
-use crate::price;
+use crate::price::{self, Clusters};
 use crate::weights::Weights;
 use narrow::Narrow;
 use wide::Wide;
@@ -28,21 +28,6 @@ pub enum Precision {
     Refined,
     /// The optimum itself.
     Exact,
-}
-
-/// Optimal clusters of one group.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Clusters {
-    /// Means of the clusters, ascending.
-    pub centroids: Vec<f64>,
-    /// Weighted squared error at these centroids.
-    pub cost: f64,
-    /// Proven upper bound on `(cost - optimum) / optimum`; 0 when exact.
-    ///
-    /// Exact means within 1e-9. Only values whose squares differ by more than some 25 orders of magnitude from
-    /// the cost can make the bound larger than [`Precision::Refined`] allows: twice the digits of a float are not
-    /// enough for them.
-    pub gap: f64,
 }
 
 /// The values of one group, counted once and asked many times.

@@ -16,6 +16,8 @@ use crate::weights::Weights;
 
 /// Below this many values, sort.
 const SMALL: usize = 8192;
+/// The same where values have weights, whose table is larger and is filled more slowly.
+const SMALL_WEIGHTED: usize = 1 << 15;
 /// Values counted by one task.
 const CHUNK: usize = 1 << 20;
 
@@ -47,7 +49,12 @@ impl<'a> Narrow<'a> {
             weights: (!weights.is_equal()).then(Vec::new),
             tally: Tally::default(),
         };
-        if bits.len() < SMALL {
+        let small = if weights.is_equal() {
+            SMALL
+        } else {
+            SMALL_WEIGHTED
+        };
+        if bits.len() < small {
             group.sort(decode, weights);
         } else {
             group.count(decode, weights);

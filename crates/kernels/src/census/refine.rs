@@ -15,18 +15,23 @@
 
 use rayon::prelude::*;
 
+use super::Precision;
 use super::bins::{Bins, Moments};
 use super::wide::unkey;
-use super::{Clusters, Precision};
+use crate::buffer::Buffer;
 use crate::line::{Line, Points, Runs};
 use crate::path::{Path, cheapest};
-use crate::price;
+use crate::price::{self, Clusters};
 use crate::weights::Weights;
 
 /// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
 const NEAR: f64 = 1e-6;
 /// Above this part of the values, sorting all of them is as quick.
 const MANY: f64 = 0.6;
+/// Fewer values than this are sorted at once if about all bins would have to be resolved.
+const LARGE: usize = 1 << 22;
+/// Runs of bins per cluster for which distances are bounded.
+const RUNS: usize = 64;
 /// Values summed up by one task.
 const CHUNK: usize = 1 << 17;
 /// Rounding errors up to this part of the cost are left in it.
@@ -50,6 +55,9 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     let target = (64 * k * k)
         .clamp(1 << 13, if k <= 64 { 1 << 16 } else { 1 << 17 })
         .min(group.values.len() / 8);
+    if k * k > target && group.values.len() < LARGE {
+        return None;
+    }
     let bins = Bins::new(group.values, group.range, target);
     let moments = bins.moments(group.values, group.weights, group.finite);
     let coarse = Coarse::new(&moments);
@@ -78,7 +86,7 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
         f64::from(group.range.0) - anchor,
         f64::from(group.range.1) - anchor,
     );
-    let credit = coarse.credit(&line, ends, limit, price);
+    let credit = coarse.credit(&line, k, ends, limit, price);
     let m = line.len();
     let (mut forward, mut backward) = (Path::default(), Path::default());
     let line = line.with_credit(credit);
@@ -120,7 +128,7 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     for (&bin, &mark) in coarse.bin.iter().zip(&marked) {
         flags[bin as usize] = mark;
     }
-    let sorted = bins.gather(group.values, group.weights, group.finite, &flags);
+    let sorted = bins.gather(group.values, group.weights, &flags);
     let points = coarse.resolve(&marked, &sorted, f64::from(bins.anchor));
     let rest: f64 = (0..m)
         .filter(|&b| !marked[b])
@@ -183,10 +191,10 @@ struct Coarse {
     /// Their means, relative to the anchor, and weights.
     points: Points,
     /// Sum of squares around the mean.
-    spread: Vec<f64>,
+    spread: Buffer,
     /// Sum of squares around the anchor; its last digits are lost in the spread.
-    square: Vec<f64>,
-    number: Vec<f64>,
+    square: Buffer,
+    number: Buffer,
     bin: Vec<u32>,
     /// Bound on the rounding errors of all spreads.
     noise: f64,
@@ -196,9 +204,9 @@ impl Coarse {
     fn new(moments: &[Moments]) -> Self {
         let mut coarse = Coarse {
             points: Points::default(),
-            spread: Vec::new(),
-            square: Vec::new(),
-            number: Vec::new(),
+            spread: Buffer::default(),
+            square: Buffer::default(),
+            number: Buffer::default(),
             bin: Vec::new(),
             noise: 0.0,
         };
@@ -220,27 +228,40 @@ impl Coarse {
         coarse
     }
 
-    /// How much less a path may cost for bins that a border cuts instead of passing by, for each border.
-    fn credit(&self, line: &Line, ends: (f64, f64), limit: f64, price: f64) -> Vec<f64> {
+    /// How much less a path of `k` clusters may cost for bins that a border cuts instead of passing by, for each border.
+    fn credit(&self, line: &Line, k: usize, ends: (f64, f64), limit: f64, price: f64) -> Buffer {
         let m = self.points.len();
-        let x = &self.points.x;
-        let left = reach(x, ends, line, limit);
+        // Distances differ little from bin to bin, so they are bounded for some neighbours at once.
+        let step = (m / (RUNS * k)).max(1);
+        let runs = m.div_ceil(step);
+        let borders: Vec<u32> = (0..=runs).map(|r| (r * step).min(m) as u32).collect();
+        let thin = line.at_borders(&borders);
+        let means: Vec<f64> = (0..runs)
+            .map(|r| line.anchor + (thin.s1[r + 1] - thin.s1[r]) / (thin.w[r + 1] - thin.w[r]))
+            .collect();
+        let left = reach(&means, ends, &thin, limit);
         // The same from the other side, on the mirrored line.
-        let back: Vec<f64> = x.iter().rev().map(|x| -x).collect();
-        let right = reach(&back, (-ends.1, -ends.0), &line.mirrored(), limit);
+        let back: Vec<f64> = means.iter().rev().map(|x| -x).collect();
+        let right = reach(&back, (-ends.1, -ends.0), &thin.mirrored(), limit);
+        let distance: Vec<f64> = left
+            .iter()
+            .zip(right.iter().rev())
+            .map(|(&left, &right)| left.min(right))
+            .collect();
         let saving = |b: usize| {
             if self.number[b] <= 1.0 {
                 return 0.0;
             }
             let (w, spread) = (self.points.w[b], self.spread[b] + self.square[b] * NOISE);
-            let saved = 2.0 * left[b].min(right[m - 1 - b]) * (w * spread).sqrt();
+            let saved = 2.0 * distance[b / step] * (w * spread).sqrt();
             saved.max(spread).min(spread + price) * ROOM
         };
-        let savings: Vec<f64> = (0..m).map(saving).collect();
-        let mut credit = vec![0.0; m + 1];
-        for e in 1..m {
-            let (a, b) = (savings[e - 1], savings[e]);
-            credit[e] = a.max(b) + (a.min(b) - price).max(0.0);
+        let mut credit = Buffer::zeros(m + 1);
+        let mut before = saving(0);
+        for b in 1..m {
+            let after = saving(b);
+            credit[b] = before.max(after) + (before.min(after) - price).max(0.0);
+            before = after;
         }
         credit
     }

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use rayon::prelude::*;
 
 use super::refine::{self, Group};
-use super::{Clusters, Precision, Tally};
+use super::{Precision, Tally};
 use crate::line::Points;
 use crate::nearest::{Borders, wide};
-use crate::price;
+use crate::price::{self, Clusters};
 use crate::simd::dispatch;
 use crate::weights::Weights;
 
@@ -53,11 +53,8 @@ impl<'a> Wide<'a> {
             tally.range = Some((range.0 + 0.0, range.1 + 0.0));
         }
         if !weights.is_equal() {
-            let mut some = false;
-            weights.each(0, values.len(), |i, w| {
-                some |= w > 0.0 && values[i].is_finite()
-            });
-            if !some {
+            let counts = |i: usize| weights.at(i) > 0.0 && values[i].is_finite();
+            if !(0..values.len()).any(counts) {
                 weights = Weights::Equal;
             }
         }
@@ -98,11 +95,7 @@ impl<'a> Wide<'a> {
             if self.weights.is_equal() {
                 let finite = self.values.iter().filter(|x| x.is_finite());
                 let sorted = radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key);
-                let mut points = Points::default();
-                for run in sorted.chunk_by(|a, b| a == b) {
-                    points.push(f64::from(unkey(run[0])), run.len() as f64);
-                }
-                return points;
+                return points_of(&sorted, |key| (key, 1.0));
             }
             let mut pairs: Vec<(u32, f32)> = Vec::new();
             self.weights.each(0, self.values.len(), |i, w| {
@@ -112,14 +105,7 @@ impl<'a> Wide<'a> {
                 }
             });
             let sorted = radix(pairs, |pair: (u32, f32)| pair.0);
-            let mut points = Points::default();
-            for run in sorted.chunk_by(|a, b| a.0 == b.0) {
-                points.push(
-                    f64::from(unkey(run[0].0)),
-                    run.iter().map(|pair| f64::from(pair.1)).sum(),
-                );
-            }
-            points
+            points_of(&sorted, |(key, w)| (key, f64::from(w)))
         })
     }
 
@@ -157,6 +143,28 @@ impl<'a> Wide<'a> {
     pub(super) fn assign(&self, borders: &Borders, indices: &mut [u8]) -> f64 {
         wide::assign(borders, self.values, self.tally.non_finite() == 0, indices)
     }
+}
+
+/// Distinct values and their weights, from sorted keys. Each is written, and moved on from when the next differs.
+fn points_of<T: Copy>(sorted: &[T], part: impl Fn(T) -> (u32, f64)) -> Points {
+    let mut points = Points::default();
+    points.x.resize(sorted.len(), 0.0);
+    points.w.resize(sorted.len(), 0.0);
+    let mut at = 0;
+    let mut sum = 0.0;
+    let mut last = None;
+    for (key, w) in sorted.iter().map(|&item| part(item)) {
+        let same = last == Some(key);
+        at += usize::from(!same && last.is_some());
+        sum = if same { sum + w } else { w };
+        points.x[at] = f64::from(unkey(key));
+        points.w[at] = sum;
+        last = Some(key);
+    }
+    let len = sorted.len().min(at + 1);
+    points.x.truncate(len);
+    points.w.truncate(len);
+    points
 }
 
 /// An integer that sorts like the value.

@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::Borders;
-use crate::simd::dispatch;
+use crate::simd::{dispatch, whole};
 
 /// Values handled by one task; also the unit in which errors are added up.
 const CHUNK: usize = 1 << 17;
@@ -69,7 +69,7 @@ impl Grid {
         (grid.crowd <= CROWD).then_some(grid)
     }
 
-    /// Rises with `x`. Conversion to an integer saturates.
+    /// Rises with `x`.
     #[inline(always)]
     fn cell(&self, x: f32) -> usize {
         let cell = (x - self.origin) * self.scale;
@@ -79,7 +79,7 @@ impl Grid {
         } else {
             (CELLS - 1) as f32
         };
-        cell as i32 as usize & (CELLS - 1)
+        whole(cell) & (CELLS - 1)
     }
 }
 

@@ -1,0 +1,98 @@
+//! Memory that is used again.
+//!
+//! A large vector comes fresh from the system each time, page by page, and that takes as long as a pass over it. Models have many
+//! weights, so each thread keeps a few vectors that it has done with. Nothing but time depends on them.
+
+use std::cell::RefCell;
+use std::ops::{Deref, DerefMut};
+
+/// Vectors that a thread keeps.
+const KEPT: usize = 16;
+/// Larger vectors are not kept.
+const LARGEST: usize = 1 << 20;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// A vector that goes back to its thread.
+#[derive(Debug)]
+pub(crate) struct Buffer(Vec<f64>);
+
+impl Buffer {
+    pub(crate) fn zeros(len: usize) -> Self {
+        let mut buffer = Buffer::default();
+        buffer.resize(len, 0.0);
+        buffer
+    }
+}
+
+impl Default for Buffer {
+    /// Empty.
+    fn default() -> Self {
+        let kept = POOL.try_with(|pool| pool.try_borrow_mut().ok().and_then(|mut pool| pool.pop()));
+        Buffer(kept.ok().flatten().unwrap_or_default())
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        let mut values = std::mem::take(&mut self.0);
+        if (1..=LARGEST).contains(&values.capacity()) {
+            values.clear();
+            // Where the thread is about to end, the vector is simply freed.
+            let _ = POOL.try_with(|pool| {
+                if let Ok(mut pool) = pool.try_borrow_mut()
+                    && pool.len() < KEPT
+                {
+                    pool.push(values);
+                }
+            });
+        }
+    }
+}
+
+impl Clone for Buffer {
+    fn clone(&self) -> Self {
+        let mut other = Buffer::default();
+        other.extend_from_slice(self);
+        other
+    }
+}
+
+impl FromIterator<f64> for Buffer {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut buffer = Buffer::default();
+        buffer.extend(values);
+        buffer
+    }
+}
+
+impl From<Vec<f64>> for Buffer {
+    fn from(values: Vec<f64>) -> Self {
+        Buffer(values)
+    }
+}
+
+impl<'a> IntoIterator for &'a Buffer {
+    type Item = &'a f64;
+    type IntoIter = std::slice::Iter<'a, f64>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl Deref for Buffer {
+    type Target = Vec<f64>;
+
+    fn deref(&self) -> &Vec<f64> {
+        &self.0
+    }
+}
+
+impl DerefMut for Buffer {
+    fn deref_mut(&mut self) -> &mut Vec<f64> {
+        &mut self.0
+    }
+}

@@ -1,7 +1,8 @@
 //! The per-channel scale: every output channel divided by its largest absolute value.
 //!
 //! The scale s of a channel is max|w|, which the weight's dtype holds exactly; an all-zero channel has 1, and one
-//! that has nothing but subnormals the smallest normal number, lest a runtime that flushes them makes it zero. The
+//! that has nothing but subnormals the smallest normal number, lest a runtime that flushes them makes it zero. (Or s
+//! is the next number of `fp16`, where the spec says so.) The
 //! normalised w / s are clustered in `f32` with weight s², so that what is minimised is the error of the final
 //! weights, (w − s·c)² = s²·(w/s − c)².
 
@@ -10,7 +11,7 @@ use std::ops::Range;
 use palettizer_kernels::Element;
 use rayon::prelude::*;
 
-use crate::entries::Rounding;
+use crate::entries::{Rounding, Storage};
 use crate::{Layout, Refusal};
 
 /// The factors of a weight's output channels, and which element belongs to which.
@@ -35,6 +36,7 @@ impl Channels {
         values: &[T],
         layout: &Layout,
         rounding: Rounding,
+        storage: Storage,
     ) -> Result<Self, Refusal> {
         let what = "per-channel scale";
         let axis = layout
@@ -54,7 +56,7 @@ impl Channels {
             .into_iter()
             .map(|(most, _)| match most {
                 0.0 => 1.0,
-                most => most.max(rounding.smallest_normal()),
+                most => storage.scale(most.max(rounding.smallest_normal())),
             })
             .collect();
         let top = scales.iter().fold(0_f32, |a, &b| a.max(b));

@@ -4,11 +4,12 @@
 //! gets the entry that is nearest in the end.
 //!
 //! Source: coremltools' symmetric LUT quantization. Deviations: integers are computed against the scale as it is
-//! stored; a scale is never zero, nor so large that an entry overflows.
+//! stored; a scale is never zero, nor so large that an entry overflows; a scale that is rounded a second time, to
+//! `fp16` or with that of a channel, is rounded up, so that 127 steps still reach the largest value.
 
 use half::{bf16, f16};
 
-use crate::{Dtype, LutDtype};
+use crate::{Dtype, LutDtype, PaletteSpec};
 
 /// What uint8 entries are shifted by.
 pub(crate) const ZERO_POINT: u8 = 127;
@@ -50,6 +51,19 @@ impl Rounding {
         }
     }
 
+    /// The least float that is not below a positive number.
+    fn above(self, value: f64) -> f32 {
+        let near = self.nearest(value);
+        if f64::from(near) >= value {
+            return near;
+        }
+        match self.0 {
+            Dtype::F16 => f16::from_bits(f16::from_f32(near).to_bits() + 1).to_f32(),
+            Dtype::BF16 => bf16::from_bits(bf16::from_f32(near).to_bits() + 1).to_f32(),
+            _ => near.next_up(),
+        }
+    }
+
     /// A positive float's lower neighbour.
     fn below(self, value: f32) -> f32 {
         match self.0 {
@@ -68,6 +82,70 @@ impl Rounding {
             Dtype::BF16 => bf16::from_bits(1).to_f32(),
             _ => f32::from_bits(1),
         }
+    }
+}
+
+/// How the tables of one weight are stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Storage {
+    /// What the entries are stored as.
+    pub(crate) lut_dtype: LutDtype,
+    /// What entries are rounded to.
+    pub(crate) rounding: Rounding,
+    /// Whether scales are folded: then only products are stored.
+    pub(crate) folds: bool,
+    /// Whether stored scales are numbers of `fp16`.
+    halves: bool,
+}
+
+impl Storage {
+    /// What the spec says for weights of a dtype.
+    pub(crate) fn new(dtype: Dtype, spec: &PaletteSpec) -> Self {
+        let lut_dtype = spec.lut_dtype();
+        let halves = spec.half_scales() && dtype == Dtype::F32;
+        let half_entries = halves && spec.per_channel_scale() && lut_dtype == LutDtype::Float;
+        Storage {
+            lut_dtype,
+            rounding: Rounding(if half_entries { Dtype::F16 } else { dtype }),
+            folds: spec.folds(),
+            halves,
+        }
+    }
+
+    /// A scale of a table or a channel as it counts for what is divided by it.
+    pub(crate) fn scale(self, scale: f32) -> f32 {
+        match self.halves && !self.folds {
+            true => half_above(scale),
+            false => scale,
+        }
+    }
+
+    /// The scales of a table and a channel in one.
+    pub(crate) fn folded(self, table: f32, channel: f32) -> f32 {
+        let product = f64::from(table) * f64::from(channel);
+        let scale = self.rounding.above(product);
+        self.within(match self.halves {
+            true => half_above(scale),
+            false => scale,
+        })
+    }
+
+    /// A scale that 127 times is finite.
+    fn within(self, mut scale: f32) -> f32 {
+        let rounding = self.rounding;
+        while scale > 0.0 && !rounding.nearest(127.0 * f64::from(scale)).is_finite() {
+            scale = rounding.below(scale);
+        }
+        scale
+    }
+}
+
+/// The least number of `fp16` that is not below a positive one; that itself where `fp16` ends.
+fn half_above(value: f32) -> f32 {
+    let half = Rounding(Dtype::F16);
+    match (half.smallest()..=f16::MAX.to_f32()).contains(&value) {
+        true => half.above(f64::from(value)),
+        false => value,
     }
 }
 
@@ -90,8 +168,8 @@ pub(crate) struct Quantized {
 }
 
 /// Ascending wishes to ascending, distinct entries.
-pub(crate) fn scalars(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -> Entries {
-    let mut entries = vectors(wishes, lut_dtype, rounding);
+pub(crate) fn scalars(wishes: &[f64], storage: Storage) -> Entries {
+    let mut entries = vectors(wishes, storage);
     match &mut entries.quantized {
         None => entries.values.dedup(),
         Some(quantized) => {
@@ -112,14 +190,15 @@ pub(crate) fn scalars(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -
 }
 
 /// Wishes to entries, one for one.
-pub(crate) fn vectors(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -> Entries {
-    if lut_dtype == LutDtype::Float {
+pub(crate) fn vectors(wishes: &[f64], storage: Storage) -> Entries {
+    let rounding = storage.rounding;
+    if storage.lut_dtype == LutDtype::Float {
         return Entries {
             values: wishes.iter().map(|&w| rounding.nearest(w)).collect(),
             quantized: None,
         };
     }
-    let scale = scale(wishes, rounding);
+    let scale = scale(wishes, storage);
     let integers: Vec<i8> = wishes
         .iter()
         .map(|w| {
@@ -139,21 +218,28 @@ pub(crate) fn vectors(wishes: &[f64], lut_dtype: LutDtype, rounding: Rounding) -
 }
 
 /// Largest absolute value / 127 in the dtype: positive, and 127 times it finite.
-fn scale(wishes: &[f64], rounding: Rounding) -> f32 {
+fn scale(wishes: &[f64], storage: Storage) -> f32 {
     let most = wishes.iter().fold(0_f64, |most, w| most.max(w.abs()));
     if most == 0.0 {
         return 1.0;
     }
-    let mut scale = rounding.nearest(most / 127.0).max(rounding.smallest());
-    while scale > 0.0 && !rounding.nearest(127.0 * f64::from(scale)).is_finite() {
-        scale = rounding.below(scale);
-    }
-    scale
+    let rounding = storage.rounding;
+    let scale = rounding.nearest(most / 127.0).max(rounding.smallest());
+    storage.within(storage.scale(scale))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn storage(lut_dtype: LutDtype, dtype: Dtype) -> Storage {
+        Storage {
+            lut_dtype,
+            rounding: Rounding(dtype),
+            folds: false,
+            halves: false,
+        }
+    }
 
     const FLOATS: [Dtype; 3] = [Dtype::F16, Dtype::BF16, Dtype::F32];
 
@@ -161,7 +247,7 @@ mod tests {
     fn integers_span_the_range() {
         for dtype in FLOATS {
             let wishes = [-1.0, -0.5, 0.0, 1.0 / 127.0, 1.0];
-            let entries = scalars(&wishes, LutDtype::Int8, Rounding(dtype));
+            let entries = scalars(&wishes, storage(LutDtype::Int8, dtype));
             let quantized = entries.quantized.unwrap();
             assert_eq!(quantized.integers, [-127, -64, 0, 1, 127], "{dtype:?}");
             for (value, wish) in entries.values.iter().zip(wishes) {
@@ -174,7 +260,7 @@ mod tests {
     fn scales_are_neither_zero_nor_too_large() {
         for dtype in FLOATS {
             let rounding = Rounding(dtype);
-            assert_eq!(scale(&[0.0, -0.0], rounding), 1.0);
+            assert_eq!(scale(&[0.0, -0.0], storage(LutDtype::Int8, dtype)), 1.0);
             for most in [
                 1e-40,
                 1e-9,
@@ -188,7 +274,7 @@ mod tests {
                 if most == 0.0 || (dtype == Dtype::F16 && most > 65504.0) {
                     continue;
                 }
-                let entries = scalars(&[-most, most], LutDtype::Uint8, rounding);
+                let entries = scalars(&[-most, most], storage(LutDtype::Uint8, dtype));
                 assert!(entries.quantized.unwrap().scale > 0.0);
                 assert!(
                     entries.values.iter().all(|v| v.is_finite()),
@@ -201,16 +287,60 @@ mod tests {
     #[test]
     fn collapsed_entries_are_stored_once() {
         let near = [-1e-9, 0.0, 1e-9, 1.0];
-        let float = scalars(&near, LutDtype::Float, Rounding(Dtype::F16));
+        let float = scalars(&near, storage(LutDtype::Float, Dtype::F16));
         assert_eq!(float.values, [0.0, 1.0]);
         assert!(float.values[0].is_sign_positive());
-        let int = scalars(&near, LutDtype::Int8, Rounding(Dtype::F16));
+        let int = scalars(&near, storage(LutDtype::Int8, Dtype::F16));
         assert_eq!(int.quantized.unwrap().integers, [0, 127]);
         let ints = scalars(
             &[-300.0, 0.5, 1.5, 300.0],
-            LutDtype::Float,
-            Rounding(Dtype::I8),
+            storage(LutDtype::Float, Dtype::I8),
         );
         assert_eq!(ints.values, [-128.0, 0.0, 2.0, 127.0]);
+    }
+
+    #[test]
+    fn rounding_up_goes_to_the_next_number_or_nowhere() {
+        for dtype in FLOATS {
+            let rounding = Rounding(dtype);
+            for value in [1e-3, 1.0 / 3.0, 1.0, 1000.1, 60000.0] {
+                let up = rounding.above(value);
+                assert!(f64::from(up) >= value && f64::from(rounding.below(up)) < value);
+                assert_eq!(rounding.above(f64::from(up)), up);
+            }
+            assert_eq!(rounding.above(1e-60), rounding.smallest());
+        }
+        let unit = 2_f32.powi(-24);
+        for (value, half) in [
+            (
+                0.1,
+                f16::from_bits(f16::from_f32(0.1).to_bits() + 1).to_f32(),
+            ),
+            (65503.0, 65504.0),
+            (65505.0, 65505.0),
+            (1.5 * unit, 2.0 * unit),
+            (0.9 * unit, 0.9 * unit),
+        ] {
+            assert!(f16::from_f32(0.1).to_f32() < 0.1);
+            assert_eq!(half_above(value), half);
+        }
+    }
+
+    #[test]
+    fn folded_scales_stay_finite_and_positive() {
+        for dtype in FLOATS {
+            let storage = storage(LutDtype::Int8, dtype);
+            let rounding = storage.rounding;
+            let smallest = rounding.smallest();
+            assert_eq!(storage.folded(smallest, smallest), smallest);
+            let most = rounding.nearest(if dtype == Dtype::F16 {
+                65504.0
+            } else {
+                3.38e38
+            });
+            let table = rounding.above(1.0 / 127.0);
+            let folded = storage.folded(table, most);
+            assert!(folded > 0.0 && rounding.nearest(127.0 * f64::from(folded)).is_finite());
+        }
     }
 }

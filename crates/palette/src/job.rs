@@ -2,14 +2,14 @@
 //!
 //! A group is gathered only as far as it must be: borrowed where it lies when it is one slice of unscaled scalars,
 //! copied as it is when it is several, widened to `f32` when it is scaled or made of vectors. Buffers are kept from
-//! one group to the next. With a per-channel scale the error is measured again, on the products.
+//! one group to the next. With a per-channel scale the error is measured again, on the products: see `products`.
 
 use palettizer_kernels::{Element, Weights};
 use rayon::prelude::*;
 
 use crate::channels::Channels;
 use crate::context::Sensitivity;
-use crate::entries::Rounding;
+use crate::entries::{Rounding, Storage};
 use crate::groups::{Groups, Mask};
 use crate::scalar::{self, Table};
 use crate::{Context, LutGroup, Mode, PaletteSpec, Refusal, vector};
@@ -23,7 +23,9 @@ pub(crate) struct Job<'a, T> {
     pub(crate) sensitivity: Option<Sensitivity<'a>>,
     pub(crate) context: &'a Context<'a>,
     pub(crate) spec: &'a PaletteSpec,
+    /// Rounding to the weight's dtype.
     pub(crate) rounding: Rounding,
+    pub(crate) storage: Storage,
 }
 
 /// Memory that one group after the other uses.
@@ -71,7 +73,7 @@ impl<T: Element> Job<'_, T> {
         indices: &mut [u8],
     ) -> Result<Table, Refusal> {
         self.context.go_on()?;
-        let (spec, rounding) = (self.spec, self.rounding);
+        let (spec, storage) = (self.spec, self.storage);
         let exact = self.channels.is_none();
         let mut table = if let Mode::Custom(function) = spec.mode() {
             self.widen(group, scratch, None);
@@ -79,13 +81,13 @@ impl<T: Element> Job<'_, T> {
             let described = LutGroup {
                 shape: &self.groups.shape,
                 channel_axis: self.groups.channel_axis,
-                dtype: rounding.0,
+                dtype: self.rounding.0,
             };
             let ranges = self.groups.ranges(group).flatten().enumerate();
             let kept = ranges
                 .filter(|(_, at)| self.mask.is_none_or(|mask| mask.keeps(*at)))
                 .map(|(offset, _)| offset);
-            scalar::custom(values, &described, function, rounding, kept, indices)?
+            scalar::custom(values, &described, function, storage, kept, indices)?
         } else if self.groups.dim > 1 {
             self.vectors(group, scratch);
             let exact = exact || self.snap(scratch);
@@ -95,19 +97,17 @@ impl<T: Element> Job<'_, T> {
             self.widen(group, scratch, self.mask);
             let exact = self.snap(scratch);
             let weights = self.row_weights(channels, group, scratch);
-            scalar::table(&scratch.wide, weights, exact, spec, rounding, indices)?
+            scalar::table(&scratch.wide, weights, exact, spec, storage, indices)?
         } else {
             let values = self.slice(self.values, group, &mut scratch.values);
             let weights = match self.sensitivity {
                 None => Weights::Equal,
                 Some(some) => Weights::Each(self.slice(some.each, group, &mut scratch.weights)),
             };
-            scalar::table(values, weights, exact, spec, rounding, indices)?
+            scalar::table(values, weights, exact, spec, storage, indices)?
         };
         if let Some(channels) = &self.channels {
-            let (squared_error, energy) = self.final_error(channels, group, &table, indices);
-            table.squared_error = squared_error;
-            table.energy = energy;
+            self.finish(channels, group, &mut table, indices);
         }
         Ok(table)
     }
@@ -184,12 +184,12 @@ impl<T: Element> Job<'_, T> {
         }
     }
 
-    /// In unique mode, rounds scaled values to the dtype, so that "distinct" means what a table can hold.
+    /// In unique mode, rounds scaled values as entries are, so that "distinct" means what a table can hold.
     fn snap(&self, scratch: &mut Scratch<T>) -> bool {
         let unique = matches!(self.spec.mode(), Mode::Unique);
         if unique {
             for value in &mut scratch.wide {
-                *value = self.rounding.nearest(f64::from(*value));
+                *value = self.storage.rounding.nearest(f64::from(*value));
             }
         }
         unique
@@ -226,7 +226,7 @@ impl<T: Element> Job<'_, T> {
     }
 
     /// Where each vector of a group starts, in index order.
-    fn firsts(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn firsts(&self, group: usize) -> impl Iterator<Item = usize> + '_ {
         let (inner, dim) = (self.groups.inner, self.groups.dim);
         self.groups.ranges(group).flat_map(move |range| {
             let starts = range.step_by(inner * dim);
@@ -235,59 +235,8 @@ impl<T: Element> Job<'_, T> {
     }
 
     /// The elements of the vector that starts there.
-    fn members(&self, first: usize) -> impl Iterator<Item = usize> + use<T> {
+    pub(crate) fn members(&self, first: usize) -> impl Iterator<Item = usize> + use<T> {
         let (inner, dim) = (self.groups.inner, self.groups.dim);
         (0..dim).map(move |j| first + j * inner)
-    }
-
-    /// Squared error and energy of a group's final weights: round(scale · entry) against the original.
-    fn final_error(
-        &self,
-        channels: &Channels,
-        group: usize,
-        table: &Table,
-        indices: &[u8],
-    ) -> (f64, f64) {
-        let (mut squared_error, mut energy) = (0.0, 0.0);
-        let mut add = |at: usize, entry: f32| {
-            let value = f64::from(self.values[at].to_f32());
-            let lost = value - f64::from(entry);
-            squared_error += lost * lost;
-            energy += value * value;
-        };
-        let scaled = |scale: f32, entry: f32| {
-            let product = f64::from(scale) * f64::from(entry);
-            self.rounding.nearest(product)
-        };
-        let entries = &table.entries.values;
-        let dim = self.groups.dim;
-        if dim > 1 {
-            for (first, &index) in self.firsts(group).zip(indices) {
-                let vector = &entries[usize::from(index) * dim..][..dim];
-                for (at, &entry) in self.members(first).zip(vector) {
-                    add(at, scaled(channels.scales[channels.of(at)], entry));
-                }
-            }
-            return (squared_error, energy);
-        }
-        let mut left = indices.iter();
-        let mut row = Vec::new();
-        for range in self.groups.ranges(group) {
-            for (channel, run) in channels.runs(range) {
-                let scale = channels.scales[channel];
-                row.clear();
-                // All products at once, unless there are fewer elements than entries.
-                if run.len() > entries.len() {
-                    row.extend(entries.iter().map(|&entry| scaled(scale, entry)));
-                }
-                let kept = run.filter(|&at| self.mask.is_none_or(|mask| mask.keeps(at)));
-                for at in kept {
-                    let index = left.next().map_or(0, |&index| usize::from(index));
-                    let product = row.get(index).copied();
-                    add(at, product.unwrap_or_else(|| scaled(scale, entries[index])));
-                }
-            }
-        }
-        (squared_error, energy)
     }
 }

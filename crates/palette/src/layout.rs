@@ -28,8 +28,11 @@ pub struct Layout {
     pub output_axis: Option<usize>,
     /// The axis the groups lie along; `None` with one table for the tensor.
     pub group_axis: Option<usize>,
-    /// Number of tables.
+    /// Number of groups: of tables, unless scales are folded into them.
     pub groups: usize,
+    /// Whether the per-channel scale is folded into the scales of integer tables: each output channel has tables of its
+    /// own, with the integers of its group.
+    pub folded: bool,
     /// The axis the vectors lie along; `None` with scalars.
     pub vector_axis: Option<usize>,
     /// Elements for one index.
@@ -39,35 +42,44 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// Shape of all tables together: the groups on their axis, ones on the others, 2^n entries, `cluster_dim`.
+    /// Shape of all tables together: the groups on their axis, ones on the others, 2^n entries, `cluster_dim`. With a
+    /// folded scale, the output channels on theirs.
     pub fn lut_shape(&self, nbits: Nbits) -> Vec<usize> {
-        let mut shape = self.group_shape();
+        let mut shape = self.tables();
         shape.extend([nbits.entries(), self.cluster_dim]);
         shape
     }
 
     /// Shape of one value for each table, of the tables' rank: the scale of an integer table.
     pub fn lut_scale_shape(&self) -> Vec<usize> {
-        let mut shape = self.group_shape();
+        let mut shape = self.tables();
         shape.extend([1, 1]);
         shape
     }
 
     /// Shape of the per-channel scale: the output channels on their axis and ones elsewhere.
-    /// `None` when the output axis is unknown.
+    /// `None` when the output axis is unknown, or the scale folded into the tables.
     pub fn scale_shape(&self) -> Option<Vec<usize>> {
-        let axis = self.output_axis?;
+        let axis = self.output_axis.filter(|_| !self.folded)?;
         let mut shape = vec![1; self.shape.len()];
         *shape.get_mut(axis)? = *self.shape.get(axis)?;
         Some(shape)
     }
 
-    fn group_shape(&self) -> Vec<usize> {
-        let mut shape = vec![1; self.shape.len()];
-        if let Some(dim) = self.group_axis.and_then(|axis| shape.get_mut(axis)) {
-            *dim = self.groups;
+    /// How many tables lie along each axis.
+    pub(crate) fn tables(&self) -> Vec<usize> {
+        let mut tables = vec![1; self.shape.len()];
+        let mut set = |axis: Option<usize>, count: usize| {
+            if let Some(tables) = axis.and_then(|axis| tables.get_mut(axis)) {
+                *tables = count;
+            }
+        };
+        set(self.group_axis, self.groups);
+        if self.folded {
+            let channels = self.output_axis.and_then(|axis| self.shape.get(axis));
+            set(self.output_axis, channels.copied().unwrap_or(1));
         }
-        shape
+        tables
     }
 }
 
@@ -158,6 +170,7 @@ pub fn layout(
         output_axis,
         group_axis,
         groups,
+        folded: spec.folds(),
         vector_axis,
         cluster_dim,
         index_shape,

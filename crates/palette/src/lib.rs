@@ -21,7 +21,7 @@
 //! | `nbits`, `mode`, `spec`, `context`, `refusal`, `tensor`, `figures` | the words: widths, requests, what is known, reasons, weights, error |
 //! | `layout`, `groups`, `channels` | shapes; where groups lie; the per-channel scale |
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
-//! | `job`, `palettize`, `palette` | all tables of a weight; the result and its reconstruction |
+//! | `job`, `products`, `palettize`, `palette` | all tables of a weight; entries times scales; the result and its reconstruction |
 //! | [`sensitivity`] | how much each element matters, made fit for use |
 //! | `recover` | the indices of a dense weight whose tables are known |
 //! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
@@ -42,6 +42,7 @@ mod mode;
 mod nbits;
 mod palette;
 mod palettize;
+mod products;
 mod recover;
 mod refusal;
 mod scalar;

@@ -23,7 +23,7 @@ use half::{bf16, f16};
 use palettizer_kernels::Element;
 
 use crate::channels::Channels;
-use crate::entries::{Rounding, ZERO_POINT};
+use crate::entries::{Rounding, Storage, ZERO_POINT};
 use crate::groups::{Groups, Mask};
 use crate::job::Job;
 use crate::palette::packed;
@@ -110,9 +110,10 @@ fn typed<T: Element + Pod>(
     context: &Context<'_>,
 ) -> Result<Palette, Refusal> {
     let rounding = Rounding(tensor.dtype());
+    let storage = Storage::new(tensor.dtype(), spec);
     let sensitivity = context.sensitivity(tensor.len(), spec)?;
     let channels = match spec.per_channel_scale() {
-        true => Some(Channels::new(values, &layout, rounding)?),
+        true => Some(Channels::new(values, &layout, rounding, storage)?),
         false => None,
     };
     let mask = context.mask.map(Mask);
@@ -125,6 +126,7 @@ fn typed<T: Element + Pod>(
         mask,
         spec,
         rounding,
+        storage,
     };
     let counts = job.groups.index_counts(mask.as_ref());
     let mut indices = vec![0; counts.iter().sum()];
@@ -181,35 +183,51 @@ impl<T: Element> Job<'_, T> {
         }
         let unsigned = self.spec.lut_dtype() == LutDtype::Uint8;
         let shift = if unsigned { ZERO_POINT } else { 0 };
-        let mut data = Vec::with_capacity(tables.len() * entries);
-        let mut scale = Vec::with_capacity(tables.len() * rounding.0.size());
-        for (number, table) in (1..).zip(tables) {
-            let quantized = table.entries.quantized.as_ref();
+        let count = layout.tables().iter().product();
+        let mut data = Vec::with_capacity(count * entries);
+        let mut scale = Vec::with_capacity(count * rounding.0.size());
+        for number in 0..count {
+            let (group, channel) = places(layout, number);
+            let quantized = tables[group].entries.quantized.as_ref();
             if let Some(quantized) = quantized {
                 let integers = quantized.integers.iter();
                 data.extend(integers.map(|&q| (q as u8).wrapping_add(shift)));
             }
-            rounding.push(quantized.map_or(1.0, |q| q.scale), &mut scale);
-            data.resize(number * entries, shift);
+            let own = quantized.map_or(1.0, |q| q.scale);
+            let scales = self.channels.as_ref().filter(|_| layout.folded);
+            let both = scales.map(|c| self.storage.folded(own, c.scales[channel]));
+            rounding.push(both.unwrap_or(own), &mut scale);
+            data.resize((number + 1) * entries, shift);
         }
         Lut::Quantized {
             dtype: if unsigned { Dtype::U8 } else { Dtype::I8 },
             data,
             scale,
             scale_shape: layout.lut_scale_shape(),
-            offset: unsigned.then(|| vec![ZERO_POINT; tables.len()]),
+            offset: unsigned.then(|| vec![ZERO_POINT; count]),
         }
     }
 
     fn scale(&self, layout: &Layout) -> Option<ChannelScale> {
+        let shape = layout.scale_shape()?;
         let channels = self.channels.as_ref()?;
         let mut bytes = Vec::with_capacity(channels.scales.len() * self.rounding.0.size());
         for &scale in &channels.scales {
             self.rounding.push(scale, &mut bytes);
         }
-        Some(ChannelScale {
-            shape: layout.scale_shape()?,
-            bytes,
-        })
+        Some(ChannelScale { shape, bytes })
     }
+}
+
+/// The group and the output channel of a table, by its number in the file.
+fn places(layout: &Layout, number: usize) -> (usize, usize) {
+    let tables = layout.tables();
+    let place = |axis: usize| {
+        let behind: usize = tables[axis + 1..].iter().product();
+        number / behind % tables[axis]
+    };
+    let group = layout
+        .group_axis
+        .map_or(0, |axis| place(axis) / (tables[axis] / layout.groups));
+    (group, layout.output_axis.map_or(0, place))
 }

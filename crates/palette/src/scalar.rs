@@ -6,7 +6,7 @@
 
 use palettizer_kernels::{Census, Element, Weights};
 
-use crate::entries::{self, Entries, Rounding};
+use crate::entries::{self, Entries, Storage};
 use crate::{LutDtype, Mode, Nbits, PaletteSpec, Refusal};
 
 /// A finished table and what it cost.
@@ -32,7 +32,7 @@ pub(crate) fn table<T: Element>(
     weights: Weights<'_>,
     exact: bool,
     spec: &PaletteSpec,
-    rounding: Rounding,
+    storage: Storage,
     indices: &mut [u8],
 ) -> Result<Table, Refusal> {
     if values.is_empty() {
@@ -42,7 +42,7 @@ pub(crate) fn table<T: Element>(
     let energy = census.energy();
     let limit = spec.mode().nbits().map_or(MOST_ENTRIES, |n| n.entries());
     if exact
-        && spec.lut_dtype() == LutDtype::Float
+        && storage.lut_dtype == LutDtype::Float
         && let Some(distinct) = census.distinct(limit)
     {
         census.assign(&distinct, indices);
@@ -65,7 +65,7 @@ pub(crate) fn table<T: Element>(
             let clusters = census.cluster(nbits.entries());
             (clusters.centroids, clusters.gap)
         }
-        Mode::Uniform(nbits) => return Ok(uniform(&census, *nbits, spec, rounding, indices)),
+        Mode::Uniform(nbits) => return Ok(uniform(&census, *nbits, storage, indices)),
         Mode::Unique | Mode::Custom(_) => {
             return Err(Refusal::TooManyDistinct {
                 limit,
@@ -73,7 +73,7 @@ pub(crate) fn table<T: Element>(
             });
         }
     };
-    let entries = entries::scalars(&wishes, spec.lut_dtype(), rounding);
+    let entries = entries::scalars(&wishes, storage);
     let squared_error = census.assign(&entries.values, indices);
     Ok(Table {
         entries,
@@ -88,10 +88,10 @@ pub(crate) fn table<T: Element>(
 fn uniform<T: Element>(
     census: &Census<'_, T>,
     nbits: Nbits,
-    spec: &PaletteSpec,
-    rounding: Rounding,
+    storage: Storage,
     indices: &mut [u8],
 ) -> Table {
+    let rounding = storage.rounding;
     let (low, high) = census.range().unwrap_or_default();
     let steps = (nbits.entries() - 1) as f64;
     let span = f64::from(high) - f64::from(low);
@@ -103,7 +103,7 @@ fn uniform<T: Element>(
                 .map(|i| f64::from(low) + i as f64 * step)
                 .collect(),
         };
-        let entries = entries::scalars(&spaced, spec.lut_dtype(), rounding);
+        let entries = entries::scalars(&spaced, storage);
         let squared_error = census.assign(&entries.values, indices);
         Table {
             entries,
@@ -127,7 +127,7 @@ pub(crate) fn custom(
     values: &[f32],
     group: &crate::LutGroup<'_>,
     function: &crate::LutFunction,
-    rounding: Rounding,
+    storage: Storage,
     kept: impl Iterator<Item = usize>,
     indices: &mut [u8],
 ) -> Result<Table, Refusal> {
@@ -136,6 +136,7 @@ pub(crate) fn custom(
         let elements = values.len();
         return Err(Refusal::NonFinite { count, elements });
     }
+    let rounding = storage.rounding;
     let found = function.call(values, group).map_err(Refusal::Custom)?;
     let refuse = |text: String| Err(Refusal::Custom(text));
     if found.lut.is_empty() || found.lut.len() > MOST_ENTRIES {

@@ -127,6 +127,8 @@ pub struct PaletteSpec {
     granularity: Granularity,
     cluster_dim: usize,
     per_channel_scale: bool,
+    fold_scale: bool,
+    half_scales: bool,
     lut_dtype: LutDtype,
     precision: Precision,
     seed: u64,
@@ -140,6 +142,8 @@ impl PaletteSpec {
             granularity: Granularity::PerTensor,
             cluster_dim: 1,
             per_channel_scale: false,
+            fold_scale: false,
+            half_scales: false,
             lut_dtype: LutDtype::Float,
             precision: Precision::Refined,
             seed: 0,
@@ -169,6 +173,27 @@ impl PaletteSpec {
     pub fn with_per_channel_scale(self, per_channel_scale: bool) -> Self {
         PaletteSpec {
             per_channel_scale,
+            ..self
+        }
+    }
+
+    /// Whether a per-channel scale goes into the scales of an integer table: the weight then has no scale of its own,
+    /// but each output channel has tables of its own, with the integers of its group. It is the one form that
+    /// coremltools converts from PyTorch. Without a scale or with float tables nothing changes.
+    #[must_use]
+    pub fn with_fold_scale(self, fold_scale: bool) -> Self {
+        PaletteSpec { fold_scale, ..self }
+    }
+
+    /// Whether the scales of an `fp32` weight are numbers of `fp16`, rounded up before values are divided by them, and
+    /// the entries under a per-channel scale too. A program that computes the weight in `fp16` then comes to the very
+    /// numbers that the weight rounds to. Scales above 65504 or below 2⁻²⁴ stay as they are, and integers under a
+    /// per-channel scale need [`with_fold_scale`](PaletteSpec::with_fold_scale) besides. Weights of other dtypes are not
+    /// touched.
+    #[must_use]
+    pub fn with_half_scales(self, half_scales: bool) -> Self {
+        PaletteSpec {
+            half_scales,
             ..self
         }
     }
@@ -211,6 +236,21 @@ impl PaletteSpec {
         self.per_channel_scale
     }
 
+    /// Whether the scales of output channels go into those of an integer table.
+    pub fn fold_scale(&self) -> bool {
+        self.fold_scale
+    }
+
+    /// Whether there is a per-channel scale that goes into those of an integer table.
+    pub(crate) fn folds(&self) -> bool {
+        self.fold_scale && self.per_channel_scale && self.lut_dtype != LutDtype::Float
+    }
+
+    /// Whether the scales of `fp32` weights are numbers of `fp16`.
+    pub fn half_scales(&self) -> bool {
+        self.half_scales
+    }
+
     /// What the entries are stored as.
     pub fn lut_dtype(&self) -> LutDtype {
         self.lut_dtype
@@ -238,8 +278,8 @@ impl PaletteSpec {
     /// Checks the fields, each alone and with the others.
     ///
     /// # Errors
-    /// [`SpecError`] when `cluster_dim` or `group_size` is 0, when vectors are asked of uniform or custom mode,
-    /// or an integer table of unique or custom mode.
+    /// [`SpecError`] when `cluster_dim` or `group_size` is 0, when vectors are asked of uniform or custom mode, an
+    /// integer table of unique or custom mode, or a folded scale of vectors.
     pub fn validate(&self) -> Result<(), SpecError> {
         let refuse = |field, found: String, allowed| {
             Err(SpecError {
@@ -263,6 +303,10 @@ impl PaletteSpec {
         {
             let found = format!("{} with mode {mode}", self.lut_dtype.name());
             return refuse("lut_dtype", found, "float, or mode kmeans or uniform");
+        }
+        if self.cluster_dim > 1 && self.folds() {
+            let found = format!("true with cluster_dim {}", self.cluster_dim);
+            return refuse("fold_scale", found, "false, or cluster_dim 1");
         }
         Ok(())
     }
@@ -303,6 +347,15 @@ mod tests {
                 PaletteSpec::new(custom()).with_lut_dtype(LutDtype::Uint8),
                 Some("lut_dtype"),
             ),
+            (
+                kmeans()
+                    .with_cluster_dim(2)
+                    .with_per_channel_scale(true)
+                    .with_lut_dtype(LutDtype::Int8)
+                    .with_fold_scale(true),
+                Some("fold_scale"),
+            ),
+            (kmeans().with_cluster_dim(2).with_fold_scale(true), None),
             (PaletteSpec::new(Mode::Unique).with_cluster_dim(4), None),
             (kmeans().with_granularity(grouped(1)), None),
             (

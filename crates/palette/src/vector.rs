@@ -25,7 +25,7 @@ pub(crate) fn table<T>(
     job: &Job<'_, T>,
     indices: &mut [u8],
 ) -> Result<Table, Refusal> {
-    let (spec, rounding) = (job.spec, job.rounding);
+    let (spec, storage) = (job.spec, job.storage);
     let dim = spec.cluster_dim();
     let mut energy = 0.0;
     let mut count = 0;
@@ -44,7 +44,7 @@ pub(crate) fn table<T>(
     }
     let limit = spec.mode().nbits().map_or(MOST_ENTRIES, |n| n.entries());
     if exact
-        && spec.lut_dtype() == LutDtype::Float
+        && storage.lut_dtype == LutDtype::Float
         && let Some(distinct) = distinct(values, dim, limit, indices)
     {
         return Ok(Table {
@@ -74,7 +74,7 @@ pub(crate) fn table<T>(
     let clusters = cluster_vectors(values, dim, nbits.entries(), weights, options);
     job.context.go_on()?;
     let wishes: Vec<f64> = clusters.centroids.iter().map(|&c| f64::from(c)).collect();
-    let entries = entries::vectors(&wishes, spec.lut_dtype(), rounding);
+    let entries = entries::vectors(&wishes, storage);
     let squared_error = assign_vectors(values, dim, &entries.values, indices);
     Ok(Table {
         entries,

@@ -61,8 +61,13 @@ fn requests() -> Vec<(PaletteSpec, Option<usize>)> {
                             .with_lut_dtype(lut_dtype)
                             .with_per_channel_scale(scale)
                             .with_seed(7);
-                        if spec.validate().is_ok() {
-                            all.push((spec, axis));
+                        if spec.validate().is_err() {
+                            continue;
+                        }
+                        all.push((spec.clone(), axis));
+                        let folded = spec.with_fold_scale(true);
+                        if scale && lut_dtype != LutDtype::Float && folded.validate().is_ok() {
+                            all.push((folded, axis));
                         }
                     }
                 }
@@ -80,7 +85,17 @@ fn check(tensor: &Tensor<'_>, spec: &PaletteSpec, plan: &Layout, palette: &Palet
     assert_eq!(palette.index_shape, plan.index_shape);
     assert_eq!(palette.lut_shape, plan.lut_shape(palette.nbits));
     assert_eq!(palette.vector_axis, plan.vector_axis);
-    assert_eq!(palette.luts(), plan.groups);
+    let channels = plan.output_axis.map_or(1, |axis| plan.shape[axis]);
+    let luts = match (plan.folded, plan.group_axis == plan.output_axis) {
+        (false, _) => plan.groups,
+        (true, true) => channels,
+        (true, false) => plan.groups * channels,
+    };
+    assert_eq!(palette.luts(), luts);
+    assert_eq!(
+        palette.scale.is_some(),
+        spec.per_channel_scale() && !plan.folded
+    );
     assert_eq!(palette.error.elements, tensor.len());
     let (mut lost, mut energy) = (0.0, 0.0);
     for at in 0..tensor.len() {

@@ -230,6 +230,8 @@ def palettize(
     cluster_dim: int = 1,
     enable_per_channel_scale: bool = False,
     lut_dtype: str | None = None,
+    fold_scale: bool = False,
+    half_scales: bool = False,
     exact: bool = False,
     seed: int = 0,
     sensitivity: NDArray[np.float32] | None = None,
@@ -238,6 +240,9 @@ def palettize(
     """Palettizes one weight of ``shape`` and ``dtype`` (``"f32"``, ``"f16"`` or ``"bf16"``).
 
     ``output_axis`` is the axis of the output channels; ``channel_axis`` that of the groups, where it is another.
+    ``fold_scale`` puts a per-channel scale into the scales of integer LUTs, of which each output channel then has its
+    own. ``half_scales`` gives a float32 weight scales that float16 has, so that a program that computes it in float16
+    comes to the rounded weight.
     ``sensitivity`` has a number for each element that says what an error there costs. ``threads`` is one for each core
     unless given. Ctrl-C ends it. Raises ``Refusal`` for a weight that cannot be palettized so, ``ValueError`` for
     arguments that nothing can be done with.

@@ -137,6 +137,8 @@ impl OpFields {
             channel_axis: self.channel_axis,
             cluster_dim: self.cluster_dim,
             per_channel_scale: self.enable_per_channel_scale,
+            fold_scale: false,
+            half_scales: false,
             lut_dtype: self.lut_dtype.as_deref(),
             exact,
             seed,

@@ -17,7 +17,7 @@ use crate::work;
 #[pyo3(signature = (
     values, dtype, shape, *, mode = "kmeans", nbits = None, granularity = "per_tensor", group_size = None,
     channel_axis = None, output_axis = None, cluster_dim = 1, enable_per_channel_scale = false, lut_dtype = None,
-    exact = false, seed = 0, sensitivity = None, threads = None
+    fold_scale = false, half_scales = false, exact = false, seed = 0, sensitivity = None, threads = None
 ))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub(crate) fn palettize(
@@ -34,6 +34,8 @@ pub(crate) fn palettize(
     cluster_dim: usize,
     enable_per_channel_scale: bool,
     lut_dtype: Option<&str>,
+    fold_scale: bool,
+    half_scales: bool,
     exact: bool,
     seed: u64,
     sensitivity: Option<PyReadonlyArray1<'_, f32>>,
@@ -48,6 +50,8 @@ pub(crate) fn palettize(
         channel_axis,
         cluster_dim,
         per_channel_scale: enable_per_channel_scale,
+        fold_scale,
+        half_scales,
         lut_dtype,
         exact,
         seed,

@@ -17,6 +17,8 @@ pub(crate) struct Wishes<'a> {
     pub(crate) channel_axis: Option<i64>,
     pub(crate) cluster_dim: usize,
     pub(crate) per_channel_scale: bool,
+    pub(crate) fold_scale: bool,
+    pub(crate) half_scales: bool,
     pub(crate) lut_dtype: Option<&'a str>,
     pub(crate) exact: bool,
     pub(crate) seed: u64,
@@ -54,6 +56,8 @@ impl Wishes<'_> {
             .with_granularity(granularity)
             .with_cluster_dim(self.cluster_dim)
             .with_per_channel_scale(self.per_channel_scale)
+            .with_fold_scale(self.fold_scale)
+            .with_half_scales(self.half_scales)
             .with_lut_dtype(lut_dtype)
             .with_precision(precision)
             .with_seed(self.seed)

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from palettizer import _native
 from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._fold import fold_scale
 from palettizer.torch.palettization._plan import Weight
 
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
@@ -66,13 +65,8 @@ def palettize_weight(weight: Weight, make: Maker) -> Dict[str, Any]:
     with weight.owners[0].values(write=True) as tensor, torch.no_grad():
         dense = to_native(tensor)
         made, mse = make(weight, dense)
-        if made.scale is not None and made.lut_integers is not None:
-            before = dense.clone()
-            fields = fold_scale(made, dense, weight.output_axis)
-            mse = before.sub_(dense).float().square_().mean().item()
-        else:
-            made.decompress_into(as_bytes(dense))
-            fields = buffers(made, dense.dtype)
+        made.decompress_into(as_bytes(dense))
+        fields = buffers(made, dense.dtype)
         if dense.data_ptr() != tensor.data_ptr():
             tensor.copy_(dense)
         fields = {name: as_stored(value, dense.dtype, tensor.dtype) for name, value in fields.items()}
@@ -103,6 +97,10 @@ def native_settings(weight: Weight) -> Dict[str, Any]:
         "cluster_dim": config.cluster_dim or 1,
         "enable_per_channel_scale": bool(config.enable_per_channel_scale),
         "lut_dtype": None if config.lut_dtype is None else str(config.lut_dtype).replace("torch.", ""),
+        # A Core ML converter takes a table of integers, and one of floats with a per-channel scale, but not both at once.
+        "fold_scale": True,
+        # It makes programs of half precision by default; so they have the very weights of the module, rounded.
+        "half_scales": True,
     }
 
 

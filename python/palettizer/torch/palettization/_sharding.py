@@ -37,11 +37,8 @@ def plain_name(name: str) -> str:
 
 def is_dtensor(value: Any) -> bool:
     """Whether a tensor is a shard of a bigger one (fully_shard)."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return False
-    from torch.distributed.tensor import DTensor
-
-    return isinstance(value, DTensor)
+    # Without a process group there are none; and there is no DTensor in all of the places where torch has kept it.
+    return dist.is_available() and dist.is_initialized() and hasattr(value, "placements")
 
 
 def is_sharded(model: nn.Module) -> bool:
@@ -100,8 +97,10 @@ def gathered(module: nn.Module, parameter: str, wrapper: Optional[nn.Module], wr
             if write:
                 module.get_parameter(parameter).data.copy_(whole)
     elif is_dtensor(value):
-        from torch.distributed.tensor import distribute_tensor
-
+        try:
+            from torch.distributed.tensor import distribute_tensor
+        except ImportError:  # torch before 2.5
+            from torch.distributed._tensor import distribute_tensor
         with torch.no_grad():
             whole = value.full_tensor()  # type: ignore[attr-defined]
             yield whole

@@ -79,6 +79,19 @@ def test_a_folder_of_shards(tensors, tmp_path):
     assert sum(isinstance(found.get(name), _native.Palette) for name in names) == 8
 
 
+def test_functions_of_the_users_travel(checkpoint, tmp_path):
+    def thirds(weight):
+        import numpy as np
+
+        lut = np.array([-1, 0, 1], weight.dtype)
+        return lut, np.abs(weight.reshape(-1, 1) - lut).argmin(axis=1).astype(np.uint8)
+
+    config = OptimizationConfig(OpPalettizerConfig(mode="custom", lut_function=thirds, weight_threshold=100))
+    compress(checkpoint, config, tmp_path / "small.safetensors", part_bytes=1, progress=False)
+    found = _native.Checkpoint.open(tmp_path / "small.safetensors").get("layers.0.a.weight")
+    assert set(found.entries().view("float32").tolist()) == {-1.0, 0.0, 1.0}
+
+
 @pytest.fixture
 def stopped(monkeypatch):
     """`stopped(after)`: the cluster gives up after so many results; returns how many tasks later runs start."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
 
 from palettizer import _native
 from palettizer.distributed._cluster import spread
@@ -18,12 +18,13 @@ def compress_checkpoint(
     """Palettizes a checkpoint that all machines can read to a place that all can write; the report as JSON."""
     checkpoint = _native.Checkpoint.open(source)
     source, identity = source.resolve(), _identity(source)
+    about = _stable(fields, ray.cloudpickle.dumps)
     with parts_folder(out.resolve()) as folder:
         parts, missing, done = [], [], 0
         jobs = checkpoint.jobs(fields)
         sizes = dict(jobs)
         for names in _batches(jobs, part_bytes):
-            part = folder / Fingerprint(identity, _stable(fields), json.dumps(names)).name
+            part = folder / Fingerprint(identity, about, json.dumps(names)).name
             parts.append(part)
             if not part.exists():
                 missing.append((names, (str(source), names, fields, str(part), cpus)))
@@ -64,12 +65,13 @@ def _identity(source: Path) -> str:
     return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _stable(fields: Dict[str, Any]) -> str:
-    """A configuration as text that is the same in every run; and what changes when its sensitivities do."""
+def _stable(fields: Dict[str, Any], dumps: Callable[[Any], bytes]) -> str:
+    """A configuration as text that is the same in every run, its functions by what they do; and what changes when its
+    sensitivities do."""
     sensitivity: Optional[str] = fields.get("sensitivity")
     about = None if sensitivity is None else os.stat(sensitivity)
     seen = None if about is None else [about.st_size, about.st_mtime_ns]
-    return json.dumps([fields, seen], sort_keys=True)
+    return json.dumps([fields, seen], sort_keys=True, default=lambda function: dumps(function).hex())
 
 
 def _advance(bar: Any, sizes: Dict[str, int], names: Any) -> None:

@@ -26,6 +26,12 @@ def is_leader() -> bool:
     return not distributed() or dist.get_rank() == 0
 
 
+def wait_for_all() -> None:
+    """Returns when all processes have come here."""
+    if distributed():
+        dist.barrier()
+
+
 def plain_name(name: str) -> str:
     """A module's name without the wrappers of FullyShardedDataParallel.
 

@@ -16,7 +16,7 @@ from palettizer.torch.palettization._palettize import check_values, maker
 from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sensitivity import LossFunction, compute
 from palettizer.torch.palettization._sensitivity_source import Computed, Stored
-from palettizer.torch.palettization._sharding import distributed, is_leader, is_sharded, wrapped
+from palettizer.torch.palettization._sharding import distributed, is_leader, is_sharded, wait_for_all, wrapped
 
 
 @dataclass
@@ -125,8 +125,10 @@ class SKMPalettizer(Palettizer):
             _safetensors.check_place(sensitivity_path)
         plan = make_plan(self._model, self._config)
         tensors = self._compute(self._model, plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
-        if sensitivity_path is not None and is_leader():
-            _safetensors.save(tensors, sensitivity_path)
+        if sensitivity_path is not None:
+            if is_leader():
+                _safetensors.save(tensors, sensitivity_path)
+            wait_for_all()
         return tensors
 
     def compress(

@@ -1,5 +1,6 @@
 """Checkpoints and models on a Ray cluster of two workers: the bytes of one machine, and work that is not done twice."""
 
+import json
 import os
 
 import pytest
@@ -19,7 +20,8 @@ from palettizer.torch.palettization import (
 )
 
 SETTINGS = OptimizationConfig(
-    OpPalettizerConfig(nbits=4, weight_threshold=100), op_name_configs={"*.head.*": None, "*b*": OpPalettizerConfig(nbits=2, weight_threshold=100)}
+    OpPalettizerConfig(nbits=4, weight_threshold=100),
+    op_name_configs={"*.head.*": None, "*b*": OpPalettizerConfig(nbits=2, weight_threshold=100)},
 )
 
 
@@ -70,8 +72,6 @@ def test_a_folder_of_shards(tensors, tmp_path):
     for file, inside in halves.items():
         save_file({name: tensors[name] for name in inside}, folder / file)
     index = {"metadata": {}, "weight_map": {name: file for file, inside in halves.items() for name in inside}}
-    import json
-
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     compress(folder, SETTINGS, out, part_bytes=1, progress=False)
     found = _native.Checkpoint.open(out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 import torch
@@ -17,7 +17,6 @@ from palettizer.distributed._parts import Fingerprint, parts_folder, put
 from palettizer.torch._progress import progress as _progress
 from palettizer.torch.palettization import (
     PostTrainingPalettizer,
-    PostTrainingPalettizerConfig,
     SKMPalettizer,
     SKMPalettizerConfig,
     save_safetensors,
@@ -100,6 +99,3 @@ def _make_part(
         part = Path(folder) / "part.safetensors"
         _native.Checkpoint.write(part, [("weight", palette)], {"mse": palette.error["mse"].hex()})
         return part.read_bytes()
-
-
-__all__ = ["compress_module", "PostTrainingPalettizerConfig"]

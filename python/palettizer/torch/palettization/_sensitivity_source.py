@@ -90,7 +90,8 @@ def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str
     if not isinstance(loaded, dict):
         wrong = f"a {type(loaded).__name__}"
     else:
-        wrong = next((f"{name!r}: {type(t).__name__}" for name, t in loaded.items() if not isinstance(t, torch.Tensor)), None)
+        others = {name: value for name, value in loaded.items() if not isinstance(value, torch.Tensor)}
+        wrong = next((f"a {type(value).__name__} for {name!r}" for name, value in others.items()), None)
     if wrong is not None:
         raise ValueError(f"{path} must hold a dict of tensors by name, found {wrong}")
     return {name: tuple(tensor.shape) for name, tensor in loaded.items()}, loaded.__getitem__

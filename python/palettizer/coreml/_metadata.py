@@ -183,9 +183,9 @@ def get_weights_metadata(
     Examples
     --------
     >>> import palettizer.coreml as cto
-    >>> weights = cto.get_weights_metadata(cto.demo(), weight_threshold=10_000)
+    >>> weights = cto.get_weights_metadata(cto.demo(), weight_threshold=30_000)
     >>> [(weight.val.shape, weight.child_ops[0].op_type) for weight in weights.values()]
-    [((64, 32, 3, 3), 'conv')]
+    [((64, 64, 3, 3), 'conv')]
     """
     model = opened(mlmodel)
     # a scalar is a parameter, not a weight

@@ -51,8 +51,8 @@ class Model:
         Examples
         --------
         >>> import palettizer.coreml as cto
-        >>> [weight["elements"] for weight in cto.demo().weights(10_000)]
-        [18432]
+        >>> [weight["elements"] for weight in cto.demo().weights(20_000)]
+        [36864, 24576]
         """
         found: list[dict[str, Any]] = json.loads(self._native.weights(threshold))
         return found
@@ -68,7 +68,7 @@ def demo() -> Model:
     --------
     >>> import palettizer.coreml as cto
     >>> len(cto.demo().weights())
-    4
+    3
     """
     return Model(_native.Model.demo())
 

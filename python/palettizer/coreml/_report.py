@@ -47,7 +47,7 @@ class Report(dict[str, dict[str, Any]]):
     >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
     >>> report = cto.palettize_weights(cto.demo(), config).report
     >>> [row["status"] for row in report.values()]
-    ['compressed', 'compressed', 'compressed', 'compressed']
+    ['compressed', 'compressed', 'compressed']
     >>> report.target
     'iOS18'
     """

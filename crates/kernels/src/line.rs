@@ -167,11 +167,10 @@ impl Line {
         }
     }
 
-    /// With a credit for each border; the first and the last get none.
-    pub(crate) fn with_credit(mut self, credit: impl Into<Buffer>) -> Self {
+    /// Sets a credit for each border; the first and the last get none.
+    pub(crate) fn set_credit(&mut self, credit: impl Into<Buffer>) {
         self.credit = credit.into();
         self.credit.resize(self.len + 1 + LANES, 0.0);
-        self
     }
 
     /// The same points from right to left, as the negatives of their values.

@@ -10,8 +10,8 @@
 //! Wrong choice: when there are hardly more points than clusters; the caller deals with `points <= clusters`.
 //! Source: Larmore and Schieber 1991, in the simplified form of noshi91 (2023).
 //! Our deviations: (1) a scan of new columns is skipped when even a cluster of no cost could not win, which for runs
-//! shorter than a cluster is always. (2) The last three levels are replaced by eight rows side by side, one in each
-//! lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
+//! shorter than a cluster is always; in a long scan, blocks of columns are skipped likewise. (2) The last three
+//! levels are replaced by eight rows side by side, one in each lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
 //! (4) Nodes may carry a credit, taken off the cost of every path through them; that leaves the matrix Monge.
 
 use crate::buffer::Buffer;

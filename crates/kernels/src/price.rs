@@ -23,7 +23,7 @@ const SHIFT: f64 = 0.45;
 /// Borders per cluster in the selections that a price is looked for in, one after the other.
 const STAGES: [usize; 3] = [10, 40, 160];
 /// From so many clusters on, the range of prices that buy them is easily missed.
-const NARROW: usize = 64;
+pub(crate) const NARROW: usize = 64;
 /// How much smaller the doubt is with twice the digits; some are left for the arithmetic.
 const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 /// Doubt about the optimum that is let pass, relative to the cost.
@@ -53,7 +53,7 @@ pub(crate) fn cluster(points: &Points, k: usize) -> Clusters {
             gap: 0.0,
         };
     }
-    partition(points, &Line::new(points), k.max(1), None).clusters()
+    partition(points, &Line::new(points), None, k.max(1), None).clusters()
 }
 
 /// An optimal partition into runs.
@@ -69,7 +69,7 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    fn new(points: &Points, borders: Vec<u32>, price: f64) -> Self {
+    pub(crate) fn new(points: &Points, borders: Vec<u32>, price: f64) -> Self {
         let runs = borders
             .windows(2)
             .map(|run| points.cluster(run[0] as usize, run[1] as usize))
@@ -120,8 +120,15 @@ impl Corner {
     }
 }
 
-/// The optimal partition into `k` runs, or as many as there are points; `hint` is a price to try first.
-pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64>) -> Partition {
+/// The optimal partition into `k` runs, or as many as there are points; `hint` is a price to try first. With `among`, it
+/// is known that an optimum has no other borders than those, which include the first and the last.
+pub(crate) fn partition(
+    points: &Points,
+    line: &Line,
+    among: Option<&[u32]>,
+    k: usize,
+    hint: Option<f64>,
+) -> Partition {
     let m = points.len();
     if m <= k {
         return Partition::new(points, (0..=m as u32).collect(), 0.0);
@@ -130,7 +137,16 @@ pub(crate) fn partition(points: &Points, line: &Line, k: usize, hint: Option<f64
         return Partition::new(points, vec![0, m as u32], f64::INFINITY);
     }
     let price = hint.unwrap_or_else(|| approach(points, line, k));
-    let Found { borders, price, .. } = search(line, cheapest, k, price);
+    let Found { borders, price, .. } = match among {
+        None => search(line, cheapest, k, price),
+        Some(among) => {
+            let mut found = search(&line.at_borders(among), cheapest, k, price);
+            for border in &mut found.borders {
+                *border = among[*border as usize];
+            }
+            found
+        }
+    };
     let found = Partition::new(points, borders, price);
     if line.doubt(&found.borders, &found.runs) <= CLEAR * found.cost() {
         return found;
@@ -241,7 +257,7 @@ fn interpolate(few: &Corner, many: &Corner, k: usize) -> Option<f64> {
 }
 
 /// A price to begin with: that of a selection of the borders, for which a guess will do.
-fn approach(points: &Points, line: &Line, k: usize) -> f64 {
+pub(crate) fn approach(points: &Points, line: &Line, k: usize) -> f64 {
     let m = points.len();
     let mut price = None;
     for nodes in STAGES.map(|stage| stage * k) {

@@ -21,7 +21,7 @@ use super::wide::unkey;
 use crate::buffer::Buffer;
 use crate::line::{Line, Points, Runs};
 use crate::path::{Path, cheapest};
-use crate::price::{self, Clusters};
+use crate::price::{self, Clusters, NARROW, Partition};
 use crate::weights::Weights;
 
 /// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
@@ -38,6 +38,8 @@ const CHUNK: usize = 1 << 17;
 const CLEAR: f64 = 1e-11;
 /// Rounding error of a spread relative to the sum of squares it is the rest of.
 const NOISE: f64 = 8.0 * f64::EPSILON;
+/// No split of a cluster of an optimum gains more than this many times the price.
+const LIMIT: f64 = 1.5;
 /// Room for rounding in the bounds.
 const ROOM: f64 = 1.0 + 1e-9;
 
@@ -64,37 +66,47 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     if coarse.points.len() < 8 * k {
         return None;
     }
-    let line = Line::new(&coarse.points);
-    let rough = price::partition(&coarse.points, &line, k, None);
-    let price = rough.price;
+    let mut line = Line::new(&coarse.points);
     let spread: f64 = coarse.spread.iter().sum();
     if k == 1 {
-        return Some(finished(
-            group,
-            rough.clusters(),
-            &bins,
-            coarse.noise,
-            spread,
-            0.0,
-        ));
+        let whole = price::partition(&coarse.points, &line, None, k, None).clusters();
+        return Some(finished(group, whole, &bins, coarse.noise, spread, 0.0));
     }
-    let upper = spread + rough.cost();
 
-    let limit = 1.5 * price;
     let anchor = f64::from(bins.anchor);
     let ends = (
         f64::from(group.range.0) - anchor,
         f64::from(group.range.1) - anchor,
     );
-    let credit = coarse.credit(&line, k, ends, limit, price);
     let m = line.len();
     let (mut forward, mut backward) = (Path::default(), Path::default());
-    let line = line.with_credit(credit);
+    // A better upper bound leaves less to resolve. That is worth a search where clusters are many.
+    let known = (k >= NARROW).then(|| price::partition(&coarse.points, &line, None, k, None));
+    let mut price = match &known {
+        Some(rough) => rough.price,
+        None => price::approach(&coarse.points, &line, k),
+    };
+    let credit = coarse.credit(&line, k, ends, LIMIT * price, price);
+    line.set_credit(credit);
     cheapest(&line, price, &mut forward);
+    let rough = known.unwrap_or_else(|| {
+        let borders = forward.borders(m);
+        if borders.len() == k + 1 {
+            return Partition::new(&coarse.points, borders, price);
+        }
+        line.credit.clear();
+        let rough = price::partition(&coarse.points, &line, None, k, Some(price));
+        price = rough.price;
+        let credit = coarse.credit(&line, k, ends, LIMIT * price, price);
+        line.set_credit(credit);
+        cheapest(&line, price, &mut forward);
+        rough
+    });
+    let upper = spread + rough.cost();
     let rounding = 16.0 * f64::EPSILON * line.noise();
     let lower = spread + forward.best[m] - price * k as f64 - rounding;
-    // The distance bound presumed that no split gains more than `limit`.
-    if lower <= 0.0 || price + (upper - lower) > limit {
+    // The distance bound presumed that no split gains more than the limit.
+    if lower <= 0.0 || price + (upper - lower) > LIMIT * price {
         return None;
     }
     let gap = ((upper - lower) / lower).max(0.0);
@@ -114,8 +126,9 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
             spread + forward.best[e] + backward.best[m - e] + line.credit[e] - price * k as f64;
         bound - 2.0 * rounding <= upper * ROOM
     };
+    let open: Vec<bool> = (0..=m).map(open).collect();
     let marked: Vec<bool> = (0..m)
-        .map(|b| coarse.number[b] > 1.0 && (open(b) || open(b + 1)))
+        .map(|b| coarse.number[b] > 1.0 && (open[b] || open[b + 1]))
         .collect();
     let number: f64 = (0..m)
         .filter(|&b| marked[b])
@@ -129,13 +142,20 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
         flags[bin as usize] = mark;
     }
     let sorted = bins.gather(group.values, group.weights, &flags);
-    let points = coarse.resolve(&marked, &sorted, f64::from(bins.anchor));
+    let (points, borders) = coarse.resolve(&marked, &open, &sorted, anchor);
     let rest: f64 = (0..m)
         .filter(|&b| !marked[b])
         .map(|b| coarse.spread[b])
         .sum();
     let line = Line::new(&points);
-    let found = price::partition(&points, &line, k, Some(price)).clusters();
+    let found = price::partition(
+        &points,
+        &line,
+        Some(&borders[..]).filter(|borders| borders.len() > k + 1),
+        k,
+        Some(price),
+    )
+    .clusters();
     Some(finished(group, found, &bins, coarse.noise, rest, 0.0))
 }
 
@@ -266,17 +286,31 @@ impl Coarse {
         credit
     }
 
-    /// Points in which the marked bins are resolved into the given values.
-    fn resolve(&self, marked: &[bool], sorted: &[(u32, f32)], anchor: f64) -> Points {
+    /// Points in which the marked bins are resolved into the given values, and the borders between them that are open.
+    fn resolve(
+        &self,
+        marked: &[bool],
+        open: &[bool],
+        sorted: &[(u32, f32)],
+        anchor: f64,
+    ) -> (Points, Vec<u32>) {
         let mut points = Points::default();
+        let mut borders = vec![0];
         let mut at = 0;
         for (b, &marked) in marked.iter().enumerate() {
+            if b > 0 && open[b] {
+                borders.push(points.len() as u32);
+            }
             if !marked {
                 points.push(self.points.x[b], self.points.w[b]);
                 continue;
             }
             let end = (at + self.number[b] as usize).min(sorted.len());
+            let first = points.len();
             for run in sorted[at..end].chunk_by(|a, b| a.0 == b.0) {
+                if points.len() > first {
+                    borders.push(points.len() as u32);
+                }
                 points.push(
                     f64::from(unkey(run[0].0)) - anchor,
                     run.iter().map(|pair| f64::from(pair.1)).sum(),
@@ -284,7 +318,8 @@ impl Coarse {
             }
             at = end;
         }
-        points
+        borders.push(points.len() as u32);
+        (points, borders)
     }
 }
 

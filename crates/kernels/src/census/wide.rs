@@ -181,20 +181,31 @@ pub(super) fn unkey(key: u32) -> f32 {
 
 /// Sorts by a 32-bit key, keeping the order of equals; digits that all keys share cost nothing.
 pub(super) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32) -> Vec<T> {
-    const DIGITS: [(u32, usize); 3] = [(0, 2048), (11, 2048), (22, 1024)];
-    if items.len() < 256 {
-        items.sort_by_key(|&item| key(item));
-        return items;
+    match items.len() {
+        0..128 => {
+            items.sort_by_key(|&item| key(item));
+            items
+        }
+        // Long tables take longer than few values.
+        128..8192 => by_digits::<T, 4, 256>(items, key),
+        _ => by_digits::<T, 3, 2048>(items, key),
     }
+}
+
+/// Sorts digit by digit, the last first.
+fn by_digits<T: Copy + Default, const DIGITS: usize, const SIZE: usize>(
+    mut items: Vec<T>,
+    key: impl Fn(T) -> u32,
+) -> Vec<T> {
+    let digit = |item: T, d: usize| (key(item) >> (d as u32 * SIZE.ilog2())) as usize & (SIZE - 1);
     let mut other = vec![T::default(); items.len()];
-    let mut counts = [const { [0_usize; 2048] }; 3];
+    let mut counts = [[0_usize; SIZE]; DIGITS];
     for &item in &items {
-        let key = key(item);
-        for ((shift, size), counts) in DIGITS.into_iter().zip(&mut counts) {
-            counts[(key >> shift) as usize & (size - 1)] += 1;
+        for (d, counts) in counts.iter_mut().enumerate() {
+            counts[digit(item, d)] += 1;
         }
     }
-    for ((shift, size), counts) in DIGITS.into_iter().zip(&mut counts) {
+    for (d, counts) in counts.iter_mut().enumerate() {
         if counts.contains(&items.len()) {
             continue;
         }
@@ -203,7 +214,7 @@ pub(super) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32
             at += std::mem::replace(start, at);
         }
         for &item in &items {
-            let start = &mut counts[(key(item) >> shift) as usize & (size - 1)];
+            let start = &mut counts[digit(item, d)];
             other[*start] = item;
             *start += 1;
         }
@@ -232,8 +243,11 @@ fn look_body(values: &[f32]) -> Part {
     let mut energy = [0.0_f64; LANES];
     for chunk in values.chunks(LANES) {
         // What is missing at the end is counted as not finite here and taken off below.
-        let mut block = [f32::NAN; LANES];
-        block[..chunk.len()].copy_from_slice(chunk);
+        let block = <[f32; LANES]>::try_from(chunk).unwrap_or_else(|_| {
+            let mut block = [f32::NAN; LANES];
+            block[..chunk.len()].copy_from_slice(chunk);
+            block
+        });
         for l in 0..LANES {
             let x = block[l];
             let finite = x.abs() < f32::INFINITY;

@@ -138,8 +138,12 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
     }
     let mut sums = [0.0; 8];
     for (values, indices) in values.chunks(BLOCK).zip(indices.chunks_mut(BLOCK)) {
-        let mut x = [0.0_f32; BLOCK];
-        x[..values.len()].copy_from_slice(values);
+        // Whole blocks are copied without a call.
+        let x = <[f32; BLOCK]>::try_from(values).unwrap_or_else(|_| {
+            let mut x = [0.0; BLOCK];
+            x[..values.len()].copy_from_slice(values);
+            x
+        });
         let mut at = [0_u8; BLOCK];
         match search {
             Search::Compare => {
@@ -185,7 +189,10 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
                 *sum += error;
             }
         }
-        indices.copy_from_slice(&at[..indices.len()]);
+        match <&mut [u8; BLOCK]>::try_from(&mut *indices) {
+            Ok(whole) => *whole = at,
+            Err(_) => indices.copy_from_slice(&at[..indices.len()]),
+        }
     }
     total(sums)
 }

@@ -126,7 +126,7 @@ proptest! {
         if credits {
             let mut credit: Vec<f64> = (0..=m).map(|_| noise.unit() * 0.3 * price).collect();
             (credit[0], credit[m]) = (0.0, 0.0);
-            line = line.with_credit(credit);
+            line.set_credit(credit);
         }
         let mut path = Path::default();
         cheapest(&line, price, &mut path);

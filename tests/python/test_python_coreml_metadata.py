@@ -1,5 +1,8 @@
 """`get_weights_metadata`: the peer's values on real models, and the dense values of compressed weights."""
 
+import copy
+import pickle
+
 import coremltools.optimize.coreml as theirs
 import numpy as np
 import pytest
@@ -82,3 +85,5 @@ def test_values_are_read_when_they_are_asked_for(real_models):
     assert weight.val is weight.val and weight.val.flags.writeable
     with pytest.raises(AttributeError):
         weight.val = None
+    for again in (pickle.loads(pickle.dumps(weight)), copy.deepcopy(weight)):
+        assert again == weight and str(again) == str(weight)

@@ -130,6 +130,9 @@ class CoreMLWeightMetaData:
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} of a weight's metadata cannot be assigned; change the model instead")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.val, self.sparsity, self.unique_values, self.child_ops)
+
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, CoreMLWeightMetaData):
             return NotImplemented

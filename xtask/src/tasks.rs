@@ -137,7 +137,7 @@ pub(crate) fn test(root: &Path, pytest_args: &[String]) -> Result<(), String> {
     summary(&steps)
 }
 
-/// The readers' fuzz harness, longer than the test run gives it.
+/// The readers' fuzz harnesses, longer than the test run gives it.
 pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
     let seconds = match args {
         [] => 60,
@@ -153,6 +153,8 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
             "--release",
             "-p",
             "palettizer-coreml",
+            "-p",
+            "palettizer-torch",
             "--test",
             "fuzz",
             "--",
@@ -161,7 +163,7 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
     );
     run(
         harness.env("PALETTIZER_FUZZ_SECONDS", seconds.to_string()),
-        "the fuzz harness",
+        "the fuzz harnesses",
     )
 }
 

@@ -109,7 +109,8 @@ except ImportError as error:
 def test_the_command_is_the_same(palettizer, binary):
     """The wheel's command and the binary: one code, so one help and one behaviour."""
     for args in (["--help"], ["compress", "--help"], ["--version"]):
-        mine = run(sys.executable, "-m", "palettizer._cli", *args)
+        script = f"import sys; from palettizer._cli import main; sys.argv = {['palettizer', *args]}; sys.exit(main())"
+        mine = run(sys.executable, "-c", script)
         expected = palettizer(*args).stdout
         assert mine == expected
 

@@ -68,8 +68,11 @@ def test_scales_lie_on_the_output_channels(kind):
     model, _ = run(before, enable_per_channel_scale=True)
     carried = buffers(model)
     others = [a for a in range(before.weight.dim()) if a != axis]
-    assert torch.equal(carried["palettization_scale"], before.weight.abs().amax(others, keepdim=True))
-    assert carried["lut"].abs().max() <= 1 + 1e-6
+    scale, largest = carried["palettization_scale"], before.weight.detach().abs().amax(others, keepdim=True)
+    # Rounded up to what float16 has, for a program that computes in it.
+    assert scale.shape == largest.shape and torch.equal(scale.half().float(), scale)
+    assert (scale >= largest).all() and (scale <= largest * (1 + 2**-10)).all()
+    assert carried["lut"].abs().max() <= 1
     assert "quantization_scale" not in carried and carried["compression_type"].tolist() == [2]
 
 

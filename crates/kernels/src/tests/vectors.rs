@@ -1,5 +1,7 @@
 //! Vector k-means: what can be said of a heuristic.
 
+use std::sync::atomic::AtomicBool;
+
 use proptest::prelude::*;
 
 use super::{KINDS, Kind, Noise};
@@ -124,6 +126,50 @@ fn finds_separate_clusters() {
     }
 }
 
+/// The least cost of any assignment to `k` clusters, by trying all.
+fn brute(values: &[f32], dim: usize, k: usize, weights: &[f32]) -> f64 {
+    let n = weights.len();
+    let mut best = f64::INFINITY;
+    for number in 0..k.pow(n as u32) {
+        let mut cost = 0.0;
+        for cluster in 0..k {
+            let members = || (0..n).filter(move |&i| number / k.pow(i as u32) % k == cluster);
+            let weight: f64 = members().map(|i| f64::from(weights[i])).sum();
+            for d in 0..dim {
+                let pairs =
+                    || members().map(|i| (f64::from(weights[i]), f64::from(values[i * dim + d])));
+                let mean = pairs().map(|(w, x)| w * x).sum::<f64>() / weight.max(f64::MIN_POSITIVE);
+                cost += pairs().map(|(w, x)| w * (x - mean).powi(2)).sum::<f64>();
+            }
+        }
+        best = best.min(cost);
+    }
+    best
+}
+
+#[test]
+fn few_vectors_of_very_unequal_weights_are_clustered_best() {
+    let mut noise = Noise(35);
+    for round in 0..300 {
+        let (k, n) = [(2, 8), (2, 10), (3, 7)][round % 3];
+        let dim = 2 + round % 2;
+        let values = noise.values(Kind::Normal, n * dim);
+        // From all alike to many orders of magnitude.
+        let tail = round as f64 / 50.0;
+        let weights: Vec<f32> = (0..n)
+            .map(|_| (tail * noise.normal()).exp() as f32)
+            .collect();
+        let options = VectorOptions {
+            seed: round as u64,
+            ..VectorOptions::default()
+        };
+        let found = cluster_vectors(&values, dim, k, Some(&weights), options);
+        let best = brute(&values, dim, k, &weights);
+        let cost = found.cost;
+        assert!(cost <= best * (1.0 + 1e-6), "{cost} {best} {tail}");
+    }
+}
+
 #[test]
 fn odd_inputs() {
     let none = cluster_vectors(&[], 4, 16, None, VectorOptions::default());
@@ -144,5 +190,16 @@ fn odd_inputs() {
     values[100] = f32::NAN;
     values[200] = f32::INFINITY;
     let found = cluster_vectors(&values, 4, 16, None, VectorOptions::default());
+    assert_eq!(found.indices.len(), 1000);
+    let weights: Vec<f32> = (0..1000).map(|i| i as f32).collect();
+    let found = cluster_vectors(&values, 4, 16, Some(&weights), VectorOptions::default());
+    assert_eq!(found.indices.len(), 1000);
+    // Nor when it is over before it begins.
+    let stop = AtomicBool::new(true);
+    let options = VectorOptions {
+        stop: Some(&stop),
+        ..VectorOptions::default()
+    };
+    let found = cluster_vectors(&values, 4, 16, Some(&weights), options);
     assert_eq!(found.indices.len(), 1000);
 }

@@ -8,6 +8,7 @@ use super::VectorOptions;
 use super::field::Field;
 use super::lloyd::descend;
 use super::swap::improve;
+use super::transfer::transfer;
 use crate::simd::dispatch;
 
 /// Vectors of the first sample for each cluster, and at least.
@@ -23,6 +24,8 @@ const ROUNDS: [usize; 2] = [8, 1];
 const MOVED: usize = 1 << 24;
 /// Most starts, and the work (vectors times clusters) that they may be.
 const STARTS: (usize, usize) = (16, 1 << 21);
+/// Up to this much work (vectors times clusters), vectors with weights are moved one by one.
+const FEW: usize = 1 << 14;
 /// Most of them that reach a later sample, and the work that they may be there.
 const FINALISTS: (usize, usize) = (4, 1 << 23);
 
@@ -56,7 +59,11 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
             draw(level, k, &mut centroids, &mut random, options);
             let settled = descend(level, &mut centroids, rough);
             let most = centroids.len() / field.dim / 4;
-            let cost = improve(level, &mut centroids, settled, most, ROUNDS[0], options);
+            let mut cost = improve(level, &mut centroids, settled, most, ROUNDS[0], options);
+            let few = level.weights.is_some() && level.len * k <= FEW;
+            if few && transfer(level, &mut centroids) {
+                cost = descend(level, &mut centroids, rough);
+            }
             (cost, centroids)
         })
         .collect();

@@ -411,3 +411,32 @@ def test_the_bytes_do_not_depend_on_the_number_of_threads():
     for settings in ({}, {"cluster_dim": 4, "n_bits": 6}):
         one, many = (run(model, workers=workers, **settings)[0].state_dict() for workers in (1, 4))
         assert one.keys() == many.keys() and all(torch.equal(one[name], many[name]) for name in one)
+
+
+def test_one_memory_in_two_parameters_of_a_copy():
+    """The copy has two memories, as copies do, and both hold what the one became."""
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8))
+    model[1].weight.data = model[0].weight.data
+    before = model[0].weight.detach().clone()
+    done, report = run(model, n_bits=2)
+    assert torch.equal(done[1].weight, done[0].weight) and len(done[0].weight.unique()) == 4
+    assert torch.equal(model[0].weight, before) and report["1.weight"]["reason"] == "is 0.weight"
+
+
+def test_a_copy_is_a_copy_of_everything_else():
+    """Kinds of parameters, strides, flags, hooks and attributes."""
+    class Marked(nn.Parameter):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(8, 8, 3).to(memory_format=torch.channels_last), nn.Linear(8, 8))
+    model[1].weight = Marked(torch.rand(8, 8), requires_grad=False)
+    model[1].note, calls = {"a": [1]}, []
+    model[1].register_forward_hook(lambda *_: calls.append(1))
+    done, _ = run(model)
+    assert type(done[1].weight) is Marked and not done[1].weight.requires_grad
+    assert done[0].weight.stride() == model[0].weight.stride() and len(done[0].weight.unique()) == 16
+    assert done[1].note == {"a": [1]} and done[1].note is not model[1].note
+    done[1](torch.rand(1, 8))
+    assert calls == [1]
+    held = {p.data_ptr() for p in model.parameters()}
+    assert not any(p.data_ptr() in held for p in done.parameters())

@@ -21,8 +21,8 @@ from palettizer.torch.palettization import (
     SKMPalettizerConfig,
     save_safetensors,
 )
-from palettizer.torch.palettization._palettize import NAMES, as_bytes, check_values, native_settings, to_native
-from palettizer.torch.palettization._plan import Weight, make_plan
+from palettizer.torch.palettization._palettize import NAMES, as_bytes, native_settings, to_native
+from palettizer.torch.palettization._plan import Weight
 from palettizer.torch.palettization._sensitivity_source import Stored
 
 Values = NDArray[np.uint8]
@@ -46,9 +46,7 @@ def compress_module(
         palettizer = SKMPalettizer(model, config)
     else:
         palettizer = PostTrainingPalettizer(model, config)
-    target = palettizer._target(inplace)
-    plan = make_plan(target, palettizer._config)
-    check_values(plan.weights)
+    plan = palettizer._plan(inplace)
     stored = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights)
     with parts_folder(None if out is None else out.resolve()) as folder:
         parts = {weight.name: folder / _fingerprint(weight, stored).name for weight in plan.weights}
@@ -64,7 +62,7 @@ def compress_module(
             assert isinstance(palette, _native.Palette)
             return palette, float.fromhex(part.metadata()["mse"])
 
-        done: torch.nn.Module = palettizer._palettize(target, plan, take, False)
+        done: torch.nn.Module = palettizer._palettize(plan, take, inplace, False)
         if out is not None:
             save_safetensors(done, out)
     return done

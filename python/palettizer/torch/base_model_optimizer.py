@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from typing import ClassVar, Optional, Tuple, Type
 
@@ -36,6 +35,3 @@ class BaseModelOptimizer(ABC):
     def supported_modules(self) -> Tuple[Type[torch.nn.Module], ...]:
         """The classes of modules whose weights are compressed; subclasses count."""
         return self._supported_modules
-
-    def _get_model_for_compression(self, inplace: bool) -> torch.nn.Module:
-        return self._model if inplace else copy.deepcopy(self._model)

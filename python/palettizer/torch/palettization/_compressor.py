@@ -1,8 +1,10 @@
-"""What post-training and sensitive k-means do alike: copy, plan, check, palettize, report."""
+"""What post-training and sensitive k-means do alike: plan, check, copy, palettize, report."""
 
 from __future__ import annotations
 
-from typing import Dict, Mapping, Optional
+import copy
+from dataclasses import replace
+from typing import Any, Dict, Mapping, Optional
 
 import torch
 
@@ -11,7 +13,7 @@ from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization import _metadata
 from palettizer.torch.palettization._palettize import Maker, check_values, palettize_weight
-from palettizer.torch.palettization._plan import Plan
+from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sharding import is_sharded
 from palettizer.torch.palettization._walk import KINDS
 
@@ -35,23 +37,27 @@ class Palettizer(BaseModelOptimizer):
         """
         return Report() if self._report is None else self._report
 
-    def _target(self, inplace: bool) -> torch.nn.Module:
+    def _plan(self, inplace: bool) -> Plan:
+        """What will become of each parameter. All weights that are in it can be palettized.
+
+        Raises:
+            ValueError: NaN or infinite values in a weight, settings that cannot be, or shards that cannot be copied.
+        """
         if not inplace and is_sharded(self._model):
             raise ValueError("a model whose parameters are sharded cannot be copied; pass inplace=True")
-        return self._get_model_for_compression(inplace)
-
-    def _palettize(
-        self,
-        model: torch.nn.Module,
-        plan: Plan,
-        make: Maker,
-        progress: bool,
-    ) -> torch.nn.Module:
-        """Palettizes the planned weights of the model. Nothing is changed if a value in any of them is bad."""
+        plan = make_plan(self._model, self._config)
         check_values(plan.weights)
+        return plan
+
+    def _palettize(self, plan: Plan, make: Maker, inplace: bool, progress: bool) -> torch.nn.Module:
+        """Palettizes the planned weights of the model, or of a copy."""
+        model = self._model if inplace else _copied(self._model, plan)
         rows: Dict[str, Dict[str, object]] = {}
         for weight in _progress(plan.weights, progress, "palettizing"):
-            row = palettize_weight(weight, make)
+            targets = weight.owners
+            if not inplace:
+                targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in targets]
+            row = palettize_weight(weight, targets, make)
             for owner in weight.owners:
                 rows[owner.name] = dict(row)
                 if owner is not weight.owners[0]:
@@ -59,6 +65,15 @@ class Palettizer(BaseModelOptimizer):
         _metadata.register_version(model)
         self._report = _full_report(plan, rows)
         return model
+
+
+def _copied(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
+    """A deep copy of the model, but for the values of the weights that will be palettized: they are not set yet."""
+    memo: Dict[int, Any] = {}
+    for weight in plan.weights:
+        for parameter in weight.parameters():
+            memo[id(parameter)] = type(parameter)(torch.empty_like(parameter.data), parameter.requires_grad)
+    return copy.deepcopy(model, memo)
 
 
 def _full_report(plan: Plan, rows: Mapping[str, Dict[str, object]]) -> Report:

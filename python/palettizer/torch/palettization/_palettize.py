@@ -7,7 +7,8 @@ are. What could go wrong with a value is looked for in all weights before the fi
 from __future__ import annotations
 
 import math
-from typing import Any, Callable, Dict, Iterable, Optional, Tuple
+from contextlib import ExitStack
+from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from palettizer import _native
 from palettizer.torch.palettization import _metadata
 from palettizer.torch.palettization._plan import Weight
+from palettizer.torch.palettization._walk import Owner
 
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
@@ -60,19 +62,32 @@ def maker(threads: int, sensitivity: Optional[SensitivityOf] = None) -> Maker:
     return make
 
 
-def palettize_weight(weight: Weight, make: Maker) -> Dict[str, Any]:
-    """Palettizes one weight where it is, for all its owners, and returns its row of the report."""
-    with weight.owners[0].values(write=True) as tensor, torch.no_grad():
-        dense = to_native(tensor)
+def palettize_weight(weight: Weight, targets: Sequence[Owner], make: Maker) -> Dict[str, Any]:
+    """Palettizes one weight to `targets`, and returns its row of the report.
+
+    The targets are the weight's owners, or those in a copy of the model, where the values have yet to be put.
+    """
+    owner, target = weight.owners[0], targets[0]
+    with ExitStack() as stack:
+        stack.enter_context(torch.no_grad())
+        tensor = stack.enter_context(target.values(write=True))
+        source = tensor if target is owner else stack.enter_context(owner.values())
+        dense = to_native(source)
         made, mse = make(weight, dense)
-        made.decompress_into(as_bytes(dense))
-        fields = buffers(made, dense.dtype)
-        if dense.data_ptr() != tensor.data_ptr():
-            tensor.copy_(dense)
-        fields = {name: as_stored(value, dense.dtype, tensor.dtype) for name, value in fields.items()}
+        in_place = tensor.dtype == dense.dtype and tensor.device.type == "cpu" and tensor.is_contiguous()
+        made_dense = tensor if in_place else torch.empty_like(dense)
+        made.decompress_into(as_bytes(made_dense))
+        if not in_place:
+            tensor.copy_(made_dense)
+        for other in targets[1:]:
+            parameter = other.module.get_parameter(other.parameter)
+            # Parameters that lie in one memory do not in a copy.
+            if target is not owner and parameter.data_ptr() != tensor.data_ptr():
+                parameter.copy_(tensor)
+        fields = {name: as_stored(v, dense.dtype, tensor.dtype) for name, v in buffers(made, dense.dtype).items()}
     quantized = made.lut_integers is not None
-    for owner in weight.owners:
-        _metadata.register(owner.module, owner.parameter, fields, quantized)
+    for target in targets:
+        _metadata.register(target.module, target.parameter, fields, quantized)
     row: Dict[str, Any] = {"error": math.sqrt(mse), "#params": weight.owners[0].facts.numel}
     if quantized:
         row["dtype"] = "dtype=int8"

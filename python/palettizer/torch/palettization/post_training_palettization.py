@@ -12,7 +12,6 @@ from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._compressor import Palettizer
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
 from palettizer.torch.palettization._palettize import maker
-from palettizer.torch.palettization._plan import make_plan
 
 
 @dataclass
@@ -119,6 +118,5 @@ class PostTrainingPalettizer(Palettizer):
 
         An interrupt with `inplace` leaves every weight either palettized, with its buffers, or untouched.
         """
-        model = self._target(inplace)
-        plan = make_plan(model, self._config)
-        return self._palettize(model, plan, maker(max(1, num_kmeans_workers)), progress)
+        plan = self._plan(inplace)
+        return self._palettize(plan, maker(max(1, num_kmeans_workers)), inplace, progress)

@@ -12,7 +12,7 @@ from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization import _safetensors
 from palettizer.torch.palettization._compressor import Palettizer
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
-from palettizer.torch.palettization._palettize import check_values, maker
+from palettizer.torch.palettization._palettize import maker
 from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sensitivity import LossFunction, compute
 from palettizer.torch.palettization._sensitivity_source import Computed, Stored
@@ -124,7 +124,7 @@ class SKMPalettizer(Palettizer):
         if sensitivity_path is not None:
             _safetensors.check_place(sensitivity_path)
         plan = make_plan(self._model, self._config)
-        tensors = self._compute(self._model, plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+        tensors = self._compute(plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None:
             if is_leader():
                 _safetensors.save(tensors, sensitivity_path)
@@ -163,23 +163,20 @@ class SKMPalettizer(Palettizer):
         if sensitivity_path is None and (dataloader is None or loss_fn is None):
             missing = " and ".join(n for n, v in (("dataloader", dataloader), ("loss_fn", loss_fn)) if v is None)
             raise TypeError(f"compress needs {missing}, or sensitivity_path")
-        model = self._target(inplace)
-        plan = make_plan(model, self._config)
-        check_values(plan.weights)
+        plan = self._plan(inplace)
         sensitivities: Union[Computed, Stored]
         if sensitivity_path is not None:
             sensitivities = Stored(sensitivity_path, plan.weights)
         else:
             assert dataloader is not None and loss_fn is not None
             sensitivities = Computed(
-                self._compute(model, plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+                self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
             )
         make = maker(max(1, num_kmeans_workers), sensitivities.of)
-        return self._palettize(model, plan, make, progress)
+        return self._palettize(plan, make, inplace, progress)
 
     def _compute(
         self,
-        model: torch.nn.Module,
         plan: Plan,
         all_parameters: bool,
         dataloader: Iterable[Any],
@@ -187,6 +184,7 @@ class SKMPalettizer(Palettizer):
         policy: Optional[Any],
         progress: bool,
     ) -> Dict[str, torch.Tensor]:
+        model = self._model
         if policy is not None and distributed() and not is_sharded(model):
             model = wrapped(model, policy)
             plan = make_plan(model, self._config)

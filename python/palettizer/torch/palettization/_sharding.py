@@ -106,7 +106,7 @@ def gathered(module: nn.Module, parameter: str, wrapper: Optional[nn.Module], wr
         try:
             from torch.distributed.tensor import distribute_tensor
         except ImportError:  # torch before 2.5
-            from torch.distributed._tensor import distribute_tensor
+            from torch.distributed._tensor import distribute_tensor  # type: ignore[attr-defined,unused-ignore]
         with torch.no_grad():
             whole = value.full_tensor()  # type: ignore[attr-defined]
             yield whole

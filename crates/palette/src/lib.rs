@@ -21,7 +21,7 @@
 //! | `nbits`, `mode`, `spec`, `context`, `refusal`, `tensor`, `figures` | the words: widths, requests, what is known, reasons, weights, error |
 //! | `layout`, `groups`, `channels` | shapes; where groups lie; the per-channel scale |
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
-//! | `job`, `products`, `palettize`, `palette` | all tables of a weight; entries times scales; the result and its reconstruction |
+//! | `job`, `products`, `palettize`, `palette`, `restore` | all tables of a weight; entries times scales; the result; the dense weight again |
 //! | [`sensitivity`] | how much each element matters, made fit for use |
 //! | `recover` | the indices of a dense weight whose tables are known |
 //! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
@@ -45,6 +45,7 @@ mod palettize;
 mod products;
 mod recover;
 mod refusal;
+mod restore;
 mod scalar;
 pub mod sensitivity;
 mod spec;

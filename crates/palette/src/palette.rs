@@ -166,7 +166,7 @@ impl Palette {
         Ok(into_bytes(weight))
     }
 
-    fn entries_as<F: dense::Float + Pod>(&self) -> Result<Vec<F>, DenseError> {
+    pub(crate) fn entries_as<F: dense::Float + Pod>(&self) -> Result<Vec<F>, DenseError> {
         match &self.lut {
             Lut::Float(bytes) => Ok(elements::<F>(bytes).into_owned()),
             Lut::Quantized {

@@ -133,16 +133,7 @@ impl Palette {
     /// Writes the dense weight.
     fn decompress_into(&self, py: Python<'_>, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = slice_mut("out", &mut out)?;
-        let dense = py.detach(|| self.0.try_decompress()).map_err(bad_value)?;
-        if out.len() != dense.len() {
-            return Err(bad_value(format_args!(
-                "out has {} bytes, and the dense weight {}",
-                out.len(),
-                dense.len()
-            )));
-        }
-        py.detach(|| out.copy_from_slice(&dense));
-        Ok(())
+        py.detach(|| self.0.decompress_into(out)).map_err(bad_value)
     }
 
     fn __repr__(&self) -> String {

@@ -25,6 +25,8 @@ pub(crate) struct Channels {
     inner: usize,
     /// Whether the output axis is the first.
     pub(crate) first: bool,
+    /// Channels that one group has some of: those of one group if groups lie along the output axis, else all.
+    share: usize,
 }
 
 /// The least a channel weighs against the greatest: the kernels leave out what weighs nothing.
@@ -66,12 +68,24 @@ impl Channels {
             scales,
             inner,
             first: axis == 0,
+            share: match layout.group_axis == Some(axis) {
+                true => count / layout.groups,
+                false => count,
+            },
         })
     }
 
     /// The channel of one element.
     pub(crate) fn of(&self, at: usize) -> usize {
         at / self.inner % self.scales.len()
+    }
+
+    /// The channels that a group has elements of.
+    pub(crate) fn of_group(&self, group: usize) -> Range<usize> {
+        match self.share < self.scales.len() {
+            true => group * self.share..(group + 1) * self.share,
+            false => 0..self.scales.len(),
+        }
     }
 
     /// A range of the weight, cut where the channel changes.

@@ -120,14 +120,27 @@ impl Storage {
         }
     }
 
-    /// The scales of a table and a channel in one.
-    pub(crate) fn folded(self, table: f32, channel: f32) -> f32 {
+    /// The scales of a table and a channel in one: the next number that is not below their product, and the one before
+    /// it. The second may serve better; both are the same where it makes no difference.
+    pub(crate) fn folded(self, table: f32, channel: f32) -> [f32; 2] {
         let product = f64::from(table) * f64::from(channel);
-        let scale = self.rounding.above(product);
-        self.within(match self.halves {
-            true => half_above(scale),
-            false => scale,
-        })
+        let above = self.rounding.above(product);
+        let numbers = match self.halves {
+            true => Rounding(Dtype::F16),
+            false => self.rounding,
+        };
+        let scale = self.within(match self.halves {
+            true => half_above(above),
+            false => above,
+        });
+        let below = numbers.below(scale);
+        // Those of fp32 are too near each other to matter, and what fp16 has not stays as it is.
+        let stored = numbers.0 != Dtype::F32 && numbers.nearest(f64::from(scale)) == scale;
+        if stored && below > 0.0 && f64::from(scale) > product {
+            [scale, below]
+        } else {
+            [scale; 2]
+        }
     }
 
     /// A scale that 127 times is finite.
@@ -332,15 +345,16 @@ mod tests {
             let storage = storage(LutDtype::Int8, dtype);
             let rounding = storage.rounding;
             let smallest = rounding.smallest();
-            assert_eq!(storage.folded(smallest, smallest), smallest);
+            assert_eq!(storage.folded(smallest, smallest), [smallest; 2]);
             let most = rounding.nearest(if dtype == Dtype::F16 {
                 65504.0
             } else {
                 3.38e38
             });
             let table = rounding.above(1.0 / 127.0);
-            let folded = storage.folded(table, most);
-            assert!(folded > 0.0 && rounding.nearest(127.0 * f64::from(folded)).is_finite());
+            for folded in storage.folded(table, most) {
+                assert!(folded > 0.0 && rounding.nearest(127.0 * f64::from(folded)).is_finite());
+            }
         }
     }
 }

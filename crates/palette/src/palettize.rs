@@ -194,9 +194,12 @@ impl<T: Element> Job<'_, T> {
                 data.extend(integers.map(|&q| (q as u8).wrapping_add(shift)));
             }
             let own = quantized.map_or(1.0, |q| q.scale);
-            let scales = self.channels.as_ref().filter(|_| layout.folded);
-            let both = scales.map(|c| self.storage.folded(own, c.scales[channel]));
-            rounding.push(both.unwrap_or(own), &mut scale);
+            let channels = self.channels.as_ref().filter(|_| layout.folded);
+            let folded = channels.and_then(|channels| {
+                let at = channel - channels.of_group(group).start;
+                tables[group].folded.get(at).copied()
+            });
+            rounding.push(folded.unwrap_or(own), &mut scale);
             data.resize((number + 1) * entries, shift);
         }
         Lut::Quantized {

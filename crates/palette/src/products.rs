@@ -1,14 +1,13 @@
 //! The final weights of a group under a per-channel scale: what every entry comes to in every channel.
 //!
 //! The error is that of the products, rounded as the runtime rounds them. A folded scale is rounded once more than the
-//! two that it is made of, so the nearest entry may be another one than before: each index is moved to it, which is
-//! hardly ever more than a step.
-
-use std::borrow::Cow;
+//! two that it is made of: up or down, whichever costs less. The nearest entry may then be another one than before;
+//! each index is moved to it, which is hardly ever more than a step.
 
 use palettizer_kernels::Element;
 
 use crate::channels::Channels;
+use crate::entries::Quantized;
 use crate::job::Job;
 use crate::scalar::Table;
 
@@ -27,10 +26,7 @@ impl<T: Element> Job<'_, T> {
             squared_error += (value - found) * (value - found);
             energy += value * value;
         };
-        let scaled = |scale: f32, number: f32| {
-            let product = f64::from(scale) * f64::from(number);
-            self.rounding.nearest(product)
-        };
+        let scaled = |scale, number| self.product(scale, number);
         let entries = &table.entries.values;
         let dim = self.groups.dim;
         if dim > 1 {
@@ -45,17 +41,20 @@ impl<T: Element> Job<'_, T> {
             return;
         }
         let quantized = table.entries.quantized.as_ref();
-        let folded = quantized.filter(|_| self.storage.folds);
-        let numbers: Cow<'_, [f32]> = match folded {
-            None => Cow::Borrowed(entries),
-            Some(quantized) => quantized.integers.iter().map(|&q| f32::from(q)).collect(),
+        let integers = quantized.filter(|_| self.storage.folds).map(|quantized| {
+            table.folded = self.fold(channels, group, quantized, indices);
+            floats(quantized)
+        });
+        let numbers = integers.as_deref().unwrap_or(entries);
+        let (first, factors) = match &integers {
+            Some(_) => (channels.of_group(group).start, &table.folded),
+            None => (0, &channels.scales),
         };
         let mut left = indices.iter_mut();
         let mut row = Vec::new();
         for range in self.groups.ranges(group) {
             for (channel, run) in channels.runs(range) {
-                let scale = channels.scales[channel];
-                let scale = folded.map_or(scale, |q| self.storage.folded(q.scale, scale));
+                let scale = factors[channel - first];
                 row.clear();
                 // All products at once, unless there are fewer elements than entries.
                 if run.len() > numbers.len() {
@@ -65,10 +64,9 @@ impl<T: Element> Job<'_, T> {
                     Some(product) => *product,
                     None => scaled(scale, numbers[index]),
                 };
-                let kept = run.filter(|&at| self.mask.is_none_or(|mask| mask.keeps(at)));
-                for (at, index) in kept.zip(&mut left) {
+                for (at, index) in run.filter(|&at| self.keeps(at)).zip(&mut left) {
                     let value = self.values[at].to_f32();
-                    if folded.is_some() {
+                    if integers.is_some() {
                         *index = nearest(value, *index, numbers.len(), product);
                     }
                     add(value, product(usize::from(*index)));
@@ -77,6 +75,59 @@ impl<T: Element> Job<'_, T> {
         }
         (table.squared_error, table.energy) = (squared_error, energy);
     }
+
+    /// The folded scale of each channel of a group.
+    fn fold(
+        &self,
+        channels: &Channels,
+        group: usize,
+        quantized: &Quantized,
+        indices: &[u8],
+    ) -> Vec<f32> {
+        let own = channels.of_group(group);
+        let scales = channels.scales[own.clone()].iter();
+        let choices: Vec<[f32; 2]> = scales
+            .map(|&scale| self.storage.folded(quantized.scale, scale))
+            .collect();
+        let mut costs = vec![[0.0; 2]; choices.len()];
+        let numbers = floats(quantized);
+        let mut left = indices.iter();
+        for range in self.groups.ranges(group) {
+            for (channel, run) in channels.runs(range) {
+                let channel = channel - own.start;
+                for (at, &index) in run.filter(|&at| self.keeps(at)).zip(&mut left) {
+                    if choices[channel][0] == choices[channel][1] {
+                        continue;
+                    }
+                    let value = self.values[at].to_f32();
+                    let mass = self.sensitivity.map_or(1.0, |s| f64::from(s.each[at]));
+                    for (cost, scale) in costs[channel].iter_mut().zip(choices[channel]) {
+                        let product = |index: usize| self.product(scale, numbers[index]);
+                        let index = nearest(value, index, numbers.len(), product);
+                        let lost = f64::from(value) - f64::from(product(usize::from(index)));
+                        *cost += mass * lost * lost;
+                    }
+                }
+            }
+        }
+        let pairs = choices.iter().zip(costs);
+        pairs
+            .map(|(choice, costs)| choice[usize::from(costs[1] < costs[0])])
+            .collect()
+    }
+
+    fn keeps(&self, at: usize) -> bool {
+        self.mask.is_none_or(|mask| mask.keeps(at))
+    }
+
+    /// A number of a table under a scale, rounded to the weight's dtype.
+    fn product(&self, scale: f32, number: f32) -> f32 {
+        self.rounding.nearest(f64::from(scale) * f64::from(number))
+    }
+}
+
+fn floats(quantized: &Quantized) -> Vec<f32> {
+    quantized.integers.iter().map(|&q| f32::from(q)).collect()
 }
 
 /// The nearest of so many ascending products, the lower one of two, looked for from an index near it.

@@ -13,6 +13,8 @@ use crate::{LutDtype, Mode, Nbits, PaletteSpec, Refusal};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Table {
     pub(crate) entries: Entries,
+    /// With a folded scale: that of each output channel of the group.
+    pub(crate) folded: Vec<f32>,
     /// Squared error of what was clustered (before the per-channel scale).
     pub(crate) squared_error: f64,
     /// Energy of the finite values that were clustered.
@@ -80,6 +82,7 @@ pub(crate) fn table<T: Element>(
         squared_error,
         energy,
         gap,
+        ..Table::default()
     })
 }
 
@@ -109,7 +112,7 @@ fn uniform<T: Element>(
             entries,
             squared_error,
             energy: census.energy(),
-            gap: 0.0,
+            ..Table::default()
         }
     };
     let coarse = rounded.is_finite().then(|| table(f64::from(rounded)));

@@ -80,7 +80,7 @@ pub(crate) fn table<T>(
         entries,
         squared_error,
         energy,
-        gap: 0.0,
+        ..Table::default()
     })
 }
 

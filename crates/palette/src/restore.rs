@@ -101,7 +101,8 @@ impl Palette {
             .for_each(|(piece, (out, packed))| {
                 let mut indices = [0; PIECE];
                 let indices = &mut indices[..out.len()];
-                unpack(packed, bits, indices);
+                let whole = unpack(packed, bits, indices);
+                debug_assert!(whole, "the number of packed bytes was checked");
                 let start = piece * PIECE;
                 let mut at = 0;
                 while at < out.len() {

@@ -16,10 +16,10 @@ def noise(setting):
     Exact methods differ by what the entries lose in fp32 or fp16. Vectors are clustered by steps that end somewhere: over
     252 runs of the peer from random starts, ours was 6 % below in the middle, and 0.015 % above at the worst. The peer
     has no bf16: its entries are rounded once, where a scale that is in bf16, too, rounds them twice. An fp32 weight's
-    scales are ones that fp16 has, so that a Core ML program has the same weights; that is seen at 8 bits.
+    scales are ones that fp16 has, so that a Core ML program has the same weights.
     """
     if setting.dtype == "fp32" and (setting.scale or setting.lut_dtype):
-        return 5e-3 if setting.n_bits == 8 else 2e-4
+        return 2e-4
     if setting.dtype == "bf16":
         return 5e-2 if setting.lut_dtype else 2e-4
     return 1e-6 if setting.vector == 1 else 2e-4

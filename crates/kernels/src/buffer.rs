@@ -8,8 +8,8 @@ use std::ops::{Deref, DerefMut};
 
 /// Vectors that a thread keeps.
 const KEPT: usize = 16;
-/// Larger vectors are not kept.
-const LARGEST: usize = 1 << 20;
+/// Larger vectors are not kept: 16 of 1 MB are what a thread may hold on to, which is little beside a weight.
+const LARGEST: usize = 1 << 17;
 
 thread_local! {
     static POOL: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };

@@ -4,11 +4,12 @@
 //! else is asked of those. 32-bit values are only looked over (`wide`); clusters are found through a histogram (`bins`)
 //! whose bounds tell which values matter (`refine`), and only for small groups or very many clusters by sorting.
 //!
-//! Cost: 0.6 ms per million values; clusters 0.1 to 0.6 ms per million for 16 bits and 5 to 70 for 32. Memory: the
+//! Cost: 0.6 ms per million values; clusters 0.1 to 0.6 ms per million for 16 bits and 5 to 60 for 32. Memory: the
 //! distinct values; for 32 bits up to about the size of the input, or 15 times that where all values are sorted.
 //! Wrong choice: when only extremes are asked for, which need no census.
 
 mod bins;
+mod coarse;
 mod narrow;
 mod refine;
 mod wide;

@@ -6,20 +6,26 @@
 //!    the bin to the centroids on its sides. In an optimum `d` is bounded: if the centroid were farther, splitting off
 //!    the values next to the border would gain more than λ. With that much credit for each border, the same
 //!    search gives a lower bound, for the whole and for each single border (forwards plus backwards).
-//! 4. A border whose lower bound exceeds the upper bound is in no optimum. The values in the bins next to the
-//!    others are gathered, sorted, and the search runs once more with those values one by one. Its answer is optimal.
+//! 4. A border whose lower bound exceeds the upper bound is in no optimum. The bins next to the others are open, the rest
+//!    closed for good. Where open bins hold many values each, they are split and counted again, and the bounds, that much
+//!    nearer, are all that [`Precision::Refined`] asks for.
+//! 5. Else the values in the open bins are gathered, sorted, and the search runs once more with those values one by one.
+//!    Its answer is optimal.
 //!
-//! Cost: two passes over the values, and sorting of about `1.4 k² / bins` of them. Wrong choice: for few values or
-//! very many clusters, where nearly all bins stay; then [`cluster`] gives up and all values are sorted.
+//! About `1.5 k²` bins stay open however many there are, since all borders may give way a little together. For very many
+//! clusters that is nearly all, and then large groups begin with bins that are narrow enough at once.
+//!
+//! Cost: two or three passes over the values. Wrong choice: for few values or very many clusters, where nearly all bins
+//! stay; then [`cluster`] gives up and all values are sorted.
 //! Source: ours; reduction by bounds as in branch and bound, credits as in Lagrangian relaxation.
 
 use rayon::prelude::*;
 
 use super::Precision;
-use super::bins::{Bins, Moments};
+use super::bins::Bins;
+use super::coarse::Coarse;
 use super::wide::unkey;
-use crate::buffer::Buffer;
-use crate::line::{Line, Points, Runs};
+use crate::line::{Line, Runs};
 use crate::path::{Path, cheapest};
 use crate::price::{self, Clusters, NARROW, Partition};
 use crate::weights::Weights;
@@ -30,14 +36,22 @@ const NEAR: f64 = 1e-6;
 const MANY: f64 = 0.6;
 /// Fewer values than this are sorted at once if about all bins would have to be resolved.
 const LARGE: usize = 1 << 22;
-/// Runs of bins per cluster for which distances are bounded.
-const RUNS: usize = 64;
+/// The gap that bins are split for, some of which the next answer will not make use of.
+const AIM: f64 = 0.6 * NEAR;
+/// A bin is split into at most so many parts.
+const PARTS: usize = 32;
+/// Parts that would have fewer values on the average are not made; the values are sorted.
+const CROWD: f64 = 2.0;
+/// From so many clusters on, few bins would be closed.
+const MIDDLE: usize = 180;
+/// Bins per square of the clusters for a gap that is near enough.
+const FINE: usize = 14;
+/// More bins than this are never made.
+const MOST: usize = 1 << 21;
 /// Values summed up by one task.
 const CHUNK: usize = 1 << 17;
 /// Rounding errors up to this part of the cost are left in it.
 const CLEAR: f64 = 1e-11;
-/// Rounding error of a spread relative to the sum of squares it is the rest of.
-const NOISE: f64 = 8.0 * f64::EPSILON;
 /// No split of a cluster of an optimum gains more than this many times the price.
 const LIMIT: f64 = 1.5;
 /// Room for rounding in the bounds.
@@ -54,127 +68,212 @@ pub(super) struct Group<'a> {
 
 /// Clusters, or `None` if sorting all values is no slower.
 pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
-    let target = (64 * k * k)
-        .clamp(1 << 13, if k <= 64 { 1 << 16 } else { 1 << 17 })
-        .min(group.values.len() / 8);
-    if k * k > target && group.values.len() < LARGE {
+    // About 1.5 k² bins stay open, however many there are. Where that is most of them, begin with as many as will do.
+    let len = group.values.len();
+    let fine = (FINE * k * k).min(MOST);
+    let target = if k > MIDDLE && len > 4 * fine {
+        fine
+    } else {
+        let most = if k <= NARROW { 1 << 16 } else { 1 << 17 };
+        (64 * k * k).clamp(1 << 13, most).min(len / 8)
+    };
+    if k * k > target && len < LARGE {
         return None;
     }
-    let bins = Bins::new(group.values, group.range, target);
-    let moments = bins.moments(group.values, group.weights, group.finite);
-    let coarse = Coarse::new(&moments);
+    let mut bins = Bins::new(group.values, group.range, target);
+    let mut coarse = Coarse::new(&bins.moments(group.values, group.weights, group.finite));
     if coarse.points.len() < 8 * k {
         return None;
     }
-    let mut line = Line::new(&coarse.points);
-    let spread: f64 = coarse.spread.iter().sum();
-    if k == 1 {
-        let whole = price::partition(&coarse.points, &line, None, k, None).clusters();
-        return Some(finished(group, whole, &bins, coarse.noise, spread, 0.0));
-    }
-
     let anchor = f64::from(bins.anchor);
+    if k == 1 {
+        let line = Line::new(&coarse.points);
+        let whole = coarse.partition(&line, k, None);
+        return Some(finished(group, whole.clusters(), anchor, &coarse, 0.0));
+    }
     let ends = (
         f64::from(group.range.0) - anchor,
         f64::from(group.range.1) - anchor,
     );
-    let m = line.len();
-    let (mut forward, mut backward) = (Path::default(), Path::default());
-    // A better upper bound leaves less to resolve. That is worth a search where clusters are many.
-    let known = (k >= NARROW).then(|| price::partition(&coarse.points, &line, None, k, None));
-    let mut price = match &known {
-        Some(rough) => rough.price,
-        None => price::approach(&coarse.points, &line, k),
-    };
-    let credit = coarse.credit(&line, k, ends, LIMIT * price, price);
-    line.set_credit(credit);
-    cheapest(&line, price, &mut forward);
-    let rough = known.unwrap_or_else(|| {
-        let borders = forward.borders(m);
-        if borders.len() == k + 1 {
-            return Partition::new(&coarse.points, borders, price);
+    let mut limit = None;
+    let mut price = None;
+    loop {
+        let line = Line::new(&coarse.points);
+        let start = match price {
+            Some(price) => Start::Price(price),
+            // A better upper bound leaves less to resolve. That is worth a search where clusters are many.
+            None if k >= NARROW => Start::Answer(coarse.partition(&line, k, None)),
+            None => Start::Price(price::approach(&coarse.points, &line, k)),
+        };
+        let limit = *limit.get_or_insert_with(|| {
+            let limit = LIMIT * start.price();
+            coarse.bound(&line, k, ends, limit);
+            limit
+        });
+        let bounds = Bounds::new(&coarse, line, k, start);
+        price = Some(bounds.rough.price);
+        // The bound on distances presumed that no split gains more than the limit.
+        if bounds.lower <= 0.0 || bounds.rough.price + (bounds.upper - bounds.lower) > limit {
+            return None;
         }
-        line.credit.clear();
-        let rough = price::partition(&coarse.points, &line, None, k, Some(price));
-        price = rough.price;
-        let credit = coarse.credit(&line, k, ends, LIMIT * price, price);
-        line.set_credit(credit);
-        cheapest(&line, price, &mut forward);
-        rough
-    });
-    let upper = spread + rough.cost();
-    let rounding = 16.0 * f64::EPSILON * line.noise();
-    let lower = spread + forward.best[m] - price * k as f64 - rounding;
-    // The distance bound presumed that no split gains more than the limit.
-    if lower <= 0.0 || price + (upper - lower) > LIMIT * price {
-        return None;
+        let gap = ((bounds.upper - bounds.lower) / bounds.lower).max(0.0);
+        if group.precision == Precision::Refined && gap <= NEAR {
+            return Some(finished(
+                group,
+                bounds.rough.clusters(),
+                anchor,
+                &coarse,
+                gap,
+            ));
+        }
+        let (open, marked) = bounds.open(&coarse, k);
+        let marked_bins = || {
+            let bins = coarse.bins.iter().zip(&marked);
+            bins.filter(|(_, mark)| **mark).map(|(bin, _)| bin)
+        };
+        let number: f64 = marked_bins().map(|bin| f64::from(bin.number)).sum();
+        if number > MANY * group.values.len() as f64 {
+            return None;
+        }
+        let ids = || marked_bins().map(|bin| bin.id);
+        let parts = match group.precision {
+            Precision::Refined => ((gap / AIM).sqrt().ceil() as usize).clamp(2, PARTS),
+            Precision::Exact => PARTS,
+        };
+        if !bins.is_split() && number > (ids().count() * parts) as f64 * CROWD {
+            bins.split(ids(), parts);
+            let moments = bins.moments(group.values, group.weights, group.finite);
+            let mut next = 0;
+            coarse = coarse.refined(&marked, &open, |coarse, bin| {
+                coarse.open(&moments[next..next + parts], next, bin.distance);
+                next += parts;
+            });
+            continue;
+        }
+        let sorted = bins.gather(group.values, group.weights, ids());
+        let mut rest = &sorted[..];
+        coarse = coarse.refined(&marked, &open, |coarse, bin| {
+            let (here, after) = rest.split_at((bin.number as usize).min(rest.len()));
+            rest = after;
+            for run in here.chunk_by(|a, b| a.0 == b.0) {
+                coarse.value(
+                    f64::from(unkey(run[0].0)) - anchor,
+                    run.iter().map(|pair| f64::from(pair.1)).sum(),
+                );
+            }
+        });
+        let found = coarse.partition(&Line::new(&coarse.points), k, price);
+        return Some(finished(group, found.clusters(), anchor, &coarse, 0.0));
     }
-    let gap = ((upper - lower) / lower).max(0.0);
-    if group.precision == Precision::Refined && gap <= NEAR {
-        return Some(finished(
-            group,
-            rough.clusters(),
-            &bins,
-            coarse.noise,
-            spread,
-            gap,
-        ));
+}
+
+/// What a search for bounds starts from.
+enum Start {
+    /// The best answer that cuts no bin.
+    Answer(Partition),
+    /// Or a price to begin with.
+    Price(f64),
+}
+
+impl Start {
+    fn price(&self) -> f64 {
+        match self {
+            Start::Answer(rough) => rough.price,
+            Start::Price(price) => *price,
+        }
     }
-    cheapest(&line.mirrored(), price, &mut backward);
-    let open = |e: usize| {
-        let bound =
-            spread + forward.best[e] + backward.best[m - e] + line.credit[e] - price * k as f64;
-        bound - 2.0 * rounding <= upper * ROOM
-    };
-    let open: Vec<bool> = (0..=m).map(open).collect();
-    let marked: Vec<bool> = (0..m)
-        .map(|b| coarse.number[b] > 1.0 && (open[b] || open[b + 1]))
-        .collect();
-    let number: f64 = (0..m)
-        .filter(|&b| marked[b])
-        .map(|b| coarse.number[b])
-        .sum();
-    if number > MANY * group.values.len() as f64 {
-        return None;
+}
+
+/// What is known of the optimum.
+struct Bounds {
+    /// An answer that cuts no bin.
+    rough: Partition,
+    /// Its cost.
+    upper: f64,
+    /// What no answer costs less than.
+    lower: f64,
+    rounding: f64,
+    /// The borders with their credits, and the path from the first of them.
+    line: Line,
+    forward: Path,
+}
+
+impl Bounds {
+    fn new(coarse: &Coarse, whole: Line, k: usize, start: Start) -> Self {
+        let thin = (coarse.borders.len() <= whole.len()).then(|| whole.at_borders(&coarse.borders));
+        let (mut line, whole) = match thin {
+            Some(thin) => (thin, Some(whole)),
+            None => (whole, None),
+        };
+        let mut forward = Path::default();
+        line.set_credit(coarse.credit(start.price()));
+        cheapest(&line, start.price(), &mut forward);
+        let rough = match start {
+            Start::Answer(rough) => rough,
+            Start::Price(price) => {
+                let mut borders = forward.borders(line.len());
+                if borders.len() == k + 1 {
+                    for border in &mut borders {
+                        *border = coarse.borders[*border as usize];
+                    }
+                    Partition::new(&coarse.points, borders, price)
+                } else {
+                    line.credit.clear();
+                    let rough = coarse.partition(whole.as_ref().unwrap_or(&line), k, Some(price));
+                    line.set_credit(coarse.credit(rough.price));
+                    cheapest(&line, rough.price, &mut forward);
+                    rough
+                }
+            }
+        };
+        let spread = coarse.spread();
+        let rounding = 16.0 * f64::EPSILON * line.noise();
+        Bounds {
+            upper: spread + rough.cost(),
+            lower: spread + forward.best[line.len()] - rough.price * k as f64 - rounding,
+            rough,
+            rounding,
+            line,
+            forward,
+        }
     }
-    let mut flags = vec![false; bins.len];
-    for (&bin, &mark) in coarse.bin.iter().zip(&marked) {
-        flags[bin as usize] = mark;
+
+    /// Which borders an optimum may have, or have in a bin next to them, and which bins it may cut.
+    fn open(&self, coarse: &Coarse, k: usize) -> (Vec<bool>, Vec<bool>) {
+        let m = self.line.len();
+        let mut backward = Path::default();
+        cheapest(&self.line.mirrored(), self.rough.price, &mut backward);
+        let rest = coarse.spread() - self.rough.price * k as f64 - 2.0 * self.rounding;
+        let mut open = vec![false; coarse.bins.len() + 1];
+        let mut marked = vec![false; coarse.bins.len()];
+        for (b, &at) in coarse.borders.iter().enumerate() {
+            let path = self.forward.best[b] + backward.best[m - b] + self.line.credit[b];
+            if rest + path <= self.upper * ROOM {
+                let at = at as usize;
+                open[at] = true;
+                for bin in [at.wrapping_sub(1), at] {
+                    if coarse.bins.get(bin).is_some_and(|bin| bin.number > 1) {
+                        marked[bin] = true;
+                    }
+                }
+            }
+        }
+        (open, marked)
     }
-    let sorted = bins.gather(group.values, group.weights, &flags);
-    let (points, borders) = coarse.resolve(&marked, &open, &sorted, anchor);
-    let rest: f64 = (0..m)
-        .filter(|&b| !marked[b])
-        .map(|b| coarse.spread[b])
-        .sum();
-    let line = Line::new(&points);
-    let found = price::partition(
-        &points,
-        &line,
-        Some(&borders[..]).filter(|borders| borders.len() > k + 1),
-        k,
-        Some(price),
-    )
-    .clusters();
-    Some(finished(group, found, &bins, coarse.noise, rest, 0.0))
 }
 
 /// Back from positions relative to the anchor, with the spread inside bins.
 fn finished(
     group: &Group<'_>,
     mut clusters: Clusters,
-    bins: &Bins,
-    noise: f64,
-    spread: f64,
+    anchor: f64,
+    coarse: &Coarse,
     gap: f64,
 ) -> Clusters {
-    clusters
-        .centroids
-        .iter_mut()
-        .for_each(|c| *c += f64::from(bins.anchor));
-    clusters.cost += spread;
+    clusters.centroids.iter_mut().for_each(|c| *c += anchor);
+    clusters.cost += coarse.spread();
     clusters.gap += gap;
-    if noise > CLEAR * clusters.cost {
+    if coarse.noise > CLEAR * clusters.cost {
         clusters.cost = cost(group, &clusters.centroids);
     }
     clusters
@@ -204,158 +303,4 @@ fn cost(group: &Group<'_>, centroids: &[f64]) -> f64 {
         .map(|(c, chunk)| part(c, chunk))
         .collect();
     parts.iter().sum()
-}
-
-/// The bins that are not empty.
-struct Coarse {
-    /// Their means, relative to the anchor, and weights.
-    points: Points,
-    /// Sum of squares around the mean.
-    spread: Buffer,
-    /// Sum of squares around the anchor; its last digits are lost in the spread.
-    square: Buffer,
-    number: Buffer,
-    bin: Vec<u32>,
-    /// Bound on the rounding errors of all spreads.
-    noise: f64,
-}
-
-impl Coarse {
-    fn new(moments: &[Moments]) -> Self {
-        let mut coarse = Coarse {
-            points: Points::default(),
-            spread: Buffer::default(),
-            square: Buffer::default(),
-            number: Buffer::default(),
-            bin: Vec::new(),
-            noise: 0.0,
-        };
-        for (bin, &[w, s1, s2, number]) in moments.iter().enumerate() {
-            if number > 0.0 {
-                let mean = s1 / w;
-                coarse.points.push(mean, w);
-                coarse.spread.push(if number > 1.0 {
-                    (s2 - s1 * mean).max(0.0)
-                } else {
-                    0.0
-                });
-                coarse.square.push(s2);
-                coarse.number.push(number);
-                coarse.noise += if number > 1.0 { s2 * f64::EPSILON } else { 0.0 };
-                coarse.bin.push(bin as u32);
-            }
-        }
-        coarse
-    }
-
-    /// How much less a path of `k` clusters may cost for bins that a border cuts instead of passing by, for each border.
-    fn credit(&self, line: &Line, k: usize, ends: (f64, f64), limit: f64, price: f64) -> Buffer {
-        let m = self.points.len();
-        // Distances differ little from bin to bin, so they are bounded for some neighbours at once.
-        let step = (m / (RUNS * k)).max(1);
-        let runs = m.div_ceil(step);
-        let borders: Vec<u32> = (0..=runs).map(|r| (r * step).min(m) as u32).collect();
-        let thin = line.at_borders(&borders);
-        let means: Vec<f64> = (0..runs)
-            .map(|r| line.anchor + (thin.s1[r + 1] - thin.s1[r]) / (thin.w[r + 1] - thin.w[r]))
-            .collect();
-        let left = reach(&means, ends, &thin, limit);
-        // The same from the other side, on the mirrored line.
-        let back: Vec<f64> = means.iter().rev().map(|x| -x).collect();
-        let right = reach(&back, (-ends.1, -ends.0), &thin.mirrored(), limit);
-        let distance: Vec<f64> = left
-            .iter()
-            .zip(right.iter().rev())
-            .map(|(&left, &right)| left.min(right))
-            .collect();
-        let saving = |b: usize| {
-            if self.number[b] <= 1.0 {
-                return 0.0;
-            }
-            let (w, spread) = (self.points.w[b], self.spread[b] + self.square[b] * NOISE);
-            let saved = 2.0 * distance[b / step] * (w * spread).sqrt();
-            saved.max(spread).min(spread + price) * ROOM
-        };
-        let mut credit = Buffer::zeros(m + 1);
-        let mut before = saving(0);
-        for b in 1..m {
-            let after = saving(b);
-            credit[b] = before.max(after) + (before.min(after) - price).max(0.0);
-            before = after;
-        }
-        credit
-    }
-
-    /// Points in which the marked bins are resolved into the given values, and the borders between them that are open.
-    fn resolve(
-        &self,
-        marked: &[bool],
-        open: &[bool],
-        sorted: &[(u32, f32)],
-        anchor: f64,
-    ) -> (Points, Vec<u32>) {
-        let mut points = Points::default();
-        let mut borders = vec![0];
-        let mut at = 0;
-        for (b, &marked) in marked.iter().enumerate() {
-            if b > 0 && open[b] {
-                borders.push(points.len() as u32);
-            }
-            if !marked {
-                points.push(self.points.x[b], self.points.w[b]);
-                continue;
-            }
-            let end = (at + self.number[b] as usize).min(sorted.len());
-            let first = points.len();
-            for run in sorted[at..end].chunk_by(|a, b| a.0 == b.0) {
-                if points.len() > first {
-                    borders.push(points.len() as u32);
-                }
-                points.push(
-                    f64::from(unkey(run[0].0)) - anchor,
-                    run.iter().map(|pair| f64::from(pair.1)).sum(),
-                );
-            }
-            at = end;
-        }
-        borders.push(points.len() as u32);
-        (points, borders)
-    }
-}
-
-/// For each bin, how far the centroid left of a border in that bin can be from the border.
-///
-/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid; it does so if the run
-/// begins at the first value. Else splitting it before the run would gain at least
-/// `weight of run · (mean of run - centroid)²`, which is at most `limit`. Every run gives a bound; we move its start
-/// along with the bin and keep the best seen. `ends` are the first and the last value.
-fn reach(x: &[f64], ends: (f64, f64), line: &Line, limit: f64) -> Vec<f64> {
-    let m = x.len();
-    let bound = |b: usize, start: usize| {
-        // Values of a bin lie before the mean of the next, and after that of the one before.
-        let end = if b + 1 < m { x[b + 1] } else { ends.1 };
-        if start == 0 {
-            return end - ends.0;
-        }
-        let w = line.w[b] - line.w[start];
-        if w <= 0.0 {
-            return f64::INFINITY;
-        }
-        let mean = line.anchor + (line.s1[b] - line.s1[start]) / w;
-        (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
-    };
-    let mut start = 0;
-    let mut out = Vec::with_capacity(m);
-    for b in 0..m {
-        let mut best = bound(b, start);
-        while start + 1 < b {
-            let next = bound(b, start + 1);
-            if next > best {
-                break;
-            }
-            (best, start) = (next, start + 1);
-        }
-        out.push(best);
-    }
-    out
 }

@@ -67,3 +67,37 @@ fn refined_agrees_with_divide_and_conquer() {
     let found = Census::new(&values, Weights::Equal, Precision::Refined).cluster(6);
     assert!((found.cost - best).abs() <= 1e-6 * best);
 }
+
+/// So many values to a bin that bins are split before any value is sorted.
+#[test]
+fn split_bins_are_optimal() {
+    let mut values = Noise(14).values(Kind::Normal, 700_000);
+    values[99] = f32::NAN;
+    let weights: Vec<f32> = (0..7).map(|i| [1.0, 0.0, 0.5, 3.0][i % 4]).collect();
+    let rows = Weights::Rows {
+        len: 100_000,
+        weights: &weights,
+    };
+    for given in [Weights::Equal, rows] {
+        let mut pairs = Vec::new();
+        given.each(0, values.len(), |i, w| {
+            if values[i].is_finite() && w > 0.0 {
+                pairs.push((f64::from(values[i]), w));
+            }
+        });
+        let points = naive::points(&pairs);
+        for (k, precision) in [(16, Precision::Refined), (4, Precision::Exact)] {
+            let best = price::cluster(&points, k);
+            let found = Census::new(&values, given, precision).cluster(k);
+            // A gap means that no values were sorted.
+            assert_eq!(found.gap > 0.0, precision == Precision::Refined);
+            assert!(found.gap <= 1e-6);
+            let excess = found.cost - best.cost;
+            assert!(
+                excess <= (found.gap + 1e-9) * best.cost,
+                "k = {k}: {excess}"
+            );
+            assert!(excess >= -1e-9 * best.cost);
+        }
+    }
+}

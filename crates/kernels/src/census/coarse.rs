@@ -1,0 +1,224 @@
+//! What is kept of the bins that values were put into, and what a border may save by cutting one of them.
+//!
+//! Only bins that may hold a border of an optimum are open; of the others, only mean and weight matter.
+//!
+//! Cost: a few ns a bin. Wrong choice: none; [`refine`](super::refine) says when to have no bins.
+
+use super::bins::Moments;
+use crate::buffer::Buffer;
+use crate::line::{Line, Points};
+use crate::price::{self, Partition};
+
+/// Runs of bins per cluster for which distances are bounded.
+const RUNS: usize = 64;
+/// Rounding error of a spread relative to the sum of squares it is the rest of.
+const NOISE: f64 = 8.0 * f64::EPSILON;
+/// Room for rounding in the bounds.
+const ROOM: f64 = 1.0 + 1e-9;
+
+/// The bins that are not empty, and the borders that an optimum may have between them or next to one that it cuts.
+#[derive(Default)]
+pub(super) struct Coarse {
+    /// Means of the bins, relative to the anchor, and weights.
+    pub(super) points: Points,
+    pub(super) bins: Vec<Bin>,
+    /// Ascending, the first and the last included.
+    pub(super) borders: Vec<u32>,
+    /// Sum of the spreads of closed bins.
+    closed: f64,
+    /// Bound on the rounding errors of all spreads.
+    pub(super) noise: f64,
+}
+
+/// What matters of an open bin; all zero for others and for single values.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Bin {
+    pub(super) id: u32,
+    /// How many values it has.
+    pub(super) number: u32,
+    /// Sum of squares around the mean.
+    spread: f64,
+    /// Bound on its rounding error.
+    noise: f64,
+    /// How far a border in the bin can be from the nearer centroid at its sides.
+    pub(super) distance: f64,
+}
+
+impl Coarse {
+    /// All of these bins are open, and their distances not known yet.
+    pub(super) fn new(moments: &[Moments]) -> Self {
+        let mut coarse = Coarse::default();
+        let full = moments.iter().filter(|bin| bin[3] > 0.0).count();
+        coarse.points.x.reserve(full);
+        coarse.points.w.reserve(full);
+        coarse.bins.reserve(full);
+        coarse.borders.reserve(full + 1);
+        coarse.open(moments, 0, f64::INFINITY);
+        coarse.border();
+        coarse
+    }
+
+    /// Adds open bins, the first of which is called `id`.
+    pub(super) fn open(&mut self, moments: &[Moments], id: usize, distance: f64) {
+        for (id, &[w, s1, s2, number]) in (id as u32..).zip(moments) {
+            if number <= 0.0 {
+                continue;
+            }
+            self.border();
+            let mean = s1 / w;
+            self.points.push(mean, w);
+            let mut bin = Bin {
+                id,
+                number: number as u32,
+                distance,
+                ..Bin::default()
+            };
+            if number > 1.0 {
+                self.noise += s2 * f64::EPSILON;
+                bin.spread = (s2 - s1 * mean).max(0.0);
+                bin.noise = s2 * NOISE;
+            }
+            self.bins.push(bin);
+        }
+    }
+
+    /// Adds a value that is alone.
+    pub(super) fn value(&mut self, x: f64, w: f64) {
+        self.border();
+        self.points.push(x, w);
+        self.bins.push(Bin::default());
+    }
+
+    /// Notes that an optimum may have a border after what was added so far.
+    fn border(&mut self) {
+        let at = self.points.len() as u32;
+        if self.borders.last() != Some(&at) {
+            self.borders.push(at);
+        }
+    }
+
+    /// The same with each marked bin replaced by what `resolve` adds for it, and with no borders but those that are open or
+    /// next to a marked bin; the bins not marked are closed. `open` has a flag for each border.
+    pub(super) fn refined(
+        &self,
+        marked: &[bool],
+        open: &[bool],
+        mut resolve: impl FnMut(&mut Coarse, Bin),
+    ) -> Coarse {
+        let mut next = Coarse {
+            closed: self.closed,
+            noise: self.noise,
+            ..Coarse::default()
+        };
+        for (b, &bin) in self.bins.iter().enumerate() {
+            if b == 0 || open[b] {
+                next.border();
+            }
+            if marked[b] {
+                resolve(&mut next, bin);
+                next.border();
+            } else {
+                next.points.push(self.points.x[b], self.points.w[b]);
+                next.bins.push(Bin::default());
+                next.closed += bin.spread;
+            }
+        }
+        next.border();
+        next
+    }
+
+    /// Bounds all distances, given that no split of a cluster of an optimum of `k` gains more than `limit`. `ends` are
+    /// the first and the last value.
+    pub(super) fn bound(&mut self, line: &Line, k: usize, ends: (f64, f64), limit: f64) {
+        let m = self.points.len();
+        // Distances differ little from bin to bin, so they are bounded for some neighbours at once.
+        let step = (m / (RUNS * k)).max(1);
+        let runs = m.div_ceil(step);
+        let borders: Vec<u32> = (0..=runs).map(|r| (r * step).min(m) as u32).collect();
+        let thin = line.at_borders(&borders);
+        let means: Vec<f64> = (0..runs)
+            .map(|r| line.anchor + (thin.s1[r + 1] - thin.s1[r]) / (thin.w[r + 1] - thin.w[r]))
+            .collect();
+        let left = reach(&means, ends, &thin, limit);
+        // The same from the other side, on the mirrored line.
+        let back: Vec<f64> = means.iter().rev().map(|x| -x).collect();
+        let right = reach(&back, (-ends.1, -ends.0), &thin.mirrored(), limit);
+        let distances = left.iter().zip(right.iter().rev());
+        for (bins, (&left, &right)) in self.bins.chunks_mut(step).zip(distances) {
+            bins.iter_mut()
+                .for_each(|bin| bin.distance = left.min(right));
+        }
+    }
+
+    /// Sum of the squares around the means of all bins.
+    pub(super) fn spread(&self) -> f64 {
+        self.closed + self.bins.iter().map(|bin| bin.spread).sum::<f64>()
+    }
+
+    /// The optimal partition that cuts no bin; `hint` is a price to try first.
+    pub(super) fn partition(&self, line: &Line, k: usize, hint: Option<f64>) -> Partition {
+        let some = k + 1 < self.borders.len() && self.borders.len() <= self.points.len();
+        let among = some.then_some(&self.borders[..]);
+        price::partition(&self.points, line, among, k, hint)
+    }
+
+    /// For each border, how much less a path may cost for bins that its clusters cut there instead of passing by.
+    pub(super) fn credit(&self, price: f64) -> Buffer {
+        let saving = |b: usize| {
+            let (bin, w) = (&self.bins[b], self.points.w[b]);
+            if bin.number <= 1 {
+                return 0.0;
+            }
+            let spread = bin.spread + bin.noise;
+            let saved = 2.0 * bin.distance * (w * spread).sqrt();
+            saved.max(spread).min(spread + price) * ROOM
+        };
+        let m = self.points.len();
+        let credit = |&at: &u32| {
+            let at = at as usize;
+            if at == 0 || at == m {
+                return 0.0;
+            }
+            let (before, after) = (saving(at - 1), saving(at));
+            before.max(after) + (before.min(after) - price).max(0.0)
+        };
+        self.borders.iter().map(credit).collect()
+    }
+}
+
+/// For each bin, how far the centroid left of a border in that bin can be from the border.
+///
+/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid; it does so if the run
+/// begins at the first value. Else splitting it before the run would gain at least
+/// `weight of run · (mean of run - centroid)²`, which is at most `limit`. Every run gives a bound; we move its start
+/// along with the bin and keep the best seen. `ends` are the first and the last value.
+fn reach(x: &[f64], ends: (f64, f64), line: &Line, limit: f64) -> Vec<f64> {
+    let m = x.len();
+    let bound = |b: usize, start: usize| {
+        // Values of a bin lie before the mean of the next, and after that of the one before.
+        let end = if b + 1 < m { x[b + 1] } else { ends.1 };
+        if start == 0 {
+            return end - ends.0;
+        }
+        let w = line.w[b] - line.w[start];
+        if w <= 0.0 {
+            return f64::INFINITY;
+        }
+        let mean = line.anchor + (line.s1[b] - line.s1[start]) / w;
+        (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
+    };
+    let mut start = 0;
+    let mut out = Vec::with_capacity(m);
+    for b in 0..m {
+        let mut best = bound(b, start);
+        while start + 1 < b {
+            let next = bound(b, start + 1);
+            if next > best {
+                break;
+            }
+            (best, start) = (next, start + 1);
+        }
+        out.push(best);
+    }
+    out
+}

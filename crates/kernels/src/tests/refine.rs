@@ -101,3 +101,21 @@ fn split_bins_are_optimal() {
         }
     }
 }
+
+/// Many values and many clusters take the way of few, fine bins; 16-bit values are counted one by one, which knows no bins.
+#[test]
+fn many_clusters_of_many_values_are_those_of_16_bits() {
+    let narrow: Vec<half::f16> = Noise(13)
+        .values(Kind::Normal, 1 << 22)
+        .into_iter()
+        .map(half::f16::from_f32)
+        .collect();
+    let wide: Vec<f32> = narrow.iter().map(|value| value.to_f32()).collect();
+    let best = Census::new(&narrow, Weights::Equal, Precision::Exact).cluster(256);
+    let census = Census::new(&wide, Weights::Equal, Precision::Refined);
+    let found = census.cluster(256);
+    let excess = (found.cost - best.cost) / best.cost;
+    assert!(found.gap <= 1e-6, "{}", found.gap);
+    assert!((-1e-9..=found.gap + 1e-9).contains(&excess), "{excess}");
+    assert_eq!(found.centroids.len(), 256);
+}

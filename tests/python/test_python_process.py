@@ -1,7 +1,6 @@
 """The library in a process: Ctrl-C, threads, other Python threads meanwhile, forks, progress."""
 
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -43,7 +42,6 @@ WORK = {
 }
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for another process")
 @pytest.mark.parametrize("work", WORK)
 def test_ctrl_c(work, tmp_path):
     from safetensors.numpy import save_file
@@ -107,7 +105,6 @@ def _in_a_fork(data, shape, queue):
     queue.put(_native.palettize(data, "f32", shape, nbits=4).indices.tobytes())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_after_a_fork():
     """A child has none of the parent's threads; its own do the work."""
     values = np.random.default_rng(0).normal(size=(64, 256)).astype(np.float32)

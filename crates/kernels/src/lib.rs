@@ -10,6 +10,7 @@
 //! | `price` | the price at which exactly k clusters are bought: optimal 1-D k-means |
 //! | `nearest` | the nearest entry of a palette, for every element |
 //! | `vectors` | k-means of short vectors (not optimal: nobody knows how) |
+//! | `soft` | soft k-means and its gradient, for training with weights that become palettes |
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -46,6 +47,7 @@ mod path;
 mod precise;
 mod price;
 mod simd;
+mod soft;
 #[cfg(test)]
 mod tests;
 mod vectors;
@@ -55,5 +57,8 @@ pub use census::{Census, Precision};
 pub use element::Element;
 pub use pack::{pack, unpack};
 pub use price::Clusters;
+pub use soft::{
+    Attention, Real, SoftElement, SoftGroup, SoftOptions, soft_backward, soft_forward, soft_nearest,
+};
 pub use vectors::{VectorClusters, VectorOptions, assign_vectors, cluster_vectors};
 pub use weights::Weights;

@@ -6,22 +6,32 @@
 //! for bit; on other machines (NEON) only the plain form exists.
 
 /// Defines `$name`, which runs `$body` with the best instruction set there is. The body must be `#[inline(always)]`.
-/// With two bodies, the second is for AVX2.
+/// With two bodies, the second is for AVX2. There may be a lifetime or a type with its bound.
 macro_rules! dispatch {
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
         $crate::simd::dispatch! {
-            $(#[$meta])* $vis fn $name $(<$life>)? ($($arg: $ty),*) $(-> $ret)? = $body, $body
+            @ $(#[$meta])* $vis fn $name [$(<$life>)?] ($($arg: $ty),*) [$(-> $ret)?] = $body, $body
         }
     };
     ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path, $best:path) => {
+        $crate::simd::dispatch! {
+            @ $(#[$meta])* $vis fn $name [$(<$life>)?] ($($arg: $ty),*) [$(-> $ret)?] = $body, $best
+        }
+    };
+    ($(#[$meta:meta])* $vis:vis fn $name:ident <$type:ident: $bound:path> ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
+        $crate::simd::dispatch! {
+            @ $(#[$meta])* $vis fn $name [<$type: $bound>] ($($arg: $ty),*) [$(-> $ret)?] = $body, $body
+        }
+    };
+    (@ $(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),*) [$($ret:tt)*] = $body:path, $best:path) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
+        $vis fn $name $($generics)* ($($arg: $ty),*) $($ret)* {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-                fn wide $(<$life>)? ($($arg: $ty),*) $(-> $ret)? {
+                fn wide $($generics)* ($($arg: $ty),*) $($ret)* {
                     $best($($arg),*)
                 }
                 if !$crate::simd::plain()

@@ -7,6 +7,7 @@ mod naive;
 mod pack;
 mod refine;
 mod same;
+mod soft;
 mod vectors;
 
 pub(crate) use same::plain;

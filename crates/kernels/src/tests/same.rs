@@ -36,6 +36,7 @@ fn census<T: Element>(values: &[T], weights: Weights<'_>, out: &mut Vec<u64>) {
 fn everything() -> Vec<u64> {
     let mut noise = Noise(41);
     let mut out = Vec::new();
+    super::soft::everything(&mut out);
     for (kind, n) in [
         (Kind::Normal, 400_000),
         (Kind::Cauchy, 30_000),

@@ -1,0 +1,112 @@
+//! From the gradient of the soft weight to that of the weights.
+
+use super::centers::Centers;
+use super::implicit;
+use super::options::{SoftGroup, SoftOptions};
+use super::passes::{Step, gradient, pulled};
+use super::real::{Real, SoftElement};
+
+/// The exact gradient through all steps: ∂L/∂values, given `grad`, ∂L/∂(soft weight), both in the order of the values.
+///
+/// `trail` is what [`soft_forward`](crate::soft_forward) left, `options` are those of the forward. The centroids that the forward started from
+/// count as constants.
+///
+/// ```
+/// use palettizer_kernels::{SoftGroup, SoftOptions, soft_backward, soft_forward};
+///
+/// let values = [0.0_f64, 0.02, 1.0, 0.98];
+/// let group = SoftGroup { values: &values, cols: 4, dim: 1, scale: None };
+/// let (mut out, mut next, mut back) = ([0.0; 4], [0.0; 2], [0.0; 4]);
+/// let options = SoftOptions::default();
+/// let mut trail = vec![0.0; options.trail_len(2, 1)];
+/// soft_forward(&group, &[0.2, 0.7], &options, &mut out, &mut next, &mut trail);
+/// soft_backward(&group, &trail, &options, &[1.0, 0.0, 0.0, 0.0], &mut back);
+/// // Of two values that share a centroid, each moves it by half.
+/// assert!((back[0] - 0.5).abs() < 1e-6 && (back[1] - 0.5).abs() < 1e-6);
+/// ```
+///
+/// # Panics
+/// If the lengths contradict each other.
+pub fn soft_backward<E: SoftElement>(
+    group: &SoftGroup<'_, E>,
+    trail: &[E::Real],
+    options: &SoftOptions<'_, E::Real>,
+    grad: &[E],
+    out: &mut [E],
+) {
+    // Several steps add to the gradient: in what is computed in, whatever the weights are stored as.
+    if let Some(reals) = E::reals(out) {
+        reals.fill(E::Real::ZERO);
+        add(group, trail, options, grad, reals);
+    } else {
+        let mut reals = vec![E::Real::ZERO; out.len()];
+        add(group, trail, options, grad, &mut reals);
+        E::narrow(&reals, out);
+    }
+}
+
+fn add<E: SoftElement>(
+    group: &SoftGroup<'_, E>,
+    trail: &[E::Real],
+    options: &SoftOptions<'_, E::Real>,
+    grad: &[E],
+    out: &mut [E::Real],
+) {
+    let dim = group.dim;
+    if options.implicit {
+        return implicit::add(group, &trail[1..], options, grad, out);
+    }
+    let steps = (trail[0].to_f64() as usize).min(options.iterations);
+    // 1 + size + iterations · (size + k) numbers, with size = k · dim
+    let k = (trail.len() - 1) / (dim + options.iterations * (dim + 1));
+    let size = k * dim;
+    let made = |step: usize| {
+        let at = 1 + size + step * (size + k);
+        (&trail[at..at + size], &trail[at + size..at + size + k])
+    };
+    let before = |step: usize| match step {
+        0 => trail[1..1 + size].to_vec(),
+        step => options.settled(made(step - 1).0, dim),
+    };
+    let mut pull = Vec::new();
+    for step in (0..steps).rev() {
+        let centers = Centers::new(&before(step), dim, group.vectors(), options, step);
+        let (means, columns) = made(step);
+        let after = options.settled(means, dim);
+        let last = step + 1 == steps;
+        if last {
+            pull = pulled(group, &centers, grad);
+        }
+        let (sums, of_columns) = through_means(&pull, means, columns, options.enforce_zero);
+        let step = Step {
+            sums: &sums,
+            columns: &of_columns,
+            last: last.then_some((grad, &after)),
+        };
+        pull = gradient(group, &centers, &step, out);
+    }
+}
+
+/// From the gradient of the centroids to that of the sums that their means were made of: N, and the column sums.
+pub(super) fn through_means<R: Real>(
+    pull: &[f64],
+    means: &[R],
+    columns: &[R],
+    enforce_zero: bool,
+) -> (Vec<R>, Vec<R>) {
+    let dim = pull.len() / columns.len().max(1);
+    let mut sums = vec![R::ZERO; pull.len()];
+    let mut of_columns = vec![R::ZERO; columns.len()];
+    for (j, &column) in columns.iter().enumerate() {
+        if column == R::ZERO || (enforce_zero && j == 0) {
+            continue;
+        }
+        let mut dot = 0.0;
+        for at in j * dim..(j + 1) * dim {
+            sums[at] = R::from_f64(pull[at] / column.to_f64());
+            dot += pull[at] * means[at].to_f64();
+        }
+        of_columns[j] = R::from_f64(-dot / column.to_f64());
+    }
+    (sums, of_columns)
+}

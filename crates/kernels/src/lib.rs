@@ -58,7 +58,8 @@ pub use element::Element;
 pub use pack::{pack, unpack};
 pub use price::Clusters;
 pub use soft::{
-    Attention, Real, SoftElement, SoftGroup, SoftOptions, soft_backward, soft_forward, soft_nearest,
+    Attention, Real, Settle, SoftElement, SoftGroup, SoftOptions, soft_backward, soft_forward,
+    soft_nearest,
 };
 pub use vectors::{VectorClusters, VectorOptions, assign_vectors, cluster_vectors};
 pub use weights::Weights;

@@ -23,6 +23,7 @@
 //! | `scalar`, `vector`, `entries` | one table of one group; entries as they are stored |
 //! | `job`, `products`, `palettize`, `palette`, `restore` | all tables of a weight; entries times scales; the result; the dense weight again |
 //! | [`sensitivity`] | how much each element matters, made fit for use |
+//! | `dkm` | differentiable k-means: weights trained to become palettes |
 //! | `recover` | the indices of a dense weight whose tables are known |
 //! | `statistics`, `widen` | what a weight holds; wider indices for formats that need them |
 //! | [`dense`] | the meaning of each compressed form |
@@ -33,6 +34,7 @@ compile_error!("weights are little-endian in every file and are read where they 
 mod channels;
 mod context;
 pub mod dense;
+mod dkm;
 mod entries;
 mod figures;
 mod groups;
@@ -55,6 +57,7 @@ mod vector;
 mod widen;
 
 pub use context::Context;
+pub use dkm::{Dkm, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, ScaleScheme};
 pub use figures::ErrorFigures;
 pub use layout::{Layout, layout, suits};
 pub use mode::{CustomLut, LutFunction, LutGroup, Mode};

@@ -120,6 +120,28 @@ pub enum Refusal {
         /// Elements of the weight.
         elements: usize,
     },
+    /// Fewer vectors than centroids.
+    #[error(
+        "a group of {elements} elements is too small for {clusters} centroids of {cluster_dim}: take fewer bits or larger groups"
+    )]
+    TooFew {
+        /// Elements of one group.
+        elements: usize,
+        /// Centroids asked for.
+        clusters: usize,
+        /// Length of a vector.
+        cluster_dim: usize,
+    },
+    /// A slice of the wrong length.
+    #[error("{what} must hold {expected} numbers, found {found}")]
+    Length {
+        /// Which slice.
+        what: &'static str,
+        /// Numbers wanted.
+        expected: usize,
+        /// Numbers given.
+        found: usize,
+    },
     /// [`Context::stop`](crate::Context::stop) was set.
     #[error("stopped on request")]
     Stopped,

@@ -124,7 +124,7 @@ fn distinct(values: &[f32], dim: usize, limit: usize, indices: &mut [u8]) -> Opt
 }
 
 /// A seed of the group's own: SplitMix64's finalizer over seed and number.
-fn mixed(seed: u64, group: usize) -> u64 {
+pub(crate) fn mixed(seed: u64, group: usize) -> u64 {
     let mut z = seed.wrapping_add((group as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -8,6 +8,7 @@
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
+//! | `dkm` | one weight that is being trained: its soft form and the gradient |
 //! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
 //!
 //! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
@@ -16,6 +17,7 @@ mod arrays;
 mod checkpoint;
 mod command;
 mod config;
+mod dkm;
 mod error;
 mod json;
 mod lut_function;
@@ -33,6 +35,8 @@ mod _native {
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]
     use crate::command::main;
+    #[pymodule_export]
+    use crate::dkm::SoftKMeans;
     #[pymodule_export]
     use crate::error::Refusal;
     #[pymodule_export]

@@ -42,5 +42,5 @@ pub(crate) use noise::gumbel;
 pub use backward::soft_backward;
 pub use forward::soft_forward;
 pub use nearest::soft_nearest;
-pub use options::{Attention, SoftGroup, SoftOptions};
+pub use options::{Attention, Settle, SoftGroup, SoftOptions};
 pub use real::{Real, SoftElement};

@@ -13,6 +13,9 @@ pub enum Attention {
     Hard,
 }
 
+/// Rounds centroids, cluster by cluster, in place.
+pub type Settle<'a, R> = &'a (dyn Fn(&mut [R]) + Sync);
+
 /// The settings of soft k-means. See the module for what they do.
 #[derive(Clone, Copy)]
 pub struct SoftOptions<'a, R> {
@@ -33,7 +36,7 @@ pub struct SoftOptions<'a, R> {
     /// Whether the last centroids are taken as a fixed point, and the gradient is that of the implicit function.
     pub implicit: bool,
     /// What centroids (cluster by cluster) become before they are used; the gradient passes straight through.
-    pub settle: Option<&'a (dyn Fn(&mut [R]) + Sync)>,
+    pub settle: Option<Settle<'a, R>>,
 }
 
 impl<R> Default for SoftOptions<'_, R> {

@@ -1,0 +1,218 @@
+//! What is asked of differentiable k-means for one weight.
+
+use std::str::FromStr;
+
+use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
+
+/// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits.
+///
+/// ```
+/// use palettizer_palette::{DkmSpec, Nbits};
+///
+/// let spec = DkmSpec { nbits: Nbits::B2, group_size: Some(16), ..DkmSpec::default() };
+/// assert!(spec.validate().is_ok());
+/// assert_eq!(DkmSpec { temperature: 0.0, ..spec }.validate().unwrap_err().field, "temperature");
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct DkmSpec {
+    /// Width of an index: there are 2^nbits centroids.
+    pub nbits: Nbits,
+    /// Weights for one index: vectors of so many consecutive channels.
+    pub cluster_dim: usize,
+    /// Channels that share a table; `None` for one table.
+    pub group_size: Option<usize>,
+    /// Most soft k-means steps in a forward.
+    pub iterations: usize,
+    /// τ of the softmax over −distance²/τ.
+    pub temperature: f64,
+    /// Stop when the sum of the least squared distances changes by this or less.
+    pub epsilon: f64,
+    /// The least attention of a weight to a centroid.
+    pub floor: f64,
+    /// What the squared distance to the first centroid is lowered by.
+    pub prune_threshold: f64,
+    /// Whether the first centroid, the one nearest to zero at first, is held at zero.
+    pub enforce_zero: bool,
+    /// How attention comes about.
+    pub mode: DkmMode,
+    /// What the entries of the tables are rounded to, in training too.
+    pub lut: DkmLut,
+    /// Whether each output channel is scaled, and by what.
+    pub scale: Option<ScaleScheme>,
+    /// The part of the groups that is trained, at least one group. The others are held at their first centroids.
+    pub enabled: f64,
+    /// The part of the centroids that may be equal before they are moved apart.
+    pub cluster_tolerance: f64,
+    /// How many times as many starts as usual the k-means of vectors makes for the first centroids.
+    pub starts: u32,
+    /// Where the random numbers of that start.
+    pub seed: u64,
+    /// Whether the gradient is that of a fixed point: see `palettizer_kernels::SoftOptions`.
+    pub implicit: bool,
+}
+
+impl Default for DkmSpec {
+    fn default() -> Self {
+        DkmSpec {
+            nbits: Nbits::B4,
+            cluster_dim: 1,
+            group_size: None,
+            iterations: 3,
+            temperature: 1e-4,
+            epsilon: 1e-4,
+            floor: 1e-7,
+            prune_threshold: 1e-7,
+            enforce_zero: false,
+            mode: DkmMode::Dkm,
+            lut: DkmLut::Weight,
+            scale: None,
+            enabled: 1.0,
+            cluster_tolerance: 0.0,
+            starts: 1,
+            seed: 0,
+            implicit: false,
+        }
+    }
+}
+
+/// How a weight's attention to the centroids comes about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DkmMode {
+    /// A softmax over −distance²/τ.
+    #[default]
+    Dkm,
+    /// The same with Gumbel noise.
+    Gsm,
+    /// All to the nearest.
+    Hard,
+}
+
+impl FromStr for DkmMode {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text {
+            "dkm" => Ok(DkmMode::Dkm),
+            "gsm" => Ok(DkmMode::Gsm),
+            "hard" => Ok(DkmMode::Hard),
+            _ => Err(error("mode", text, "dkm, gsm or hard")),
+        }
+    }
+}
+
+/// What the entries of a table are rounded to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DkmLut {
+    /// The weight's own dtype, at the end only.
+    #[default]
+    Weight,
+    /// Numbers of `fp16`. Like the next, of `fp32` and `fp64` weights: those of 16 bits keep their own dtype.
+    F16,
+    /// Numbers of `bf16`.
+    Bf16,
+    /// Symmetric `int8` with a scale for each group.
+    Int8,
+    /// `uint8` with zero point 127 and a scale for each group.
+    Uint8,
+}
+
+impl FromStr for DkmLut {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text {
+            "f16" => Ok(DkmLut::F16),
+            "bf16" => Ok(DkmLut::Bf16),
+            "int8" => Ok(DkmLut::Int8),
+            "uint8" => Ok(DkmLut::Uint8),
+            _ => Err(error("lut_dtype", text, "f16, bf16, int8 or uint8")),
+        }
+    }
+}
+
+/// What an output channel is divided by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScaleScheme {
+    /// Half of the range of its values.
+    MinMax,
+    /// Its largest absolute value.
+    Abs,
+}
+
+impl FromStr for ScaleScheme {
+    type Err = SpecError;
+
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        match text {
+            "min_max" => Ok(ScaleScheme::MinMax),
+            "abs" => Ok(ScaleScheme::Abs),
+            _ => Err(error("scale_scheme", text, "min_max or abs")),
+        }
+    }
+}
+
+impl DkmSpec {
+    /// Checks the fields.
+    ///
+    /// # Errors
+    /// [`SpecError`] naming the field, what it was and what it may be.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let not_negative = |field, value: f64| match value >= 0.0 && value.is_finite() {
+            true => Ok(()),
+            false => Err(error(field, value, "a finite number from 0 on")),
+        };
+        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+            return Err(error(
+                "temperature",
+                self.temperature,
+                "a finite number above 0",
+            ));
+        }
+        not_negative("epsilon", self.epsilon)?;
+        not_negative("prune_threshold", self.prune_threshold)?;
+        not_negative("cluster_tolerance", self.cluster_tolerance)?;
+        if !(self.floor >= 0.0 && self.floor < 1.0) {
+            return Err(error("floor", self.floor, "from 0 on and below 1"));
+        }
+        if !(self.enabled > 0.0 && self.enabled <= 1.0) {
+            return Err(error("enabled", self.enabled, "above 0 and at most 1"));
+        }
+        if self.iterations == 0 {
+            return Err(error("iterations", 0, "1 or more"));
+        }
+        self.palette_spec().validate()
+    }
+
+    /// The same as a request for a finished palette.
+    pub(crate) fn palette_spec(&self) -> PaletteSpec {
+        let granularity = match self.group_size {
+            None => Granularity::PerTensor,
+            Some(group_size) => Granularity::PerGroupedChannel {
+                group_size,
+                channel_axis: Some(0),
+            },
+        };
+        let lut_dtype = match self.lut {
+            DkmLut::Int8 => LutDtype::Int8,
+            DkmLut::Uint8 => LutDtype::Uint8,
+            DkmLut::Weight | DkmLut::F16 | DkmLut::Bf16 => LutDtype::Float,
+        };
+        PaletteSpec::new(Mode::Kmeans(self.nbits))
+            .with_granularity(granularity)
+            .with_cluster_dim(self.cluster_dim)
+            .with_lut_dtype(lut_dtype)
+            .with_per_channel_scale(self.scale.is_some())
+            // As for palettes made after training: what coremltools converts, and what programs of fp16 compute.
+            .with_fold_scale(self.cluster_dim == 1)
+            .with_half_scales(true)
+            .with_seed(self.seed)
+    }
+}
+
+fn error(field: &'static str, found: impl ToString, allowed: &'static str) -> SpecError {
+    SpecError {
+        field,
+        found: found.to_string(),
+        allowed,
+    }
+}

@@ -33,7 +33,7 @@ pub trait Real:
     fn from_f64(value: f64) -> Self;
     /// Widens; exact.
     fn to_f64(self) -> f64;
-    /// 2 to the power of a number that is not above zero, to the last digits or so. Far below, next to nothing.
+    /// 2 to the power of a number that is not above zero, to the last digits or so; zero where that is next to nothing.
     ///
     /// Multiplications, additions and one shift, so that it vectorizes: 2^x = 2^n · p(x − n) with the whole number n
     /// nearest to x and a polynomial p on [−½, ½].
@@ -61,7 +61,7 @@ impl Real for f32 {
         /// Adding it leaves whole numbers, in the low bits.
         const SHIFT: f32 = 12_582_912.0;
         /// Far from the least number, lest products become subnormal, which takes long.
-        const LEAST: f32 = -90.0;
+        const LEAST: f32 = -100.0;
         /// Interpolates 2^x at the Chebyshev nodes of [−½, ½]; relative error 2.6·10⁻⁹.
         const P: [f32; 7] = [
             1.0,
@@ -81,7 +81,8 @@ impl Real for f32 {
         let p = P[2] + f * p;
         let p = P[1] + f * p;
         let p = P[0] + f * p;
-        f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
+        let power = f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23));
+        if self > LEAST { power } else { 0.0 }
     }
 }
 
@@ -104,7 +105,7 @@ impl Real for f64 {
     #[inline(always)]
     fn exp2(self) -> f64 {
         const SHIFT: f64 = 6_755_399_441_055_744.0;
-        const LEAST: f64 = -700.0;
+        const LEAST: f64 = -1020.0;
         const PARTS: [f64; 13] = {
             let mut parts = [0.0; 13];
             let mut n = 0;
@@ -122,7 +123,8 @@ impl Real for f64 {
         for part in PARTS {
             p = 1.0 + f * p * part;
         }
-        f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52))
+        let power = f64::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 52));
+        if self > LEAST { power } else { 0.0 }
     }
 }
 
@@ -203,10 +205,10 @@ mod tests {
             let single = x as f32;
             let exact = f64::from(single).exp2();
             let found = f64::from(Real::exp2(single));
-            assert!((found - exact).abs() < 2e-7 * exact + 1e-27, "{x}");
+            assert!((found - exact).abs() < 2e-7 * exact + 1e-30, "{x}");
         }
         assert_eq!((Real::exp2(0.0_f32), Real::exp2(0.0_f64)), (1.0, 1.0));
-        assert!(Real::exp2(f32::NEG_INFINITY) < 1e-26);
-        assert!(Real::exp2(f64::NEG_INFINITY) < 1e-200);
+        assert_eq!(Real::exp2(f32::NEG_INFINITY), 0.0);
+        assert_eq!(Real::exp2(f64::NEG_INFINITY), 0.0);
     }
 }

@@ -5,8 +5,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use palettizer_kernels::{
-    Census, Element, Precision, VectorOptions, Weights, assign_vectors, cluster_vectors, pack,
-    unpack,
+    Census, Element, Precision, SoftGroup, SoftOptions, VectorOptions, Weights, assign_vectors,
+    cluster_vectors, pack, soft_backward, soft_forward, unpack,
 };
 
 const LARGE: usize = 1 << 22;
@@ -280,6 +280,53 @@ fn vectors(c: &mut Criterion) {
     group.finish();
 }
 
+/// A training step's work on one tensor: τ is coremltools' default, and one at which weights attend to few clusters.
+fn soft(c: &mut Criterion) {
+    let values = normal(1 << 20);
+    let mut group = c.benchmark_group("soft");
+    group
+        .throughput(Throughput::Elements(values.len() as u64))
+        .sample_size(10);
+    for (dim, k, temperature) in [
+        (1, 4, 1e-4),
+        (1, 16, 1e-4),
+        (1, 256, 1e-4),
+        (1, 256, 1e-6),
+        (4, 16, 1e-4),
+    ] {
+        let of = SoftGroup {
+            values: &values,
+            cols: 1024,
+            dim,
+            scale: None,
+        };
+        let start: Vec<f32> = match dim {
+            1 => {
+                let census = Census::new(&values, Weights::Equal, Precision::Refined);
+                let centroids = census.cluster(k).centroids;
+                centroids.iter().map(|&c| c as f32).collect()
+            }
+            _ => values[..k * dim].to_vec(),
+        };
+        let options = SoftOptions {
+            temperature,
+            epsilon: 0.0,
+            ..SoftOptions::default()
+        };
+        let (mut out, mut next) = (values.clone(), start.clone());
+        let mut trail = vec![0.0; options.trail_len(k, dim)];
+        let name = |what: &str| BenchmarkId::new(format!("{what} {dim} tau {temperature:e}"), k);
+        group.bench_function(name("forward"), |b| {
+            b.iter(|| soft_forward(&of, &start, &options, &mut out, &mut next, &mut trail));
+        });
+        let mut back = values.clone();
+        group.bench_function(name("backward"), |b| {
+            b.iter(|| soft_backward(&of, &trail, &options, &out, &mut back));
+        });
+    }
+    group.finish();
+}
+
 fn all(c: &mut Criterion) {
     if let Err(error) = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
@@ -293,6 +340,7 @@ fn all(c: &mut Criterion) {
     weighted(c);
     pieces(c);
     vectors(c);
+    soft(c);
 }
 
 criterion_group!(benches, all);

@@ -21,6 +21,7 @@ AttributeError: Config has no setting widht; it has: width
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import is_dataclass
 from typing import IO, Any, Callable, ClassVar, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
@@ -115,12 +116,23 @@ def one_of(*allowed: Any) -> Callable[[str, Any], None]:
     return check
 
 
-def at_least(least: int) -> Callable[[str, Any], None]:
-    """A check that a number is not too small."""
+def at_least(least: float) -> Callable[[str, Any], None]:
+    """A check that a number is not too small, and not NaN."""
 
     def check(where: str, value: Any) -> None:
-        if value < least:
+        if not value >= least:
             raise ValueError(f"{where} must be at least {least}, found {value!r}")
+
+    return check
+
+
+def above(bound: float, most: float = math.inf) -> Callable[[str, Any], None]:
+    """A check that a number is finite, greater than a bound, and `most` at the most."""
+
+    def check(where: str, value: Any) -> None:
+        if not bound < value <= most or math.isinf(value):
+            limit = "" if math.isinf(most) else f" and at most {most}"
+            raise ValueError(f"{where} must be finite, above {bound}{limit}, found {value!r}")
 
     return check
 
@@ -189,4 +201,6 @@ def _plain(value: Any) -> Any:
         return value.as_dict()
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
     return value

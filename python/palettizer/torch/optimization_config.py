@@ -43,13 +43,8 @@ class _Empty:
 _EMPTY = _Empty()
 
 
-def _module_config(where: str, config: Any, wanted: Type[ModuleOptimizationConfig]) -> None:
-    if config is not None and not isinstance(config, wanted):
-        raise TypeError(f"{where} must be a {wanted.__name__} or None, found {config!r} ({type(config).__name__})")
-
-
 def _check_global(container: "OptimizationConfig", value: Any) -> None:
-    _module_config(f"global_config of {type(container).__name__}", value, container.module_config)
+    container._check_module(f"global_config of {type(container).__name__}", value)
 
 
 def _check_types(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
@@ -57,7 +52,8 @@ def _check_types(container: "OptimizationConfig", value: Dict[Any, Any]) -> None
         where = f"module_type_configs of {type(container).__name__}"
         if not isinstance(key, str) and not callable(key):
             raise TypeError(f"a key in {where} must be a class or its name, found {key!r} ({type(key).__name__})")
-        _module_config(f"{key!r} in {where}", config, container.module_config)
+        container._check_type(where, key)
+        container._check_module(f"{key!r} in {where}", config)
 
 
 def _check_names(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
@@ -65,7 +61,7 @@ def _check_names(container: "OptimizationConfig", value: Dict[Any, Any]) -> None
         where = f"module_name_configs of {type(container).__name__}"
         if not isinstance(key, str):
             raise TypeError(f"a key in {where} must be a str, found {key!r} ({type(key).__name__})")
-        _module_config(f"{key!r} in {where}", config, container.module_config)
+        container._check_module(f"{key!r} in {where}", config)
 
 
 def _dict_or_empty(value: Any) -> Any:
@@ -93,10 +89,23 @@ class OptimizationConfig(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.global_config is None and not self.module_type_configs and not self.module_name_configs:
-            self.global_config = self.module_config()
+            self._take_defaults()
         self.module_type_configs = {
-            _resolve_type(key): config for key, config in self.module_type_configs.items()
+            resolve_type(key): config for key, config in self.module_type_configs.items()
         }
+
+    def _take_defaults(self) -> None:
+        """What a container that says nothing asks for."""
+        self.global_config = self.module_config()
+
+    def _check_type(self, where: str, key: ModuleType) -> None:
+        """Refuses types that can never be palettized; here, all may be named."""
+
+    def _check_module(self, where: str, config: Any) -> None:
+        """Refuses what is neither a module's config nor None."""
+        wanted = self.module_config
+        if config is not None and not isinstance(config, wanted):
+            raise TypeError(f"{where} must be a {wanted.__name__} or None, found {config!r} ({type(config).__name__})")
 
     def set_global(self: C, global_config: Optional[Any]) -> C:
         """Sets the config of the modules that no name and no type matches. Returns the config itself."""
@@ -158,7 +167,7 @@ class OptimizationConfig(Settings):
         raise error(f"a module's config must be a dict, a {wanted} or None, found {value!r} ({type(value).__name__})")
 
 
-def _resolve_type(key: ModuleType) -> ModuleType:
+def resolve_type(key: ModuleType) -> ModuleType:
     """A class by its name in torch.nn, then torch.nn.functional; other names stay and match by class name."""
     if isinstance(key, str):
         for home in (torch.nn, torch.nn.functional):

@@ -1,0 +1,411 @@
+"""The settings of differentiable k-means: of a module, and which module gets which.
+
+The names, the order, the defaults and the errors are coremltools'. Three kinds of settings need a word here:
+
+- Some have no effect, since what they guard against does not happen: nothing as large as an attention matrix is kept,
+  and seeding is exact. They are accepted, and each says why.
+- `cluster_dtype` is the older name of `lut_dtype`. It is not kept: giving it sets `lut_dtype`.
+- `n_bits` and `cluster_dim` may be None until it is known what kind of module they are for: `resolved` fills them in.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+import warnings
+from dataclasses import dataclass
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
+
+import torch
+from torch import nn
+
+from palettizer.torch._settings import above, at_least, one_of, or_none, setting
+from palettizer.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    ModuleType,
+    OptimizationConfig,
+    PalettizationGranularity,
+    resolve_type,
+)
+from palettizer.torch.palettization._config import check_group_size, to_granularity, weight_threshold_setting
+from palettizer.torch.palettization._reasons import check_config
+
+DEFAULT_N_BITS: Dict[Type[nn.Module], int] = {
+    nn.Linear: 4,
+    nn.Conv1d: 2,
+    nn.Conv2d: 2,
+    nn.Conv3d: 2,
+    nn.LayerNorm: 2,
+    nn.MultiheadAttention: 2,
+    nn.Embedding: 2,
+    nn.ConvTranspose1d: 2,
+    nn.ConvTranspose2d: 2,
+    nn.ConvTranspose3d: 2,
+}
+"""The kinds of modules that are palettized, with the bits that each has without `n_bits`."""
+
+_LUT_DTYPES: Dict[str, Optional[str]] = {
+    **dict.fromkeys(("f32", "fp32", "float32")),
+    **dict.fromkeys(("f16", "fp16", "float16"), "f16"),
+    **dict.fromkeys(("bf16", "b16", "bfloat16"), "bf16"),
+    **dict.fromkeys(("i8", "int8"), "int8"),
+    **dict.fromkeys(("u8", "uint8"), "uint8"),
+}
+"""Names of types of table entries, and what the kernel calls them; None for entries as precise as the weights."""
+
+_ACTIVATION_DTYPES = {
+    "qint8": torch.qint8,
+    "quint8": torch.quint8,
+    "float32": torch.float32,
+    # PyTorch has no narrower integers; coremltools takes these names for the 8-bit types.
+    "qint4": torch.qint8,
+    "quint4": torch.quint8,
+}
+
+
+def _to_lut_dtype(value: Any) -> Any:
+    """The name of a dtype; names stay."""
+    return str(value).replace("torch.", "") if isinstance(value, torch.dtype) else value
+
+
+def _check_lut_dtype(where: str, value: str) -> None:
+    if value.lower() not in _LUT_DTYPES:
+        raise ValueError(f"{where} must be one of {', '.join(_LUT_DTYPES)}, found {value!r}")
+
+
+def _to_activation_dtype(value: Any) -> Any:
+    """A dtype by its name. What is neither a name nor a dtype is a `ValueError`."""
+    if isinstance(value, torch.dtype):
+        return value
+    if isinstance(value, str) and value.lower() in _ACTIVATION_DTYPES:
+        return _ACTIVATION_DTYPES[value.lower()]
+    known = ", ".join(_ACTIVATION_DTYPES)
+    raise ValueError(f"dtype must be a torch.dtype or one of the names {known}, found {value!r}")
+
+
+def _check_quant_min(config: Any, value: int) -> None:
+    _check_quant_range(config, value, config.quant_max)
+
+
+def _check_quant_max(config: Any, value: int) -> None:
+    _check_quant_range(config, config.quant_min, value)
+
+
+def _check_quant_range(config: Any, least: int, most: int) -> None:
+    if not least < most:
+        raise ValueError(f"quant_min of {type(config).__name__} must be below quant_max, found {least} and {most}")
+
+
+def _check_permutation(where: str, value: Tuple[Any, ...]) -> None:
+    if not all(isinstance(axis, int) for axis in value) or sorted(value) != list(range(len(value))):
+        raise ValueError(f"{where} must hold each axis from 0 once, as in (1, 0) for a matrix, found {value!r}")
+
+
+def _check_init(where: str, value: str) -> None:
+    # coremltools looks for "kmeans++", "cpu" and "minibatch" anywhere in the text.
+    if value not in ("auto", "opt1d") and "kmeans++" not in value:
+        raise ValueError(f"{where} must be one of auto, opt1d, kmeans++ and cpu.kmeans++, found {value!r}")
+
+
+def _refuse_partition_size(value: Any) -> Any:
+    if value is not None:
+        raise DeprecationWarning(f"partition_size is gone, found {value!r}: give group_size instead")
+    return value
+
+
+def _integer(default: int, check: Optional[Callable[[str, Any], None]] = None, **rules: Any) -> Any:
+    return setting(default, types=int, cast=int, check=check, **rules)
+
+
+def _number(default: float, check: Optional[Callable[[str, Any], None]] = None) -> Any:
+    return setting(default, types=float, cast=float, check=check)
+
+
+def _flag(default: bool = False) -> Any:
+    return setting(default, types=bool, cast=bool)
+
+
+def _word(default: str, check: Callable[[str, Any], None]) -> Any:
+    return setting(default, types=str, cast=str, check=check)
+
+
+@dataclass
+class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
+    """How the weights of a module are palettized while it is trained.
+
+    Most users need `n_bits`, `weight_threshold` and `milestone`.
+
+    Args:
+        n_bits: bits of an index, one of 1, 2, 3, 4, 6 and 8; a lookup table has 2^n_bits entries. None: 4 for Linear,
+            2 for other modules.
+        weight_threshold: a module is palettized if each of its weights has more elements than this.
+        granularity: "per_tensor" for one table, "per_grouped_channel" for one for each `group_size` output channels.
+        group_size: channels in a group. Needed with "per_grouped_channel", otherwise None.
+        channel_axis: 0, the output channels.
+        enable_per_channel_scale: divide every output channel by a scale first, and multiply after.
+        milestone: calls of `step()` before the one with which palettization begins; 0 begins at once.
+        cluster_dim: number of consecutive channels that share an index, as a vector; None means 1.
+        quant_min, quant_max: the range of quantized activations.
+        dtype: of quantized activations: `torch.qint8`, `torch.quint8` or `torch.float32`, or a name.
+        lut_dtype: type of the table's entries: "f32" (as precise as the weights), "f16", "bf16", "i8" or "u8"; also
+            PyTorch's dtypes and their names.
+        quantize_activations: quantize the module's output, too.
+        cluster_permute: a permutation of the weight's axes that comes before grouping and is undone after.
+        palett_max_mem: without effect: the memory needed does not depend on the attention.
+        kmeans_max_iter: most steps of k-means in a forward pass.
+        prune_threshold: what the squared distance to the first entry is lowered by; with `enforce_zero`, more weights
+            become 0.
+        kmeans_init: "auto", "opt1d", "kmeans++" or "cpu.kmeans++". Without effect: seeding is optimal for scalars, and
+            there is one way for vectors.
+        kmeans_opt1d_threshold: without effect, as `kmeans_init`.
+        enforce_zero: keep one entry at zero.
+        palett_mode: "dkm" for attention by softmax, "gsm" by Gumbel softmax, "hard" for the nearest entry alone.
+        palett_tau: temperature of the softmax.
+        palett_epsilon: stop when the sum of the squared distances to the nearest entries changes by this or less.
+        palett_lambda: without effect, here as in coremltools.
+        add_extra_centroid: without effect: a table has 2^n_bits entries. In coremltools one more cannot be stored.
+        palett_cluster_tol: share of the entries that may be equal before equal ones are moved apart.
+        palett_min_tsize, palett_unique, palett_shard, palett_batch_mode, palett_dist: without effect: they pack, share
+            or spread an attention matrix that is not kept here.
+        per_channel_scaling_factor_scheme: "min_max" for (max − min) / 2, "abs" for the largest magnitude.
+        percentage_palett_enable: share of the groups, from the first, that are trained softly; the others keep the
+            entries that they started with.
+        kmeans_batch_threshold: without effect, as `kmeans_init`.
+        kmeans_n_init: for vectors: each 10 are one search for the entries to start with. Scalars need one.
+        zero_threshold: the least attention.
+        kmeans_error_bnd: without effect: coremltools never comes to use it.
+        partition_size: gone; any value but None raises `DeprecationWarning`.
+        cluster_dtype: the older name of `lut_dtype`. A value warns, sets `lut_dtype`, and is not kept.
+        implicit: take the last entries as a fixed point and differentiate that once, as in
+            `IDKM <https://arxiv.org/abs/2312.07759>`_, which needs no more memory for more steps. coremltools has no
+            such field.
+
+    Raises:
+        TypeError: a value of the wrong type; an int is no float.
+        ValueError: a value that cannot be.
+        AssertionError: a group size without its granularity.
+
+    >>> config = ModuleDKMPalettizerConfig(n_bits=2, weight_threshold=1000, lut_dtype="i8")
+    >>> config.native_lut_dtype
+    'int8'
+    >>> config.palett_tau = 1
+    Traceback (most recent call last):
+    TypeError: palett_tau of ModuleDKMPalettizerConfig must be float, found 1 (int)
+    """
+
+    n_bits: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int))
+    weight_threshold: int = weight_threshold_setting(2048)
+    granularity: PalettizationGranularity = setting(
+        PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
+    )
+    group_size: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
+    channel_axis: Optional[int] = _integer(0, one_of(0), optional=True)
+    enable_per_channel_scale: bool = _flag()
+    milestone: int = _integer(0, at_least(0))
+    cluster_dim: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int))
+    quant_min: int = _integer(-128, together=_check_quant_min)
+    quant_max: int = _integer(127, together=_check_quant_max)
+    dtype: torch.dtype = setting(
+        torch.qint8,
+        types=torch.dtype,
+        convert=_to_activation_dtype,
+        check=one_of(torch.qint8, torch.quint8, torch.float32),
+    )
+    lut_dtype: str = setting("f32", types=str, convert=_to_lut_dtype, check=_check_lut_dtype)
+    quantize_activations: bool = _flag()
+    cluster_permute: Optional[Tuple[int, ...]] = setting(
+        None, types=tuple, optional=True, cast=or_none(tuple), check=_check_permutation
+    )
+    palett_max_mem: float = _number(1.0)
+    kmeans_max_iter: int = _integer(3, at_least(1))
+    prune_threshold: float = _number(1e-7, at_least(0))
+    kmeans_init: str = _word("auto", _check_init)
+    kmeans_opt1d_threshold: int = _integer(1024)
+    enforce_zero: bool = _flag()
+    palett_mode: str = _word("dkm", one_of("dkm", "gsm", "hard"))
+    palett_tau: float = _number(1e-4, above(0))
+    palett_epsilon: float = _number(1e-4, at_least(0))
+    palett_lambda: float = _number(0.0)
+    add_extra_centroid: bool = _flag()
+    palett_cluster_tol: float = _number(0.0, at_least(0))
+    palett_min_tsize: int = _integer(64 * 1024)
+    palett_unique: bool = _flag()
+    palett_shard: bool = _flag()
+    palett_batch_mode: bool = _flag()
+    palett_dist: bool = _flag()
+    per_channel_scaling_factor_scheme: str = _word("min_max", one_of("min_max", "abs"))
+    percentage_palett_enable: float = _number(1.0, above(0, most=1))
+    kmeans_batch_threshold: int = _integer(4)
+    kmeans_n_init: int = _integer(10, at_least(1))
+    zero_threshold: float = _number(1e-7, at_least(0))
+    kmeans_error_bnd: float = _number(0.0)
+    partition_size: Optional[int] = setting(
+        None, types=int, optional=True, cast=or_none(int), convert=_refuse_partition_size
+    )
+    cluster_dtype: Optional[str] = setting(None, types=str, optional=True)
+    implicit: bool = _flag()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "cluster_dtype" and value is not None:
+            self._take_older_name(value)
+            value = None
+        super().__setattr__(name, value)
+
+    def _take_older_name(self, value: Any) -> None:
+        message = "cluster_dtype is the older name of lut_dtype; give lut_dtype instead"
+        warnings.warn(message, DeprecationWarning, stacklevel=_frames_of_ours())
+        before, constructed = self.lut_dtype, "cluster_dtype" in self.__dict__
+        self.lut_dtype = value
+        # An assignment replaces what was there, but two values given at once must agree.
+        if not constructed and before != "f32" and _LUT_DTYPES[before.lower()] != self.native_lut_dtype:
+            raise ValueError(
+                f"{type(self).__name__} got lut_dtype {before!r} and cluster_dtype {value!r}, "
+                "which is its older name; give lut_dtype alone"
+            )
+
+    @property
+    def native_lut_dtype(self) -> Optional[str]:
+        """What the kernel calls `lut_dtype`: None (as precise as the weights), "f16", "bf16", "int8" or "uint8"."""
+        return _LUT_DTYPES[self.lut_dtype.lower()]
+
+    @property
+    def starts(self) -> int:
+        """How often vectors are clustered to start with; the best result is taken.
+
+        >>> ModuleDKMPalettizerConfig().starts, ModuleDKMPalettizerConfig(kmeans_n_init=35).starts
+        (1, 3)
+        """
+        return max(1, self.kmeans_n_init // 10)
+
+    def resolved(self, module_type: Type[nn.Module]) -> "ModuleDKMPalettizerConfig":
+        """A copy for a kind of modules, in which `n_bits` and `cluster_dim` are numbers.
+
+        >>> config = ModuleDKMPalettizerConfig()
+        >>> config.resolved(nn.Linear).n_bits, config.resolved(nn.Conv2d).n_bits, config.resolved(nn.Conv2d).cluster_dim
+        (4, 2, 1)
+        """
+        config = copy.copy(self)
+        if config.n_bits is None:
+            config.n_bits = DEFAULT_N_BITS[module_type]
+        if config.cluster_dim is None:
+            config.cluster_dim = 1
+        return config
+
+
+def _frames_of_ours() -> int:
+    """The `stacklevel` at which the caller's warning points at the code that uses this package."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("palettizer."):
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+ModuleConfigs = Union[ModuleDKMPalettizerConfig, List[ModuleDKMPalettizerConfig]]
+"""One config for modules of any size, or several with a `weight_threshold` each."""
+
+
+@dataclass
+class DKMPalettizerConfig(OptimizationConfig):
+    """Which modules are palettized how. Without arguments: all kinds, with the defaults of each.
+
+    Args:
+        global_config: for all modules that nothing below matches.
+        module_type_configs: by class, or by its name in torch.nn: Linear, Conv1d to Conv3d, ConvTranspose1d to
+            ConvTranspose3d, Embedding, LayerNorm and MultiheadAttention.
+        module_name_configs: by qualified name, or a regular expression that matches all of it.
+
+    A value of None leaves the modules alone. A list has a config for each size: of those whose `weight_threshold` a
+    module exceeds, the one with the highest. Names go before types, types before the global config.
+
+    Raises:
+        TypeError: a value of the wrong type.
+        ValueError: a key of from_dict that is no setting; a value in a module's config that cannot be.
+        AssertionError: a type that is not palettized.
+
+    >>> config = DKMPalettizerConfig.from_dict({
+    ...     "module_type_configs": {
+    ...         "Linear": {"n_bits": 4},
+    ...         "Conv2d": [{"n_bits": 2, "weight_threshold": 1000}, {"n_bits": 4, "weight_threshold": 300}],
+    ...     },
+    ...     "module_name_configs": {"head": None},
+    ... })
+    >>> choose(config.get_module_config("stem", nn.Conv2d(3, 16, 3)), [432]).n_bits
+    4
+    """
+
+    module_config = ModuleDKMPalettizerConfig
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.global_config = _ascending(self.global_config)
+        self.module_type_configs = {key: _ascending(value) for key, value in self.module_type_configs.items()}
+        self.module_name_configs = {key: _ascending(value) for key, value in self.module_name_configs.items()}
+
+    def set_module_type(self, object_type: ModuleType, opt_config: Optional[Any]) -> "DKMPalettizerConfig":
+        """Sets the config of a class of modules, replacing an earlier one. Returns the config itself."""
+        return super().set_module_type(resolve_type(object_type), opt_config)
+
+    def _take_defaults(self) -> None:
+        self.module_type_configs = {
+            module_type: ModuleDKMPalettizerConfig().resolved(module_type) for module_type in DEFAULT_N_BITS
+        }
+
+    def _check_type(self, where: str, key: ModuleType) -> None:
+        if resolve_type(key) not in DEFAULT_N_BITS:
+            known = ", ".join(module_type.__name__ for module_type in DEFAULT_N_BITS)
+            raise AssertionError(f"a key in {where} must be one of {known} of torch.nn or its name, found {key!r}")
+
+    def _check_module(self, where: str, config: Any) -> None:
+        if not isinstance(config, list):
+            super()._check_module(where, config)
+            return
+        for member in config:
+            if member is None:
+                raise TypeError(f"{where} has None in its list; to leave modules alone, give None instead of a list")
+            super()._check_module(f"a member of the list of {where}", member)
+
+    @classmethod
+    def _structure_module(cls, value: Any, error: Type[Exception]) -> Any:
+        if isinstance(value, list):
+            return [super(DKMPalettizerConfig, cls)._structure_module(member, TypeError) for member in value]
+        return super()._structure_module(value, TypeError)
+
+
+def _ascending(configs: Optional[ModuleConfigs]) -> Optional[ModuleConfigs]:
+    """A list by `weight_threshold`; what is no list stays."""
+    return sorted(configs, key=lambda config: config.weight_threshold) if isinstance(configs, list) else configs
+
+
+def choose(
+    configs: Optional[ModuleConfigs],
+    numels: Sequence[int],
+    fits: Callable[[ModuleDKMPalettizerConfig], bool] = lambda config: True,
+) -> Optional[ModuleDKMPalettizerConfig]:
+    """The config for a module whose weights have so many elements, or None when it is to be left alone.
+
+    Of a list, it is the one with the highest `weight_threshold` that all weights exceed; of equal ones, the last.
+    `fits` says which of them the weights can be palettized with at all, such as those whose group size divides the
+    channels.
+
+    >>> configs = [ModuleDKMPalettizerConfig(weight_threshold=1000), ModuleDKMPalettizerConfig(weight_threshold=100)]
+    >>> [getattr(choose(configs, [numel]), "weight_threshold", None) for numel in (100, 1000, 1001)]
+    [None, 100, 1000]
+    """
+    wanted = _ascending(configs if isinstance(configs, list) else [configs] if configs is not None else [])
+    assert isinstance(wanted, list)
+    exceeded = (config for config in reversed(wanted) if all(numel > config.weight_threshold for numel in numels))
+    return next((config for config in exceeded if fits(config)), None)
+
+
+def check_dkm_config(config: ModuleDKMPalettizerConfig, name: str) -> None:
+    """Refuses settings that each may be assigned, but that no weight of the module `name` can be palettized with.
+
+    The config is a resolved one.
+
+    Raises:
+        ValueError: saying which.
+    """
+    # Elsewhere a scale goes with scalars only; here vectors may have one, too.
+    scalar_rules = copy.copy(config)
+    scalar_rules.enable_per_channel_scale = False
+    check_config(scalar_rules, name)

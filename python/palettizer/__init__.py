@@ -8,7 +8,8 @@ A script that uses ``coremltools.optimize`` runs with the import changed:
         global_config=cto.coreml.OpPalettizerConfig(nbits=4)
     )
 
-``palettizer.coreml`` needs numpy alone; ``palettizer.torch`` needs torch; both are imported when they are first used.
+``palettizer.coreml`` needs numpy alone; ``palettizer.torch`` and ``estimate_memory`` need torch; each is imported when it
+is first used.
 
 >>> import palettizer
 >>> palettizer.coreml.OpPalettizerConfig(nbits=4).mode
@@ -16,20 +17,26 @@ A script that uses ``coremltools.optimize`` runs with the import changed:
 """
 
 import importlib as _importlib
-from types import ModuleType as _ModuleType
+from typing import TYPE_CHECKING as _TYPE_CHECKING
+from typing import Any as _Any
 
 from palettizer._native import __version__
 
-__all__ = ["__version__", "coreml", "distributed", "torch"]
+if _TYPE_CHECKING:
+    from palettizer.torch._estimate import estimate_memory
+
+__all__ = ["__version__", "coreml", "distributed", "estimate_memory", "torch"]
 
 _SUBMODULES = ("coreml", "distributed", "torch")
 
 
-def __getattr__(name: str) -> _ModuleType:
+def __getattr__(name: str) -> _Any:
     if name in _SUBMODULES:
         return _importlib.import_module(f"palettizer.{name}")
+    if name == "estimate_memory":
+        return _importlib.import_module("palettizer.torch._estimate").estimate_memory
     raise AttributeError(f"module 'palettizer' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SUBMODULES})
+    return sorted({*globals(), *_SUBMODULES, "estimate_memory"})

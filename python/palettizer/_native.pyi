@@ -111,110 +111,7 @@ class Model:
     def open_parts(spec: bytes, weights_dir: _Path) -> Model:
         """A serialized program, and the folder that its weight files are in."""
 
-    @final
-class SoftKMeans:
-    """Differentiable k-means of one weight: the soft weight for training, its gradient, and the palette in the end.
-
-    ``dtype`` is ``"f64"``, ``"f32"``, ``"f16"`` or ``"bf16"``; axis 0 of ``shape`` is that of the output channels. ``mode``
-    is ``"dkm"``, ``"gsm"`` or ``"hard"``; ``lut_dtype`` ``"f16"``, ``"bf16"``, ``"int8"``, ``"uint8"`` or ``None``;
-    ``scale_scheme`` ``"min_max"``, ``"abs"`` or ``None``; ``floor`` is the least attention, ``temperature`` the softmax's τ, ``enabled``
-    the part of the groups that is trained, ``starts`` multiplies the starts of vector k-means, ``implicit`` asks for the
-    gradient of a fixed point. ``ValueError`` for what cannot be.
-
-    Weights go in and out in ``dtype``. Centroids (group, cluster, element), scales and trails are reals: 64-bit floats for
-    ``"f64"``, else 32-bit. ``threads=None`` means one for each core.
-    """
-
-    def __init__(
-        self,
-        dtype: str,
-        shape: Sequence[int],
-        *,
-        nbits: int,
-        cluster_dim: int = 1,
-        group_size: int | None = None,
-        iterations: int = 3,
-        temperature: float = 1e-4,
-        epsilon: float = 1e-4,
-        floor: float = 1e-7,
-        prune_threshold: float = 1e-7,
-        enforce_zero: bool = False,
-        mode: str = "dkm",
-        lut_dtype: str | None = None,
-        scale_scheme: str | None = None,
-        enabled: float = 1.0,
-        cluster_tolerance: float = 0.0,
-        starts: int = 1,
-        seed: int = 0,
-        implicit: bool = False,
-    ) -> None: ...
-    @property
-    def groups(self) -> int: ...
-    @property
-    def clusters(self) -> int: ...
-    @property
-    def cluster_dim(self) -> int: ...
-    @property
-    def trail_len(self) -> int:
-        """Numbers that a forward leaves for its backward."""
-
-    def channel_scale(self, values: NDArray[np.uint8], out: NDArray[np.uint8], threads: int | None = None) -> None:
-        """Writes the scale of each row; to be called once, and only with a ``scale_scheme``."""
-
-    def seed_centroids(
-        self,
-        values: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        out: NDArray[np.uint8],
-        threads: int | None = None,
-    ) -> None:
-        """Writes the centroids to start from."""
-
-    def forward(
-        self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        noise: int,
-        out: NDArray[np.uint8],
-        next: NDArray[np.uint8],
-        trail: NDArray[np.uint8],
-        threads: int | None = None,
-    ) -> None:
-        """Writes the soft weight, the centroids after the last step, and the trail. ``noise`` seeds ``"gsm"``."""
-
-    def backward(
-        self,
-        values: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        noise: int,
-        trail: NDArray[np.uint8],
-        grad: NDArray[np.uint8],
-        out: NDArray[np.uint8],
-        threads: int | None = None,
-    ) -> None:
-        """Writes the gradient for the weight, given that for the soft weight."""
-
-    def assign(
-        self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        out: NDArray[np.uint8],
-        threads: int | None = None,
-    ) -> None:
-        """Writes the weight with every vector at its nearest centroid, as the palette has it."""
-
-    def palette(
-        self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        threads: int | None = None,
-    ) -> Palette:
-        """The palette of the same; of ``"f64"`` weights in ``"f32"``."""
-
-def palettize(
+    def palettize(
         self, config: _Config, *, threads: int | None = None, progress: _Progress | None = None
     ) -> tuple[Model, str]:
         """A palettized copy in memory, and its report as JSON."""
@@ -319,6 +216,109 @@ class Checkpoint:
         self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
     ) -> None:
         """Makes every palettized weight dense, to another checkpoint."""
+
+@final
+class SoftKMeans:
+    """Differentiable k-means of one weight: the soft weight for training, its gradient, and the palette in the end.
+
+    ``dtype`` is ``"f64"``, ``"f32"``, ``"f16"`` or ``"bf16"``; axis 0 of ``shape`` is that of the output channels. ``mode``
+    is ``"dkm"``, ``"gsm"`` or ``"hard"``; ``lut_dtype`` ``"f16"``, ``"bf16"``, ``"int8"``, ``"uint8"`` or ``None``;
+    ``scale_scheme`` ``"min_max"``, ``"abs"`` or ``None``; ``floor`` is the least attention, ``temperature`` the softmax's τ, ``enabled``
+    the part of the groups that is trained, ``starts`` multiplies the starts of vector k-means, ``implicit`` asks for the
+    gradient of a fixed point. ``ValueError`` for what cannot be.
+
+    Weights go in and out in ``dtype``. Centroids (group, cluster, element), scales and trails are reals: 64-bit floats for
+    ``"f64"``, else 32-bit. ``threads=None`` means one for each core.
+    """
+
+    def __new__(
+        cls,
+        dtype: str,
+        shape: Sequence[int],
+        *,
+        nbits: int,
+        cluster_dim: int = 1,
+        group_size: int | None = None,
+        iterations: int = 3,
+        temperature: float = 1e-4,
+        epsilon: float = 1e-4,
+        floor: float = 1e-7,
+        prune_threshold: float = 1e-7,
+        enforce_zero: bool = False,
+        mode: str = "dkm",
+        lut_dtype: str | None = None,
+        scale_scheme: str | None = None,
+        enabled: float = 1.0,
+        cluster_tolerance: float = 0.0,
+        starts: int = 1,
+        seed: int = 0,
+        implicit: bool = False,
+    ) -> SoftKMeans: ...
+    @property
+    def groups(self) -> int: ...
+    @property
+    def clusters(self) -> int: ...
+    @property
+    def cluster_dim(self) -> int: ...
+    @property
+    def trail_len(self) -> int:
+        """Numbers that a forward leaves for its backward."""
+
+    def channel_scale(self, values: NDArray[np.uint8], out: NDArray[np.uint8], threads: int | None = None) -> None:
+        """Writes the scale of each row; to be called once, and only with a ``scale_scheme``."""
+
+    def seed_centroids(
+        self,
+        values: NDArray[np.uint8],
+        scale: NDArray[np.uint8] | None,
+        out: NDArray[np.uint8],
+        threads: int | None = None,
+    ) -> None:
+        """Writes the centroids to start from."""
+
+    def forward(
+        self,
+        values: NDArray[np.uint8],
+        centroids: NDArray[np.uint8],
+        scale: NDArray[np.uint8] | None,
+        noise: int,
+        out: NDArray[np.uint8],
+        next: NDArray[np.uint8],
+        trail: NDArray[np.uint8],
+        threads: int | None = None,
+    ) -> None:
+        """Writes the soft weight, the centroids after the last step, and the trail. ``noise`` seeds ``"gsm"``."""
+
+    def backward(
+        self,
+        values: NDArray[np.uint8],
+        scale: NDArray[np.uint8] | None,
+        noise: int,
+        trail: NDArray[np.uint8],
+        grad: NDArray[np.uint8],
+        out: NDArray[np.uint8],
+        threads: int | None = None,
+    ) -> None:
+        """Writes the gradient for the weight, given that for the soft weight."""
+
+    def assign(
+        self,
+        values: NDArray[np.uint8],
+        centroids: NDArray[np.uint8],
+        scale: NDArray[np.uint8] | None,
+        out: NDArray[np.uint8],
+        threads: int | None = None,
+    ) -> None:
+        """Writes the weight with every vector at its nearest centroid, as the palette has it."""
+
+    def palette(
+        self,
+        values: NDArray[np.uint8],
+        centroids: NDArray[np.uint8],
+        scale: NDArray[np.uint8] | None,
+        threads: int | None = None,
+    ) -> Palette:
+        """The palette of the same; of ``"f64"`` weights in ``"f32"``."""
 
 def palettize(
     values: NDArray[np.uint8],

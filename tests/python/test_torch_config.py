@@ -287,9 +287,3 @@ def test_errors_say_what_was_found_and_what_is_wanted():
         make.from_dict({"nbits": 4})
     with pytest.raises(AttributeError, match="nbits.*n_bits"):
         make().nbits = 4
-
-
-def test_what_comes_later_is_not_there_yet():
-    with pytest.raises(ImportError):
-        from palettizer.torch.palettization import DKMPalettizer  # noqa: F401
-    assert PalettizationGranularity("per_tensor") is ours.ModuleSKMPalettizerConfig().granularity

@@ -1,4 +1,4 @@
-"""Soft k-means, in torch operations and in Rust, against its formula (`soft_reference`), and that against coremltools."""
+"""Soft k-means, in torch operations and in Rust, against its formula, and the formula against coremltools."""
 
 from dataclasses import asdict, dataclass, replace
 
@@ -223,7 +223,7 @@ sides = pytest.mark.parametrize("side", [TorchSoftKMeans, Native], ids=["torch",
 
 
 def table_eps(case, dtype):
-    """Weights of 16 bits hold their tables of floats in their own dtype; a mean near the middle of two goes either way."""
+    """Weights of 16 bits hold tables of floats in their own dtype; a mean near the middle of two goes either way."""
     floats = case.settings.lut_dtype in ("f16", "bf16") and dtype in (torch.float16, torch.bfloat16)
     return torch.finfo(dtype).eps if floats else 0.0
 

@@ -35,3 +35,19 @@ class BaseModelOptimizer(ABC):
     def supported_modules(self) -> Tuple[Type[torch.nn.Module], ...]:
         """The classes of modules whose weights are compressed; subclasses count."""
         return self._supported_modules
+
+
+class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
+    """An optimizer whose model is trained between `prepare` and `finalize`, with a `step` for each step of training."""
+
+    @abstractmethod
+    def prepare(self, inplace: bool = False) -> torch.nn.Module:
+        """Makes the model ready to be trained."""
+
+    @abstractmethod
+    def step(self) -> None:
+        """Counts a step of training."""
+
+    @abstractmethod
+    def finalize(self, model: Optional[torch.nn.Module] = None, inplace: bool = False) -> torch.nn.Module:
+        """Makes the trained model an ordinary one."""

@@ -141,7 +141,8 @@ def entries(settings, c):
     if settings.lut_dtype in ("int8", "uint8"):
         scale = table_scale(settings, c)
         return ((c / scale).round() * scale).float().to(c.dtype)
-    dtypes = {None: torch.float16 if settings.scale_scheme else torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+    floats = torch.float16 if settings.scale_scheme else torch.float32
+    dtypes = {None: floats, "f16": torch.float16, "bf16": torch.bfloat16}
     return c.to(dtypes[settings.lut_dtype]).to(c.dtype)
 
 

@@ -83,8 +83,11 @@ class Transformer(nn.Module):
 NETS = {"cnn": Cnn, "mlp": Mlp, "transformer": Transformer}
 
 
-def train(make, data, seed, epochs, batch=64, rate=2e-3):
-    """A net trained with Adam and a falling rate, in evaluation mode; the same one for the same seed."""
+def train(make, data, seed, epochs, batch=64, rate=2e-3, step=lambda: None):
+    """A net trained with Adam and a falling rate, in evaluation mode; the same one for the same seed.
+
+    `step` is called after each one of the optimizer.
+    """
     torch.manual_seed(seed)
     images, labels = data[:2]
     model = make()
@@ -98,7 +101,18 @@ def train(make, data, seed, epochs, batch=64, rate=2e-3):
             functional.cross_entropy(model(images[index]), labels[index]).backward()
             optimizer.step()
             schedule.step()
+            step()
     return model.eval()
+
+
+def fine_tuned(side, model, data, seed, epochs=10, rate=1e-3, **options):
+    """A copy of a trained net, trained on with differentiable k-means, in evaluation mode: `train` with two lines more.
+
+    It is not finalized, which the peer cannot do with attention; its weights are those of the nearest centroids anyway.
+    """
+    config = side.DKMPalettizerConfig(global_config=side.ModuleDKMPalettizerConfig(**options))
+    palettizer = side.DKMPalettizer(model, config)
+    return train(palettizer.prepare, data, seed, epochs, rate=rate, step=palettizer.step)
 
 
 @torch.no_grad()

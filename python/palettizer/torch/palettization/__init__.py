@@ -1,4 +1,4 @@
-"""Post-training and sensitive k-means palettization of PyTorch models.
+"""Post-training, sensitive and differentiable k-means palettization of PyTorch models.
 
 The names, defaults and errors are those of `coremltools.optimize.torch.palettization`.
 
@@ -11,7 +11,10 @@ The names, defaults and errors are those of `coremltools.optimize.torch.palettiz
 ['_COREML_/metadata_version', '_COREML_/weight/compression_type']
 """
 
+from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._fake_palettize import FakePalettize
 from palettizer.torch.palettization._store import load_safetensors, save_safetensors
+from palettizer.torch.palettization.differentiable_k_means import DKMPalettizer
 from palettizer.torch.palettization.post_training_palettization import (
     ModulePostTrainingPalettizerConfig,
     PostTrainingPalettizer,
@@ -24,6 +27,10 @@ from palettizer.torch.palettization.sensitive_k_means import (
 )
 
 __all__ = [
+    "DKMPalettizer",
+    "DKMPalettizerConfig",
+    "FakePalettize",
+    "ModuleDKMPalettizerConfig",
     "ModulePostTrainingPalettizerConfig",
     "ModuleSKMPalettizerConfig",
     "PostTrainingPalettizer",

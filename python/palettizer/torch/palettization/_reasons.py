@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple, Type
 
 from torch import nn
 
@@ -94,10 +94,15 @@ def check_patterns(config: OptimizationConfig) -> None:
             ) from error
 
 
-def unmatched(model: nn.Module, owners: Sequence[Owner], config: OptimizationConfig) -> Iterator[str]:
-    """A sentence for each name and type in the config that finds nothing to palettize."""
+def unmatched(
+    model: nn.Module,
+    owners: Sequence[Owner],
+    config: OptimizationConfig,
+    kinds: Tuple[Type[nn.Module], ...] = tuple(KINDS),
+) -> Iterator[str]:
+    """A sentence for each name and type in the config that finds nothing to palettize among modules of some kinds."""
     modules = {plain_name(name): module for name, module in model.named_modules()}
-    with_weights = {owner.module_name for owner in owners if owner.supported}
+    with_weights = {owner.module_name for owner in owners if isinstance(owner.module, kinds)}
     types = {key for module in modules.values() for key in (type(module), type(module).__name__)}
     for pattern, module_config in config.module_name_configs.items():
         found = [name for name in modules if re.fullmatch(pattern, name)]
@@ -113,5 +118,5 @@ def unmatched(model: nn.Module, owners: Sequence[Owner], config: OptimizationCon
         name = key if isinstance(key, str) else getattr(key, "__name__", repr(key))
         if key not in types:
             yield f"module_type_configs has {name}, but no module of the model is of that type"
-        elif module_config is not None and isinstance(key, type) and not issubclass(key, tuple(KINDS)):
+        elif module_config is not None and isinstance(key, type) and not issubclass(key, kinds):
             yield f"module_type_configs has {name}, which is not a kind of module that is palettized"

@@ -1,10 +1,10 @@
 """Soft k-means and its exact gradient in torch operations, for tensors that live on any device.
 
 Idea: a row of the attention A = softmax(−|x − c|²/τ) depends on one vector and the centroids alone. So A is made for
-a block of vectors, used, and dropped. What is kept from a forward to its backward (the *trail*) are the centroids before
-the first step and, of each step, the means and the column sums of A. The backward walks the steps from the last to the
-first and makes every A again. Nothing is as large as vectors × clusters: a tensor has at most ``BLOCK`` numbers, or as
-many as the weight.
+a block of vectors, used, and dropped. What is kept from a forward to its backward (the *trail*) are the centroids
+before the first step and, of each step, the means and the column sums of A. The backward walks the steps from the last
+to the first and makes every A again. Nothing is as large as vectors × clusters: a tensor has at most ``BLOCK`` numbers,
+or as many as the weight.
 
 ``_native.SoftKMeans`` (`crates/palette/src/dkm`, `crates/kernels/src/soft`) does the same on the CPU, faster, and
 explains the gradient; it also checks the settings and finds the first centroids. Products of matrices are written as
@@ -78,9 +78,10 @@ class TorchSoftKMeans:
     ) -> None:
         self._native = _native.SoftKMeans(
             _DTYPES.get(dtype, str(dtype)), tuple(shape), nbits=nbits, cluster_dim=cluster_dim, group_size=group_size,
-            iterations=iterations, temperature=temperature, epsilon=epsilon, floor=floor, prune_threshold=prune_threshold,
-            enforce_zero=enforce_zero, mode=mode, lut_dtype=lut_dtype, scale_scheme=scale_scheme, enabled=enabled,
-            cluster_tolerance=cluster_tolerance, starts=starts, seed=seed, implicit=implicit,
+            iterations=iterations, temperature=temperature, epsilon=epsilon, floor=floor,
+            prune_threshold=prune_threshold, enforce_zero=enforce_zero, mode=mode, lut_dtype=lut_dtype,
+            scale_scheme=scale_scheme, enabled=enabled, cluster_tolerance=cluster_tolerance, starts=starts, seed=seed,
+            implicit=implicit,
         )  # fmt: skip
         self.dtype, self.shape = dtype, tuple(shape)
         self.real = torch.float64 if dtype == torch.float64 else torch.float32
@@ -203,7 +204,7 @@ class TorchSoftKMeans:
             if step + 1 == self.iterations:
                 break
             # As in coremltools, a sum of exactly zero does not count as one that was there before.
-            running &= (previous == 0) | ((previous - inertia).abs() > self.epsilon)
+            running &= (previous == 0) | ~((previous - inertia).abs() <= self.epsilon)
             previous = inertia
             if step > 0 and not bool(running.any()):
                 break

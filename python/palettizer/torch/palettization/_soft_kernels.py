@@ -1,0 +1,167 @@
+"""Who computes soft k-means of a weight: the native kernel on the CPU, `TorchSoftKMeans` on other devices.
+
+Both take the same settings and have the same methods. Tensors go to the native kernel as the bytes that they lie in.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, Dict, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from palettizer import _native
+from palettizer.torch.palettization._palettize import NAMES
+from palettizer.torch.palettization._soft_k_means import TorchSoftKMeans
+
+
+@dataclass(frozen=True)
+class SoftSettings:
+    """How one weight is palettized: the arguments of the kernels, and a permutation of the weight's axes before."""
+
+    nbits: int
+    cluster_dim: int = 1
+    group_size: Optional[int] = None
+    iterations: int = 3
+    temperature: float = 1e-4
+    epsilon: float = 1e-4
+    floor: float = 1e-7
+    prune_threshold: float = 1e-7
+    enforce_zero: bool = False
+    mode: str = "dkm"
+    lut_dtype: Optional[str] = None
+    scale_scheme: Optional[str] = None
+    enabled: float = 1.0
+    cluster_tolerance: float = 0.0
+    starts: int = 1
+    seed: int = 0
+    implicit: bool = False
+    permutation: Optional[Tuple[int, ...]] = None
+
+    def text(self) -> str:
+        """The settings as the operators take them.
+
+        >>> SoftSettings(2).text()[:24]
+        '{"cluster_dim": 1, "clus'
+        """
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def arguments(self) -> Dict[str, Any]:
+        """What the kernels take."""
+        arguments = asdict(self)
+        del arguments["permutation"]
+        return arguments
+
+    def permuted(self, shape: Sequence[int]) -> Tuple[int, ...]:
+        """The shape that a weight of some shape has for the kernels."""
+        return tuple(shape) if self.permutation is None else tuple(shape[axis] for axis in self.permutation)
+
+
+@lru_cache(maxsize=None)
+def parsed(text: str) -> SoftSettings:
+    """The settings of their text."""
+    fields = json.loads(text)
+    permutation = fields.pop("permutation")
+    return SoftSettings(**fields, permutation=None if permutation is None else tuple(permutation))
+
+
+NATIVE_NAMES = {**NAMES, torch.float64: "f64"}
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What centroids and scales of a weight are held in: at least float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+class NativeSoftKMeans:
+    """The native kernel with the methods of `TorchSoftKMeans`; the tensors are contiguous and on the CPU."""
+
+    def __init__(self, dtype: torch.dtype, shape: Tuple[int, ...], **arguments: Any) -> None:
+        self._kernel = _native.SoftKMeans(NATIVE_NAMES[dtype], shape, **arguments)
+        self._real = real_dtype(dtype)
+        self.groups, self.clusters = self._kernel.groups, self._kernel.clusters
+        self.cluster_dim, self.trail_len = self._kernel.cluster_dim, self._kernel.trail_len
+        self._scaled = arguments["scale_scheme"] is not None
+
+    def channel_scale(self, weight: Tensor) -> Optional[Tensor]:
+        if not self._scaled:
+            return None
+        out = torch.empty(weight.shape[0], dtype=self._real)
+        self._kernel.channel_scale(_memory(weight), _memory(out), threads=torch.get_num_threads())
+        return out
+
+    def seed_centroids(self, weight: Tensor, scale: Optional[Tensor]) -> Tensor:
+        out = torch.empty(self.groups, self.clusters, self.cluster_dim, dtype=self._real)
+        self._kernel.seed_centroids(_memory(weight), _scale(scale), _memory(out), threads=torch.get_num_threads())
+        return out
+
+    def forward(
+        self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor], noise: int
+    ) -> Tuple[Tensor, Tensor, Tensor]:
+        out, following = torch.empty_like(weight), torch.empty_like(centroids)
+        trail = torch.empty(self.trail_len, dtype=self._real)
+        self._kernel.forward(
+            _memory(weight), _memory(centroids), _scale(scale), noise, _memory(out), _memory(following),
+            _memory(trail), threads=torch.get_num_threads(),
+        )  # fmt: skip
+        return out, following, trail
+
+    def backward(self, weight: Tensor, scale: Optional[Tensor], noise: int, trail: Tensor, grad: Tensor) -> Tensor:
+        out = torch.empty_like(weight)
+        self._kernel.backward(
+            _memory(weight), _scale(scale), noise, _memory(trail), _memory(grad), _memory(out),
+            threads=torch.get_num_threads(),
+        )  # fmt: skip
+        return out
+
+    def assign(self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor]) -> Tensor:
+        out = torch.empty_like(weight)
+        self._kernel.assign(
+            _memory(weight), _memory(centroids), _scale(scale), _memory(out), threads=torch.get_num_threads()
+        )
+        return out
+
+    def palette(self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor]) -> "_native.Palette":
+        """The hard weight as indices and tables; not of float64 weights."""
+        return self._kernel.palette(
+            _memory(weight), _memory(centroids), _scale(scale), threads=torch.get_num_threads()
+        )
+
+
+def _memory(tensor: Tensor) -> NDArray[np.uint8]:
+    """The memory of a contiguous tensor on the CPU, for as long as the tensor is held.
+
+    `Tensor.numpy` would forbid FullyShardedDataParallel to free the storage, for good.
+    """
+    size = tensor.numel() * tensor.element_size()
+    memory: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data_ptr()))
+    return memory
+
+
+def _scale(scale: Optional[Tensor]) -> Optional[NDArray[np.uint8]]:
+    return None if scale is None else _memory(scale)
+
+
+Kernel = Union[NativeSoftKMeans, TorchSoftKMeans]
+
+
+@lru_cache(maxsize=None)
+def kernel(device: str, dtype: torch.dtype, shape: Tuple[int, ...], settings: SoftSettings) -> Kernel:
+    """What works on weights of a kind of device; the shape is that of the weight, before the permutation.
+
+    Raises:
+        ValueError: settings that such a weight cannot be palettized with.
+    """
+    make = NativeSoftKMeans if device == "cpu" else TorchSoftKMeans
+    return make(dtype, settings.permuted(shape), **settings.arguments())
+
+
+def arranged(weight: Tensor, settings: SoftSettings) -> Tensor:
+    """The weight in the order of axes that the kernels want; itself if that is how it lies in memory."""
+    return weight.detach().permute(settings.permutation or tuple(range(weight.dim()))).contiguous()

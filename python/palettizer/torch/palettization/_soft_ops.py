@@ -1,0 +1,214 @@
+"""Soft k-means as operators of PyTorch: each is one step to autograd, torch.compile and checkpointing.
+
+An operator takes tensors and returns new ones, whatever state they stand for, so that it may be traced, and be run
+again with the same result. On the CPU the native kernel does the work, on the memory of the tensors; on other devices,
+`TorchSoftKMeans`. What is kept for the backward pass: the weight itself, its scale, and a trail of centroids.
+
+Within an optimizer step a weight may be used several times: by modules that share it, for each part of an accumulated
+gradient, and again when a checkpoint is recomputed. All of these must see the same soft weight, and the centroids move
+on only once. So the state has, beside the centroids that the next step starts from, those that this one started from,
+and a sum of the weight's bits: while it is the same, nothing moves on.
+
+torch 2.4 or newer is needed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, cast
+
+import torch
+from torch import Tensor
+
+from palettizer.torch.palettization._soft_kernels import Kernel, SoftSettings, arranged, kernel, parsed, real_dtype
+
+if not hasattr(torch.library, "register_autograd"):
+    raise ImportError(f"differentiable k-means needs torch 2.4 or newer, found {torch.__version__}")
+
+_LIBRARY: Any = torch.library.Library("palettizer", "DEF")  # type: ignore[no-untyped-call]
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _operator(schema: str) -> Callable[[_Function], _Function]:
+    """Makes a function the operator `palettizer::name` for tensors on every device.
+
+    `torch.library.custom_op` would do, too, but loads all of torch's compiler, 150 MB, with the first call.
+    """
+
+    def define(function: _Function) -> _Function:
+        name = function.__name__
+        _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
+        _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
+        return cast(_Function, getattr(torch.ops.palettizer, name))
+
+    return define
+
+
+def _shapes(name: str) -> Callable[[_Function], _Function]:
+    """Makes a function what says of which shapes an operator's results are, without computing them."""
+    return cast(Callable[[_Function], _Function], torch.library.register_fake(f"palettizer::{name}", lib=_LIBRARY))
+
+
+class _Work(NamedTuple):
+    """A weight as the kernel wants it, and the kernel."""
+
+    kernel: Kernel
+    values: Tensor
+    settings: SoftSettings
+
+    def back(self, values: Tensor) -> Tensor:
+        """Values in the weight's own order of axes."""
+        if self.settings.permutation is None:
+            return values
+        inverse = [self.settings.permutation.index(axis) for axis in range(values.dim())]
+        return values.permute(inverse).contiguous()
+
+
+def _work(weight: Tensor, text: str) -> _Work:
+    settings = parsed(text)
+    return _Work(_kernel_of(weight, text), arranged(weight, settings), settings)
+
+
+def _kernel_of(weight: Tensor, text: str) -> Kernel:
+    return kernel(weight.device.type, weight.dtype, tuple(weight.shape), parsed(text))
+
+
+def bit_sum(values: Tensor) -> Tensor:
+    """A sum of a contiguous tensor's bits, by which a weight that has changed is told from one that has not.
+
+    Two weights may have the same sum. Then centroids start one step further back, and no harm is done.
+
+    >>> bit_sum(torch.ones(2)).item() == bit_sum(torch.ones(2)).item() != bit_sum(torch.tensor([1.0, 1.25])).item()
+    True
+    """
+    flat = values.reshape(-1)
+    size = flat.element_size()
+    wide = all(number * size % 8 == 0 for number in (flat.numel(), flat.storage_offset()))
+    integers = torch.int64 if wide else {2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    return flat.view(integers).sum(dtype=torch.int64)
+
+
+@_operator(
+    "(Tensor weight, Tensor centroids, Tensor start, Tensor scale, Tensor seen, Tensor noise, str settings) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+)
+def soft_weight(
+    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
+) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The soft weight of a training step, and the state after it.
+
+    Args:
+        weight: of any shape; on the CPU, float64, float32, float16 or bfloat16.
+        centroids: what the next step starts from, (groups, clusters, cluster_dim); NaN to be seeded here.
+        start: what the step of `seen` started from.
+        scale: a number for each row; NaN to be computed here, and none at all without a per-channel scale.
+        seen: the sum of bits of the weight of the last step.
+        noise: a seed for the noise of mode "gsm".
+        settings: `SoftSettings.text()`.
+
+    Returns: the soft weight, then centroids, start, scale and seen as they are to be kept, and the trail of the step.
+    """
+    work = _work(weight, settings)
+    mark = bit_sum(work.values)
+    scale, channels = _scale(work, scale)
+    unseeded = bool(centroids.isnan().any())
+    if unseeded:
+        start = work.kernel.seed_centroids(work.values, channels)
+    else:
+        same = bool(mark == seen)
+        start = (start if same else centroids).to(real_dtype(weight.dtype), copy=True).contiguous()
+    out, following, trail = work.kernel.forward(work.values, start, channels, int(noise))
+    return work.back(out), following, start, scale, mark, trail
+
+
+def _scale(work: _Work, scale: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+    """The scale to keep, and the same for the kernel."""
+    if scale.numel() == 0:
+        return torch.empty_like(scale), None
+    if bool(scale.isnan().any()):
+        made = work.kernel.channel_scale(work.values)
+        assert made is not None
+    else:
+        made = scale.to(real_dtype(work.values.dtype), copy=True)
+    return made, made
+
+
+@_shapes("soft_weight")
+def _(
+    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
+) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    real = real_dtype(weight.dtype)
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    following, begun = (torch.empty_like(centroids, dtype=real) for _ in range(2))
+    trail = weight.new_empty(_kernel_of(weight, settings).trail_len, dtype=real)
+    return out, following, begun, torch.empty_like(scale, dtype=real), torch.empty_like(seen), trail
+
+
+@_operator("(Tensor weight, Tensor scale, Tensor noise, Tensor trail, Tensor grad, str settings) -> Tensor")
+def soft_weight_backward(
+    weight: Tensor, scale: Tensor, noise: Tensor, trail: Tensor, grad: Tensor, settings: str
+) -> Tensor:
+    """The gradient for the weight, of `grad`, that for its soft weight; the others are from `soft_weight`."""
+    work = _work(weight, settings)
+    channels = scale if scale.numel() > 0 else None
+    made = work.kernel.backward(work.values, channels, int(noise), trail, arranged(grad, work.settings))
+    return work.back(made)
+
+
+@_shapes("soft_weight_backward")
+def _(weight: Tensor, scale: Tensor, noise: Tensor, trail: Tensor, grad: Tensor, settings: str) -> Tensor:
+    return torch.empty_like(weight, memory_format=torch.contiguous_format)
+
+
+def _keep(ctx: Any, inputs: Tuple[Any, ...], output: Tuple[Tensor, ...]) -> None:
+    weight, _, _, _, _, noise, ctx.settings = inputs
+    _, following, start, scale, seen, trail = output
+    ctx.save_for_backward(weight, scale, noise, trail)
+    ctx.mark_non_differentiable(following, start, scale, seen, trail)
+    ctx.set_materialize_grads(False)
+
+
+def _differentiate(ctx: Any, grad: Optional[Tensor], *_: Any) -> Tuple[Optional[Tensor], ...]:
+    if grad is None:
+        return (None,) * 7
+    weight, scale, noise, trail = ctx.saved_tensors
+    dense = grad if grad.layout == torch.strided else grad.to_dense()  # of an Embedding with sparse gradients
+    made = soft_weight_backward(weight, scale, noise, trail, dense, ctx.settings)
+    return (made, *(None,) * 6)
+
+
+torch.library.register_autograd("palettizer::soft_weight", _differentiate, setup_context=_keep, lib=_LIBRARY)
+
+
+@_operator("(Tensor weight, Tensor centroids, Tensor scale, str settings) -> (Tensor, Tensor, Tensor)")
+def hard_weight(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> Tuple[Tensor, Tensor, Tensor]:
+    """The weight of evaluation, each vector its nearest centroid; and the centroids and the scale as they are kept.
+
+    The arguments are those of `soft_weight`. There is no gradient.
+    """
+    work = _work(weight, settings)
+    scale, channels = _scale(work, scale)
+    if bool(centroids.isnan().any()):
+        centroids = work.kernel.seed_centroids(work.values, channels)
+    else:
+        centroids = centroids.to(real_dtype(weight.dtype), copy=True).contiguous()
+    return work.back(work.kernel.assign(work.values, centroids, channels)), centroids, scale
+
+
+@_shapes("hard_weight")
+def _(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> Tuple[Tensor, Tensor, Tensor]:
+    real = real_dtype(weight.dtype)
+    out = torch.empty_like(weight, memory_format=torch.contiguous_format)
+    return out, torch.empty_like(centroids, dtype=real), torch.empty_like(scale, dtype=real)
+
+
+@_operator("(Tensor weight, Tensor scale, str settings) -> Tensor")
+def channel_scale(weight: Tensor, scale: Tensor, settings: str) -> Tensor:
+    """The per-channel scale: as it is, or computed if it is NaN."""
+    if bool(scale.isnan().any()):
+        return _scale(_work(weight, settings), scale)[0]
+    return scale.to(real_dtype(weight.dtype), copy=True)
+
+
+@_shapes("channel_scale")
+def _(weight: Tensor, scale: Tensor, settings: str) -> Tensor:
+    return torch.empty_like(scale, dtype=real_dtype(weight.dtype))

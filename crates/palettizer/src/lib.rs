@@ -21,6 +21,8 @@
 //! [`Checkpoint`] does it with the tensors of a `.safetensors` file or of a folder of them. [`Either`] opens what is
 //! there.
 //!
+//! [`dkm`] trains palettes in any training loop.
+//!
 //! Where it is known how much each element of the weights matters, as the squared gradients of a loss say, k-means can
 //! minimise what its errors cost:
 //!
@@ -37,6 +39,7 @@
 mod checkpoint;
 pub mod config_file;
 pub mod demo;
+pub mod dkm;
 mod either;
 mod model;
 mod report;

@@ -56,6 +56,21 @@ impl Report {
             weights: outcome.weights,
         }
     }
+
+    /// Of weights that are all there is.
+    pub(crate) fn of_weights(weights: Vec<WeightReport>, elapsed: Duration) -> Self {
+        let sum = |bytes: fn(&WeightReport) -> u64| weights.iter().map(bytes).sum();
+        Self {
+            version: REPORT_VERSION,
+            bytes_before: sum(|weight| weight.bytes_before),
+            bytes_after: sum(|weight| weight.bytes_after),
+            bits_per_weight: bits_per_weight(&weights),
+            seconds: elapsed.as_secs_f64(),
+            target: None,
+            unmatched: Vec::new(),
+            weights,
+        }
+    }
 }
 
 fn bits_per_weight(weights: &[WeightReport]) -> f64 {

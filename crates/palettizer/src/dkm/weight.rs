@@ -1,0 +1,162 @@
+//! One weight in training: its centroids from step to step.
+
+use palettizer_palette::{Dkm, DkmForward, Palette, Refusal};
+
+use super::DkmWeightState;
+
+#[derive(Clone, Debug)]
+pub(super) struct Weight {
+    pub(super) dkm: Dkm,
+    pub(super) milestone: u64,
+    pub(super) state: DkmWeightState,
+    /// What the last forward left for its backward; empty before one.
+    trail: Vec<f32>,
+    /// Makes the noise of this weight another than that of the others.
+    salt: u64,
+}
+
+/// Whether a backward is possible.
+pub(super) enum Backward {
+    Done,
+    NoForward,
+    OtherValues,
+}
+
+impl Weight {
+    pub(super) fn new(name: &str, dkm: Dkm, milestone: u64) -> Self {
+        let bytes = name.bytes().map(u64::from);
+        Weight {
+            salt: mark(bytes).wrapping_add(dkm.spec().seed),
+            dkm,
+            milestone,
+            state: DkmWeightState::default(),
+            trail: Vec::new(),
+        }
+    }
+
+    /// Whether it is palettized after so many steps.
+    pub(super) fn enabled(&self, steps: u64) -> bool {
+        self.milestone == 0 || steps > self.milestone
+    }
+
+    /// Fixes the per-channel scale, if there is one, by the first values that are seen.
+    pub(super) fn fix_scale(&mut self, values: &[f32]) -> Result<(), Refusal> {
+        if self.state.scale.is_empty() {
+            self.state.scale = self.dkm.channel_scale(values)?.unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// The soft weight. Centroids move on once for all forwards of the same values.
+    pub(super) fn forward(&mut self, values: &[f32], out: &mut [f32]) -> Result<(), Refusal> {
+        self.fix_scale(values)?;
+        let mark = mark(values.iter().map(|value| u64::from(value.to_bits())));
+        let state = &self.state;
+        let (start, moves) = match state.centroids.is_empty() {
+            true => (self.dkm.seed(values, self.scale(), None)?, 0),
+            false if mark == state.seen => (state.start.clone(), state.moves),
+            false => (state.centroids.clone(), state.moves + 1),
+        };
+        let mut next = start.clone();
+        let mut trail = vec![0.0; self.dkm.trail_len()];
+        let forward = DkmForward {
+            out,
+            next: &mut next,
+            trail: &mut trail,
+        };
+        let noise = self.noise(moves);
+        self.dkm
+            .forward(values, &start, self.scale(), noise, forward)?;
+        self.trail = trail;
+        self.state = DkmWeightState {
+            centroids: next,
+            start,
+            scale: std::mem::take(&mut self.state.scale),
+            seen: mark,
+            moves,
+        };
+        Ok(())
+    }
+
+    pub(super) fn backward(
+        &self,
+        values: &[f32],
+        grad: &[f32],
+        out: &mut [f32],
+    ) -> Result<Backward, Refusal> {
+        if self.trail.is_empty() {
+            return Ok(Backward::NoForward);
+        }
+        if mark(values.iter().map(|value| u64::from(value.to_bits()))) != self.state.seen {
+            return Ok(Backward::OtherValues);
+        }
+        let noise = self.noise(self.state.moves);
+        self.dkm
+            .backward(values, self.scale(), noise, &self.trail, grad, out)?;
+        Ok(Backward::Done)
+    }
+
+    /// The weight of evaluation. One that was never used in training takes its centroids from k-means.
+    pub(super) fn assign(&self, values: &[f32], out: &mut [f32]) -> Result<(), Refusal> {
+        let (centroids, scale) = self.tables(values)?;
+        self.dkm.assign(values, &centroids, scale.as_deref(), out)
+    }
+
+    /// The palette of the same.
+    pub(super) fn palette(&self, values: &[f32]) -> Result<Palette, Refusal> {
+        let (centroids, scale) = self.tables(values)?;
+        self.dkm.palette(values, &centroids, scale.as_deref())
+    }
+
+    fn tables(&self, values: &[f32]) -> Result<(Vec<f32>, Option<Vec<f32>>), Refusal> {
+        let scale = match self.scale() {
+            Some(scale) => Some(scale.to_vec()),
+            None => self.dkm.channel_scale(values)?,
+        };
+        let centroids = match self.state.centroids.is_empty() {
+            true => self.dkm.seed(values, scale.as_deref(), None)?,
+            false => self.state.centroids.clone(),
+        };
+        Ok((centroids, scale))
+    }
+
+    /// Takes up a saved state; a text says why it is none of this weight.
+    pub(super) fn restore(&mut self, state: DkmWeightState) -> Result<(), String> {
+        let (centroids, rows) = (self.dkm.centroids_len(), self.dkm.scale_len());
+        let lengths = [
+            ("centroids", state.centroids.len(), centroids),
+            ("centroids to start from", state.start.len(), centroids),
+            ("scales", state.scale.len(), rows),
+        ];
+        for (what, found, expected) in lengths {
+            if found != 0 && found != expected {
+                return Err(format!(
+                    "it has {found} numbers of {what}, expected {expected}"
+                ));
+            }
+        }
+        let (seeded, begun) = (!state.centroids.is_empty(), !state.start.is_empty());
+        if seeded != begun || (seeded && state.scale.len() != rows) {
+            return Err("some of its numbers are missing".to_owned());
+        }
+        (self.state, self.trail) = (state, Vec::new());
+        Ok(())
+    }
+
+    fn scale(&self) -> Option<&[f32]> {
+        Some(self.state.scale.as_slice()).filter(|scale| !scale.is_empty())
+    }
+
+    fn noise(&self, moves: u64) -> u64 {
+        self.salt.wrapping_add(moves)
+    }
+}
+
+/// A number by which a sequence that has changed is told from one that has not: a change of one place always changes it, that of
+/// several almost always.
+fn mark(sequence: impl Iterator<Item = u64>) -> u64 {
+    let odd = (1_u64..).step_by(2);
+    sequence.zip(odd).fold(0, |sum, (place, odd)| {
+        sum.wrapping_add(place.wrapping_mul(odd))
+    })
+}

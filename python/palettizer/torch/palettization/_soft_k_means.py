@@ -216,12 +216,17 @@ class TorchSoftKMeans:
         nothing = torch.zeros_like(fixed), torch.zeros_like(columns)
         direct = batch.pulled(fixed, at, grad) + batch.gradient(fixed, at, nothing, (grad, fixed), None)
         small = 1e-12 if self.real == torch.float64 else 1e-6
-        pull = direct
+        pull = best = direct
+        least = torch.full_like(at, torch.inf, dtype=self.real)
         for _ in range(_ROUNDS):
             last, through = pull, self._through_means(pull, means, columns)
             pull = direct + batch.gradient(fixed, at, through, None, None)
-            if bool(((pull - last).norm(dim=(1, 2)) <= small * pull.norm(dim=(1, 2))).all()):
+            change = (pull - last).norm(dim=(1, 2))
+            # Where the centroids are no fixed point and the terms grow, the series ends with its least term.
+            best, least = torch.where((change < least)[:, None, None], pull, best), torch.minimum(change, least)
+            if bool(((change <= small * pull.norm(dim=(1, 2))) | (change > 2 * least)).all()):
                 break
+        pull = best
         batch.gradient(fixed, at, self._through_means(pull, means, columns), (grad, fixed), out)
 
     def _through_means(self, pull: Tensor, means: Tensor, columns: Tensor) -> Tuple[Tensor, Tensor]:

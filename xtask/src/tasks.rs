@@ -115,6 +115,11 @@ pub(crate) fn test(root: &Path, pytest_args: &[String]) -> Result<(), String> {
             "cargo test --workspace",
         )
     });
+    // It was built with the tests, and fails when what it trains does not answer well enough.
+    step(&mut steps, "Rust example", || {
+        let example = ["run", "-p", "palettizer", "--example", "dkm_digits"];
+        run(&mut cargo(root, &example), "the example dkm_digits")
+    });
     let Some(found) = found else {
         return summary(&steps);
     };

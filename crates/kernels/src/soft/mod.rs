@@ -28,11 +28,13 @@ mod centers;
 mod chunk;
 mod forward;
 mod implicit;
+mod loops;
 mod nearest;
 mod noise;
 mod options;
 mod passes;
 mod real;
+mod scratch;
 mod tile;
 mod window;
 

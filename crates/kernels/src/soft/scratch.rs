@@ -1,0 +1,99 @@
+//! The memory that one thread works in, and how a chunk comes into it and out again.
+
+use std::ops::Range;
+
+use super::centers::Centers;
+use super::chunk::{Columns, TILE};
+use super::options::SoftGroup;
+use super::real::{Real, SoftElement};
+use super::tile::{Lanes, Partial, flush};
+use super::window::Inside;
+
+/// Memory of one thread.
+pub(super) struct Scratch<R> {
+    pub(super) x: Columns<R>,
+    pub(super) g: Columns<R>,
+    pub(super) y: Columns<R>,
+    pub(super) rows: Vec<Lanes<R>>,
+    pub(super) more: Vec<Lanes<R>>,
+    pub(super) coordinates: Vec<Lanes<R>>,
+    pub(super) partial: Vec<Partial<R>>,
+    pub(super) order: Vec<u16>,
+    pub(super) moved: Vec<R>,
+    pub(super) inside: [Inside; 2],
+}
+
+/// What of the scratch a pass needs.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Needs {
+    pub(super) g: bool,
+    pub(super) y: bool,
+    pub(super) more: bool,
+    pub(super) slots: usize,
+}
+
+impl<R: Real> Scratch<R> {
+    pub(super) fn new(vectors: usize, centers: &Centers<R>, needs: Needs) -> Self {
+        let columns = |wanted| Columns::new(if wanted { vectors } else { 0 }, centers.dim);
+        let rows = |wanted| vec![[R::ZERO; TILE]; if wanted { centers.k } else { 0 }];
+        Scratch {
+            x: columns(true),
+            g: columns(needs.g),
+            y: columns(needs.y),
+            rows: rows(true),
+            more: rows(needs.more),
+            coordinates: vec![[R::ZERO; TILE]; centers.dim],
+            partial: vec![[R::ZERO; TILE / 2]; needs.slots],
+            order: Vec::new(),
+            moved: Vec::new(),
+            inside: [Inside::new(centers.k), Inside::new(centers.k)],
+        }
+    }
+
+    /// Brings the vectors of a chunk, and what the gradient of the output is there, if that is given.
+    pub(super) fn load<E: SoftElement<Real = R>>(
+        &mut self,
+        group: &SoftGroup<'_, E>,
+        grad: Option<&[E]>,
+        centers: &Centers<R>,
+        vectors: &Range<usize>,
+    ) {
+        self.x.load(group, group.values, vectors.clone());
+        self.x.scale(group, vectors.clone(), true);
+        if let Some(windows) = &centers.windows {
+            windows.sort(&self.x.values[..vectors.len()], &mut self.order);
+            gather(&mut self.x.values, &self.order, &mut self.moved);
+        }
+        self.x.pad(vectors.len());
+        if let Some(grad) = grad {
+            self.g.load(group, grad, vectors.clone());
+            self.g.scale(group, vectors.clone(), false);
+            if centers.windows.is_some() {
+                gather(&mut self.g.values, &self.order, &mut self.moved);
+            }
+            self.g.pad(vectors.len());
+        }
+    }
+
+    /// Brings the result back into the order of the vectors.
+    pub(super) fn restore(&mut self, centers: &Centers<R>) {
+        if centers.windows.is_some() {
+            self.moved.clear();
+            self.moved
+                .extend_from_slice(&self.y.values[..self.order.len()]);
+            for (&to, &value) in self.order.iter().zip(&self.moved) {
+                self.y.values[usize::from(to)] = value;
+            }
+        }
+    }
+
+    pub(super) fn flush(&mut self, sums: &mut [f64]) {
+        flush(&mut self.partial, sums);
+    }
+}
+
+pub(super) fn gather<R: Real>(values: &mut [R], order: &[u16], moved: &mut Vec<R>) {
+    moved.clear();
+    moved.extend(order.iter().map(|&from| values[usize::from(from)]));
+    values[..moved.len()].copy_from_slice(moved);
+}

@@ -278,6 +278,37 @@ fn errors_say_what_was_found() {
     let none: [(&str, &[f32]); 0] = [];
     let error = palettizer.finalize(none).unwrap_err();
     assert!(matches!(error, DkmError::Missing { .. }));
+    let twice = [("w", values.as_slice()), ("w", others.as_slice())];
+    let error = palettizer.finalize(twice).unwrap_err();
+    assert_eq!(error, DkmError::Twice { name: "w".into() });
+}
+
+#[test]
+fn weights_that_have_diverged_are_refused_at_any_time_and_harm_nothing() {
+    let values = numbers(0.7);
+    let mut out = vec![0.0; N];
+    let weights = [
+        ("w", DkmConfigs::from(config(two_bits()))),
+        ("alone", DkmConfigs::from(None)),
+    ];
+    let mut palettizer =
+        DkmPalettizer::new(weights.map(|(name, configs)| (name, [16, 16], configs))).unwrap();
+    palettizer.forward("w", &values, &mut out).unwrap();
+    let before = palettizer.state();
+    let mut bad = values.clone();
+    (bad[7], bad[9]) = (f32::NAN, f32::INFINITY);
+    let error = DkmError::NonFinite {
+        name: "w".into(),
+        count: 2,
+        elements: N,
+    };
+    assert_eq!(palettizer.forward("w", &bad, &mut out), Err(error.clone()));
+    assert_eq!(palettizer.assign("w", &bad, &mut out), Err(error.clone()));
+    let named = [("w", bad.as_slice()), ("alone", values.as_slice())];
+    assert_eq!(palettizer.finalize(named).unwrap_err(), error);
+    assert_eq!(palettizer.state(), before);
+    let named = [("w", values.as_slice()), ("alone", bad.as_slice())];
+    assert!(palettizer.finalize(named).is_ok());
 }
 
 #[test]

@@ -46,7 +46,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 pub use palettizer_palette::Refusal;
-pub use palettizer_palette::{DkmLut, DkmMode, DkmSpec, Nbits, ScaleScheme};
+pub use palettizer_palette::{DkmLut, DkmMode, DkmSpec, Nbits, Palette, ScaleScheme};
 use palettizer_torch::Content;
 
 use crate::Report;
@@ -143,11 +143,11 @@ impl DkmPalettizer {
     /// The first forward of a palettized weight finds its centroids.
     ///
     /// # Errors
-    /// [`DkmError::UnknownWeight`], [`DkmError::Length`], and [`DkmError::NonFinite`] in the first one.
+    /// [`DkmError::UnknownWeight`], [`DkmError::Length`] and [`DkmError::NonFinite`]. Then what is known of the weight is as it was.
     pub fn forward(&mut self, name: &str, values: &[f32], out: &mut [f32]) -> Result<(), DkmError> {
         let (place, steps) = (self.place(name)?, self.steps);
         let named = &mut self.weights[place];
-        named.expect("values", values.len())?;
+        named.expect_values(values)?;
         named.expect("out", out.len())?;
         let done = match &mut named.fate {
             Ok(weight) if weight.enabled(steps) => weight.forward(values, out),
@@ -159,7 +159,7 @@ impl DkmPalettizer {
                 }
             }
         };
-        done.map_err(|refusal| self.weights[place].failed(refusal, values))
+        done.map_err(|refusal| self.weights[place].failed(refusal))
     }
 
     /// Writes the gradient for the weight to `out`, given `grad`, that for its soft weight. `values` are those of the last forward.
@@ -183,7 +183,7 @@ impl DkmPalettizer {
                 Ok(Backward::Done) => Ok(()),
                 Ok(Backward::NoForward) => Err(DkmError::NoForward { name: name() }),
                 Ok(Backward::OtherValues) => Err(DkmError::OtherValues { name: name() }),
-                Err(refusal) => Err(named.failed(refusal, values)),
+                Err(refusal) => Err(named.failed(refusal)),
             },
             _ => {
                 out.copy_from_slice(grad);
@@ -198,12 +198,12 @@ impl DkmPalettizer {
     /// [`DkmError::UnknownWeight`], [`DkmError::Length`], [`DkmError::NonFinite`] and [`DkmError::Centroids`].
     pub fn assign(&self, name: &str, values: &[f32], out: &mut [f32]) -> Result<(), DkmError> {
         let named = &self.weights[self.place(name)?];
-        named.expect("values", values.len())?;
+        named.expect_values(values)?;
         named.expect("out", out.len())?;
         match &named.fate {
             Ok(weight) if weight.enabled(self.steps) => weight
                 .assign(values, out)
-                .map_err(|refusal| named.failed(refusal, values)),
+                .map_err(|refusal| named.failed(refusal)),
             _ => {
                 out.copy_from_slice(values);
                 Ok(())
@@ -214,7 +214,8 @@ impl DkmPalettizer {
     /// The palettes of all weights, given the values of each.
     ///
     /// # Errors
-    /// [`DkmError::UnknownWeight`], [`DkmError::Missing`], [`DkmError::Length`], [`DkmError::NonFinite`] and [`DkmError::Centroids`].
+    /// [`DkmError::UnknownWeight`], [`DkmError::Twice`], [`DkmError::Missing`], [`DkmError::Length`], [`DkmError::NonFinite`] and
+    /// [`DkmError::Centroids`].
     pub fn finalize<'a, N: AsRef<str>>(
         &self,
         values: impl IntoIterator<Item = (N, &'a [f32])>,
@@ -222,7 +223,11 @@ impl DkmPalettizer {
         let start = Instant::now();
         let mut given: HashMap<usize, &'a [f32]> = HashMap::new();
         for (name, values) in values {
-            given.insert(self.place(name.as_ref())?, values);
+            let name = name.as_ref();
+            if given.insert(self.place(name)?, values).is_some() {
+                let name = name.to_owned();
+                return Err(DkmError::Twice { name });
+            }
         }
         let (mut contents, mut rows) = (Vec::new(), Vec::new());
         for (place, named) in self.weights.iter().enumerate() {
@@ -230,12 +235,12 @@ impl DkmPalettizer {
             let values = *given
                 .get(&place)
                 .ok_or_else(|| DkmError::Missing { name: name() })?;
-            named.expect("values", values.len())?;
+            named.expect_values(values)?;
             let reason = match &named.fate {
                 Ok(weight) if weight.enabled(self.steps) => {
                     let palette = weight
                         .palette(values)
-                        .map_err(|refusal| named.failed(refusal, values))?;
+                        .map_err(|refusal| named.failed(refusal))?;
                     rows.push(outcome::palettized(
                         &named.name,
                         weight.dkm.spec(),
@@ -331,19 +336,25 @@ impl Named {
         }
     }
 
-    /// What a refusal means to the user.
-    fn failed(&self, refusal: Refusal, values: &[f32]) -> DkmError {
-        let name = self.name.clone();
-        match values.iter().filter(|value| !value.is_finite()).count() {
-            0 => DkmError::Centroids {
-                name,
-                source: refusal,
-            },
-            count => DkmError::NonFinite {
-                name,
+    /// Checks the values of a weight. Of one that is left alone they may be anything.
+    fn expect_values(&self, values: &[f32]) -> Result<(), DkmError> {
+        self.expect("values", values.len())?;
+        // One of them would make all centroids of its group NaN for good.
+        let count = values.iter().filter(|value| !value.is_finite()).count();
+        match count > 0 && self.fate.is_ok() {
+            false => Ok(()),
+            true => Err(DkmError::NonFinite {
+                name: self.name.clone(),
                 count,
                 elements: values.len(),
-            },
+            }),
+        }
+    }
+
+    fn failed(&self, source: Refusal) -> DkmError {
+        DkmError::Centroids {
+            name: self.name.clone(),
+            source,
         }
     }
 }

@@ -59,6 +59,39 @@ pub struct WeightReport {
 }
 
 impl WeightReport {
+    /// The row of a weight that stays as it is, without a reason yet.
+    ///
+    /// ```
+    /// use palettizer_coreml::report::WeightReport;
+    ///
+    /// let row = WeightReport::untouched("fc.weight".to_owned(), vec![4, 8], "fp16", 64);
+    /// assert_eq!((row.elements(), row.bytes_after), (32, 64));
+    /// ```
+    pub fn untouched(name: String, shape: Vec<usize>, dtype: &str, bytes: u64) -> Self {
+        WeightReport {
+            name,
+            shared_with: Vec::new(),
+            op_types: Vec::new(),
+            op_names: Vec::new(),
+            shape,
+            dtype: dtype.to_owned(),
+            status: Status::Skipped,
+            reason: None,
+            nbits: None,
+            mode: None,
+            granularity: None,
+            group_size: None,
+            cluster_dim: None,
+            sensitivity: None,
+            luts: None,
+            bytes_before: bytes,
+            bytes_after: bytes,
+            mse: None,
+            snr_db: None,
+            optimality_gap: None,
+        }
+    }
+
     /// The number of elements.
     pub fn elements(&self) -> u64 {
         self.shape.iter().map(|&dim| dim as u64).product()

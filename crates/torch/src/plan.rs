@@ -6,7 +6,7 @@ use crate::compact::Role;
 use crate::element::ElementType;
 use crate::pattern;
 use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Sensitivities};
-use palettizer_coreml::report::{Status, WeightReport};
+use palettizer_coreml::report::WeightReport;
 use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 use std::collections::BTreeSet;
 
@@ -254,29 +254,11 @@ pub(crate) fn row(opened: &Opened, planned: &Planned<'_>) -> WeightReport {
         }
     };
     WeightReport {
-        name: item.name.clone(),
-        shared_with: Vec::new(),
-        op_types: Vec::new(),
-        op_names: Vec::new(),
-        shape,
-        dtype: element.shown().to_owned(),
-        status: Status::Skipped,
         reason: match &planned.decision {
             Decision::Skip(skip) => Some(skip.to_string()),
             Decision::Compress(_) => None,
         },
-        nbits: None,
-        mode: None,
-        granularity: None,
-        group_size: None,
-        cluster_dim: None,
-        sensitivity: None,
-        luts: None,
-        bytes_before: bytes,
-        bytes_after: bytes,
-        mse: None,
-        snr_db: None,
-        optimality_gap: None,
+        ..WeightReport::untouched(item.name.clone(), shape, element.shown(), bytes)
     }
 }
 

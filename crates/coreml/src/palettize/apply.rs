@@ -357,27 +357,13 @@ fn store<W: Write + Seek>(
 
 fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
     let mut names = planned.sites.iter().map(|site| site.name.clone());
+    let name = names.next().unwrap_or_default();
+    let (shape, dtype) = (planned.shape.clone(), planned.dtype.name());
     let mut row = WeightReport {
-        name: names.next().unwrap_or_default(),
         shared_with: names.collect(),
         op_types: planned.op_types.clone(),
         op_names: planned.op_names.clone(),
-        shape: planned.shape.clone(),
-        dtype: planned.dtype.name().to_owned(),
-        status: Status::Skipped,
-        reason: None,
-        nbits: None,
-        mode: None,
-        granularity: None,
-        group_size: None,
-        cluster_dim: None,
-        sensitivity: None,
-        luts: None,
-        bytes_before: planned.bytes,
-        bytes_after: planned.bytes,
-        mse: None,
-        snr_db: None,
-        optimality_gap: None,
+        ..WeightReport::untouched(name, shape, dtype, planned.bytes)
     };
     match (&planned.decision, done) {
         (Decision::Compress(job), Some(done)) => {

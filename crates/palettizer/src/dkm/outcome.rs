@@ -97,26 +97,9 @@ pub(super) fn palettized(name: &str, spec: &DkmSpec, palette: &Palette) -> Weigh
 /// The report's row of a weight that stays as it is.
 pub(super) fn skipped(name: &str, shape: &[usize], reason: String) -> WeightReport {
     let bytes = (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
+    let (name, dtype) = (name.to_owned(), ElementType::F32.shown());
     WeightReport {
-        name: name.to_owned(),
-        shared_with: Vec::new(),
-        op_types: Vec::new(),
-        op_names: Vec::new(),
-        shape: shape.to_vec(),
-        dtype: ElementType::F32.shown().to_owned(),
-        status: Status::Skipped,
         reason: Some(reason),
-        nbits: None,
-        mode: None,
-        granularity: None,
-        group_size: None,
-        cluster_dim: None,
-        sensitivity: None,
-        luts: None,
-        bytes_before: bytes,
-        bytes_after: bytes,
-        mse: None,
-        snr_db: None,
-        optimality_gap: None,
+        ..WeightReport::untouched(name, shape.to_vec(), dtype, bytes)
     }
 }

@@ -3,7 +3,7 @@
 use super::centers::Centers;
 use super::implicit;
 use super::options::{SoftGroup, SoftOptions};
-use super::passes::{Step, gradient, pulled};
+use super::passes::{Past, gradient, gradient_at_once, pulled};
 use super::real::{Real, SoftElement};
 
 /// The exact gradient through all steps: ∂L/∂values, given `grad`, ∂L/∂(soft weight), both in the order of the values.
@@ -34,27 +34,35 @@ pub fn soft_backward<E: SoftElement>(
     grad: &[E],
     out: &mut [E],
 ) {
-    // Several steps add to the gradient: in what is computed in, whatever the weights are stored as.
-    if let Some(reals) = E::reals(out) {
-        reals.fill(E::Real::ZERO);
-        add(group, trail, options, grad, reals);
-    } else {
-        let mut reals = vec![E::Real::ZERO; out.len()];
-        add(group, trail, options, grad, &mut reals);
-        E::narrow(&reals, out);
+    match E::reals(out) {
+        Some(reals) => {
+            reals.fill(E::Real::ZERO);
+            walk(group, trail, options, grad, reals);
+        }
+        // Steps are added up before the gradient is rounded, and not in a copy of the weight in 32 bits: they are gone through once
+        // to know them, and once more together.
+        None => {
+            let pasts = walk(group, trail, options, grad, &mut []);
+            gradient_at_once(group, &pasts, grad, out);
+        }
     }
 }
 
-fn add<E: SoftElement>(
+/// Goes back through all steps, adding what they pass on to `out` unless that is empty.
+fn walk<E: SoftElement>(
     group: &SoftGroup<'_, E>,
     trail: &[E::Real],
     options: &SoftOptions<'_, E::Real>,
     grad: &[E],
     out: &mut [E::Real],
-) {
+) -> Vec<Past<E::Real>> {
     let dim = group.dim;
     if options.implicit {
-        return implicit::add(group, &trail[1..], options, grad, out);
+        let past = implicit::past(group, &trail[1..], options, grad);
+        if !out.is_empty() {
+            gradient(group, &past, grad, out);
+        }
+        return vec![past];
     }
     let steps = (trail[0].to_f64() as usize).min(options.iterations);
     // 1 + size + iterations · (size + k) numbers, with size = k · dim
@@ -68,23 +76,24 @@ fn add<E: SoftElement>(
         0 => trail[1..1 + size].to_vec(),
         step => options.settled(made(step - 1).0, dim),
     };
+    let mut pasts = Vec::new();
     let mut pull = Vec::new();
     for step in (0..steps).rev() {
         let centers = Centers::new(&before(step), dim, group.vectors(), options, step);
         let (means, columns) = made(step);
-        let after = options.settled(means, dim);
-        let last = step + 1 == steps;
-        if last {
+        let after = (step + 1 == steps).then(|| options.settled(means, dim));
+        if after.is_some() {
             pull = pulled(group, &centers, grad);
         }
-        let (sums, of_columns) = through_means(&pull, means, columns, options.enforce_zero);
-        let step = Step {
-            sums: &sums,
-            columns: &of_columns,
-            last: last.then_some((grad, &after)),
-        };
-        pull = gradient(group, &centers, &step, out);
+        let (sums, columns) = through_means(&pull, means, columns, options.enforce_zero);
+        let past = Past::new(centers, (&sums, &columns), after.as_deref());
+        // Nothing is before the first step.
+        if step > 0 || !out.is_empty() {
+            pull = gradient(group, &past, grad, out);
+        }
+        pasts.push(past);
     }
+    pasts
 }
 
 /// From the gradient of the centroids to that of the sums that their means were made of: N, and the column sums.

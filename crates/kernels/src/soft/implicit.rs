@@ -13,51 +13,41 @@ use super::backward::through_means;
 use super::centers::Centers;
 use super::forward::means;
 use super::options::{SoftGroup, SoftOptions};
-use super::passes::{Step, column_sums, gradient, pulled};
+use super::passes::{Past, column_sums, gradient, pulled};
 use super::real::{Real, SoftElement};
 
 /// Most rounds.
 const ROUNDS: usize = 500;
 
-/// Adds the gradient of a group whose centroids are `fixed`.
-pub(super) fn add<E: SoftElement>(
+/// The one step to go back through, of a group whose centroids are `fixed`.
+pub(super) fn past<E: SoftElement>(
     group: &SoftGroup<'_, E>,
     fixed: &[E::Real],
     options: &SoftOptions<'_, E::Real>,
     grad: &[E],
-    out: &mut [E::Real],
-) {
+) -> Past<E::Real> {
     let (dim, n) = (group.dim, group.vectors());
     let step = options.iterations.max(1) - 1;
-    let centers = Centers::new(fixed, dim, n, options, step);
-    let sums = column_sums(group, &centers);
+    let centers = || Centers::new(fixed, dim, n, options, step);
+    let sums = column_sums(group, &centers());
     let means = means(&sums, fixed);
     let columns: Vec<E::Real> = sums.columns.iter().map(|&s| E::Real::from_f64(s)).collect();
-    let nothing = vec![E::Real::ZERO; fixed.len()];
-    // What W = A·C passes to the centroids: as they are, and by the attention to them.
-    let mut pull = pulled(group, &centers, grad);
-    let direct = Step {
-        sums: &nothing,
-        columns: &nothing[..columns.len()],
-        last: Some((grad, fixed)),
+    let through = |pull: &[f64], after| {
+        let (sums, columns) = through_means(pull, &means, &columns, options.enforce_zero);
+        Past::new(centers(), (&sums, &columns), after)
     };
-    for (pull, more) in pull
-        .iter_mut()
-        .zip(gradient(group, &centers, &direct, &mut []))
-    {
+    // What W = A·C passes to the centroids: as they are, and by the attention to them.
+    let mut pull = pulled(group, &centers(), grad);
+    let direct = through(&vec![0.0; pull.len()], Some(fixed));
+    let by_attention = gradient(group, &direct, grad, &mut []);
+    for (pull, more) in pull.iter_mut().zip(by_attention) {
         *pull += more;
     }
     let small = f64::exp2(f64::from(-E::Real::DIGITS / 2 - 8));
     let mut found = pull.clone();
     let (mut best, mut least) = (found.clone(), f64::INFINITY);
     for _ in 0..ROUNDS {
-        let (of_sums, of_columns) = through_means(&found, &means, &columns, options.enforce_zero);
-        let once = Step {
-            sums: &of_sums,
-            columns: &of_columns,
-            last: None,
-        };
-        let pulled = gradient(group, &centers, &once, &mut []);
+        let pulled = gradient(group, &through(&found, None), grad, &mut []);
         let (mut change, mut size) = (0.0, 0.0);
         for ((found, pull), more) in found.iter_mut().zip(&pull).zip(pulled) {
             let new = pull + more;
@@ -72,12 +62,5 @@ pub(super) fn add<E: SoftElement>(
             break;
         }
     }
-    let found = best;
-    let (of_sums, of_columns) = through_means(&found, &means, &columns, options.enforce_zero);
-    let all = Step {
-        sums: &of_sums,
-        columns: &of_columns,
-        last: Some((grad, fixed)),
-    };
-    gradient(group, &centers, &all, out);
+    through(&best, Some(fixed))
 }

@@ -3,8 +3,10 @@
 //! Each makes the attention of its vectors again: see `loops`. A pass that sums moves its sums over to 64 bits after each chunk, and adds
 //! those of the tasks in order.
 
+use std::ops::Range;
+
 use super::centers::Centers;
-use super::chunk::visit;
+use super::chunk::{Columns, visit};
 use super::loops::{After, Back, gradient_chunk, output_chunk, pull_chunk, sum_chunk};
 use super::options::SoftGroup;
 use super::real::{Real, SoftElement};
@@ -117,52 +119,113 @@ pub(super) fn pulled<E: SoftElement>(
     centers.unsorted(&sums, centers.dim)
 }
 
-/// What one step's backward starts from.
-pub(super) struct Step<'a, E: SoftElement> {
-    /// ∂L/∂N, cluster by cluster.
-    pub(super) sums: &'a [E::Real],
-    /// ∂L/∂s.
-    pub(super) columns: &'a [E::Real],
-    /// In the last step: G, and the centroids after it.
-    pub(super) last: Option<(&'a [E], &'a [E::Real])>,
+/// A step that is gone back through.
+pub(super) struct Past<R> {
+    pub(super) centers: Centers<R>,
+    back: Back<R>,
 }
 
-/// Adds what a step's attention passes on to `out`, and gives what it passes to the centroids before it.
+impl<R: Real> Past<R> {
+    /// Of ∂L/∂N and ∂L/∂s, cluster by cluster; of the last step also the centroids after it, since W = A·C.
+    pub(super) fn new(
+        centers: Centers<R>,
+        (sums, columns): (&[R], &[R]),
+        after: Option<&[R]>,
+    ) -> Self {
+        let back = Back {
+            sums: After::new(&centers, sums),
+            columns: centers.sorted(columns, 1),
+            last: after.map(|c| centers.sorted(c, centers.dim)),
+        };
+        Past { centers, back }
+    }
+
+    fn slots(&self) -> usize {
+        self.centers.k * self.centers.dim
+    }
+
+    fn scratch(&self, vectors: usize) -> Scratch<R> {
+        let needs = Needs {
+            g: true,
+            y: true,
+            more: true,
+            slots: self.slots(),
+        };
+        Scratch::new(vectors, &self.centers, needs)
+    }
+
+    /// What a chunk passes on, in `scratch.y`, and what it passes to the centroids.
+    fn chunk<E: SoftElement<Real = R>>(
+        &self,
+        group: &SoftGroup<'_, E>,
+        grad: &[E],
+        scratch: &mut Scratch<R>,
+        vectors: &Range<usize>,
+        sums: &mut [f64],
+    ) {
+        let grad = self.back.last.is_some().then_some(grad);
+        scratch.load(group, grad, &self.centers, vectors);
+        gradient_chunk(&self.centers, &self.back, scratch, vectors.clone());
+        scratch.flush(sums);
+        scratch.restore(&self.centers);
+    }
+}
+
+/// Adds what a step's attention passes on to `out`, if that is not empty, and gives what it passes to the centroids before it.
 pub(super) fn gradient<E: SoftElement>(
     group: &SoftGroup<'_, E>,
-    centers: &Centers<E::Real>,
-    step: &Step<'_, E>,
+    past: &Past<E::Real>,
+    grad: &[E],
     out: &mut [E::Real],
 ) -> Vec<f64> {
-    let slots = centers.k * centers.dim;
-    let needs = Needs {
-        g: step.last.is_some(),
-        y: true,
-        more: true,
-        slots,
-    };
-    let back = Back {
-        sums: After::new(centers, step.sums),
-        columns: centers.sorted(step.columns, 1),
-        last: step.last.map(|(_, c)| centers.sorted(c, centers.dim)),
-    };
-    let scratch = || Scratch::new(group.vectors(), centers, needs);
+    let (slots, dim) = (past.slots(), group.dim);
+    let scratch = || past.scratch(group.vectors());
     let sums = visit(
         group,
         out,
-        group.dim,
+        dim,
         slots,
         scratch,
         |scratch, vectors, place, sums| {
-            scratch.load(group, step.last.map(|(grad, _)| grad), centers, &vectors);
-            gradient_chunk(centers, &back, scratch, vectors.clone());
-            scratch.flush(sums);
+            past.chunk(group, grad, scratch, &vectors, sums);
             if !place.0.is_empty() {
-                scratch.restore(centers);
                 scratch.y.scale(group, vectors.clone(), true);
                 scratch.y.add_to(group, vectors, place);
             }
         },
     );
-    centers.unsorted(&sums, centers.dim)
+    past.centers.unsorted(&sums, dim)
+}
+
+/// Writes what all steps pass on, added up before it is rounded.
+pub(super) fn gradient_at_once<E: SoftElement>(
+    group: &SoftGroup<'_, E>,
+    pasts: &[Past<E::Real>],
+    grad: &[E],
+    out: &mut [E],
+) {
+    let slots = pasts.iter().map(Past::slots).max().unwrap_or(0);
+    let scratch = || {
+        let total = Columns::new(group.vectors(), group.dim);
+        let each = pasts.iter().map(|past| past.scratch(group.vectors()));
+        (total, each.collect::<Vec<_>>(), vec![0.0; slots])
+    };
+    visit(
+        group,
+        out,
+        group.dim,
+        0,
+        scratch,
+        |(total, each, unused), vectors, place, _| {
+            total.values.fill(E::Real::ZERO);
+            for (past, scratch) in pasts.iter().zip(each) {
+                past.chunk(group, grad, scratch, &vectors, unused);
+                for (total, &y) in total.values.iter_mut().zip(&scratch.y.values) {
+                    *total += y;
+                }
+            }
+            total.scale(group, vectors.clone(), true);
+            total.store(group, vectors, place);
+        },
+    );
 }

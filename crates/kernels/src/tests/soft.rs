@@ -435,6 +435,16 @@ fn narrower_weights_give_the_same_to_their_rounding() {
 }
 
 #[test]
+fn the_gradient_of_halves_is_rounded_once() {
+    for case in cases() {
+        let wide = kernels::<f32>(&case, |x| bf16::from_f64(x).to_f32(), f64::from);
+        let narrow = kernels::<bf16>(&case, bf16::from_f64, bf16::to_f64);
+        let gap = far(&narrow.back, &wide.back);
+        assert!(gap < f64::exp2(-8.5), "{case:?}: {gap}");
+    }
+}
+
+#[test]
 fn straight_through_rounding_changes_values_and_not_gradients() {
     let case = PLAIN;
     let [values, centroids, _, grad] = case.numbers();

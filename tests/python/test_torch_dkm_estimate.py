@@ -49,6 +49,7 @@ def transformer():
 
 MODELS = {
     "linear": (lambda: nn.Sequential(nn.Linear(4096, 4096)), lambda: torch.randn(16, 4096)),
+    "halves": (lambda: nn.Sequential(nn.Linear(4096, 4096)).bfloat16(), lambda: torch.randn(16, 4096).bfloat16()),
     "resnet": (resnet, lambda: torch.randn(8, 3, 64, 64)),
     "transformer": (transformer, lambda: torch.randint(0, 8000, (4, 64))),
 }
@@ -81,7 +82,9 @@ def measured(name, bits):
     return forecast, peak(ours.DKMPalettizer(model, config).prepare(inplace=True), batch) - before
 
 
-@pytest.mark.parametrize("name, bits", [("linear", 4), ("linear", 2), ("resnet", 2), ("resnet", 4), ("transformer", 4)])
+@pytest.mark.parametrize("name, bits", [
+    ("linear", 4), ("linear", 2), ("halves", 4), ("resnet", 2), ("resnet", 4), ("transformer", 4),
+])
 def test_the_forecast_is_what_a_process_takes(name, bits):
     # Freed memory goes back to the system, so that what is resident is what is used.
     threshold = str(1 << 16)

@@ -89,11 +89,9 @@ def _cost(weight: SoftWeight) -> Cost:
     made = kernel(parameter.device.type, parameter.dtype, tuple(parameter.shape), settings)
     centroids = made.groups * made.clusters * made.cluster_dim * real.itemsize
     scale = 0 if settings.scale_scheme is None else settings.permuted(parameter.shape)[0] * real.itemsize
-    # Halves are summed in single precision, in as many groups at a time as there are threads.
-    sums = 0
-    if real.itemsize > parameter.element_size():
-        at_once = min(made.groups, torch.get_num_threads())
-        sums = parameter.numel() // made.groups * at_once * real.itemsize
+    # In torch operations, the gradient of halves is summed in single precision; the kernel does it chunk by chunk.
+    wide = parameter.device.type != "cpu" and real.itemsize > parameter.element_size()
+    sums = parameter.numel() * real.itemsize if wide else 0
     turned = 0 if settings.permutation is None else size
     return Cost(
         copy=size,

@@ -5,7 +5,7 @@
     python examples/dkm_fashion_mnist.py --data FOLDER --quick         # seconds: to see that all is in place
 
 Needs torch, coremltools and palettizer. FOLDER (or the environment variable PALETTIZER_FASHION_MNIST) holds the four files
-of Fashion-MNIST, from https://github.com/zalandoresearch/fashion-mnist or Debian's package dataset-fashion-mnist. The
+of Fashion-MNIST (zalandoresearch/fashion-mnist, or Debian's package dataset-fashion-mnist). The
 output folder gets a Core ML package of each model and a plot of the accuracies; a table of them is printed.
 
 What differentiable k-means adds to a training script is in `fine_tune`, and the one call of `step` in `train`.

@@ -85,8 +85,8 @@ fn walk<E: SoftElement>(
         if after.is_some() {
             pull = pulled(group, &centers, grad);
         }
-        let (sums, columns) = through_means(&pull, means, columns, options.enforce_zero);
-        let past = Past::new(centers, (&sums, &columns), after.as_deref());
+        let zero = options.enforce_zero;
+        let past = Past::new(centers, &pull, (means, columns), after.as_deref(), zero);
         // Nothing is before the first step.
         if step > 0 || !out.is_empty() {
             pull = gradient(group, &past, grad, out);
@@ -94,28 +94,4 @@ fn walk<E: SoftElement>(
         pasts.push(past);
     }
     pasts
-}
-
-/// From the gradient of the centroids to that of the sums that their means were made of: N, and the column sums.
-pub(super) fn through_means<R: Real>(
-    pull: &[f64],
-    means: &[R],
-    columns: &[R],
-    enforce_zero: bool,
-) -> (Vec<R>, Vec<R>) {
-    let dim = pull.len() / columns.len().max(1);
-    let mut sums = vec![R::ZERO; pull.len()];
-    let mut of_columns = vec![R::ZERO; columns.len()];
-    for (j, &column) in columns.iter().enumerate() {
-        if column == R::ZERO || (enforce_zero && j == 0) {
-            continue;
-        }
-        let mut dot = 0.0;
-        for at in j * dim..(j + 1) * dim {
-            sums[at] = R::from_f64(pull[at] / column.to_f64());
-            dot += pull[at] * means[at].to_f64();
-        }
-        of_columns[j] = R::from_f64(-dot / column.to_f64());
-    }
-    (sums, of_columns)
 }

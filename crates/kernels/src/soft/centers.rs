@@ -67,7 +67,9 @@ impl<R: Real> Centers<R> {
             windows: None,
         };
         if soft && dim == 1 && centers.barred.is_none() {
-            centers.windows = Windows::new(&centers, vectors);
+            let (floor, lowered) = (centers.floor.to_f64(), centers.lowered.to_f64());
+            let values = &centers.values;
+            centers.windows = Windows::new(values, vectors, options.temperature, floor, lowered);
         }
         centers
     }

@@ -9,7 +9,6 @@
 //! Source: Jaffe et al., IDKM: Memory efficient neural network quantization via implicit, differentiable k-means, arXiv 2312.07759.
 //! Our deviations: no damping; where the centroids are no fixed point and the terms grow, the series ends with its least term.
 
-use super::backward::through_means;
 use super::centers::Centers;
 use super::forward::means;
 use super::options::{SoftGroup, SoftOptions};
@@ -33,8 +32,8 @@ pub(super) fn past<E: SoftElement>(
     let means = means(&sums, fixed);
     let columns: Vec<E::Real> = sums.columns.iter().map(|&s| E::Real::from_f64(s)).collect();
     let through = |pull: &[f64], after| {
-        let (sums, columns) = through_means(pull, &means, &columns, options.enforce_zero);
-        Past::new(centers(), (&sums, &columns), after)
+        let zero = options.enforce_zero;
+        Past::new(centers(), pull, (&means, &columns), after, zero)
     };
     // What W = A·C passes to the centroids: as they are, and by the attention to them.
     let mut pull = pulled(group, &centers(), grad);

@@ -126,15 +126,19 @@ pub(super) struct Past<R> {
 }
 
 impl<R: Real> Past<R> {
-    /// Of ∂L/∂N and ∂L/∂s, cluster by cluster; of the last step also the centroids after it, since W = A·C.
+    /// Of `pull`, the gradient of the centroids that the step made, by their means and column sums; of the last step also with the
+    /// centroids after it, since W = A·C. With `enforce_zero` nothing passes the first of them.
     pub(super) fn new(
         centers: Centers<R>,
-        (sums, columns): (&[R], &[R]),
+        pull: &[f64],
+        (means, columns): (&[R], &[R]),
         after: Option<&[R]>,
+        enforce_zero: bool,
     ) -> Self {
+        let (sums, columns) = through_means(pull, means, columns, enforce_zero);
         let back = Back {
-            sums: After::new(&centers, sums),
-            columns: centers.sorted(columns, 1),
+            sums: After::new(&centers, &sums),
+            columns: centers.sorted(&columns, 1),
             last: after.map(|c| centers.sorted(c, centers.dim)),
         };
         Past { centers, back }
@@ -228,4 +232,28 @@ pub(super) fn gradient_at_once<E: SoftElement>(
             total.store(group, vectors, place);
         },
     );
+}
+
+/// From the gradient of the centroids to that of the sums that their means were made of: N, and the column sums.
+fn through_means<R: Real>(
+    pull: &[f64],
+    means: &[R],
+    columns: &[R],
+    enforce_zero: bool,
+) -> (Vec<R>, Vec<R>) {
+    let dim = pull.len() / columns.len().max(1);
+    let mut sums = vec![R::ZERO; pull.len()];
+    let mut of_columns = vec![R::ZERO; columns.len()];
+    for (j, &column) in columns.iter().enumerate() {
+        if column == R::ZERO || (enforce_zero && j == 0) {
+            continue;
+        }
+        let mut dot = 0.0;
+        for at in j * dim..(j + 1) * dim {
+            sums[at] = R::from_f64(pull[at] / column.to_f64());
+            dot += pull[at] * means[at].to_f64();
+        }
+        of_columns[j] = R::from_f64(-dot / column.to_f64());
+    }
+    (sums, of_columns)
 }

@@ -11,7 +11,6 @@
 
 use std::ops::Range;
 
-use super::centers::Centers;
 use super::chunk::{CHUNK, TILE};
 use super::real::Real;
 
@@ -31,18 +30,24 @@ pub(super) struct Windows<R> {
 }
 
 impl<R: Real> Windows<R> {
-    /// Windows for ascending scalar centroids, if they pay.
-    pub(super) fn new(centers: &Centers<R>, vectors: usize) -> Option<Self> {
-        let (k, values) = (centers.k, &centers.values);
+    /// Windows for ascending scalar centroids and a number of values, if they pay. `lowered` is what a distance may be lowered by.
+    pub(super) fn new(
+        centroids: &[R],
+        vectors: usize,
+        temperature: f64,
+        floor: f64,
+        lowered: f64,
+    ) -> Option<Self> {
+        let (k, values) = (centroids.len(), centroids);
         if (k as f64) <= SAVED || vectors < 4 * TILE {
             return None;
         }
         let rounding = f64::exp2(-f64::from(R::DIGITS)) / k as f64;
-        let floor = match centers.floor.to_f64() {
+        let floor = match floor {
             0.0 => rounding,
             floor => floor.min(rounding),
         };
-        let reach = centers.temperature * -floor.ln() + centers.lowered.to_f64();
+        let reach = temperature * -floor.ln() + lowered;
         let (first, last) = (values[0].to_f64(), values[k - 1].to_f64());
         let cells = CELLS as f64 / (last - first);
         if !cells.is_finite() || !reach.is_finite() {

@@ -18,7 +18,15 @@ pub(crate) fn slice<'a, T: Element>(
     })
 }
 
-/// The same, to be written to.
+/// The same of an array that may be `None`.
+pub(crate) fn optional_slice<'a, T: Element>(
+    name: &str,
+    array: &'a Option<PyReadonlyArray1<'_, T>>,
+) -> PyResult<Option<&'a [T]>> {
+    array.as_ref().map(|array| slice(name, array)).transpose()
+}
+
+/// The elements of an array, to be written to.
 pub(crate) fn slice_mut<'a, T: Element>(
     name: &str,
     array: &'a mut PyReadwriteArray1<'_, T>,

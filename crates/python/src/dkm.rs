@@ -7,7 +7,7 @@ use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{Dkm, DkmElement, DkmForward, DkmSpec, Refusal};
 use pyo3::prelude::*;
 
-use crate::arrays::{slice, slice_mut};
+use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
 use crate::work;
@@ -158,7 +158,7 @@ impl SoftKMeans {
         threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
-        let scale = scale.as_ref().map(|s| slice("scale", s)).transpose()?;
+        let scale = optional_slice("scale", &scale)?;
         let out = slice_mut("out", &mut out)?;
         run(py, threads, |stop| {
             typed!(self, seed(&self.dkm, values, scale, out, stop))
@@ -181,7 +181,7 @@ impl SoftKMeans {
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;
-        let scale = scale.as_ref().map(|s| slice("scale", s)).transpose()?;
+        let scale = optional_slice("scale", &scale)?;
         let out = slice_mut("out", &mut out)?;
         let next = slice_mut("next", &mut next)?;
         let trail = slice_mut("trail", &mut trail)?;
@@ -207,7 +207,7 @@ impl SoftKMeans {
         threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
-        let scale = scale.as_ref().map(|s| slice("scale", s)).transpose()?;
+        let scale = optional_slice("scale", &scale)?;
         let trail = slice("trail", &trail)?;
         let grad = slice("grad", &grad)?;
         let out = slice_mut("out", &mut out)?;
@@ -231,7 +231,7 @@ impl SoftKMeans {
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;
-        let scale = scale.as_ref().map(|s| slice("scale", s)).transpose()?;
+        let scale = optional_slice("scale", &scale)?;
         let out = slice_mut("out", &mut out)?;
         run(py, threads, |_| {
             typed!(self, assign(&self.dkm, values, centroids, scale, out))
@@ -249,7 +249,7 @@ impl SoftKMeans {
     ) -> PyResult<Palette> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;
-        let scale = scale.as_ref().map(|s| slice("scale", s)).transpose()?;
+        let scale = optional_slice("scale", &scale)?;
         run(py, threads, |_| {
             typed!(self, palette(&self.dkm, values, centroids, scale))
         })
@@ -297,6 +297,27 @@ fn numbers_mut<'a, T: Pod>(
 
 fn optional<T: Pod>(bytes: Option<&[u8]>) -> Result<Option<&[T]>, Problem> {
     bytes.map(|bytes| numbers("scale", bytes)).transpose()
+}
+
+/// A weight and what it is palettized by.
+struct Given<'a, E: DkmElement> {
+    values: &'a [E],
+    centroids: &'a [E::Real],
+    scale: Option<&'a [E::Real]>,
+}
+
+impl<'a, E: DkmElement<Real: Pod>> Given<'a, E> {
+    fn new(
+        values: &'a [u8],
+        centroids: &'a [u8],
+        scale: Option<&'a [u8]>,
+    ) -> Result<Self, Problem> {
+        Ok(Given {
+            values: numbers("values", values)?,
+            centroids: numbers("centroids", centroids)?,
+            scale: optional(scale)?,
+        })
+    }
 }
 
 fn put<T: Pod>(what: &'static str, numbers: &[T], out: &mut [u8]) -> Result<(), Problem> {
@@ -349,9 +370,8 @@ fn forward<E: DkmElement<Real: Pod>>(
         next: numbers_mut("next", next)?,
         trail: numbers_mut("trail", trail)?,
     };
-    let values = numbers("values", values)?;
-    let centroids = numbers("centroids", centroids)?;
-    dkm.forward::<E>(values, centroids, optional(scale)?, noise, forward)?;
+    let given = Given::<E>::new(values, centroids, scale)?;
+    dkm.forward(given.values, given.centroids, given.scale, noise, forward)?;
     Ok(())
 }
 
@@ -382,14 +402,9 @@ fn assign<E: DkmElement<Real: Pod>>(
     scale: Option<&[u8]>,
     out: &mut [u8],
 ) -> Result<(), Problem> {
-    let values = numbers("values", values)?;
-    let centroids = numbers("centroids", centroids)?;
-    dkm.assign::<E>(
-        values,
-        centroids,
-        optional(scale)?,
-        numbers_mut("out", out)?,
-    )?;
+    let given = Given::<E>::new(values, centroids, scale)?;
+    let out = numbers_mut("out", out)?;
+    dkm.assign(given.values, given.centroids, given.scale, out)?;
     Ok(())
 }
 
@@ -399,7 +414,6 @@ fn palette<E: DkmElement<Real: Pod>>(
     centroids: &[u8],
     scale: Option<&[u8]>,
 ) -> Result<palettizer_palette::Palette, Problem> {
-    let values = numbers("values", values)?;
-    let centroids = numbers("centroids", centroids)?;
-    Ok(dkm.palette::<E>(values, centroids, optional(scale)?)?)
+    let given = Given::<E>::new(values, centroids, scale)?;
+    Ok(dkm.palette(given.values, given.centroids, given.scale)?)
 }

@@ -6,7 +6,7 @@ use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{Context, Tensor};
 use pyo3::prelude::*;
 
-use crate::arrays::{slice, slice_mut};
+use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
 use crate::spec::{Wishes, dtype as parse_dtype};
@@ -59,10 +59,7 @@ pub(crate) fn palettize(
     let spec = wishes.spec()?;
     let bytes = slice("values", &values)?;
     let tensor = Tensor::new(parse_dtype(dtype)?, &shape, bytes).map_err(bad_value)?;
-    let sensitivity = sensitivity
-        .as_ref()
-        .map(|array| slice("sensitivity", array))
-        .transpose()?;
+    let sensitivity = optional_slice("sensitivity", &sensitivity)?;
     let stop = AtomicBool::new(false);
     let context = Context {
         output_axis,

@@ -10,7 +10,7 @@ use super::chunk::{Columns, TILE};
 use super::options::Attention;
 use super::real::Real;
 use super::scratch::Scratch;
-use super::tile::{Lanes, attend, fold};
+use super::tile::{Attended, Lanes, Partial, attend, fold};
 use super::window::{outside, prefixes};
 use crate::simd::dispatch;
 
@@ -151,6 +151,44 @@ fn total<R: Real>(lanes: &Lanes<R>, len: usize, at: usize) -> f64 {
     lanes[..TILE.min(len - at)].iter().map(|x| x.to_f64()).sum()
 }
 
+/// Attends to the tile that starts at `at`, and says which clusters it was compared with; their attentions are in `rows`.
+#[inline(always)]
+fn meet<R: Real, const D: usize>(
+    centers: &Centers<R>,
+    x: &Columns<R>,
+    vectors: &Range<usize>,
+    at: usize,
+    rows: &mut [Lanes<R>],
+) -> (Range<usize>, Attended<R>) {
+    let range = run(centers, x, at);
+    let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
+    (range, found)
+}
+
+/// Adds vectors, weighted with their attention to a cluster, to the sums of its coordinates.
+#[inline(always)]
+fn add_weighted<R: Real>(sums: &mut [Partial<R>], a: &Lanes<R>, of: &Columns<R>, at: usize) {
+    for (e, sum) in sums.iter_mut().enumerate() {
+        let mut weighted = of.tile(e, at);
+        for l in 0..TILE {
+            weighted[l] = a[l] * weighted[l];
+        }
+        fold(sum, &weighted);
+    }
+}
+
+/// Where the coordinates of a tile's result are summed: in registers where their number is known, else in memory.
+#[inline(always)]
+fn begun<'a, R: Real, const D: usize>(
+    registers: &'a mut [Lanes<R>; 4],
+    memory: &'a mut [Lanes<R>],
+    from: R,
+) -> &'a mut [Lanes<R>] {
+    let place = if D == 0 { memory } else { &mut registers[..D] };
+    place.fill([from; TILE]);
+    place
+}
+
 #[inline(always)]
 fn sum<R: Real, const D: usize>(
     centers: &Centers<R>,
@@ -168,21 +206,13 @@ fn sum<R: Real, const D: usize>(
     let (columns, rest) = partial.split_at_mut(centers.k);
     let (sums, inertia) = rest.split_at_mut(centers.k * dim);
     for at in (0..vectors.len()).step_by(TILE) {
-        let range = run(centers, x, at);
+        let (range, found) = meet::<R, D>(centers, x, &vectors, at, rows);
         let mask = mask(vectors.len(), at);
-        let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
         fold(&mut inertia[0], &masked(found.least, &mask));
         for (row, j) in rows.iter().zip(range.clone()) {
             let a = masked(floored(row, &found.inverse, centers.floor), &mask);
             fold(&mut columns[j], &a);
-            for (e, sum) in sums[j * dim..(j + 1) * dim].iter_mut().enumerate() {
-                let x = x.tile(e, at);
-                let mut ax = a;
-                for l in 0..TILE {
-                    ax[l] = a[l] * x[l];
-                }
-                fold(sum, &ax);
-            }
+            add_weighted(&mut sums[j * dim..(j + 1) * dim], &a, x, at);
         }
         if centers.windows.is_some() {
             inside[0].add(&range, TILE.min(vectors.len() - at) as f64);
@@ -207,18 +237,9 @@ fn soft<R: Real, const D: usize>(
         ..
     } = scratch;
     for at in (0..vectors.len()).step_by(TILE) {
-        let range = run(centers, x, at);
-        let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
-        let rest = after.outside(centers, &range);
-        let mut local = [[rest; TILE]; 4];
-        let w = if D == 0 {
-            &mut coordinates[..dim]
-        } else {
-            &mut local[..dim]
-        };
-        if D == 0 {
-            w.fill([R::ZERO; TILE]);
-        }
+        let (range, found) = meet::<R, D>(centers, x, &vectors, at, rows);
+        let mut registers = [[R::ZERO; TILE]; 4];
+        let w = begun::<R, D>(&mut registers, coordinates, after.outside(centers, &range));
         for (row, j) in rows.iter().zip(range) {
             let a = floored(row, &found.inverse, centers.floor);
             for (w, &c) in w.iter_mut().zip(&after.values[j * dim..(j + 1) * dim]) {
@@ -249,19 +270,11 @@ fn pull<R: Real, const D: usize>(
         ..
     } = scratch;
     for at in (0..vectors.len()).step_by(TILE) {
-        let range = run(centers, x, at);
+        let (range, found) = meet::<R, D>(centers, x, &vectors, at, rows);
         let mask = mask(vectors.len(), at);
-        let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
         for (row, j) in rows.iter().zip(range.clone()) {
             let a = masked(floored(row, &found.inverse, centers.floor), &mask);
-            for (e, sum) in partial[j * dim..(j + 1) * dim].iter_mut().enumerate() {
-                let g = g.tile(e, at);
-                let mut ag = a;
-                for l in 0..TILE {
-                    ag[l] = a[l] * g[l];
-                }
-                fold(sum, &ag);
-            }
+            add_weighted(&mut partial[j * dim..(j + 1) * dim], &a, g, at);
         }
         if centers.windows.is_some() {
             inside[0].add(&range, total(&g.tile(0, at), vectors.len(), at));
@@ -291,19 +304,11 @@ fn back_through<R: Real, const D: usize>(
     let hard = centers.attention == Attention::Hard;
     let twice = R::from_f64(2.0 / centers.temperature);
     for at in (0..vectors.len()).step_by(TILE) {
-        let range = run(centers, x, at);
+        let (range, found) = meet::<R, D>(centers, x, &vectors, at, rows);
         let mask = mask(vectors.len(), at);
-        let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
+        let mut registers = [[R::ZERO; TILE]; 4];
         let rest = back.sums.outside(centers, &range);
-        let mut local = [[rest; TILE]; 4];
-        let dx = if D == 0 {
-            &mut coordinates[..dim]
-        } else {
-            &mut local[..dim]
-        };
-        if D == 0 {
-            dx.fill([R::ZERO; TILE]);
-        }
+        let dx = begun::<R, D>(&mut registers, coordinates, rest);
         // Through the sums that A is in, and what that makes of A.
         let mut dot = [R::ZERO; TILE];
         for ((row, more), j) in rows.iter_mut().zip(more.iter_mut()).zip(range.clone()) {

@@ -32,7 +32,7 @@ impl Dkm {
         out: &mut [E],
     ) -> Result<(), Refusal> {
         self.check_hard(values, centroids, scale)?;
-        self.expect("out", values.len(), out.len())?;
+        self.demand("out", values.len(), out.len())?;
         let groups = out.par_chunks_mut(self.group_len()).enumerate();
         groups.for_each(|(number, out)| {
             let table = self.table(number, values, centroids, scale);
@@ -94,7 +94,7 @@ impl Dkm {
         scale: Option<&[E::Real]>,
     ) -> Result<(), Refusal> {
         self.check(values, scale)?;
-        self.expect("centroids", self.centroids_len(), centroids.len())?;
+        self.demand("centroids", self.centroids_len(), centroids.len())?;
         let count = centroids.iter().filter(|c| !c.to_f64().is_finite()).count();
         match count {
             0 => Ok(()),

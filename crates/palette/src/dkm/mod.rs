@@ -221,7 +221,7 @@ impl Dkm {
         }
     }
 
-    fn expect(&self, what: &'static str, expected: usize, found: usize) -> Result<(), Refusal> {
+    fn demand(&self, what: &'static str, expected: usize, found: usize) -> Result<(), Refusal> {
         match expected == found {
             true => Ok(()),
             false => Err(Refusal::Length {
@@ -233,8 +233,8 @@ impl Dkm {
     }
 
     fn check<E: DkmElement>(&self, values: &[E], scale: Option<&[E::Real]>) -> Result<(), Refusal> {
-        self.expect("values", self.elements(), values.len())?;
-        self.expect("scale", self.scale_len(), scale.map_or(0, <[_]>::len))
+        self.demand("values", self.elements(), values.len())?;
+        self.demand("scale", self.scale_len(), scale.map_or(0, <[_]>::len))
     }
 }
 

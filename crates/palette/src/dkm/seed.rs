@@ -19,7 +19,7 @@ impl Dkm {
         &self,
         values: &[E],
     ) -> Result<Option<Vec<E::Real>>, Refusal> {
-        self.expect("values", self.elements(), values.len())?;
+        self.demand("values", self.elements(), values.len())?;
         let Some(scheme) = self.spec.scale else {
             return Ok(None);
         };

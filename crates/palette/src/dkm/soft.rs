@@ -35,10 +35,10 @@ impl Dkm {
     ) -> Result<(), Refusal> {
         let DkmForward { out, next, trail } = forward;
         self.check(values, scale)?;
-        self.expect("centroids", self.centroids_len(), centroids.len())?;
-        self.expect("out", values.len(), out.len())?;
-        self.expect("next", self.centroids_len(), next.len())?;
-        self.expect("trail", self.trail_len(), trail.len())?;
+        self.demand("centroids", self.centroids_len(), centroids.len())?;
+        self.demand("out", values.len(), out.len())?;
+        self.demand("next", self.centroids_len(), next.len())?;
+        self.demand("trail", self.trail_len(), trail.len())?;
         let settle = settle(self.storage::<E>());
         let tables = centroids.par_chunks(self.table_len());
         let places = out
@@ -83,9 +83,9 @@ impl Dkm {
         out: &mut [E],
     ) -> Result<(), Refusal> {
         self.check(values, scale)?;
-        self.expect("trail", self.trail_len(), trail.len())?;
-        self.expect("grad", values.len(), grad.len())?;
-        self.expect("out", values.len(), out.len())?;
+        self.demand("trail", self.trail_len(), trail.len())?;
+        self.demand("grad", values.len(), grad.len())?;
+        self.demand("out", values.len(), out.len())?;
         let settle = settle(self.storage::<E>());
         let len = self.group_len();
         let groups = out

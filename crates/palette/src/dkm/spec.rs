@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use palettizer_kernels::SoftOptions;
+
 use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 
 /// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits.
@@ -53,16 +55,17 @@ pub struct DkmSpec {
 
 impl Default for DkmSpec {
     fn default() -> Self {
+        let kernel = SoftOptions::<f32>::default();
         DkmSpec {
             nbits: Nbits::B4,
             cluster_dim: 1,
             group_size: None,
-            iterations: 3,
-            temperature: 1e-4,
-            epsilon: 1e-4,
-            floor: 1e-7,
-            prune_threshold: 1e-7,
-            enforce_zero: false,
+            iterations: kernel.iterations,
+            temperature: kernel.temperature,
+            epsilon: kernel.epsilon,
+            floor: kernel.floor,
+            prune_threshold: kernel.prune_threshold,
+            enforce_zero: kernel.enforce_zero,
             mode: DkmMode::Dkm,
             lut: DkmLut::Weight,
             scale: None,
@@ -70,7 +73,7 @@ impl Default for DkmSpec {
             cluster_tolerance: 0.0,
             starts: 1,
             seed: 0,
-            implicit: false,
+            implicit: kernel.implicit,
         }
     }
 }

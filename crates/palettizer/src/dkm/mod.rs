@@ -147,8 +147,8 @@ impl DkmPalettizer {
     pub fn forward(&mut self, name: &str, values: &[f32], out: &mut [f32]) -> Result<(), DkmError> {
         let (place, steps) = (self.place(name)?, self.steps);
         let named = &mut self.weights[place];
-        named.expect_values(values)?;
-        named.expect("out", out.len())?;
+        named.check_values(values)?;
+        named.demand("out", out.len())?;
         let done = match &mut named.fate {
             Ok(weight) if weight.enabled(steps) => weight.forward(values, out),
             fate => {
@@ -174,9 +174,9 @@ impl DkmPalettizer {
         out: &mut [f32],
     ) -> Result<(), DkmError> {
         let named = &self.weights[self.place(name)?];
-        named.expect("values", values.len())?;
-        named.expect("grad", grad.len())?;
-        named.expect("out", out.len())?;
+        named.demand("values", values.len())?;
+        named.demand("grad", grad.len())?;
+        named.demand("out", out.len())?;
         let name = || name.to_owned();
         match &named.fate {
             Ok(weight) if weight.enabled(self.steps) => match weight.backward(values, grad, out) {
@@ -198,8 +198,8 @@ impl DkmPalettizer {
     /// [`DkmError::UnknownWeight`], [`DkmError::Length`], [`DkmError::NonFinite`] and [`DkmError::Centroids`].
     pub fn assign(&self, name: &str, values: &[f32], out: &mut [f32]) -> Result<(), DkmError> {
         let named = &self.weights[self.place(name)?];
-        named.expect_values(values)?;
-        named.expect("out", out.len())?;
+        named.check_values(values)?;
+        named.demand("out", out.len())?;
         match &named.fate {
             Ok(weight) if weight.enabled(self.steps) => weight
                 .assign(values, out)
@@ -235,7 +235,7 @@ impl DkmPalettizer {
             let values = *given
                 .get(&place)
                 .ok_or_else(|| DkmError::Missing { name: name() })?;
-            named.expect_values(values)?;
+            named.check_values(values)?;
             let reason = match &named.fate {
                 Ok(weight) if weight.enabled(self.steps) => {
                     let palette = weight
@@ -322,7 +322,7 @@ impl DkmPalettizer {
 }
 
 impl Named {
-    fn expect(&self, what: &'static str, found: usize) -> Result<(), DkmError> {
+    fn demand(&self, what: &'static str, found: usize) -> Result<(), DkmError> {
         let expected = self.shape.iter().product();
         match found == expected {
             true => Ok(()),
@@ -337,8 +337,8 @@ impl Named {
     }
 
     /// Checks the values of a weight. Of one that is left alone they may be anything.
-    fn expect_values(&self, values: &[f32]) -> Result<(), DkmError> {
-        self.expect("values", values.len())?;
+    fn check_values(&self, values: &[f32]) -> Result<(), DkmError> {
+        self.demand("values", values.len())?;
         // One of them would make all centroids of its group NaN for good.
         let count = values.iter().filter(|value| !value.is_finite()).count();
         match count > 0 && self.fate.is_ok() {

@@ -108,7 +108,22 @@ class FakePalettize(nn.Module):
         self.step_count.fill_(self._steps)
 
     def forward(self, weight: Tensor) -> Tensor:
-        """The palettized weight, contiguous; the gradient passes in training."""
+        """The palettized weight, contiguous; the gradient passes in training.
+
+        Raises:
+            ValueError: NaN or infinite values where the centroids are to be found.
+        """
+        if torch.compiler.is_compiling():
+            return self._palettized(weight)
+        try:
+            return self._palettized(weight)
+        except _native.Refusal as refusal:
+            raise ValueError(
+                f"{self.name or 'the weight'}: {refusal}. If training has diverged, "
+                "go back to an earlier state, and lower the learning rate or clip the gradient"
+            ) from refusal
+
+    def _palettized(self, weight: Tensor) -> Tensor:
         ops = _operators()
         scale = weight.new_empty(0) if self.scale is None else self.scale
         if not self._enabled:

@@ -15,7 +15,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-OUT = Path(__file__).parent.parent / "crates/palettizer/examples/digits.bin"
+OUT = Path(__file__).parent.parent / "examples/dkm_digits/digits.bin"
 
 
 def main():

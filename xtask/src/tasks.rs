@@ -64,10 +64,36 @@ pub(crate) fn target(root: &Path) -> PathBuf {
     root.join(target)
 }
 
-/// The release binary.
-fn binary(root: &Path) -> Result<PathBuf, String> {
+/// How the binary and the wheel are built.
+#[derive(Clone, Copy)]
+pub(crate) enum Profile {
+    /// As `cargo test` builds: nothing is compiled twice, and overflow is a panic.
+    Dev,
+    /// As users build: what is measured.
+    Release,
+}
+
+impl Profile {
+    /// The name that cargo and maturin know it by.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Profile::Dev => "dev",
+            Profile::Release => "release",
+        }
+    }
+
+    fn folder(self) -> &'static str {
+        match self {
+            Profile::Dev => "debug",
+            Profile::Release => "release",
+        }
+    }
+}
+
+/// The command.
+fn binary(root: &Path, profile: Profile) -> Result<PathBuf, String> {
     let binary = target(root)
-        .join("release")
+        .join(profile.folder())
         .join(format!("palettizer{}", std::env::consts::EXE_SUFFIX));
     if binary.is_file() {
         Ok(binary)
@@ -76,26 +102,25 @@ fn binary(root: &Path) -> Result<PathBuf, String> {
     }
 }
 
-/// Builds what the Python side works with: the release binary and the wheel.
-fn build(root: &Path, found: &Environment) -> Result<Installed, String> {
-    run(
-        &mut cargo(root, &["build", "--release", "-p", "palettizer-cli"]),
-        "cargo build --release",
-    )?;
-    wheel::install(root, &found.python)
+/// Builds what the Python side works with: the command and the wheel.
+fn build(root: &Path, found: &Environment, profile: Profile) -> Result<Installed, String> {
+    let arguments = ["build", "--profile", profile.name(), "-p", "palettizer-cli"];
+    run(&mut cargo(root, &arguments), "cargo build")?;
+    wheel::install(root, &found.python, profile)
 }
 
 fn with_environment(
     found: &Environment,
     built: &Installed,
     root: &Path,
+    profile: Profile,
 ) -> Result<Command, String> {
     let mut command = Command::new(&found.python);
     command
         .current_dir(root)
         .env("PYTHONPATH", &built.folder)
         .env("PALETTIZER_WHEEL", &built.wheel)
-        .env("PALETTIZER_BIN", binary(root)?)
+        .env("PALETTIZER_BIN", binary(root, profile)?)
         .env("PALETTIZER_MODELS", &found.models)
         .env(dataset::VARIABLE, &found.fashion_mnist);
     Ok(command)
@@ -115,22 +140,17 @@ pub(crate) fn test(root: &Path, pytest_args: &[String]) -> Result<(), String> {
             "cargo test --workspace",
         )
     });
-    // It was built with the tests, and fails when what it trains does not answer well enough.
-    step(&mut steps, "Rust example", || {
-        let example = ["run", "-p", "palettizer", "--example", "dkm_digits"];
-        run(&mut cargo(root, &example), "the example dkm_digits")
-    });
     let Some(found) = found else {
         return summary(&steps);
     };
     let mut built = None;
-    step(&mut steps, "release binary and wheel", || {
-        built = Some(build(root, &found)?);
+    step(&mut steps, "command and wheel", || {
+        built = Some(build(root, &found, Profile::Dev)?);
         Ok(())
     });
     if let Some(built) = built {
         step(&mut steps, "Python tests", || {
-            let mut pytest = with_environment(&found, &built, root)?;
+            let mut pytest = with_environment(&found, &built, root, Profile::Dev)?;
             run(
                 pytest
                     .args(["-m", "pytest", "tests/python"])
@@ -175,9 +195,9 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
 /// The benchmark.
 pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
     let found = environment(root)?;
-    let built = build(root, &found)?;
+    let built = build(root, &found, Profile::Release)?;
     run(
-        with_environment(&found, &built, root)?
+        with_environment(&found, &built, root, Profile::Release)?
             .arg("bench/vs_coremltools.py")
             .args(args),
         "bench/vs_coremltools.py",
@@ -187,8 +207,11 @@ pub(crate) fn bench(root: &Path, args: &[String]) -> Result<(), String> {
 /// Any Python command in the tests' environment, with the release binary at hand.
 pub(crate) fn python(root: &Path, args: &[String]) -> Result<(), String> {
     let found = environment(root)?;
-    let built = build(root, &found)?;
-    run(with_environment(&found, &built, root)?.args(args), "python")
+    let built = build(root, &found, Profile::Release)?;
+    run(
+        with_environment(&found, &built, root, Profile::Release)?.args(args),
+        "python",
+    )
 }
 
 /// Everything that a change must pass.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::python::{pip, run};
-use crate::tasks::target;
+use crate::tasks::{Profile, target};
 
 /// The package, ready for use.
 pub(crate) struct Installed {
@@ -16,7 +16,7 @@ pub(crate) struct Installed {
 
 /// Builds the wheel with the environment's maturin, and unpacks it into cargo's folder: the environment itself is
 /// shared by all checkouts and must not have one checkout's package in it.
-pub(crate) fn install(root: &Path, python: &Path) -> Result<Installed, String> {
+pub(crate) fn install(root: &Path, python: &Path, profile: Profile) -> Result<Installed, String> {
     let target = target(root).join("python");
     let (wheels, folder) = (target.join("wheels"), target.join("packages"));
     for old in [&wheels, &folder] {
@@ -38,6 +38,8 @@ pub(crate) fn install(root: &Path, python: &Path) -> Result<Installed, String> {
         build.env("PATH", path.map_err(|error| format!("PATH: {error}"))?);
     }
     build
+        .arg("--config-settings")
+        .arg(format!("build-args=--profile {}", profile.name()))
         .args(["--no-build-isolation", "--wheel-dir"])
         .arg(&wheels)
         .arg(".");

@@ -1,7 +1,7 @@
 //! Trains a small network on handwritten digits with candle, in float, and then on to one bit for each weight.
 //!
 //! ```sh
-//! cargo run --release -p palettizer --example dkm_digits
+//! cargo run --release --manifest-path examples/dkm_digits/Cargo.toml
 //! ```
 //!
 //! What is of use elsewhere is [`SoftWeight`]: it puts differentiable k-means into candle's graph, as an operation of one
@@ -193,7 +193,7 @@ struct Digits {
 
 impl Digits {
     fn load() -> Self {
-        let bytes = include_bytes!("digits.bin").chunks_exact(1 + PIXELS);
+        let bytes = include_bytes!("../digits.bin").chunks_exact(1 + PIXELS);
         Digits {
             labels: bytes.clone().map(|row| u32::from(row[0])).collect(),
             images: bytes

@@ -55,3 +55,39 @@ pub(crate) fn install(root: &Path, python: &Path, profile: Profile) -> Result<In
     run(unpack.arg(&folder).arg(&wheel), "pip install of the wheel")?;
     Ok(Installed { wheel, folder })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+    use std::process::Command;
+
+    /// Packages with their features, as cargo resolves them for `arguments`.
+    fn resolved(arguments: &[&str]) -> BTreeSet<String> {
+        let mut tree = Command::new(env!("CARGO"));
+        tree.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")))
+            .args(["tree", "--offline", "--locked", "--prefix", "none"])
+            .args(["--format", "{p}|{f}"])
+            .args(arguments);
+        let said = tree.output().unwrap();
+        let lines = String::from_utf8(said.stdout).unwrap();
+        assert!(
+            said.status.success(),
+            "{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
+        lines
+            .lines()
+            .map(|line| line.trim_end_matches(" (*)").to_owned())
+            .collect()
+    }
+
+    /// A feature that only a development dependency asks for would have everything above it built twice.
+    #[test]
+    fn builds_nothing_that_the_tests_have_built() {
+        let tests = resolved(&["--workspace"]);
+        let wheel = resolved(&["--package", "palettizer-python", "--edges", "no-dev"]);
+        let again: Vec<_> = wheel.difference(&tests).collect();
+        assert!(wheel.len() > 50 && again.is_empty(), "{again:?}");
+    }
+}

@@ -38,7 +38,7 @@ pub(crate) fn fashion_mnist() -> Result<PathBuf, String> {
         return Ok(installed);
     }
     let unpacked = cache::folder(PACKAGE, |stage| {
-        println!("xtask: downloading {PACKAGE}");
+        eprintln!("xtask: downloading {PACKAGE}");
         fetch(stage).map_err(|error| {
             format!(
                 "{error}. Fashion-MNIST comes from Debian's package {PACKAGE}; elsewhere, put {} in a folder and \

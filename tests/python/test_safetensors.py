@@ -102,7 +102,7 @@ def test_strings_stay_and_ours_go(checkpoint, compress, palettizer, tmp_path):
     assert compact.load(tmp_path / "dense.safetensors")[1] == {"format": "pt"}
 
 
-def test_a_lossless_round_trip_gives_the_librarys_own_bytes(compress, palettizer, tmp_path):
+def test_a_lossless_round_trip_gives_the_own_bytes_of_the_library(compress, palettizer, tmp_path):
     everything = tensors()
     for name in ("fc.weight", "half.weight", "conv.weight"):
         everything[name] = (everything[name] * 2).round() / 4
@@ -131,7 +131,7 @@ def test_names_and_wildcards(checkpoint, compress):
 def test_shards(compress, palettizer, tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
-    everything = {name: tensor for name, tensor in tensors().items()}
+    everything = dict(tensors())
     names = sorted(everything)
     shards = {"model-00001-of-00002.safetensors": names[:4], "model-00002-of-00002.safetensors": names[4:]}
     index = {"metadata": {"total_size": 0}, "weight_map": {}}

@@ -8,7 +8,6 @@ from torch import nn
 
 import coremltools.optimize.torch.palettization as peer
 import palettizer.torch.palettization as ours
-from palettizer.torch.optimization_config import PalettizationGranularity
 
 MODULES = ["ModulePostTrainingPalettizerConfig", "ModuleSKMPalettizerConfig"]
 CONTAINERS = {

@@ -114,7 +114,7 @@ def test_our_command_reads_the_converted_package(options, tmp_path, dense, inspe
     """Decompressed and inspected by `palettizer`: the module's weights, and the bits that they are stored in."""
     setting = Setting(kind="conv2d", n_bits=6, **options)
     done, package = convert(setting, "iOS18", "exported", tmp_path / "m.mlpackage")
-    values = [value for value in judge.weights(dense(package), 2048).values()]
+    values = list(judge.weights(dense(package), 2048).values())
     assert len(values) == 1 and torch.equal(torch.from_numpy(values[0]), done.layer.weight.detach())
     ((_, seen),) = inspect(package).items()
     assert "6" in str(seen), seen

@@ -34,7 +34,7 @@ def palettized(model=None, **settings):
 
 def same(one, other):
     a, b = one.state_dict(), other.state_dict()
-    assert list(sorted(a)) == list(sorted(b))
+    assert sorted(a) == sorted(b)
     for name in a:
         assert a[name].dtype == b[name].dtype and a[name].shape == b[name].shape, name
         assert torch.equal(a[name], b[name]), name

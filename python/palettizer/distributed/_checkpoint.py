@@ -20,7 +20,7 @@ def compress_checkpoint(
     source, identity = source.resolve(), _identity(source)
     about = _stable(fields, ray.cloudpickle.dumps)
     with parts_folder(out.resolve()) as folder:
-        parts, missing, done = [], [], 0
+        parts, missing = [], []
         jobs = checkpoint.jobs(fields)
         sizes = dict(jobs)
         for names in _batches(jobs, part_bytes):

@@ -19,6 +19,8 @@ __all__ = [
     "normalise_sensitivity",
     "palettize",
     "recover",
+    "yaml_file",
+    "yaml_text",
 ]
 
 __version__: str
@@ -382,3 +384,9 @@ def normalise_sensitivity(values: NDArray[np.float32]) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command ``palettizer`` and gives its exit code. ``argv`` begins with the program's name."""
+
+def yaml_text(text: str) -> str:
+    """A YAML document, as JSON; ``ValueError`` says what is wrong, on which line and in which column."""
+
+def yaml_file(path: _Path) -> str:
+    """The YAML document of a file, as JSON."""

@@ -40,12 +40,13 @@ mod error;
 mod fields;
 #[cfg(test)]
 mod tests;
+mod yaml;
 
-use std::fs::File;
-use std::io::Read as _;
 use std::path::Path;
 
+use palettizer_coreml::Error;
 use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_coreml::input::Input;
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Precision};
 use serde_json::Value;
 
@@ -137,12 +138,60 @@ fn read_path(path: &Path, defaults: Defaults) -> Result<OptimizationConfig, Conf
         Some("json") => from_json_str,
         _ => return Err(ConfigError::Extension),
     };
-    let mut text = String::new();
-    let file = File::open(path).map_err(ConfigError::Read)?;
-    file.take(MAX_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(ConfigError::Read)?;
-    parse(&text, defaults)
+    parse(&read_text(path)?, defaults)
+}
+
+/// The text of a file: UTF-8, with or without a byte order mark.
+fn read_text(path: &Path) -> Result<String, ConfigError> {
+    let bytes = Input::open(path).and_then(|input| input.read(MAX_BYTES));
+    let bytes = bytes.map_err(|error| match error {
+        Error::Io { source, .. } => ConfigError::Read(source),
+        Error::TooLarge { limit, .. } => ConfigError::TooLarge {
+            limit,
+            what: "bytes",
+        },
+        Error::NotAFile { found, .. } => ConfigError::NotAFile { found },
+        error => ConfigError::Read(std::io::Error::other(error)),
+    })?;
+    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
+        return Err(ConfigError::Encoding("this is UTF-16".to_owned()));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        ConfigError::Encoding(format!("not UTF-8 at byte {}", at + 1))
+    })?;
+    Ok(match text.strip_prefix('\u{feff}') {
+        Some(unmarked) => unmarked.to_owned(),
+        None => text,
+    })
+}
+
+/// A YAML document as a tree, as [`from_yaml_str`] reads it: for settings that are not ours.
+///
+/// ```
+/// let value = palettizer::config_file::yaml_value("a: [1, yes]")?;
+/// assert_eq!(value, serde_json::json!({"a": [1, true]}));
+/// # Ok::<(), palettizer::config_file::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// [`ConfigError::Syntax`] with line and column, [`ConfigError::TooLarge`].
+pub fn yaml_value(text: &str) -> Result<Value, ConfigError> {
+    document::yaml(text)
+}
+
+/// The YAML document of a file, whatever its name ends in, as a tree.
+///
+/// # Errors
+/// As [`yaml_value`], in [`ConfigError::InFile`], and what reading the file may give.
+pub fn yaml_file(path: impl AsRef<Path>) -> Result<Value, ConfigError> {
+    let path = path.as_ref();
+    read_text(path)
+        .and_then(|text| document::yaml(&text))
+        .map_err(|source| ConfigError::InFile {
+            path: path.to_owned(),
+            source: Box::new(source),
+        })
 }
 
 /// Reads YAML text; `<<` merges are applied.

@@ -48,6 +48,7 @@ mod sensitivity;
 pub use checkpoint::Checkpoint;
 pub use either::Either;
 pub use model::{Model, SaveOptions};
+pub use palettizer_coreml::blob::guard_mappings;
 pub use palettizer_coreml::config::{
     DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig,
     Sensitivities, SensitivitySource,

@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use palettizer::config_file;
 use palettizer::{MissingSensitivity, OpPalettizerConfig, OptimizationConfig, sensitivities};
 use pyo3::prelude::*;
 
 use crate::error::{Failure, bad_value};
+use crate::json::json;
 use crate::lut_function::{Raised, lut_function};
 use crate::spec::Wishes;
 use crate::work::{self, Line};
@@ -146,4 +148,16 @@ impl OpFields {
         let config = OpPalettizerConfig::new(wishes.spec()?);
         Ok(config.with_weight_threshold(self.weight_threshold))
     }
+}
+
+/// A YAML document, as JSON.
+#[pyfunction]
+pub(crate) fn yaml_text(text: &str) -> PyResult<String> {
+    json(&config_file::yaml_value(text).map_err(Failure::from)?)
+}
+
+/// The YAML document of a file, as JSON.
+#[pyfunction]
+pub(crate) fn yaml_file(path: PathBuf) -> PyResult<String> {
+    json(&config_file::yaml_file(path).map_err(Failure::from)?)
 }

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import IO, Any
 
+from palettizer import _yaml
 from palettizer.coreml._op_config import OpPalettizerConfig
 
 _KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs")
@@ -136,7 +137,7 @@ class OptimizationConfig:
 
     @classmethod
     def from_yaml(cls, yml: str | os.PathLike[str] | IO[str] | IO[bytes]) -> OptimizationConfig:
-        """A configuration from a YAML file, laid out as :meth:`from_dict` has it. Needs pyyaml.
+        """A configuration from a YAML file, laid out as :meth:`from_dict` has it.
 
         Parameters
         ----------
@@ -151,14 +152,7 @@ class OptimizationConfig:
         >>> OptimizationConfig.from_yaml(io.StringIO(text)).global_config.nbits
         4
         """
-        try:
-            import yaml
-        except ImportError as error:
-            raise ImportError("from_yaml needs pyyaml: pip install 'palettizer[yaml]'") from error
-        if isinstance(yml, (str, os.PathLike)):
-            with open(yml, encoding="utf-8") as file:
-                return cls.from_dict(yaml.safe_load(file))
-        return cls.from_dict(yaml.safe_load(yml))
+        return cls.from_dict(_yaml.load(yml))
 
 
 def _check(config: object) -> None:

@@ -26,6 +26,8 @@ import os
 from dataclasses import is_dataclass
 from typing import IO, Any, Callable, ClassVar, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
 
+from palettizer import _yaml
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -176,15 +178,7 @@ class Settings:
     @classmethod
     def from_yaml(cls: Type[S], yml: Union[IO[Any], str, "os.PathLike[str]"]) -> S:
         """Makes a config of YAML: the path of a file, or an open stream. An empty document is an empty dict."""
-        try:
-            import yaml  # type: ignore[import-untyped,unused-ignore]
-        except ImportError as error:
-            raise ImportError("from_yaml needs the package pyyaml: pip install pyyaml") from error
-        if isinstance(yml, (str, os.PathLike)):
-            with open(yml) as file:
-                loaded = yaml.safe_load(file)
-        else:
-            loaded = yaml.safe_load(yml)
+        loaded = _yaml.load(yml)
         if loaded is None:
             loaded = {}
         if not isinstance(loaded, dict):

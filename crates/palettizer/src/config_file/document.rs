@@ -1,7 +1,7 @@
 //! YAML and JSON text to a tree, within limits.
 //!
 //! The parsers' own trees would let a few lines of nested YAML aliases fill the memory and would drop all but the
-//! last of a repeated key; this one counts values while it grows and refuses both.
+//! last of a repeated key; these count values while they grow and refuse both.
 
 use std::cell::Cell;
 use std::fmt;
@@ -9,30 +9,24 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, MAX_BYTES};
+use super::{ConfigError, MAX_BYTES, yaml};
 
 /// Values in a document after its aliases are replaced.
-const MAX_VALUES: u64 = 500_000;
+pub(super) const MAX_VALUES: u64 = 500_000;
 /// Mappings inside mappings; a configuration has three levels.
-const MAX_DEPTH: u64 = 32;
+pub(super) const MAX_DEPTH: u64 = 32;
+
+/// Bytes of keys and texts after aliases are replaced.
+pub(super) const MAX_TEXT: u64 = 16 * MAX_BYTES;
 
 pub(super) fn yaml(text: &str) -> Result<Value, ConfigError> {
     bounded(text)?;
-    let limits = Limits::new(true);
-    let mut documents = serde_yaml_ng::Deserializer::from_str(text);
-    let value = match documents.next() {
-        Some(document) => limits.node(0).deserialize(document),
-        None => Ok(Value::Null),
-    };
-    if documents.next().is_some() {
-        return Err(syntax("YAML", "more than one document in the file"));
-    }
-    value.map_err(|error| limits.explain("YAML", &error))
+    yaml::read(text)
 }
 
 pub(super) fn json(text: &str) -> Result<Value, ConfigError> {
     bounded(text)?;
-    let limits = Limits::new(false);
+    let limits = Limits::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = limits.node(0).deserialize(&mut deserializer);
     value
@@ -50,29 +44,21 @@ fn bounded(text: &str) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn syntax(format: &'static str, message: impl fmt::Display) -> ConfigError {
+pub(super) fn syntax(format: &'static str, message: impl fmt::Display) -> ConfigError {
     ConfigError::Syntax {
         format,
         message: message.to_string(),
     }
 }
 
-/// What is left, and which limit was hit: the parsers' errors carry only text.
+/// What was counted, and which limit was hit: the parser's errors carry only text.
+#[derive(Default)]
 struct Limits {
     values: Cell<u64>,
     hit: Cell<Option<(u64, &'static str)>>,
-    merge_keys: bool,
 }
 
 impl Limits {
-    fn new(merge_keys: bool) -> Self {
-        Limits {
-            values: Cell::new(0),
-            hit: Cell::new(None),
-            merge_keys,
-        }
-    }
-
     fn node(&self, depth: u64) -> Node<'_> {
         Node {
             limits: self,
@@ -175,12 +161,9 @@ impl<'de> Visitor<'de> for Node<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut map = Map::new();
-        let mut merged = Vec::new();
         while let Some(key) = access.next_key::<String>()? {
             let value = access.next_value_seed(inner)?;
-            if self.limits.merge_keys && key == "<<" {
-                merged.push(value);
-            } else if map.contains_key(&key) {
+            if map.contains_key(&key) {
                 return Err(A::Error::custom(format_args!(
                     "the key {key} is there twice"
                 )));
@@ -188,23 +171,6 @@ impl<'de> Visitor<'de> for Node<'_> {
                 map.insert(key, value);
             }
         }
-        for value in merged {
-            merge(&mut map, value).map_err(A::Error::custom)?;
-        }
         Ok(Value::Object(map))
-    }
-}
-
-/// YAML's `<<`: the entries of a mapping, or of several, where the mapping itself has none.
-fn merge(map: &mut Map<String, Value>, value: Value) -> Result<(), &'static str> {
-    match value {
-        Value::Object(other) => {
-            for (key, value) in other {
-                map.entry(key).or_insert(value);
-            }
-            Ok(())
-        }
-        Value::Array(list) => list.into_iter().try_for_each(|value| merge(map, value)),
-        _ => Err("<< merges mappings only"),
     }
 }

@@ -17,6 +17,15 @@ pub enum ConfigError {
     /// The file cannot be read.
     #[error("{0}")]
     Read(#[source] std::io::Error),
+    /// There is no regular file.
+    #[error("expected a regular file here, found {found}")]
+    NotAFile {
+        /// What is there.
+        found: &'static str,
+    },
+    /// The file is no text in UTF-8.
+    #[error("{0}: a configuration is text in UTF-8: save it as such")]
+    Encoding(String),
     /// The file's name does not say what it holds.
     #[error("a configuration is a .yaml, .yml or .json file")]
     Extension,

@@ -42,7 +42,7 @@ def test_faults_have_a_place(read, text, words, tmp_path):
         read(path)
 
 
-@pytest.mark.parametrize("text", ["{[}]", "- - - -", "a: b: c", "'", "\t", "&a *a", "!!map x", "? ? ?", "\x00", "é: [\x1b"])
+@pytest.mark.parametrize("text", ["{[}]", "a: b: c", "'", "&a *a", "!!map x", "\x00", "é: [\x1b"])
 def test_what_is_no_yaml_to_pyyaml_is_none_here(text):
     with pytest.raises(yaml.YAMLError):
         yaml.safe_load(text)

@@ -102,6 +102,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     };
     let name = command.name();
     interrupt::install();
+    palettizer::guard_mappings();
     match command.run() {
         Ok(()) => 0,
         Err(failure) => {

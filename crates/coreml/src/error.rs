@@ -27,10 +27,23 @@ pub enum Error {
         reason: &'static str,
     },
     /// There is a folder, or something stranger, where a file should be.
-    #[error("{}: not a file: expected a regular file here", path.display())]
+    #[error("{}: expected a regular file here, found {found}", path.display())]
     NotAFile {
         /// What is not a file.
         path: PathBuf,
+        /// What it is.
+        found: &'static str,
+    },
+    /// A file was written to while it was in use.
+    #[error(
+        "{}: changed while it was in use: {what}; run again when nothing else writes to it",
+        path.display()
+    )]
+    Changed {
+        /// The file.
+        path: PathBuf,
+        /// What is different.
+        what: String,
     },
     /// A file is larger than any honest one.
     #[error("{}: {found} bytes, but a file of this kind has at most {limit}", path.display())]

@@ -5,6 +5,7 @@ mod check;
 pub mod config;
 mod decompress;
 mod error;
+pub mod input;
 mod inspect;
 mod model;
 pub mod opset;

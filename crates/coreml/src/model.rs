@@ -129,7 +129,8 @@ impl Model {
     /// # Errors
     /// What reading the weights may give.
     pub fn weights(&self, threshold: usize) -> Result<Vec<WeightInfo>, Error> {
-        inspect::weights(&self.package, &self.spec, threshold)
+        let found = inspect::weights(&self.package, &self.spec, threshold);
+        self.package.settle(found)
     }
 
     /// The values of one constant, by its name: those that it stands for if it is compressed. Of several constants of a
@@ -147,7 +148,8 @@ impl Model {
     /// # Ok::<(), palettizer_coreml::Error>(())
     /// ```
     pub fn weight_values(&self, name: &str) -> Result<WeightValues<'_>, Error> {
-        inspect::values_of(&self.package, &self.spec, name)
+        let found = inspect::values_of(&self.package, &self.spec, name);
+        self.package.settle(found)
     }
 
     /// The model with its weights palettized as `config` says, in memory.
@@ -160,7 +162,8 @@ impl Model {
         progress: &dyn Progress,
     ) -> Result<(Self, Outcome), Error> {
         let mut open = in_memory;
-        let applied = apply(&self.package, &self.spec, config, &mut open, progress)?;
+        let applied = apply(&self.package, &self.spec, config, &mut open, progress);
+        let applied = self.package.settle(applied)?;
         let outcome = self.outcome(&applied);
         let model = self.with(applied.spec, applied.files)?;
         Ok((model, outcome))
@@ -180,7 +183,8 @@ impl Model {
     ) -> Result<Outcome, Error> {
         let mut staging = Staging::new(out, overwrite)?;
         let mut open = |name: &str| staging.create_weight_file(name);
-        let applied = apply(&self.package, &self.spec, config, &mut open, progress)?;
+        let applied = apply(&self.package, &self.spec, config, &mut open, progress);
+        let applied = self.package.settle(applied)?;
         let outcome = self.outcome(&applied);
         // The files are closed before they are moved.
         drop(applied.files);
@@ -194,7 +198,8 @@ impl Model {
     /// What reading the weights may give.
     pub fn decompress(&self, progress: &dyn Progress) -> Result<Self, Error> {
         let mut open = in_memory;
-        let (spec, files) = decompress(&self.package, &self.spec, &mut open, progress)?;
+        let made = decompress(&self.package, &self.spec, &mut open, progress);
+        let (spec, files) = self.package.settle(made)?;
         self.with(spec, files)
     }
 
@@ -210,7 +215,8 @@ impl Model {
     ) -> Result<(), Error> {
         let mut staging = Staging::new(out, overwrite)?;
         let mut open = |name: &str| staging.create_weight_file(name);
-        let (spec, files) = decompress(&self.package, &self.spec, &mut open, progress)?;
+        let made = decompress(&self.package, &self.spec, &mut open, progress);
+        let (spec, files) = self.package.settle(made)?;
         drop(files);
         staging.commit(&self.package, &spec)
     }

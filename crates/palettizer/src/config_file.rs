@@ -141,7 +141,7 @@ fn read_path(path: &Path, defaults: Defaults) -> Result<OptimizationConfig, Conf
     parse(&read_text(path)?, defaults)
 }
 
-/// The text of a file: UTF-8, with or without a byte order mark.
+/// The text of a file.
 fn read_text(path: &Path) -> Result<String, ConfigError> {
     let bytes = Input::open(path).and_then(|input| input.read(MAX_BYTES));
     let bytes = bytes.map_err(|error| match error {
@@ -156,13 +156,9 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
     if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
         return Err(ConfigError::Encoding("this is UTF-16".to_owned()));
     }
-    let text = String::from_utf8(bytes).map_err(|error| {
+    String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         ConfigError::Encoding(format!("not UTF-8 at byte {}", at + 1))
-    })?;
-    Ok(match text.strip_prefix('\u{feff}') {
-        Some(unmarked) => unmarked.to_owned(),
-        None => text,
     })
 }
 

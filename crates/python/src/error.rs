@@ -1,5 +1,6 @@
 //! Every error of the Rust crates as the Python exception that it is.
 
+use palettizer::config_file::ConfigError;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyFileExistsError, PyKeyboardInterrupt, PyOSError, PyValueError};
 
@@ -50,6 +51,21 @@ impl From<palettizer::CheckpointError> for Failure {
             palettizer::CheckpointError::Model(error) => error.into(),
             error => Failure(bad_value(error)),
         }
+    }
+}
+
+impl From<ConfigError> for Failure {
+    fn from(error: ConfigError) -> Self {
+        let message = error.to_string();
+        let reason = match &error {
+            ConfigError::InFile { source, .. } => source,
+            other => other,
+        };
+        Failure(match reason {
+            ConfigError::Read(source) => std::io::Error::new(source.kind(), message).into(),
+            ConfigError::NotAFile { .. } => PyOSError::new_err(message),
+            _ => bad_value(message),
+        })
     }
 }
 

@@ -36,6 +36,8 @@ mod _native {
     #[pymodule_export]
     use crate::command::main;
     #[pymodule_export]
+    use crate::config::{yaml_file, yaml_text};
+    #[pymodule_export]
     use crate::dkm::SoftKMeans;
     #[pymodule_export]
     use crate::error::Refusal;
@@ -52,6 +54,8 @@ mod _native {
 
     #[pymodule_init]
     fn init(module: &Bound<'_, PyModule>) -> PyResult<()> {
+        // A model that is cut short while it is read is an exception, not the end of the interpreter.
+        palettizer::guard_mappings();
         module.add("__version__", env!("CARGO_PKG_VERSION"))
     }
 }

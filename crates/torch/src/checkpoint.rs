@@ -151,7 +151,11 @@ impl Checkpoint {
         })?;
         let shard = &self.0.shards[item.shard];
         Ok(match &item.kind {
-            Kind::Palette(stored) => Content::Palette(Box::new(stored.palette(shard))),
+            Kind::Palette(stored) => {
+                let palette = stored.palette(shard);
+                shard.bytes.unchanged()?;
+                Content::Palette(Box::new(palette))
+            }
             Kind::Dense(at) => {
                 let entry = &shard.header.tensors[*at];
                 Content::Dense(DenseTensor {
@@ -207,6 +211,17 @@ impl Opened {
 
     pub(crate) fn item(&self, name: &str) -> Option<&Item> {
         self.by_name.get(name).map(|&at| &self.items[at])
+    }
+
+    /// What came of work on this checkpoint; if a file has changed, that is why it is worth nothing.
+    pub(crate) fn settle<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        if let Err(Error::Model(palettizer_coreml::Error::Stopped)) = done {
+            return done;
+        }
+        for shard in &self.shards {
+            shard.bytes.unchanged()?;
+        }
+        done
     }
 
     /// A dense tensor's entry.

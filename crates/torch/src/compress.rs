@@ -64,7 +64,8 @@ impl Checkpoint {
         let beside = output::prepare(&self.0, out, overwrite)?;
         let spool = beside.folder().join("spool");
         let sensitivities = config.sensitivity();
-        let made = make(&self.0, &jobs(&plan), sensitivities, &spool, progress)?;
+        let made = make(&self.0, &jobs(&plan), sensitivities, &spool, progress);
+        let made = self.0.settle(made)?;
         put_together(&self.0, config, plan, &[&made], beside, progress)
     }
 
@@ -94,8 +95,10 @@ impl Checkpoint {
         let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
         let beside = output::file(out, overwrite)?;
         let spool = beside.folder().join("spool");
-        let made = make(&self.0, &jobs, config.sensitivity(), &spool, progress)?;
-        part::write(&beside.built(), &self.0, &jobs, &made)?;
+        let made = make(&self.0, &jobs, config.sensitivity(), &spool, progress);
+        let made = self.0.settle(made)?;
+        self.0
+            .settle(part::write(&beside.built(), &self.0, &jobs, &made))?;
         Ok(beside.put()?)
     }
 
@@ -220,7 +223,10 @@ fn put_together(
         }
         Ok((metadata, pieces))
     });
-    let bytes_after = build(opened, shards, &beside, progress)?;
+    let bytes_after = opened.settle(build(opened, shards, &beside, progress))?;
+    for part in made {
+        part.bytes.unchanged()?;
+    }
     beside.put()?;
     Ok(Outcome {
         bytes_before: opened.len(),

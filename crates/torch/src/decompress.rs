@@ -50,7 +50,7 @@ impl Checkpoint {
             let metadata: BTreeMap<String, String> = foreign_metadata(shard).collect();
             Ok((metadata, pieces))
         });
-        build(opened, shards, &beside, progress)?;
+        opened.settle(build(opened, shards, &beside, progress))?;
         progress.finish();
         Ok(beside.put()?)
     }

@@ -3,11 +3,10 @@
 use crate::Error;
 use crate::json::Object;
 use crate::shard::Shard;
+use palettizer_coreml::input::Input;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
-use std::io::Read as _;
 use std::path::{Component, Path, PathBuf};
 
 /// What an index's name ends in.
@@ -100,7 +99,8 @@ impl Index {
                     "weight_map names the file \"{name}\": shards must lie beside the index"
                 )));
             }
-            if !folder.join(name).exists() {
+            // What may not be looked at is there: opening it says so.
+            if let Ok(false) = folder.join(name).try_exists() {
                 return Err(bad(format!("there is no shard \"{name}\"")));
             }
             shards.push(Shard::open(&folder.join(name))?);
@@ -110,21 +110,11 @@ impl Index {
     }
 
     fn read(path: &Path) -> Result<Self, Error> {
-        let io = |source| palettizer_coreml::Error::io(path, source);
-        let mut text = Vec::new();
-        let file = File::open(path).map_err(io)?;
-        file.take(MAX_INDEX + 1)
-            .read_to_end(&mut text)
-            .map_err(io)?;
+        let text = Input::open(path)?.read(MAX_INDEX)?;
         let bad = |what| Error::Index {
             path: path.to_owned(),
             what,
         };
-        if text.len() as u64 > MAX_INDEX {
-            return Err(bad(format!(
-                "more than {MAX_INDEX} bytes, which none of an honest checkpoint has"
-            )));
-        }
         let raw: Raw = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),

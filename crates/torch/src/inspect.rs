@@ -63,7 +63,7 @@ impl Checkpoint {
     /// [`Error::Compact`] if a palettized weight cannot be made dense.
     pub fn weights(&self, threshold: usize) -> Result<Vec<TensorInfo>, Error> {
         let infos = self.0.items.iter().map(|item| self.info(item, threshold));
-        infos.filter_map(Result::transpose).collect()
+        self.0.settle(infos.filter_map(Result::transpose).collect())
     }
 
     fn info(&self, item: &Item, threshold: usize) -> Result<Option<TensorInfo>, Error> {

@@ -77,7 +77,10 @@ impl SensitivitySource for SafetensorsSensitivities {
             shard.bytes.release(start..start + stretch.len());
             start += stretch.len();
         }
-        Ok(values)
+        let unchanged = shard.bytes.unchanged();
+        unchanged
+            .map(|()| values)
+            .map_err(|error| error.to_string())
     }
 }
 

@@ -3,7 +3,6 @@
 use crate::Error;
 use crate::header::{self, Entry, Header};
 use palettizer_coreml::blob::Bytes;
-use std::fs::File;
 use std::path::{Path, PathBuf};
 
 /// A safetensors file, its header read and checked.
@@ -17,18 +16,7 @@ pub(crate) struct Shard {
 impl Shard {
     /// Maps a file and checks its header; `Error::Damaged` if that is not one of this file.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
-        let io = |source| palettizer_coreml::Error::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        let about = file.metadata().map_err(io)?;
-        if !about.is_file() {
-            let path = path.to_owned();
-            return Err(palettizer_coreml::Error::NotAFile { path }.into());
-        }
-        let bytes = match about.len() {
-            // Systems differ in what they make of mapping an empty file.
-            0 => Bytes::from(Vec::new()),
-            _ => Bytes::map(&file).map_err(io)?,
-        };
+        let bytes = Bytes::open(path)?;
         let header = header::read(bytes.as_slice()).map_err(|what| Error::Damaged {
             path: path.to_owned(),
             what,

@@ -1,5 +1,8 @@
 //! The one place where a file is mapped into memory, and where mapped pages are given back.
 
+use super::guard::Watch;
+use crate::Error;
+use crate::input::{Input, Stamp};
 use memmap2::Mmap;
 use std::fs::File;
 use std::io;
@@ -18,23 +21,50 @@ use std::ops::Range;
 /// # Ok::<(), std::io::Error>(())
 /// ```
 #[derive(Debug)]
-pub struct Bytes(Held);
+pub struct Bytes {
+    held: Held,
+    /// What the file was like, if it has a name.
+    stamp: Option<Stamp>,
+}
 
 #[derive(Debug)]
 enum Held {
-    /// A mapped file.
-    Mapped(Mmap),
+    /// A mapped file. The watch ends before the mapping does.
+    Mapped(Watch, Mmap),
     /// A buffer.
     Owned(Vec<u8>),
 }
 
 impl From<Vec<u8>> for Bytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Bytes(Held::Owned(bytes))
+        Bytes {
+            held: Held::Owned(bytes),
+            stamp: None,
+        }
     }
 }
 
 impl Bytes {
+    /// Maps a file that is given.
+    ///
+    /// # Errors
+    /// As [`Input::open`], and what the system says.
+    pub fn open(path: &std::path::Path) -> Result<Bytes, Error> {
+        Self::of(Input::open(path)?)
+    }
+
+    pub(crate) fn of(input: Input) -> Result<Bytes, Error> {
+        let mapped = match input.len() {
+            // Systems differ in what they make of mapping an empty file.
+            0 => Ok(Bytes::from(Vec::new())),
+            _ => Bytes::map(input.file()),
+        };
+        let stamp = input.into_stamp();
+        let mut bytes = mapped.map_err(|source| Error::io(stamp.path(), source))?;
+        bytes.stamp = Some(stamp);
+        Ok(bytes)
+    }
+
     /// Maps a file for reading. It should not be empty: systems differ in what they make of that.
     ///
     /// # Errors
@@ -44,17 +74,38 @@ impl Bytes {
         // SAFETY: the mapping is read-only and lives in a `Bytes`, which hands out slices bound to its own
         // life. What no program can rule out is that another one changes or cuts the file meanwhile:
         // then the bytes read change too, which every reader here treats as hostile anyway (nothing is
-        // checked once and trusted later as to memory safety), or the system ends this process.
+        // checked once and trusted later as to memory safety), or the system ends this process, unless it is
+        // guarded against that.
         // Packages that we write ourselves are replaced by renaming, never changed in place.
         let map = unsafe { Mmap::map(file) }?;
-        Ok(Bytes(Held::Mapped(map)))
+        Ok(Bytes {
+            held: Held::Mapped(Watch::new(&map), map),
+            stamp: None,
+        })
     }
 
     /// All of them.
     pub fn as_slice(&self) -> &[u8] {
-        match &self.0 {
-            Held::Mapped(map) => map,
+        match &self.held {
+            Held::Mapped(_, map) => map,
             Held::Owned(bytes) => bytes,
+        }
+    }
+
+    /// Whether the file is still as it was when it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`]: what was read since is not to be trusted.
+    pub fn unchanged(&self) -> Result<(), Error> {
+        let Some(stamp) = &self.stamp else {
+            return Ok(());
+        };
+        stamp.check()?;
+        match &self.held {
+            Held::Mapped(watch, _) if watch.lost() => {
+                Err(stamp.changed("a part of it could not be read any more".to_owned()))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -62,7 +113,9 @@ impl Bytes {
     #[cfg(unix)]
     #[allow(unsafe_code)]
     pub fn release(&self, range: Range<usize>) {
-        let Held::Mapped(map) = &self.0 else { return };
+        let Held::Mapped(_, map) = &self.held else {
+            return;
+        };
         let end = range.end.min(map.len());
         let Some(len) = end.checked_sub(range.start).filter(|&len| len > 0) else {
             return;

@@ -7,6 +7,7 @@
 use super::map::Bytes;
 use super::{BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION, overlap, u32_at, u64_at};
 use crate::Error;
+use crate::input::Input;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -73,17 +74,16 @@ impl WeightFile {
     /// Maps a weight file.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened or mapped, [`Error::NotAFile`] if it is a folder, and
-    /// [`Error::BlobHeader`] or [`Error::BlobVersion`] if it is no weight file of version 2.
+    /// [`Error::Io`] if it cannot be opened or mapped, [`Error::NotAFile`] if it is a folder, a pipe or a device,
+    /// and [`Error::BlobHeader`] or [`Error::BlobVersion`] if it is no weight file of version 2.
     pub fn open(path: &Path) -> Result<Self, Error> {
-        let io = |source| Error::io(path, source);
-        let file = File::open(path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(Error::NotAFile {
-                path: path.to_owned(),
-            });
+        let input = Input::open(path)?;
+        let len = input.len();
+        if len < HEADER_LEN {
+            let file = path.to_owned();
+            return Err(Error::BlobHeader { file, len });
         }
-        Self::from_file(path, &file)
+        Self::checked(path.to_owned(), Bytes::of(input)?)
     }
 
     /// Maps a weight file that is open already, such as a temporary one without a name; `path` is for
@@ -147,6 +147,14 @@ impl WeightFile {
     )]
     pub fn len(&self) -> u64 {
         self.bytes().len() as u64
+    }
+
+    /// Whether the file is still as it was when it was opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn unchanged(&self) -> Result<(), Error> {
+        self.inner.bytes.unchanged()
     }
 
     /// The blob whose record is at `offset`.

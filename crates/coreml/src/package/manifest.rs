@@ -5,10 +5,9 @@
 
 use super::path;
 use crate::Error;
+use crate::input::Input;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// The manifest's name in a package.
@@ -17,8 +16,8 @@ pub(crate) const MANIFEST: &str = "Manifest.json";
 /// The folder that the items' paths start from.
 pub(crate) const DATA: &str = "Data";
 
-/// The largest manifest that is read.
-const MAX_LEN: u64 = 16 << 20;
+/// The largest manifest that is read: it lists a handful of items, and takes a hundred times its length in memory.
+const MAX_LEN: u64 = 1 << 20;
 
 const ITEMS: &str = "itemInfoEntries";
 const ROOT: &str = "rootModelIdentifier";
@@ -41,26 +40,12 @@ impl Manifest {
     /// Reads the manifest of the package at `root`.
     pub(super) fn read(root: &Path) -> Result<Manifest, Error> {
         let path = root.join(MANIFEST);
-        let io = |source| Error::io(&path, source);
-        let file = fs::File::open(&path).map_err(io)?;
-        if !file.metadata().map_err(io)?.is_file() {
-            return Err(Error::NotAFile { path });
-        }
-        let mut bytes = Vec::new();
-        // The length that the system tells may change; what is read may not exceed the limit.
-        file.take(MAX_LEN + 1).read_to_end(&mut bytes).map_err(io)?;
+        let bytes = Input::open(&path)?.read(MAX_LEN)?;
         Self::parse(&path, bytes)
     }
 
     /// Checks a manifest's bytes; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Manifest, Error> {
-        if bytes.len() as u64 > MAX_LEN {
-            return Err(Error::TooLarge {
-                path: path.to_owned(),
-                found: bytes.len() as u64,
-                limit: MAX_LEN,
-            });
-        }
         let value: Value =
             serde_json::from_slice(&bytes).map_err(|source| Error::ManifestSyntax {
                 path: path.to_owned(),

@@ -13,13 +13,13 @@ mod tree;
 
 use crate::Error;
 use crate::blob::WeightFile;
+use crate::input::Input;
 use crate::proto::Model;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
 pub(crate) use path::weight_file as weight_file_path;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 pub(crate) use tree::Tree;
 
@@ -72,7 +72,9 @@ impl Package {
     }
 
     fn open_folder(root: &Path) -> Result<(Package, Model), Error> {
-        if !root.join(MANIFEST).exists() {
+        let manifest = root.join(MANIFEST);
+        let there = manifest.try_exists();
+        if !there.map_err(|source| Error::io(&manifest, source))? {
             return Err(Error::NotAPackage {
                 path: root.to_owned(),
                 reason: if root.join("coremldata.bin").exists() {
@@ -251,6 +253,22 @@ impl Package {
         self.weights.keys().map(String::as_str)
     }
 
+    /// Whether the weight files are still as they were when they were opened.
+    ///
+    /// # Errors
+    /// [`Error::Changed`].
+    pub fn unchanged(&self) -> Result<(), Error> {
+        self.weights.values().try_for_each(WeightFile::unchanged)
+    }
+
+    /// What came of work on this package; if a weight file has changed, that is why it is worth nothing.
+    pub(crate) fn settle<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        match done {
+            Err(Error::Stopped) => done,
+            _ => self.unchanged().and(done),
+        }
+    }
+
     /// Bytes of the model and its weight files, as they are stored.
     pub fn stored_len(&self) -> u64 {
         let weights = self.weights.values().map(WeightFile::len);
@@ -282,31 +300,8 @@ impl Package {
 
 /// Reads and decodes a model's file; gives its length too.
 fn read_model(path: &Path) -> Result<(Model, u64), Error> {
-    let io = |source| Error::io(path, source);
-    let file = fs::File::open(path).map_err(io)?;
-    let metadata = file.metadata().map_err(io)?;
-    if !metadata.is_file() {
-        return Err(Error::NotAFile {
-            path: path.to_owned(),
-        });
-    }
-    let too_large = |found| Error::TooLarge {
-        path: path.to_owned(),
-        found,
-        limit: MAX_MODEL_LEN,
-    };
-    if metadata.len() > MAX_MODEL_LEN {
-        return Err(too_large(metadata.len()));
-    }
-    let mut bytes = Vec::new();
-    file.take(MAX_MODEL_LEN + 1)
-        .read_to_end(&mut bytes)
-        .map_err(io)?;
-    let len = bytes.len() as u64;
-    if len > MAX_MODEL_LEN {
-        return Err(too_large(len));
-    }
-    Ok((decode_model(path, &bytes)?, len))
+    let bytes = Input::open(path)?.read(MAX_MODEL_LEN)?;
+    Ok((decode_model(path, &bytes)?, bytes.len() as u64))
 }
 
 fn decode_model(path: &Path, bytes: &[u8]) -> Result<Model, Error> {

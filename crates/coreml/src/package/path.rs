@@ -4,6 +4,7 @@
 //! to the package it stays inside, on every system: no `..`, no root, no drive, no backslash.
 
 use crate::Error;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 /// What references to weight files begin with: the folder of the model's file.
@@ -66,8 +67,13 @@ pub(crate) fn weight_file(name: &str) -> Result<PathBuf, Error> {
 /// Links are followed, and must not lead out of the package.
 pub(super) fn resolve(root: &Path, relative: &Path) -> Result<Option<PathBuf>, Error> {
     let path = root.join(relative);
-    let Ok(real) = path.canonicalize() else {
-        return Ok(None);
+    let real = match path.canonicalize() {
+        Ok(real) => real,
+        // Anything else, such as a folder that may not be read, does not say that nothing is there.
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(None);
+        }
+        Err(source) => return Err(Error::io(path, source)),
     };
     let real_root = root
         .canonicalize()

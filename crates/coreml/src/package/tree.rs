@@ -2,6 +2,7 @@
 
 use super::path;
 use crate::Error;
+use crate::input;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -55,7 +56,10 @@ impl Tree {
             } else if kind.is_file() || (kind.is_symlink() && links_to_file(root, &relative)?) {
                 self.files.push(relative);
             } else {
-                return Err(Error::NotAFile { path: entry.path() });
+                return Err(Error::NotAFile {
+                    path: entry.path(),
+                    found: input::kind(kind),
+                });
             }
         }
         Ok(())

@@ -104,7 +104,7 @@ impl Staging {
             }
         }
         let built = self.beside.built();
-        self.build(&built, package, model)?;
+        package.settle(self.build(&built, package, model))?;
         self.beside.put()
     }
 

@@ -20,12 +20,11 @@ pub(super) const MAX_DEPTH: u64 = 32;
 pub(super) const MAX_TEXT: u64 = 16 * MAX_BYTES;
 
 pub(super) fn yaml(text: &str) -> Result<Value, ConfigError> {
-    bounded(text)?;
-    yaml::read(text)
+    yaml::read(bounded(text)?)
 }
 
 pub(super) fn json(text: &str) -> Result<Value, ConfigError> {
-    bounded(text)?;
+    let text = bounded(text)?;
     let limits = Limits::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = limits.node(0).deserialize(&mut deserializer);
@@ -34,14 +33,15 @@ pub(super) fn json(text: &str) -> Result<Value, ConfigError> {
         .map_err(|error| limits.explain("JSON", &error))
 }
 
-fn bounded(text: &str) -> Result<(), ConfigError> {
+/// The text without a byte order mark, if it is not too long.
+fn bounded(text: &str) -> Result<&str, ConfigError> {
     if text.len() as u64 > MAX_BYTES {
         return Err(ConfigError::TooLarge {
             limit: MAX_BYTES,
             what: "bytes",
         });
     }
-    Ok(())
+    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
 }
 
 pub(super) fn syntax(format: &'static str, message: impl fmt::Display) -> ConfigError {

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import judge
-from zoo_graphs import GRAPHS
+import peer
+from zoo_graphs import GRAPHS, flow, outputs
 
 THRESHOLD = 2048
 
@@ -131,3 +132,45 @@ def test_unknown_fields_and_items_stay(graph, compress):
     out, _ = compress(graph("with_extras"), "--nbits", 4)
     assert (out / "Data/org.example.notes/notes.txt").read_text() == "keep me\n"
     assert (out / judge.PROGRAM).read_bytes().find(b"\xfa\xf9\x01\x07unknown") >= 0
+
+
+@pytest.mark.parametrize("flags", [[], ["--per-channel-scale"], ["--lut-dtype", "int8"]], ids=" ".join)
+@pytest.mark.parametrize("target", ["iOS16", "iOS18"])
+def test_a_weight_that_is_an_output_keeps_its_name(target, flags, models, compress, dense):
+    """As in the peer: palettized if an op uses it too, and the output is called what it was called."""
+    if flags and target == "iOS16":
+        flags = [*flags, "--minimum-deployment-target", "iOS18"]
+    model = models(outputs, target)
+    out, report = compress(model, "--nbits", 4, *flags)
+    fates = {w["name"]: (w["status"], w["reason"]) for w in report["weights"]}
+    assert fates == {"used_w": ("compressed", None), "alone_w": ("skipped", "no op uses it")}
+    key = 0, "main", "linear", "weight"
+    assert judge.chain(judge.constants(out)[key])
+    assert peer.palettized(model, nbits=4)[key][1], "the peer palettizes it"
+    flat, theirs = dense(out), peer.save(peer.decompressed(out), out.with_name("theirs.mlpackage"))
+    for path in (out, flat, theirs):
+        (program,) = judge.programs(path)
+        names = [var.name for var in program.functions["main"].outputs]
+        assert names == ["linear", "used_w", "alone_w"]
+        described = judge.load(path).get_spec().description.output
+        assert [feature.name for feature in described] == names
+        given = {var.name: var for var in program.functions["main"].outputs}
+        assert judge.same_bits(judge.value(given["used_w"]), judge.weights(out)[key])
+        assert judge.same_bits(judge.value(given["alone_w"]), alone(model))
+
+
+def alone(model):
+    (program,) = judge.programs(model)
+    return judge.value(next(var for var in program.functions["main"].outputs if var.name == "alone_w"))
+
+
+def test_values_in_the_flow_are_no_weights(models, compress):
+    model = models(flow)
+    out, report = compress(model, "--nbits", 4)
+    fates = {w["name"]: w["reason"] for w in report["weights"]}
+    assert fates.pop("weight_w") is None
+    assert set(fates) == {"start_w", "item_w", "branch_w"}
+    assert "while_loop" in fates["start_w"] and "list_write" in fates["item_w"]
+    assert "a loop or a branch" in fates["branch_w"]
+    assert judge.skeleton(out) == judge.skeleton(model)
+    judge.assert_same_weights(model, out, [k for k in judge.weights(model) if k[2] != "last"])

@@ -34,7 +34,8 @@ def test_pruned(kind, nbits, models, compress, dense):
 @pytest.mark.parametrize("flags", [
     ["--granularity", "per_grouped_channel", "--group-size", 16], ["--lut-dtype", "int8"],
     ["--granularity", "per_grouped_channel", "--group-size", 8, "--lut-dtype", "uint8"],
-], ids=["groups", "int8", "groups-uint8"])
+    ["--per-channel-scale"], ["--per-channel-scale", "--lut-dtype", "int8"],
+], ids=["groups", "int8", "groups-uint8", "scale", "scale-int8"])
 def test_pruned_with_more(flags, models, compress, dense):
     model = models(compressed, "sparse", "iOS18")
     out, report = compress(model, "--nbits", 4, "--joint-compression", *flags)
@@ -43,6 +44,8 @@ def test_pruned_with_more(flags, models, compress, dense):
     assert np.all(after[before == 0] == 0)
     assert judge.squared_error(before, after) < 0.2 * np.sum(before.astype(np.float64) ** 2)
     judge.assert_same_weights(out, dense(out))
+    chain = judge.chain(judge.constants(out)[KEY])
+    assert ("sparse_blockwise_shift_scale" in chain) == ("--per-channel-scale" in flags)
 
 
 def test_vectors_of_a_pruned_weight_are_skipped(models, compress):

@@ -213,6 +213,38 @@ def with_extras():
     return folder
 
 
+def outputs(target):
+    """Constants that the function gives as outputs: one that an op uses too, one that nothing else uses."""
+    @mb.program(input_specs=_spec((4, 64)), opset_version=TARGETS[target])
+    def program(x):
+        used, alone = _const("used_w", (64, 64)), _const("alone_w", (64, 64))
+        return mb.linear(x=x, weight=used, name="linear"), used, alone
+    return convert(program, target)
+
+
+def flow():
+    """Constants that are values: what a branch gives, where a loop starts, what goes into a list."""
+    @mb.program(input_specs=_spec((64, 64)), opset_version=ct.target.iOS18)
+    def program(x):
+        start, item = _const("start_w", (64, 64)), _const("item_w", (64, 64))
+
+        def given():
+            inner = _const("branch_w", (64, 64))
+            return inner, mb.linear(x=x, weight=inner, name="in_branch")
+        flag = mb.greater(x=mb.reduce_max(x=x, keep_dims=False, axes=[0, 1]), y=np.float32(0))
+        chosen, other = mb.cond(pred=flag, _true_fn=given, _false_fn=lambda: (mb.relu(x=x), mb.tanh(x=x)), name="cond")
+        looped = mb.while_loop(
+            _cond=lambda y: mb.less(x=mb.reduce_max(x=y, keep_dims=False, axes=[0, 1]), y=np.float32(9)),
+            _body=lambda y: (mb.add(x=y, y=np.float32(1)),), loop_vars=(start,), name="loop")
+        looped = mb.linear(x=looped, weight=start, name="after_loop")
+        items = mb.make_list(init_length=1, dynamic_length=False, elem_shape=(64, 64), dtype="fp32", name="list")
+        items = mb.list_write(ls=items, index=0, value=item, name="write")
+        read = mb.list_read(ls=items, index=0, name="read")
+        total = mb.add(x=mb.add(x=chosen, y=other), y=mb.add(x=looped, y=read), name="total")
+        return mb.linear(x=total, weight=_const("weight_w", (64, 64)), name="last")
+    return convert(program, "iOS18")
+
+
 GRAPHS = {
     "CoreML5": (opset, "iOS15"), "CoreML6": (opset, "iOS16"), "CoreML7": (opset, "iOS17"),
     "CoreML8": (opset, "iOS18"), "CoreML9": (opset, "iOS26"),

@@ -386,6 +386,20 @@ pub enum Error {
         what: String,
     },
 
+    /// What was made is no valid program: a fault of ours.
+    #[error(
+        "palettizer made an operation that no reader accepts, and wrote nothing: {op_type} \"{name}\": {what}; \
+         this is a fault in palettizer: please report it with these words"
+    )]
+    Emitted {
+        /// The op's type.
+        op_type: String,
+        /// The op's name.
+        name: String,
+        /// What is wrong with it.
+        what: String,
+    },
+
     /// Weights were skipped that the configuration did not skip, in strict mode.
     #[error("{}", strict_text(.skipped))]
     Strict {

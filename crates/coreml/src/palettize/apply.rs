@@ -16,6 +16,7 @@ use crate::palettize::splice::{Replacement, splice};
 use crate::program::constant::{Constant, palette_dtype};
 use crate::program::graph::Graph;
 use crate::program::mil::{element_count, known_tensor, stored_bytes};
+use crate::program::typing::check_written;
 use crate::progress::{Progress, go_on};
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
@@ -61,6 +62,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     open: &mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     progress: &dyn Progress,
 ) -> Result<Applied<W>, Error> {
+    let original = spec;
     let mut spec = Cow::Borrowed(spec);
     let mut changed = false;
     if let Some(target) = config.minimum_deployment_target() {
@@ -95,6 +97,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
                 let replacement = Replacement {
                     name: &site.name,
                     data_param: data_param(job.slot),
+                    keeps_name: site.is_output,
                     stored: &done.stored,
                 };
                 replacements.insert(site.ordinal, replacement);
@@ -103,6 +106,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     }
     let mut out = spec.clone().into_owned();
     splice(&mut out, &replacements, &mut rewriter)?;
+    check_written(original, &out)?;
     let files = rewriter.finish()?;
     go_on(progress.stop())?;
     progress.finish();

@@ -7,6 +7,7 @@
 //! | int8 or uint8 LUT | `constexpr_blockwise_shift_scale` before it, which feeds `lut` |
 //! | per-channel scale | `constexpr_blockwise_shift_scale` after it |
 //! | pruned weight | `constexpr_lut_to_sparse` before the `constexpr_sparse_to_dense` that is there |
+//! | its per-channel scale | `constexpr_sparse_blockwise_shift_scale` between the two |
 //! | quantized weight | `constexpr_lut_to_dense` before the `constexpr_blockwise_shift_scale` that is there |
 
 use crate::Error;
@@ -141,7 +142,7 @@ impl Stored {
     }
 
     /// The operations for the weight called `name`; `fresh` makes a name that nothing has yet. The last
-    /// output of the last operation is the weight's data.
+    /// output of the last operation is the weight's data; of a pruned weight, the one before it is the mask.
     pub(crate) fn operations(
         &self,
         name: &str,
@@ -176,11 +177,7 @@ impl Stored {
                 ));
             }
             Form::Sparse => {
-                let mask_name = fresh(format!("{palettized}_mask"));
-                let outputs = vec![
-                    output(&mask_name, DataType::UInt1, &self.shape),
-                    output(&palettized, self.dtype, &[self.kept]),
-                ];
+                let outputs = self.sparse_outputs(&palettized, fresh);
                 let mut inputs = BTreeMap::from([
                     ("indices_nonzero_data", bind_value(self.indices.clone())),
                     ("lut", lut),
@@ -199,16 +196,42 @@ impl Stored {
         }
         if let Some(scale) = &self.scale {
             let scaled = fresh(format!("{name}_palettized_pcs"));
-            let outputs = vec![output(&scaled, self.dtype, &self.shape)];
-            ops.push(shift_scale(
-                &scaled,
-                bind_name(&palettized),
-                scale,
-                None,
-                outputs,
-            ));
+            let sparse = ops.last().filter(|_| self.form == Form::Sparse);
+            ops.push(match sparse.map(|op| &op.outputs[..]) {
+                Some([mask, data]) => {
+                    let inputs = BTreeMap::from([
+                        ("data_mask", bind_name(&mask.name)),
+                        ("nonzero_data", bind_name(&data.name)),
+                        ("scale", bind_value(scale.clone())),
+                    ]);
+                    let outputs = self.sparse_outputs(&scaled, fresh);
+                    constexpr(
+                        "constexpr_sparse_blockwise_shift_scale",
+                        &scaled,
+                        inputs,
+                        outputs,
+                    )
+                }
+                _ => {
+                    let outputs = vec![output(&scaled, self.dtype, &self.shape)];
+                    shift_scale(&scaled, bind_name(&palettized), scale, None, outputs)
+                }
+            });
         }
         ops
+    }
+
+    /// The outputs of an operation that stays sparse: the mask, and the values where it has ones.
+    fn sparse_outputs(
+        &self,
+        name: &str,
+        fresh: &mut impl FnMut(String) -> String,
+    ) -> Vec<NamedValueType> {
+        let mask = fresh(format!("{name}_mask"));
+        vec![
+            output(&mask, DataType::UInt1, &self.shape),
+            output(name, self.dtype, &[self.kept]),
+        ]
     }
 
     fn ios16(&self, name: &str) -> Operation {

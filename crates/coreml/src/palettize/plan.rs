@@ -54,6 +54,8 @@ pub(crate) struct Site {
     pub ordinal: usize,
     /// Its name.
     pub name: String,
+    /// Whether a function gives it as an output.
+    pub is_output: bool,
 }
 
 /// The fate of a weight.
@@ -233,6 +235,7 @@ fn plan_node<'a>(
         sites: vec![Site {
             ordinal: node.ordinal,
             name: op_name(node.op).to_owned(),
+            is_output: node.feeds_output,
         }],
         op_types: Vec::new(),
         op_names: Vec::new(),
@@ -368,8 +371,8 @@ fn ineligible(
     if shape.len() < 2 {
         return Some(Skip::OneDimensional);
     }
-    if graph.reaches_output(index) {
-        return Some(Skip::FeedsOutput);
+    if graph.leaves_inner_block(index) {
+        return Some(Skip::LeavesInnerBlock);
     }
     if consumers.is_empty() {
         return Some(Skip::Unused);

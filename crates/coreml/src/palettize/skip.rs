@@ -20,9 +20,9 @@ pub(crate) enum Skip {
     /// It is no matrix: a bias, say. Core ML takes no palettized constant of one dimension.
     #[error("one-dimensional")]
     OneDimensional,
-    /// Core ML lets no constexpr op feed an output.
-    #[error("it is an output of a block")]
-    FeedsOutput,
+    /// It is what a branch or the body of a loop gives: a value in their flow, not a weight.
+    #[error("it is no weight: it is an output of a block in a loop or a branch")]
+    LeavesInnerBlock,
     /// Nothing uses it.
     #[error("no op uses it")]
     Unused,

@@ -1,7 +1,8 @@
 //! The new operations put in the place of the old ones, and every reference moved along.
 //!
 //! One walk over the program: a constant that is palettized gives way to the operations of its palette, its
-//! name to theirs wherever it is used, and every blob that stays is copied to the new weight file.
+//! name to theirs wherever it is used, and every blob that stays is copied to the new weight file. A constant that
+//! a function gives as an output hands its name on: the model's users know the output by it.
 
 use crate::Error;
 use crate::palettize::emit::Stored;
@@ -18,6 +19,8 @@ pub(crate) struct Replacement<'a> {
     pub name: &'a str,
     /// The parameter of the operation that the palette feeds; `None` if it replaces the whole operation.
     pub data_param: Option<&'static str>,
+    /// Whether the weight's data must go by the name that it had.
+    pub keeps_name: bool,
     /// The palette.
     pub stored: &'a Stored,
 }
@@ -89,11 +92,14 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
             self.rename_inputs(&mut op);
             match replacement {
                 Some(replacement) if replacement.data_param.is_none() => {
-                    let ops = self.operations(replacement, None);
-                    let new = ops.last().and_then(|op| op.outputs.last());
-                    let new = new.map(|output| output.name.clone());
-                    for output in &op.outputs {
-                        self.define(&output.name, new.clone(), &mut defined);
+                    let mut ops = self.operations(replacement, None);
+                    let new = ops.last_mut().and_then(|op| op.outputs.last_mut());
+                    if let (Some(new), Some(old)) = (new, op.outputs.last()) {
+                        if replacement.keeps_name {
+                            new.name.clone_from(&old.name);
+                        }
+                        let renamed = (new.name != old.name).then(|| new.name.clone());
+                        self.define(&old.name, renamed, &mut defined);
                     }
                     block.operations.extend(ops);
                     continue;
@@ -111,11 +117,6 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
                 self.define(&output.name, None, &mut defined);
             }
             block.operations.push(op);
-        }
-        for name in &mut block.outputs {
-            if let Some(new) = self.new_name(name) {
-                *name = new;
-            }
         }
         for name in defined {
             if let Some(names) = self.renamed.get_mut(&name) {

@@ -32,6 +32,8 @@ pub(crate) struct Node<'a> {
     pub users: Vec<User<'a>>,
     /// Whether a block gives it as an output.
     pub feeds_output: bool,
+    /// Whether a block inside of an operation does: a branch, or the body of a loop.
+    pub leaves_inner_block: bool,
 }
 
 /// One use of a constant.
@@ -65,7 +67,7 @@ impl<'a> Graph<'a> {
                     for input in &function.inputs {
                         builder.define(&input.name, Definition::Other);
                     }
-                    builder.block(block)?;
+                    builder.block(block, false)?;
                 }
             }
         }
@@ -81,11 +83,11 @@ impl<'a> Graph<'a> {
         found
     }
 
-    /// Whether a node, or what a chain of `constexpr_` operations makes of it, leaves a block.
-    pub(crate) fn reaches_output(&self, node: usize) -> bool {
-        let mut reaches = false;
-        self.each_in_chain(node, |node| reaches |= node.feeds_output);
-        reaches
+    /// Whether a node, or what a chain of `constexpr_` operations makes of it, leaves a block inside of an operation.
+    pub(crate) fn leaves_inner_block(&self, node: usize) -> bool {
+        let mut leaves = false;
+        self.each_in_chain(node, |node| leaves |= node.leaves_inner_block);
+        leaves
     }
 
     /// Visits a node and the `constexpr_` nodes that are made from it, each once.
@@ -141,7 +143,8 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn block(&mut self, block: &'a Block) -> Result<(), Error> {
+    /// Indexes a block; `inner` if it is inside of an operation.
+    fn block(&mut self, block: &'a Block, inner: bool) -> Result<(), Error> {
         let mut defined: Vec<&'a str> = Vec::new();
         for input in &block.inputs {
             self.define(&input.name, Definition::Other);
@@ -153,8 +156,8 @@ impl<'a> Builder<'a> {
             let holds_constant = op.r#type == "const" || is_constexpr(op);
             let node = holds_constant.then_some(self.graph.nodes.len());
             self.uses(op, node.filter(|_| is_constexpr(op)))?;
-            for inner in &op.blocks {
-                self.block(inner)?;
+            for nested in &op.blocks {
+                self.block(nested, true)?;
             }
             if holds_constant {
                 self.graph.nodes.push(Node {
@@ -163,6 +166,7 @@ impl<'a> Builder<'a> {
                     target: self.target,
                     users: Vec::new(),
                     feeds_output: false,
+                    leaves_inner_block: false,
                 });
             }
             for output in &op.outputs {
@@ -177,6 +181,7 @@ impl<'a> Builder<'a> {
             let used_by = || "the outputs of a block".to_owned();
             if let Definition::Node(node) = self.resolve(name, used_by)? {
                 self.graph.nodes[node].feeds_output = true;
+                self.graph.nodes[node].leaves_inner_block |= inner;
             }
         }
         for name in defined {

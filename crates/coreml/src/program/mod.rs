@@ -6,4 +6,5 @@ pub(crate) mod axes;
 pub(crate) mod constant;
 pub(crate) mod graph;
 pub(crate) mod mil;
+pub(crate) mod typing;
 pub(crate) mod walk;

@@ -9,6 +9,7 @@ use palettizer::{
 };
 
 use crate::failure::Failure;
+use crate::notes;
 use crate::output::{self, Stream};
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
@@ -178,8 +179,18 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
             }
         ));
     }
+    if let Some(reasons) = notes::nothing_done(&report) {
+        output::warn(&reasons);
+    }
     let table = summary::table(&report).render(stream.width());
-    output::print(stream, &format!("{table}\n{}", summary::totals(&report)))?;
+    output::print(
+        stream,
+        &format!(
+            "{table}\n{}{}",
+            summary::totals(&report),
+            notes::lines(&report)
+        ),
+    )?;
     Ok(())
 }
 

@@ -38,11 +38,18 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         overwrite: args.force,
     };
     let progress = Bar::default();
-    match model {
+    let done = match model {
         Either::Model(model) => model.decompress_to(&args.output, options, &progress)?,
         Either::Checkpoint(model) => model.decompress_to(&args.output, options, &progress)?,
-    }
+    };
     drop(progress);
+    if done.weights == 0 {
+        return print(&format!(
+            "nothing to do: {} has no compressed weights; {STRONG}{}{STRONG:#} is a copy of it\n",
+            args.input.display(),
+            args.output.display(),
+        ));
+    }
     let after = size(&args.output);
     print(&format!(
         "{STRONG}{}{STRONG:#}: {} → {} bytes ({} → {})\n",

@@ -116,26 +116,29 @@ fn tensor_table(tensors: &[TensorInfo]) -> Table {
     table
 }
 
-/// Bits, tables and what else there is: `4 bits for 2, 16 LUTs of int8, scaled`.
+/// Bits, tables and what else there is: `4 bits for 2, 16 LUTs of int8 for groups of 8, scaled`.
 fn palette(palette: &PaletteInfo) -> String {
-    let PaletteInfo { nbits, luts, .. } = palette;
+    let luts = match palette.luts {
+        1 => "1 LUT".to_owned(),
+        luts => format!("{} LUTs", figures::grouped(luts)),
+    };
     let vector = match palette.cluster_dim {
         1 => String::new(),
         dim => format!(" for {dim}"),
     };
-    let luts = match luts {
-        1 => "1 LUT".to_owned(),
-        luts => format!("{} LUTs", figures::grouped(*luts)),
-    };
-    let scaled = match palette.per_channel_scale {
-        true => ", scaled",
-        false => "",
-    };
+    let groups = palette.group_size;
+    let groups = groups.map(|size| format!(" for groups of {}", figures::grouped(size)));
     format!(
-        "{} bit{}{vector}, {luts} of {}{scaled}",
-        nbits,
-        if *nbits == 1 { "" } else { "s" },
-        palette.lut_dtype
+        "{} bit{}{vector}, {luts} of {}{}{}",
+        palette.nbits,
+        if palette.nbits == 1 { "" } else { "s" },
+        palette.lut_dtype,
+        groups.unwrap_or_default(),
+        if palette.per_channel_scale {
+            ", scaled"
+        } else {
+            ""
+        },
     )
 }
 
@@ -193,8 +196,10 @@ fn compression(compression: &Compression) -> String {
         .iter()
         .map(|op| op.strip_prefix("constexpr_").unwrap_or(op))
         .collect();
-    match &compression.stored_dtype {
-        Some(dtype) => format!("{dtype}: {}", ops.join(" + ")),
-        None => ops.join(" + "),
+    let ops = ops.join(" + ");
+    match (&compression.palette, &compression.stored_dtype) {
+        (Some(form), _) => format!("{}: {ops}", palette(form)),
+        (None, Some(dtype)) => format!("{dtype}: {ops}"),
+        (None, None) => ops,
     }
 }

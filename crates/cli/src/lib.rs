@@ -18,6 +18,7 @@ mod failure;
 mod figures;
 mod inspect;
 mod interrupt;
+mod notes;
 mod output;
 mod progress;
 mod report_file;

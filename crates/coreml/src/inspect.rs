@@ -1,15 +1,14 @@
 //! What weights a model has: sizes, sparsity, distinct values, users, and how they are compressed already.
 
 use crate::Error;
+use crate::compression::{Compression, compression};
 use crate::decompress::constexpr::{Dense, evaluate};
 use crate::package::Package;
 use crate::program::constant::{Constant, palette_dtype, release};
 use crate::program::graph::{Graph, Node};
-use crate::program::mil::{
-    Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
-};
+use crate::program::mil::{element_count, is_constexpr, known_tensor, op_name, stored_bytes};
 use crate::program::walk::values;
-use crate::proto::{DataType, Model, Operation};
+use crate::proto::{Model, Operation};
 use palettizer_palette::{Statistics, Tensor, statistics};
 use serde::Serialize;
 use std::borrow::Cow;
@@ -47,15 +46,6 @@ pub struct Consumer {
     pub op_type: String,
     /// The constants that it takes, by parameter.
     pub params: BTreeMap<String, String>,
-}
-
-/// How a constant is compressed.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Compression {
-    /// The constexpr ops that make it, in order.
-    pub ops: Vec<String>,
-    /// The element type of what is stored for each element: `uint4` indices, `int8` data.
-    pub stored_dtype: Option<String>,
 }
 
 /// A constant as it is used: what a compressed one stands for.
@@ -164,7 +154,8 @@ impl<'a, 'g> Inspector<'a, 'g> {
             let chain = self.chain(index);
             let dense = self.decompressed(&chain)?;
             let found = numbers_statistics(dense);
-            (found, self.stored(&chain), Some(self.compression(&chain)))
+            let ops: Vec<_> = chain.iter().map(|&at| self.graph.nodes[at].op).collect();
+            (found, self.stored(&chain), Some(compression(&ops, &shape)))
         } else {
             let Some(value) = node.op.attributes.get("val") else {
                 return Ok(None);
@@ -261,35 +252,6 @@ impl<'a, 'g> Inspector<'a, 'g> {
             }
         }
         bytes
-    }
-
-    fn compression(&self, chain: &[usize]) -> Compression {
-        // A mask has as many elements as the data, but says nothing of the values.
-        let masks = ["mask", "indices_mask", "data_mask"];
-        let mut largest: Option<(usize, DataType)> = None;
-        for &at in chain {
-            let op = self.graph.nodes[at].op;
-            let names = op.attributes.keys().chain(op.inputs.keys());
-            for name in names.filter(|name| !masks.contains(&name.as_str())) {
-                let Some(Param::Value(value)) = param(op, name) else {
-                    continue;
-                };
-                let Some((dtype, shape)) = known_tensor(value.r#type.as_ref()) else {
-                    continue;
-                };
-                let elements = element_count(&shape).unwrap_or(0);
-                if largest.is_none_or(|(most, _)| elements > most) {
-                    largest = Some((elements, dtype));
-                }
-            }
-        }
-        let ops = chain
-            .iter()
-            .map(|&at| self.graph.nodes[at].op.r#type.clone());
-        Compression {
-            ops: ops.collect(),
-            stored_dtype: largest.map(|(_, dtype)| dtype.name().to_owned()),
-        }
     }
 
     fn consumers(&self, index: usize) -> Vec<Consumer> {

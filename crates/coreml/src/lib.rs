@@ -2,12 +2,14 @@
 
 pub mod blob;
 mod check;
+mod compression;
 pub mod config;
 mod decompress;
 mod error;
 pub mod input;
 mod inspect;
 mod model;
+mod notes;
 pub mod opset;
 pub mod package;
 mod palettize;
@@ -18,7 +20,9 @@ pub mod report;
 mod rewrite;
 pub mod save;
 
+pub use compression::{Compression, PaletteInfo};
 pub use error::Error;
-pub use inspect::{Compression, Consumer, WeightInfo, WeightValues};
-pub use model::{Model, Outcome, WeightFiles};
+pub use inspect::{Consumer, WeightInfo, WeightValues};
+pub use model::{Decompressed, Model, Outcome, WeightFiles};
+pub use notes::Note;
 pub use progress::Progress;

@@ -5,6 +5,7 @@ use crate::blob::{WeightFile, WeightWriter};
 use crate::config::OptimizationConfig;
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
+use crate::notes::Note;
 use crate::opset::Target;
 use crate::package::Package;
 use crate::palettize::apply::{Applied, apply};
@@ -56,6 +57,23 @@ pub struct Outcome {
     pub weights: Vec<WeightReport>,
     /// Op types and names of the configuration that fit nothing in the model.
     pub unmatched: Vec<String>,
+    /// Forms that were written of which there are public reports of trouble on devices.
+    pub notes: Vec<Note>,
+}
+
+/// What making a model or a checkpoint dense came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Decompressed {
+    /// How many weights were compressed; of a model that was dense already, none.
+    pub weights: usize,
+}
+
+impl Decompressed {
+    /// So many weights were compressed.
+    pub fn new(weights: usize) -> Self {
+        Self { weights }
+    }
 }
 
 impl Model {
@@ -199,8 +217,8 @@ impl Model {
     pub fn decompress(&self, progress: &dyn Progress) -> Result<Self, Error> {
         let mut open = in_memory;
         let made = decompress(&self.package, &self.spec, &mut open, progress);
-        let (spec, files) = self.package.settle(made)?;
-        self.with(spec, files)
+        let dense = self.package.settle(made)?;
+        self.with(dense.spec, dense.files)
     }
 
     /// Makes every compressed constant dense, straight to the package `out`.
@@ -212,13 +230,14 @@ impl Model {
         out: &Path,
         overwrite: bool,
         progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    ) -> Result<Decompressed, Error> {
         let mut staging = Staging::new(out, overwrite)?;
         let mut open = |name: &str| staging.create_weight_file(name);
         let made = decompress(&self.package, &self.spec, &mut open, progress);
-        let (spec, files) = self.package.settle(made)?;
-        drop(files);
-        staging.commit(&self.package, &spec)
+        let dense = self.package.settle(made)?;
+        drop(dense.files);
+        staging.commit(&self.package, &dense.spec)?;
+        Ok(Decompressed::new(dense.weights))
     }
 
     /// Writes the model to the package `out`.
@@ -268,6 +287,7 @@ impl Model {
                 .map_or_else(String::new, |target| target.to_string()),
             weights: applied.weights.clone(),
             unmatched: applied.unmatched.clone(),
+            notes: applied.notes.clone(),
         }
     }
 }

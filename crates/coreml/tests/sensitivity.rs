@@ -316,7 +316,11 @@ fn work_that_is_no_longer_wanted_leaves_nothing_behind() {
         let to = dense.palettize_to(&kmeans(None), &out, false, &After::new(done));
         stopped(to.map(drop));
         stopped(small.decompress(&After::new(done)).map(drop));
-        stopped(small.decompress_to(&out, false, &After::new(done)));
+        stopped(
+            small
+                .decompress_to(&out, false, &After::new(done))
+                .map(drop),
+        );
         assert_eq!(entries(folder.path()), 0);
     }
     // And what was there stays.

@@ -1,8 +1,8 @@
 //! The checkpoint as a user of the library has it.
 
 use crate::{Report, SaveOptions};
-use palettizer_coreml::Progress;
 use palettizer_coreml::config::OptimizationConfig;
+use palettizer_coreml::{Decompressed, Progress};
 use palettizer_torch::{Content, Error, TensorInfo};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -185,7 +185,7 @@ impl Checkpoint {
         out: impl AsRef<Path>,
         options: SaveOptions,
         progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    ) -> Result<Decompressed, Error> {
         self.0
             .decompress_to(out.as_ref(), options.overwrite, progress)
     }

@@ -57,14 +57,15 @@ pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
 pub use palettizer_coreml::{
-    Compression, Consumer, Error, Progress, WeightFiles, WeightInfo, WeightValues,
+    Compression, Consumer, Decompressed, Error, Note, PaletteInfo, Progress, WeightFiles,
+    WeightInfo, WeightValues,
 };
 pub use palettizer_palette::{
     CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
     PaletteSpec, Precision, SpecError,
 };
 pub use palettizer_torch::{
-    Content, DenseTensor, ElementType, Error as CheckpointError, PaletteInfo, TensorInfo,
+    Content, DenseTensor, ElementType, Error as CheckpointError, TensorInfo,
 };
 pub use report::{REPORT_VERSION, Report};
 pub use sensitivity::sensitivities;

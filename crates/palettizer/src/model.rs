@@ -2,7 +2,7 @@
 
 use crate::Report;
 use palettizer_coreml::config::OptimizationConfig;
-use palettizer_coreml::{Error, Progress, WeightFiles, WeightInfo, WeightValues};
+use palettizer_coreml::{Decompressed, Error, Progress, WeightFiles, WeightInfo, WeightValues};
 use std::path::Path;
 use std::time::Instant;
 
@@ -221,7 +221,7 @@ impl Model {
         out: impl AsRef<Path>,
         options: SaveOptions,
         progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    ) -> Result<Decompressed, Error> {
         self.0
             .decompress_to(out.as_ref(), options.overwrite, progress)
     }

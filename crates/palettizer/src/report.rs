@@ -1,7 +1,7 @@
 //! The report of a whole run.
 
-use palettizer_coreml::Outcome;
 use palettizer_coreml::report::WeightReport;
+use palettizer_coreml::{Note, Outcome};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -26,6 +26,8 @@ pub struct Report {
     pub target: Option<String>,
     /// Op types and names of the configuration that fit nothing in the model.
     pub unmatched: Vec<String>,
+    /// Forms that were written of which there are public reports of trouble on devices; none for a checkpoint.
+    pub notes: Vec<Note>,
     /// What became of every weight, in the order of the program; of a checkpoint, of every tensor.
     pub weights: Vec<WeightReport>,
 }
@@ -40,6 +42,7 @@ impl Report {
             seconds: elapsed.as_secs_f64(),
             target: Some(outcome.target),
             unmatched: outcome.unmatched,
+            notes: outcome.notes,
             weights: outcome.weights,
         }
     }
@@ -53,6 +56,7 @@ impl Report {
             seconds: elapsed.as_secs_f64(),
             target: None,
             unmatched: outcome.unmatched,
+            notes: Vec::new(),
             weights: outcome.weights,
         }
     }
@@ -68,6 +72,7 @@ impl Report {
             seconds: elapsed.as_secs_f64(),
             target: None,
             unmatched: Vec::new(),
+            notes: Vec::new(),
             weights,
         }
     }

@@ -219,11 +219,6 @@ impl Stored {
         self.lut_shape[..self.shape().len()].iter().product()
     }
 
-    /// Weights for an index.
-    pub(crate) fn cluster_dim(&self) -> usize {
-        self.lut_shape.last().copied().unwrap_or(1)
-    }
-
     pub(crate) fn has(&self, role: Role) -> bool {
         self.parts.iter().any(|(found, _)| *found == role)
     }

@@ -5,7 +5,7 @@ use crate::checkpoint::{Checkpoint, Kind, foreign_metadata};
 use crate::compress::build;
 use crate::output;
 use crate::write::{Piece, Source};
-use palettizer_coreml::Progress;
+use palettizer_coreml::{Decompressed, Progress};
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -21,7 +21,7 @@ impl Checkpoint {
         out: &Path,
         overwrite: bool,
         progress: &dyn Progress,
-    ) -> Result<(), Error> {
+    ) -> Result<Decompressed, Error> {
         let opened = &self.0;
         let beside = output::prepare(opened, out, overwrite)?;
         let mut pieces: Vec<Vec<Piece<'_>>> = opened.shards.iter().map(|_| Vec::new()).collect();
@@ -52,6 +52,7 @@ impl Checkpoint {
         });
         opened.settle(build(opened, shards, &beside, progress))?;
         progress.finish();
-        Ok(beside.put()?)
+        beside.put()?;
+        Ok(Decompressed::new(weights))
     }
 }

@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Item, Kind};
 use crate::compact::{Role, Stored};
+use palettizer_coreml::PaletteInfo;
 use palettizer_palette::{Tensor, statistics};
 use serde::Serialize;
 
@@ -27,33 +28,6 @@ pub struct TensorInfo {
     pub unique_values: Option<u64>,
     /// How it is palettized.
     pub palette: Option<PaletteInfo>,
-}
-
-/// How a weight is palettized.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PaletteInfo {
-    /// Bits of an index.
-    pub nbits: u32,
-    /// The number of lookup tables.
-    pub luts: u64,
-    /// Weights for an index.
-    pub cluster_dim: u64,
-    /// The element type of the tables: the weight's, `int8` or `uint8`.
-    pub lut_dtype: String,
-    /// Whether each output channel has a scale.
-    pub per_channel_scale: bool,
-}
-
-impl From<&Stored> for PaletteInfo {
-    fn from(stored: &Stored) -> Self {
-        PaletteInfo {
-            nbits: stored.nbits.bits(),
-            luts: stored.luts() as u64,
-            cluster_dim: stored.cluster_dim() as u64,
-            lut_dtype: stored.lut_dtype.shown().to_owned(),
-            per_channel_scale: stored.has(Role::Scale),
-        }
-    }
 }
 
 impl Checkpoint {
@@ -117,9 +91,19 @@ impl Checkpoint {
             sparsity: found.map(|found| found.zeros as f64 / elements.max(1) as f64),
             unique_values: found.map(|found| found.distinct as u64),
             palette: match &item.kind {
-                Kind::Palette(stored) => Some(stored.into()),
+                Kind::Palette(stored) => palette(stored),
                 Kind::Dense(_) => None,
             },
         }))
     }
+}
+
+fn palette(stored: &Stored) -> Option<PaletteInfo> {
+    let lut_dtype = stored.lut_dtype.shown();
+    PaletteInfo::of_tables(
+        &stored.lut_shape,
+        stored.shape(),
+        lut_dtype,
+        stored.has(Role::Scale),
+    )
 }

@@ -57,6 +57,6 @@ pub use checkpoint::{Checkpoint, Content, DenseTensor};
 pub use compress::Outcome;
 pub use element::ElementType;
 pub use error::Error;
-pub use inspect::{PaletteInfo, TensorInfo};
+pub use inspect::TensorInfo;
 pub use palettes::write_palettes;
 pub use sensitivity::SafetensorsSensitivities;

@@ -40,6 +40,9 @@ class Report(dict[str, dict[str, Any]]):
         The deployment target of the new model, such as ``"iOS18"``.
     unmatched : list[str]
         Op types and names of the configuration that fit nothing in the model.
+    notes : list[dict]
+        Forms that were written of which there are public reports of trouble on devices: ``code``, ``text``,
+        ``reference`` and how many ``weights`` have it.
 
     Examples
     --------
@@ -70,6 +73,7 @@ class Report(dict[str, dict[str, Any]]):
     seconds: float = property(lambda self: self._whole["seconds"])  # type: ignore[assignment]
     target: str = property(lambda self: self._whole["target"])  # type: ignore[assignment]
     unmatched: list[str] = property(lambda self: self._whole["unmatched"])  # type: ignore[assignment]
+    notes: list[dict[str, Any]] = property(lambda self: self._whole["notes"])  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         rows = [_HEADER, *(_row(name, weight) for name, weight in self.items())]
@@ -79,7 +83,8 @@ class Report(dict[str, dict[str, Any]]):
             f"{self.bytes_before:,} -> {self.bytes_after:,} bytes, {self.bits_per_weight:.2f} bits per weight, "
             f"{self.seconds:.1f} s, {self.target}"
         )
-        return "\n".join([*(line.rstrip() for line in lines), total])
+        notes = (f"note: {note['weights']} weights: {note['text']} ({note['reference']})" for note in self.notes)
+        return "\n".join([*(line.rstrip() for line in lines), total, *notes])
 
     __str__ = __repr__
 

@@ -98,7 +98,11 @@ fn there_and_back() {
     assert_eq!(report["bytes_after"], size);
 
     let run = scratch.run("inspect out.safetensors").succeeds();
-    assert!(run.out.contains("4 bits, 4 LUTs of fp32"), "{}", run.out);
+    assert!(
+        run.out.contains("4 bits, 4 LUTs of fp32 for groups of 16"),
+        "{}",
+        run.out
+    );
     assert!(
         run.out.contains("2 tensors of more than 2,048 elements"),
         "{}",
@@ -112,6 +116,7 @@ fn there_and_back() {
     let weight = &listing["weights"].as_array().unwrap()[1];
     assert_eq!(weight["name"], "layers.0.weight");
     assert_eq!(weight["palette"]["luts"], 4);
+    assert_eq!(weight["palette"]["group_size"], 16);
     assert!(weight["unique_values"].as_u64().unwrap() <= 64);
 
     scratch

@@ -261,7 +261,11 @@ fn an_output_is_replaced_only_by_force() {
         .run("compress in.mlpackage -o in.mlpackage --nbits 2 --force")
         .succeeds();
     let run = scratch.run("inspect in.mlpackage").succeeds();
-    assert!(run.out.contains("uint2: lut_to_dense"), "{}", run.out);
+    assert!(
+        run.out.contains("2 bits, 1 LUT of fp16: lut_to_dense"),
+        "{}",
+        run.out
+    );
 }
 
 #[test]

@@ -21,7 +21,22 @@ fn the_table_names_consumers_and_compression() {
         .run("compress in.mlpackage -o out.mlpackage --nbits 3")
         .succeeds();
     let run = scratch.run("inspect out.mlpackage").succeeds();
-    assert!(run.out.contains("uint3: lut_to_dense"), "{}", run.out);
+    let form = "3 bits, 1 LUT of fp16: lut_to_dense";
+    assert!(run.out.contains(form), "{}", run.out);
+
+    scratch
+        .run("compress in.mlpackage -o more.mlpackage --nbits 4 --group-size 8 --cluster-dim 2 --lut-dtype int8 --per-channel-scale")
+        .succeeds();
+    let run = scratch.run("inspect more.mlpackage").succeeds();
+    let form = "4 bits for 2, 8 LUTs of int8 for groups of 8, scaled: \
+                blockwise_shift_scale + lut_to_dense + blockwise_shift_scale";
+    assert!(run.out.contains(form), "{}", run.out);
+    let run = scratch.run("inspect more.mlpackage --json").succeeds();
+    let listing: Value = serde_json::from_str(&run.out).unwrap();
+    let palette = json!({
+        "nbits": 4, "luts": 8, "group_size": 8, "cluster_dim": 2, "lut_dtype": "int8", "per_channel_scale": true,
+    });
+    assert_eq!(listing["weights"][0]["compression"]["palette"], palette);
 }
 
 #[test]

@@ -11,6 +11,7 @@ mod checkpoint;
 mod compress;
 mod config;
 mod inspect;
+mod notes;
 mod other_commands;
 mod support;
 mod usage;

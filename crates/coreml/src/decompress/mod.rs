@@ -9,7 +9,7 @@ pub(crate) mod numbers;
 
 use crate::Error;
 use crate::blob::WeightWriter;
-use crate::decompress::constexpr::{Dense, evaluate};
+use crate::decompress::constexpr::evaluate;
 use crate::package::Package;
 use crate::program::graph::{Graph, Node};
 use crate::program::mil::{Param, is_constexpr, op_name, param, string_value};
@@ -20,8 +20,15 @@ use crate::rewrite::{Rewriter, Written};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
 
-/// A model with its weight files, by name and with their lengths; no files if nothing was compressed.
-type Decompressed<W> = (Model, Option<Written<W>>);
+/// A model made dense.
+pub(crate) struct Dense<W> {
+    /// The new model.
+    pub spec: Model,
+    /// Its weight files, by name and with their lengths; `None` if nothing was compressed.
+    pub files: Option<Written<W>>,
+    /// How many constants were compressed.
+    pub weights: usize,
+}
 
 /// Makes every compressed constant of `spec` dense. `open` begins a new weight file of a name.
 pub(crate) fn decompress<W: Write + Seek>(
@@ -29,14 +36,19 @@ pub(crate) fn decompress<W: Write + Seek>(
     spec: &Model,
     open: &mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     progress: &dyn Progress,
-) -> Result<Decompressed<W>, Error> {
+) -> Result<Dense<W>, Error> {
     let graph = Graph::build(spec)?;
     let nodes = graph.nodes.iter().filter(|node| is_constexpr(node.op));
     let nodes: HashMap<usize, &Node<'_>> = nodes.map(|node| (node.ordinal, node)).collect();
     if nodes.is_empty() {
-        return Ok((spec.clone(), None));
+        return Ok(Dense {
+            spec: spec.clone(),
+            files: None,
+            weights: 0,
+        });
     }
     progress.start(nodes.len(), 0);
+    let weights = nodes.values().filter(|node| feeds_others(node)).count();
     let mut out = spec.clone();
     let mut decompressor = Decompressor {
         package,
@@ -59,12 +71,21 @@ pub(crate) fn decompress<W: Write + Seek>(
     let files = decompressor.rewriter.finish()?;
     go_on(progress.stop())?;
     progress.finish();
-    Ok((out, Some(files)))
+    Ok(Dense {
+        spec: out,
+        files: Some(files),
+        weights,
+    })
+}
+
+/// Whether something other than a `constexpr_` operation uses what a node makes.
+fn feeds_others(node: &Node<'_>) -> bool {
+    node.feeds_output || node.users.iter().any(|user| user.node.is_none())
 }
 
 /// What a `constexpr_` operation made that another one needs.
 struct Made {
-    dense: Dense,
+    dense: constexpr::Dense,
     /// Where its data came from: equal for equal values.
     origin: usize,
 }
@@ -106,7 +127,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
     fn constexpr(&mut self, op: &Operation, node: &Node<'_>) -> Result<Vec<Operation>, Error> {
         let origin = self.origin(op);
         let feeds_constexpr = node.users.iter().any(|user| user.node.is_some());
-        let feeds_others = node.feeds_output || node.users.iter().any(|user| user.node.is_none());
+        let feeds_others = feeds_others(node);
         let known = |at: usize| self.stored.get(&(origin, at));
         let stored = (0..op.outputs.len()).map(known).collect::<Option<Vec<_>>>();
         let values: Vec<Value> = match stored {
@@ -150,7 +171,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
             .collect())
     }
 
-    fn store(&mut self, op: &Operation, dense: Dense) -> Result<Value, Error> {
+    fn store(&mut self, op: &Operation, dense: constexpr::Dense) -> Result<Value, Error> {
         let file = [
             "indices",
             "data",

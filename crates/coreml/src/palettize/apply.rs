@@ -7,6 +7,7 @@
 use crate::Error;
 use crate::blob::WeightWriter;
 use crate::config::{OptimizationConfig, Sensitivities};
+use crate::notes::{Note, notes};
 use crate::opset;
 use crate::package::Package;
 use crate::palettize::emit::Stored;
@@ -48,6 +49,8 @@ pub(crate) struct Applied<W> {
     pub weights: Vec<WeightReport>,
     /// Entries of the configuration that fit nothing.
     pub unmatched: Vec<String>,
+    /// What is known of the forms that were written.
+    pub notes: Vec<Note>,
 }
 
 /// Palettizes the weights of `spec` as `config` says. `open` begins a new weight file of a name.
@@ -88,6 +91,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
             files: None,
             weights: reports,
             unmatched,
+            notes: Vec::new(),
         });
     }
     let mut replacements = HashMap::new();
@@ -108,6 +112,8 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     splice(&mut out, &replacements, &mut rewriter)?;
     check_written(original, &out)?;
     let files = rewriter.finish()?;
+    let written = results.iter().flatten().map(|done| done.stored.written());
+    let notes = notes(&out, &written.collect::<Vec<_>>());
     go_on(progress.stop())?;
     progress.finish();
     Ok(Applied {
@@ -115,6 +121,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
         files: Some(files),
         weights: reports,
         unmatched,
+        notes,
     })
 }
 

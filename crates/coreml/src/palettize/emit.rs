@@ -11,6 +11,7 @@
 //! | quantized weight | `constexpr_lut_to_dense` before the `constexpr_blockwise_shift_scale` that is there |
 
 use crate::Error;
+use crate::notes::Written;
 use crate::opset::Target;
 use crate::palettize::plan::Slot;
 use crate::program::constant::data_type;
@@ -27,6 +28,7 @@ pub(crate) struct Stored {
     form: Form,
     dtype: DataType,
     shape: Vec<usize>,
+    nbits: Nbits,
     indices: Value,
     kept: usize,
     lut: Value,
@@ -129,6 +131,7 @@ impl Stored {
             form,
             dtype,
             shape: palette.shape.clone(),
+            nbits: palette.nbits,
             indices,
             kept,
             lut,
@@ -139,6 +142,22 @@ impl Stored {
             scale,
             bytes: bytes as u64,
         })
+    }
+
+    /// What there is to note of it.
+    pub(crate) fn written(&self) -> Written<'_> {
+        let tables = match self.form {
+            Form::Ios16 => &[],
+            _ => self.lut_shape.get(..self.shape.len()).unwrap_or(&[]),
+        };
+        Written {
+            scales_halves: self.scale.is_some()
+                && self.form == Form::Dense
+                && self.dtype == DataType::Float16,
+            nbits: self.nbits.bits(),
+            shape: &self.shape,
+            tables,
+        }
     }
 
     /// The operations for the weight called `name`; `fresh` makes a name that nothing has yet. The last

@@ -1,0 +1,56 @@
+//! What a report has to say beside its table: that nothing was done, and what is known of forms that were written.
+
+use palettizer::{Report, Status};
+
+use crate::figures;
+use crate::output::STRONG;
+
+/// Why nothing at all was palettized; `None` if something was.
+pub(crate) fn nothing_done(report: &Report) -> Option<String> {
+    if report.weights.is_empty() {
+        return Some(
+            "nothing was palettized: there is no weight with more elements than the threshold; \
+             --weight-threshold lowers it"
+                .to_owned(),
+        );
+    }
+    let skipped = report
+        .weights
+        .iter()
+        .filter(|weight| weight.status == Status::Skipped);
+    if skipped.clone().count() < report.weights.len() {
+        return None;
+    }
+    let mut reasons: Vec<(&str, usize)> = Vec::new();
+    for weight in skipped {
+        let reason = weight.reason.as_deref().unwrap_or("no reason given");
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, count)) => *count += 1,
+            None => reasons.push((reason, 1)),
+        }
+    }
+    // The reason of most comes first.
+    reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    let reasons: Vec<String> = reasons
+        .into_iter()
+        .map(|(reason, count)| format!("{}: {reason}", figures::grouped(count as u64)))
+        .collect();
+    Some(format!(
+        "nothing was palettized, 0 of {}:\n  {}",
+        figures::count(report.weights.len(), "weight"),
+        reasons.join("\n  ")
+    ))
+}
+
+/// A line for each note of the report.
+pub(crate) fn lines(report: &Report) -> String {
+    let line = |note: &palettizer::Note| {
+        format!(
+            "{STRONG}note:{STRONG:#} {}: {} ({})\n",
+            figures::count(note.weights, "weight"),
+            note.text,
+            note.reference,
+        )
+    };
+    report.notes.iter().map(line).collect()
+}

@@ -1,4 +1,5 @@
 """Licences, bans and sources of everything the crates depend on, by the rules of deny.toml: what `cargo deny` checks, offline.
+And that none of it needs a newer Rust than the crates promise.
 
     python scripts/deny.py [MANIFEST]
 
@@ -20,7 +21,7 @@ INDEX = "/crates.io-index"
 def metadata(manifest):
     command = [os.environ.get("CARGO", "cargo"), "metadata", "--format-version", "1", "--locked", "--all-features",
                "--manifest-path", str(manifest)]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
 
 
 def permits(expression, allowed):
@@ -59,8 +60,14 @@ def permits(expression, allowed):
     return met
 
 
+def number(version):
+    return tuple(int(part) for part in version.split("."))[:2]
+
+
 def faults(packages, rules):
-    """One line for each package that a rule forbids."""
+    """One line for each package that a rule forbids, or that needs a newer Rust than the workspace promises."""
+    ours = (package["rust_version"] for package in packages if package["source"] is None)
+    promised = min(number(version) for version in ours if version)
     allowed = set(rules["licenses"]["allow"])
     banned = {ban["name"]: ban["reason"] for ban in rules["bans"]["deny"]}
     for package in packages:
@@ -72,9 +79,12 @@ def faults(packages, rules):
             yield f"{name} is under {licence}; allowed are {', '.join(sorted(allowed))}"
         if package["name"] in banned:
             yield f"{name} is banned: {banned[package['name']]}"
+        needs = package["rust_version"]
+        if needs and number(needs) > promised:
+            yield f"{name} needs Rust {needs}; promised is {promised[0]}.{promised[1]}"
         source = package["source"]
         if source is not None and not (source.startswith("registry+") and source.endswith(INDEX)):
-            yield f"{name} comes from {source}, not from crates.io"
+            yield f"{name} comes from {source}, not from the public registry"
         for need in package["dependencies"] if source is None else ():
             if need["req"] == "*" and "path" not in need:
                 yield f"{name} takes any version of {need['name']}"

@@ -24,6 +24,8 @@ impl Either {
     /// As [`Checkpoint::open`], and as [`Model::open`] in [`CheckpointError::Model`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
+        // what it is can be told only if it is there
+        palettizer_coreml::save::recover(path);
         if palettizer_torch::Checkpoint::is_at(path) {
             Ok(Either::Checkpoint(Checkpoint::open(path)?))
         } else {

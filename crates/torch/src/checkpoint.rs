@@ -93,6 +93,7 @@ impl Checkpoint {
     /// is wrong; an error of the system's in [`Error::Model`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
+        palettizer_coreml::save::recover(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let (path, index, shards) = if path.is_dir() {
             let (index, shards) = Index::open(&Index::find(path)?)?;

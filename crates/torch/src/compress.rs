@@ -11,7 +11,7 @@ use crate::write::{self, Piece};
 use palettizer_coreml::Progress;
 use palettizer_coreml::config::OptimizationConfig;
 use palettizer_coreml::report::WeightReport;
-use palettizer_coreml::save::Beside;
+use palettizer_coreml::save::{self, Beside};
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::Path;
@@ -62,7 +62,7 @@ impl Checkpoint {
     ) -> Result<Outcome, Error> {
         let plan = plan(&self.0, config)?;
         let beside = output::prepare(&self.0, out, overwrite)?;
-        let spool = beside.folder().join("spool");
+        let spool = beside.scratch().join("spool");
         let sensitivities = config.sensitivity();
         let made = make(&self.0, &jobs(&plan), sensitivities, &spool, progress);
         let made = self.0.settle(made)?;
@@ -94,7 +94,7 @@ impl Checkpoint {
         let jobs = names.iter().map(|name| job(name.as_ref()));
         let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
         let beside = output::file(out, overwrite)?;
-        let spool = beside.folder().join("spool");
+        let spool = beside.scratch().join("spool");
         let made = make(&self.0, &jobs, config.sensitivity(), &spool, progress);
         let made = self.0.settle(made)?;
         self.0
@@ -268,8 +268,6 @@ pub(crate) fn build<'a>(
     let text = index
         .rewritten(&files, total_size)
         .map_err(|error| fail(error.into()))?;
-    fs::write(&path, text).map_err(fail)?;
-    let file = fs::File::open(&path).map_err(fail)?;
-    file.sync_all().map_err(fail)?;
+    save::write(&path, text.as_ref()).map_err(fail)?;
     Ok(bytes)
 }

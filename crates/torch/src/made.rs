@@ -16,11 +16,11 @@ use palettizer_coreml::Progress;
 use palettizer_coreml::blob::Bytes;
 use palettizer_coreml::config::Sensitivities;
 use palettizer_coreml::report::{Status, WeightReport};
+use palettizer_coreml::save::NewFile;
 use palettizer_palette::{
     Context, ErrorFigures, Granularity, Mode, Palette, Refusal, Tensor, palettize,
 };
 use std::collections::HashMap;
-use std::fs::File;
 use std::io::{BufWriter, Write as _};
 use std::ops::Range;
 use std::path::Path;
@@ -184,15 +184,13 @@ fn one(
 /// A file that palettes are appended to.
 struct Spool {
     path: std::path::PathBuf,
-    out: BufWriter<File>,
+    out: BufWriter<NewFile>,
     len: usize,
 }
 
 impl Spool {
     fn create(path: &Path) -> Result<Self, Error> {
-        let mut options = File::options();
-        let options = options.read(true).write(true).create_new(true);
-        let file = options.open(path);
+        let file = NewFile::create(path);
         let file = file.map_err(|source| palettizer_coreml::Error::writing(path, source))?;
         Ok(Self {
             path: path.to_owned(),
@@ -230,7 +228,7 @@ impl Spool {
         self.out.flush().map_err(fail)?;
         match self.len {
             0 => Ok(Bytes::from(Vec::new())),
-            _ => Ok(Bytes::map(self.out.get_ref()).map_err(fail)?),
+            _ => Ok(Bytes::map(self.out.get_ref().file()).map_err(fail)?),
         }
     }
 }

@@ -30,10 +30,7 @@ pub(crate) fn file(out: &Path, overwrite: bool) -> Result<Beside, Error> {
             "the output is a file like the input: expected a name that ends in .safetensors",
         );
     }
-    Ok(Beside::new(out, overwrite, &|out| {
-        let folder = out.is_dir();
-        folder.then(|| "this is a folder, where a file should go".to_owned())
-    })?)
+    Ok(Beside::file(out, overwrite)?)
 }
 
 fn folder(out: &Path, overwrite: bool) -> Result<Beside, Error> {
@@ -47,26 +44,25 @@ fn folder(out: &Path, overwrite: bool) -> Result<Beside, Error> {
             what: "the output is a folder of shards like the input: expected the name of a folder",
         });
     }
-    Ok(Beside::new(
-        out,
-        overwrite,
-        &|out| match std::fs::read_dir(out) {
-            Err(_) => Some("this is no folder, where a folder should go".to_owned()),
-            Ok(entries) => {
-                let mut names = entries.flatten().map(|entry| entry.file_name());
-                let other = names.find(|name| {
-                    let name = Path::new(name);
-                    !ends_in(name, EXTENSION) && !ends_in(name, index::SUFFIX)
-                });
-                other.map(|name| {
-                    format!(
-                        "this folder also holds {}, which would be lost; choose another",
-                        name.to_string_lossy()
-                    )
-                })
-            }
-        },
-    )?)
+    Ok(Beside::folder(out, overwrite, no_shards)?)
+}
+
+/// Why a folder of shards must not replace what is there.
+fn no_shards(out: &Path) -> Option<String> {
+    let Ok(entries) = std::fs::read_dir(out) else {
+        return Some("this is no folder, where a folder should go".to_owned());
+    };
+    let mut names = entries.flatten().map(|entry| entry.file_name());
+    let other = names.find(|name| {
+        let name = Path::new(name);
+        !ends_in(name, EXTENSION) && !ends_in(name, index::SUFFIX)
+    });
+    other.map(|name| {
+        format!(
+            "this folder also holds {}, which would be lost; choose another",
+            name.to_string_lossy()
+        )
+    })
 }
 
 fn ends_in(path: &Path, suffix: &str) -> bool {

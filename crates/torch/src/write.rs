@@ -12,8 +12,8 @@ use crate::header::{self, Entry, MAX_HEADER};
 use crate::shard::Shard;
 use palettizer_coreml::Progress;
 use palettizer_coreml::blob::Bytes;
+use palettizer_coreml::save::NewFile;
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
@@ -107,7 +107,7 @@ pub(crate) fn write(
             limit: MAX_HEADER,
         });
     }
-    let file = File::create_new(path).map_err(fail)?;
+    let file = NewFile::create(path).map_err(fail)?;
     let mut out = BufWriter::with_capacity(STRETCH, file);
     out.write_all(&header).map_err(fail)?;
     in_batches(
@@ -118,7 +118,7 @@ pub(crate) fn write(
         progress,
     )?;
     out.flush().map_err(fail)?;
-    out.get_ref().sync_all().map_err(fail)?;
+    out.get_ref().sync().map_err(fail)?;
     let data: usize = pieces.iter().map(|piece| piece.len).sum();
     Ok((header.len() + data) as u64)
 }

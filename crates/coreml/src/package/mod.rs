@@ -15,6 +15,7 @@ use crate::Error;
 use crate::blob::WeightFile;
 use crate::input::Input;
 use crate::proto::Model;
+use crate::save;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
 pub(crate) use path::weight_file as weight_file_path;
 use prost::Message;
@@ -63,6 +64,7 @@ impl Package {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<(Package, Model), Error> {
         let path = path.as_ref();
+        save::recover(path);
         let metadata = fs::metadata(path).map_err(|source| Error::io(path, source))?;
         if metadata.is_dir() {
             Self::open_folder(path)

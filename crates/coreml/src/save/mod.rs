@@ -1,220 +1,35 @@
-//! Saving: build the package beside its place, then rename.
+//! Saving: build the output beside its place, then rename.
 //!
-//! A package is a folder, and no system replaces a folder's contents at once. So the output is built in
-//! a temporary folder next to its place (renaming works within one file system only), synced to disk,
-//! and then put in place by renaming; whatever was there is moved into the temporary folder first and
-//! moved back if the second renaming fails. Until that moment nothing at the output's place has
-//! changed, so that an input may be its own output, and a full disk, an error or Ctrl-C leaves nothing
-//! behind but what was there. (What remains is a crash between the two renamings: the old package is
-//! then in the temporary folder, whole, under the name `old`.)
+//! A package is a folder, and no system replaces a folder's contents in one step. So every output, a file as well, is built
+//! in a temporary folder next to its place (renaming works within one file system only), synced to disk, and then put in
+//! place by one step: a renaming, or an exchange of two names. Until that moment nothing at the output's place has
+//! changed, so that an input may be its own output, and a full disk, an error or Ctrl-C leaves nothing behind but what was
+//! there. A process that is killed leaves its temporary folder; the next one that writes there removes it. Where names
+//! cannot be exchanged, a kill between two renamings leaves the old output in the temporary folder; the next run puts it
+//! back.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `beside` | an output on its way |
+//! | `package` | the parts of a package, built there |
+//! | `place` | what may be replaced by what |
+//! | `folder` | the temporary folder, who owns it, and those of dead runs |
+//! | `swap` | the last step |
+//! | `registry` | the unfinished outputs of this process, for Ctrl-C |
+//! | `disk` | every call that changes the disk |
 
 mod beside;
+mod disk;
+mod folder;
+mod package;
 mod place;
 mod registry;
+mod swap;
+#[cfg(test)]
+mod tests;
 
-use crate::Error;
-use crate::blob::{WeightFile, WeightWriter};
-use crate::package::{DATA, MANIFEST, Package, weight_file_path};
-use crate::proto::Model;
 pub use beside::Beside;
-use prost::Message;
+pub use disk::{NewFile, write};
+pub use folder::recover;
+pub use package::Staging;
 pub use registry::remove_unfinished;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, File};
-use std::io::{BufWriter, Write};
-use std::path::{Path, PathBuf};
-
-/// Weight files are written and copied in pieces of this size.
-const PIECE: usize = 1 << 20;
-
-const EXTENSION: &str = "mlpackage";
-
-/// A package on its way to disk. Dropped before [`commit`](Self::commit), it leaves nothing behind.
-#[derive(Debug)]
-pub struct Staging {
-    /// The new weight files, by name, where they are now.
-    weights: BTreeMap<String, PathBuf>,
-    beside: Beside,
-}
-
-impl Staging {
-    /// Prepares to save at `out`, which must end in `.mlpackage`; `overwrite` lets it replace a package.
-    ///
-    /// Everything that would keep the package from being put there is found now, before any work.
-    ///
-    /// # Errors
-    /// [`Error::OutputName`], [`Error::Exists`], [`Error::OutputPlace`] if there is no folder for it,
-    /// the folder cannot be written to, or lies in another package; [`Error::DiskFull`].
-    ///
-    /// ```no_run
-    /// use palettizer_coreml::package::Package;
-    /// use palettizer_coreml::save::Staging;
-    ///
-    /// let (package, model) = Package::open("Model.mlpackage")?;
-    /// let staging = Staging::new("Copy.mlpackage".as_ref(), false)?;
-    /// staging.commit(&package, &model)?;
-    /// # Ok::<(), palettizer_coreml::Error>(())
-    /// ```
-    pub fn new(out: &Path, overwrite: bool) -> Result<Self, Error> {
-        if out.extension().is_none_or(|found| found != EXTENSION) {
-            return Err(Error::OutputName {
-                path: out.to_owned(),
-            });
-        }
-        Ok(Self {
-            weights: BTreeMap::new(),
-            beside: Beside::new(out, overwrite, &place::no_package)?,
-        })
-    }
-
-    /// Begins a weight file; `file_name` is what the program calls it, such as
-    /// `@model_path/weights/weight.bin`. It must be [finished](WeightWriter::finish) before the commit.
-    ///
-    /// # Errors
-    /// [`Error::WeightFileName`] for a name that leads out of the package; [`Error::Io`] or
-    /// [`Error::DiskFull`] if the file cannot be written.
-    pub fn create_weight_file(
-        &mut self,
-        file_name: &str,
-    ) -> Result<WeightWriter<BufWriter<File>>, Error> {
-        weight_file_path(file_name)?;
-        // Which folder it goes to is up to the package's manifest, so that it is moved at the end.
-        let folder = self.beside.folder();
-        let path = folder.join(format!("{}.bin", self.weights.len()));
-        let file = File::create_new(&path).map_err(|source| Error::writing(&path, source))?;
-        self.weights.insert(file_name.to_owned(), path.clone());
-        WeightWriter::with_path(BufWriter::with_capacity(PIECE, file), &path)
-    }
-
-    /// Writes the rest of the package and puts it in place: the model, the manifest, the weight files
-    /// that were not created anew and everything else in `package`, as it is there.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::DiskFull`], [`Error::Exists`] if the output came to be meanwhile, and
-    /// [`Error::OutputPlace`] if it cannot be replaced. Then nothing has changed at the output's place.
-    pub fn commit(self, package: &Package, model: &Model) -> Result<(), Error> {
-        if let Some(root) = package.root() {
-            let root = root.canonicalize().map_err(|e| Error::io(root, e))?;
-            let out = self.beside.out();
-            if root != out && root.starts_with(out) {
-                return Err(Error::OutputPlace {
-                    path: out.to_owned(),
-                    reason: "it would replace a folder that holds the input".to_owned(),
-                });
-            }
-        }
-        let built = self.beside.built();
-        package.settle(self.build(&built, package, model))?;
-        self.beside.put()
-    }
-
-    /// Builds the whole package at `built`.
-    fn build(&self, built: &Path, package: &Package, model: &Model) -> Result<(), Error> {
-        let manifest = package.manifest();
-        let model_file = Path::new(DATA).join(&manifest.model);
-        let mut written: BTreeSet<PathBuf> = [model_file.clone(), PathBuf::from(MANIFEST)].into();
-
-        create_folder(built)?;
-        for folder in &package.tree().folders {
-            create_folder(&built.join(folder))?;
-        }
-
-        let mut weight_files = Vec::new();
-        let names: BTreeSet<&String> = self
-            .weights
-            .keys()
-            .chain(package.weights().keys())
-            .collect();
-        for name in names {
-            let in_data = manifest.model_folder().join(weight_file_path(name)?);
-            let path = Path::new(DATA).join(&in_data);
-            let to = built.join(&path);
-            create_parent(&to)?;
-            if let Some(from) = self.weights.get(name) {
-                fs::rename(from, &to).map_err(|source| Error::writing(&to, source))?;
-                sync(&to)?;
-            } else if let Some(file) = package.weights().get(name) {
-                copy_weights(file, &to)?;
-            }
-            weight_files.push(in_data);
-            written.insert(path);
-        }
-
-        let bytes = model.encode_to_vec();
-        write(&built.join(&model_file), &bytes)?;
-        write(
-            &built.join(MANIFEST),
-            &manifest.to_bytes(&bytes, &weight_files),
-        )?;
-
-        if let Some(root) = package.root() {
-            for file in &package.tree().files {
-                if !written.contains(file) {
-                    let (from, to) = (root.join(file), built.join(file));
-                    fs::copy(&from, &to).map_err(|source| Error::writing(&to, source))?;
-                    sync(&to)?;
-                }
-            }
-        }
-        sync_folders(built)
-    }
-}
-
-/// Copies a weight file that nobody rewrote, giving its memory back piece by piece.
-fn copy_weights(file: &WeightFile, to: &Path) -> Result<(), Error> {
-    let fail = |source| Error::writing(to, source);
-    let mut out = File::create_new(to).map_err(fail)?;
-    let mut at = 0u64;
-    for piece in file.bytes().chunks(PIECE) {
-        out.write_all(piece).map_err(fail)?;
-        let end = at + piece.len() as u64;
-        file.release(at..end);
-        at = end;
-    }
-    out.sync_all().map_err(fail)
-}
-
-fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
-    create_parent(path)?;
-    let fail = |source| Error::writing(path, source);
-    let mut file = File::create_new(path).map_err(fail)?;
-    file.write_all(bytes).map_err(fail)?;
-    file.sync_all().map_err(fail)
-}
-
-fn create_parent(path: &Path) -> Result<(), Error> {
-    path.parent().map_or(Ok(()), create_folder)
-}
-
-fn create_folder(path: &Path) -> Result<(), Error> {
-    fs::create_dir_all(path).map_err(|source| Error::writing(path, source))
-}
-
-/// Syncs a file that is written and closed.
-fn sync(path: &Path) -> Result<(), Error> {
-    // Windows syncs only through a handle that may write; elsewhere a read-only file is synced too.
-    let mut options = fs::OpenOptions::new();
-    let file = options.read(true).append(cfg!(windows)).open(path);
-    file.and_then(|file| file.sync_all())
-        .map_err(|source| Error::writing(path, source))
-}
-
-fn sync_folders(folder: &Path) -> Result<(), Error> {
-    let io = |source| Error::io(folder, source);
-    for entry in fs::read_dir(folder).map_err(io)? {
-        let entry = entry.map_err(io)?;
-        if entry.file_type().map_err(io)?.is_dir() {
-            sync_folders(&entry.path())?;
-        }
-    }
-    sync_folder(folder)
-}
-
-/// Syncs the names in a folder, where the system can.
-fn sync_folder(folder: &Path) -> Result<(), Error> {
-    if cfg!(unix) {
-        let synced = File::open(folder).and_then(|folder| folder.sync_all());
-        synced.map_err(|source| Error::io(folder, source))?;
-    }
-    Ok(())
-}

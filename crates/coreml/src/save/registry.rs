@@ -3,16 +3,10 @@
 //! A signal handler cannot reach into the call that is at work, so that the folders that would be left
 //! behind are listed here, process-wide. Nothing is decided by this list: it is for tidying only.
 
+use super::folder;
 use crate::Error;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Where, in the temporary folder, a package is built.
-pub(super) const NEW: &str = "new";
-
-/// Where, in the temporary folder, the package goes that is replaced.
-pub(super) const OLD: &str = "old";
 
 static UNFINISHED: Mutex<Unfinished> = Mutex::new(Unfinished {
     folders: Vec::new(),
@@ -34,13 +28,13 @@ pub fn remove_unfinished() {
     let mut unfinished = lock();
     unfinished.closed = true;
     for folder in &unfinished.folders {
-        if folder.join(OLD).exists() && folder.join(NEW).exists() {
+        if folder::holds_old(folder) {
             // Neither could be put in place: what the user had is in here, and stays.
             continue;
         }
         // The thread at work may be adding a file at this moment, so that one pass may not be enough.
         for _ in 0..100 {
-            if fs::remove_dir_all(folder).is_ok() || !folder.exists() {
+            if folder::remove(folder, None) {
                 break;
             }
         }

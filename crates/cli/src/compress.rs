@@ -11,6 +11,7 @@ use palettizer::{
 use crate::failure::Failure;
 use crate::notes;
 use crate::output::{self, Stream};
+use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
 use crate::rules::{self, Rule};
@@ -83,10 +84,10 @@ pub(crate) struct Args {
     /// Threads; 0 for one on each core [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024), help_heading = "Work")]
     threads: Option<u16>,
-    /// Write what became of each weight, as JSON; - for stdout
+    /// Write what became of each weight, as JSON; - for stdout. An earlier report is replaced
     #[arg(long, value_name = "FILE.json", help_heading = "Output")]
     report: Option<PathBuf>,
-    /// Replace OUT if it exists
+    /// Replace OUT if it exists, and the file of --report whatever it is
     #[arg(long, help_heading = "Output")]
     force: bool,
 }
@@ -136,19 +137,13 @@ impl From<TargetName> for Target {
 }
 
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
-    if let Some(report) = &args.report {
-        for (package, what) in [(&args.input, "IN"), (&args.output, "OUT")] {
-            if real(report).starts_with(real(package)) {
-                return Err(Failure::Usage(format!("--report must not lie in {what}")));
-            }
-        }
-    }
+    places(&args)?;
     let config = configuration(&args)?;
     let model = Either::open(&args.input)?;
     if let Either::Checkpoint(_) = model {
         no_program(&args)?;
     }
-    let report_file = ReportFile::prepare(args.report.as_deref())?;
+    let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
     let options = SaveOptions {
         overwrite: args.force,
     };
@@ -194,6 +189,35 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses to write to what is read, or twice to one place. (The model itself may be replaced, with --force.)
+fn places(args: &Args) -> Result<(), Failure> {
+    let inputs = [
+        (args.config.as_deref(), "the file of --config"),
+        (args.sensitivity.as_deref(), "the file of --sensitivity"),
+    ];
+    paths::apart(&args.output, "OUT", &inputs)?;
+    let Some(report) = args
+        .report
+        .as_deref()
+        .filter(|path| *path != Path::new("-"))
+    else {
+        return Ok(());
+    };
+    paths::apart(report, "--report", &inputs)?;
+    for (model, name) in [(&args.input, "IN"), (&args.output, "OUT")] {
+        paths::apart(report, "--report", &[(Some(model), name)])?;
+        // an index stands for its folder
+        let index = model.to_string_lossy().ends_with(".index.json");
+        let folder = match model.parent().filter(|_| index) {
+            Some(folder) if folder == Path::new("") => Path::new("."),
+            Some(folder) => folder,
+            None => model,
+        };
+        paths::outside(report, "--report", folder, name)?;
+    }
+    Ok(())
+}
+
 /// Refuses, by their names, the flags that only a Core ML program has a use for.
 fn no_program(args: &Args) -> Result<(), Failure> {
     let flags = [
@@ -211,18 +235,6 @@ fn no_program(args: &Args) -> Result<(), Failure> {
              use --op-name with the names of tensors, in which * stands for anything"
         ))),
     }
-}
-
-/// A path without links and dots, as far as it exists.
-fn real(path: &Path) -> PathBuf {
-    let whole = path.canonicalize();
-    whole.unwrap_or_else(|_| match (path.parent(), path.file_name()) {
-        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => {
-            real(Path::new(".")).join(name)
-        }
-        (Some(parent), Some(name)) => real(parent).join(name),
-        _ => path.to_owned(),
-    })
 }
 
 fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {

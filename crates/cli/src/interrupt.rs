@@ -1,16 +1,12 @@
 //! Ctrl-C: whatever is unfinished on disk goes away first. A second one does not wait for that.
 
-use std::path::{Path, PathBuf};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, Once};
 
 use crate::output;
 
 /// Whether the first signal has come.
 static SEEN: AtomicBool = AtomicBool::new(false);
-
-/// Files of ours that are not in their place yet.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// Interrupted, as the shells count it; used for the second signal, which cleans nothing up.
 const KILLED: i32 = 130;
@@ -29,10 +25,6 @@ fn set_handler() {
         // on a thread of its own, so that the second signal finds the handler free
         std::thread::spawn(|| {
             palettizer::remove_unfinished_output();
-            for path in unfinished().drain(..) {
-                // it may be in its place already
-                let _ = std::fs::remove_file(path);
-            }
             output::error("interrupted; nothing unfinished was left behind");
             std::process::exit(1);
         });
@@ -50,21 +42,4 @@ pub(crate) fn wait_if_interrupted() {
     while SEEN.load(Ordering::SeqCst) {
         std::thread::park();
     }
-}
-
-/// Removes this file if the command is interrupted.
-pub(crate) fn remember(path: &Path) {
-    unfinished().push(path.to_owned());
-}
-
-/// The file is in its place, or gone.
-pub(crate) fn forget(path: &Path) {
-    unfinished().retain(|unfinished| unfinished != path);
-}
-
-fn unfinished() -> std::sync::MutexGuard<'static, Vec<PathBuf>> {
-    // a list of paths is whole whatever its last holder did
-    UNFINISHED
-        .lock()
-        .unwrap_or_else(|poison| poison.into_inner())
 }

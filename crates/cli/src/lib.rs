@@ -8,6 +8,7 @@
 //! | `settings`, `rules` | flags to a configuration: the settings of one op, and `--op-type`/`--op-name` |
 //! | `table`, `figures`, `summary` | columns, numbers as text, the table of a report |
 //! | `report_file` | the JSON report, written beside and renamed |
+//! | `paths` | places that must not be the same |
 //! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
 
 mod completions;
@@ -20,6 +21,7 @@ mod inspect;
 mod interrupt;
 mod notes;
 mod output;
+mod paths;
 mod progress;
 mod report_file;
 mod rules;

@@ -55,6 +55,7 @@ pub use palettizer_coreml::config::{
 };
 pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};
+pub use palettizer_coreml::save::Beside;
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
 pub use palettizer_coreml::{
     Compression, Consumer, Decompressed, Error, Note, PaletteInfo, Progress, WeightFiles,

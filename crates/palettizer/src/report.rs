@@ -3,7 +3,13 @@
 use palettizer_coreml::report::WeightReport;
 use palettizer_coreml::{Note, Outcome};
 use serde::Serialize;
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
+
+/// Bytes of a file that tell whether it is a report.
+const START_LEN: u64 = 128;
 
 /// The version of the report's layout. It changes when a field is removed or changes its meaning; new fields
 /// come without a change.
@@ -33,6 +39,29 @@ pub struct Report {
 }
 
 impl Report {
+    /// Whether the file at a path is a report, as far as its first bytes tell. It may then be replaced by a new one.
+    ///
+    /// ```
+    /// assert!(!palettizer::Report::is_at("missing.json"));
+    /// ```
+    pub fn is_at(path: impl AsRef<Path>) -> bool {
+        const START: [&str; 2] = [r#"{"version":"#, r#","bytes_before":"#];
+        let path = path.as_ref();
+        // a pipe would wait for somebody to write to it
+        if !path.is_file() {
+            return false;
+        }
+        let mut start = Vec::new();
+        let read = File::open(path).and_then(|file| file.take(START_LEN).read_to_end(&mut start));
+        start.retain(|byte| !byte.is_ascii_whitespace());
+        let rest = start.strip_prefix(START[0].as_bytes());
+        read.is_ok()
+            && rest.is_some_and(|rest| {
+                let number = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                number > 0 && rest[number..].starts_with(START[1].as_bytes())
+            })
+    }
+
     pub(crate) fn new(outcome: Outcome, elapsed: Duration) -> Self {
         Self {
             version: REPORT_VERSION,

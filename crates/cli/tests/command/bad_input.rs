@@ -32,11 +32,11 @@ fn an_output_that_cannot_be_is_found_before_the_work() {
         ("-o no/such/out.mlpackage --nbits 4", "no/such"),
         (
             "-o out.mlpackage --nbits 4 --report no/such/r.json",
-            "error: no/such/r.json: No such file",
+            "error: no/such/r.json: cannot write here: the folder no/such does not exist",
         ),
         (
             "-o out.mlpackage --nbits 4 --report .",
-            "error: .: a folder, where the report should be a file",
+            "error: .: cannot write here: this is a folder, where a file should go",
         ),
     ];
     for (flags, message) in table {

@@ -13,5 +13,6 @@ mod config;
 mod inspect;
 mod notes;
 mod other_commands;
+mod places;
 mod support;
 mod usage;

@@ -128,7 +128,7 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o in.mlpackage --force --nbits 4 --report ./in.mlpackage",
-            "--report must not lie in IN",
+            "--report must not be IN",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --report x.mlpackage/r.json",

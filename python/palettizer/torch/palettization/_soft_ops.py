@@ -14,6 +14,7 @@ torch 2.4 or newer is needed.
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, cast
 
 import torch
@@ -24,12 +25,31 @@ from palettizer.torch.palettization._soft_kernels import Kernel, SoftSettings, a
 if not hasattr(torch.library, "register_autograd"):
     raise ImportError(f"differentiable k-means needs torch 2.4 or newer, found {torch.__version__}")
 
-_LIBRARY: Any = torch.library.Library("palettizer", "DEF")  # type: ignore[no-untyped-call]
+
+def _library() -> Any:
+    """A library of operators under a name that is free.
+
+    This module may be loaded more than once in a process: reloaded, imported again after it was taken from
+    sys.modules, or after an interrupt in the middle. What an earlier load has registered may be in use, or half of it
+    missing; so each has operators of its own.
+    """
+    for number in count(1):
+        name = "palettizer" if number == 1 else f"palettizer_{number}"
+        try:
+            return torch.library.Library(name, "DEF")  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            if "single TORCH_LIBRARY" not in str(error):
+                raise
+
+
+_LIBRARY = _library()
+_LIBRARIES = [*globals().get("_LIBRARIES", []), _LIBRARY]
+"""Those of this module before it was reloaded, too: graphs that autograd or torch.compile hold call them yet."""
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def _operator(schema: str) -> Callable[[_Function], _Function]:
-    """Makes a function the operator `palettizer::name` for tensors on every device.
+    """Makes a function the operator `name` of the library, for tensors on every device.
 
     `torch.library.custom_op` would do, too, but loads all of torch's compiler, 150 MB, with the first call.
     """
@@ -38,14 +58,21 @@ def _operator(schema: str) -> Callable[[_Function], _Function]:
         name = function.__name__
         _LIBRARY.define(name + schema, tags=(torch.Tag.pt2_compliant_tag,))
         _LIBRARY.impl(name, function, "CompositeExplicitAutograd")
-        return cast(_Function, getattr(torch.ops.palettizer, name))
+        return cast(_Function, getattr(getattr(torch.ops, _LIBRARY.ns), name))
 
     return define
 
 
 def _shapes(name: str) -> Callable[[_Function], _Function]:
     """Makes a function what says of which shapes an operator's results are, without computing them."""
-    return cast(Callable[[_Function], _Function], torch.library.register_fake(f"palettizer::{name}", lib=_LIBRARY))
+
+    def define(function: _Function) -> _Function:
+        # `torch.library.register_fake` looks for the caller's source, and fails where any module of the process has a
+        # `__getattr__` that gives everything.
+        _LIBRARY.impl(name, function, "Meta")
+        return function
+
+    return define
 
 
 class _Work(NamedTuple):
@@ -176,7 +203,7 @@ def _differentiate(ctx: Any, grad: Optional[Tensor], *_: Any) -> Tuple[Optional[
     return (made, *(None,) * 6)
 
 
-torch.library.register_autograd("palettizer::soft_weight", _differentiate, setup_context=_keep, lib=_LIBRARY)
+torch.library.register_autograd(f"{_LIBRARY.ns}::soft_weight", _differentiate, setup_context=_keep, lib=_LIBRARY)
 
 
 @_operator("(Tensor weight, Tensor centroids, Tensor scale, str settings) -> (Tensor, Tensor, Tensor)")

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+import coremltools as ct
 from torch_support import converted, layers, palettes, settings, sides, trained
 from torch_support.settings import Setting
+from torch_support.told import about, listening
 
 import judge
+from palettizer import coreml
 
 FULL = [  # what a palette can be, on two kinds of layer and both ways
     {"n_bits": 1}, {"n_bits": 3}, {"n_bits": 4}, {"n_bits": 8},
@@ -20,21 +23,17 @@ SHORT = [{"n_bits": 4}, {"group_size": 8, "lut_dtype": "uint8"}, {"cluster_dim":
 WAYS = ("traced", "exported")
 
 
-def convertible(kind, how):
-    """The converter fails on a traced MultiheadAttention, palettized or not: see the test below."""
-    return how == "exported" or not kind.startswith("attention")
-
-
 IOS18 = [(Setting(kind=kind, **options), how) for kind, how in (("linear", "exported"), ("conv2d", "traced"))
          for options in FULL]
-IOS18 += [(Setting(kind=kind, **options), WAYS[(row + column) % 2 if convertible(kind, "traced") else 1])
-          for row, kind in enumerate(layers.KINDS) if kind not in ("linear", "conv2d")
+IOS18 += [(Setting(kind=kind, **options), known.ways[(row + column) % len(known.ways)])
+          for row, (kind, known) in enumerate(layers.KINDS.items()) if known.ways and kind not in ("linear", "conv2d")
           for column, options in enumerate(SHORT)]
 IOS16 = [(Setting(kind=kind, n_bits=bits), how) for kind, bits in (
     ("linear", 1), ("linear", 2), ("linear", 4), ("linear", 6), ("linear", 8), ("embedding", 4), ("conv1d", 4),
     ("conv2d", 2), ("conv2d", 8), ("conv2d-grouped", 4), ("conv3d", 4), ("conv_transpose1d", 6),
-    ("conv_transpose2d", 4), ("conv_transpose3d", 4), ("attention", 4), ("attention-apart", 4),
-) for how in WAYS if convertible(kind, how)]
+    ("conv_transpose2d", 4), ("conv_transpose3d", 4), ("attention", 4), ("attention-apart", 4), ("gpt2-conv1d", 4),
+    ("rnn", 4), ("rnn-cell", 4),
+) for how in layers.KINDS[kind].ways]
 
 
 def expect(setting, target, done, package):
@@ -69,6 +68,50 @@ def test_at_ios18(setting, how, tmp_path):
 @pytest.mark.parametrize("setting, how", IOS16, ids=str)
 def test_at_ios16(setting, how, tmp_path):
     expect(setting, "iOS16", *convert(setting, "iOS16", how, tmp_path / "m.mlpackage"))
+
+
+STRANGE = ("bilinear", "embedding-bag", "lstm-cell", "gru-cell")
+
+
+@pytest.mark.parametrize("kind", STRANGE)
+@pytest.mark.parametrize("how", WAYS)
+def test_what_the_converter_does_not_know_is_told_before(kind, how, tmp_path):
+    """Without palettes it fails as well."""
+    model = layers.model(kind)
+    with pytest.raises(NotImplementedError):
+        converted.convert(model, converted.sample(kind), "iOS18", how, tmp_path / "m.mlpackage")
+    with listening() as said:
+        palettizer = sides.ours.PostTrainingPalettizer(model)
+        palettizer.compress(progress=False)
+    for name, *_ in layers.weights(kind, model):
+        assert about(said, name, "coremltools.convert does not know such a layer")
+        assert "does not know" in palettizer.report()[name]["conversion"]
+
+
+@pytest.mark.parametrize("options", SHORT, ids=str)
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_what_the_converter_only_takes_dense_is_told_and_stays_convertible(kind, options, tmp_path):
+    """The converted program is palettized by us without a loss."""
+    model = layers.model(kind)
+    setting = Setting(kind=kind, **options)
+    with listening() as said:
+        done = sides.post_training(sides.ours, model, **setting.options)
+    for name, *_ in layers.weights(kind, model):
+        assert about(said, name, "makes it dense", "unique")
+    package = converted.convert(done, converted.sample(kind), "iOS18", "traced", tmp_path / "m.mlpackage")
+    assert not converted.palettized(package)
+    if options != {"n_bits": 4}:
+        return
+    config = coreml.OptimizationConfig(coreml.OpPalettizerConfig(mode="unique", weight_threshold=0))
+    small = coreml.palettize_weights(ct.models.MLModel(str(package), skip_model_load=True), config)
+    small.save(str(tmp_path / "small.mlpackage"))
+    before, after = (judge.weights(path, 1) for path in (package, tmp_path / "small.mlpackage"))
+    assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
+    assert len(converted.palettized(tmp_path / "small.mlpackage")) >= len(layers.KINDS[kind].weights)
+
+
+def test_every_kind_is_converted_or_told_of():
+    assert set(STRANGE) | {"lstm", "gru"} | {setting.kind for setting, _ in IOS18} == set(layers.KINDS)
 
 
 def test_a_traced_attention_is_beyond_the_converter_without_us_too(tmp_path):

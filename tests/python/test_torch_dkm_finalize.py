@@ -54,7 +54,7 @@ def test_every_layer_keeps_the_contract(kind, form):
         fake = model.get_submodule(name + "_fake_quant").eval()
         assert torch.equal(module.get_parameter(parameter), fake(model.get_parameter(name)))
     for name, module in done.named_modules():
-        assert type(module).__module__.startswith("torch.nn") or name == ""
+        assert type(module).__module__.startswith(("torch.nn", "transformers")) or name == ""
     sample = converted.sample(kind)
     with torch.no_grad():
         torch.testing.assert_close(done(sample), model.eval()(sample))
@@ -230,7 +230,8 @@ def test_pruned_zeros_stay_zero():
 
 WAYS = {"linear": "traced", "conv2d": "exported", "embedding": "traced", "conv1d": "exported", "conv3d": "traced",
         "conv_transpose1d": "exported", "conv_transpose2d": "traced", "conv_transpose3d": "exported",
-        "attention": "exported", "attention-apart": "exported"}
+        "attention": "exported", "attention-apart": "exported", "gpt2-conv1d": "exported", "rnn": "traced",
+        "rnn-cell": "traced"}
 CONVERTED = [(Setting(kind=kind, n_bits=2), how) for kind, how in WAYS.items()]
 CONVERTED += [(Setting(kind=kind, n_bits=2, **form), WAYS[kind]) for kind in ("linear", "conv2d", "conv_transpose2d")
               for form in ({"group_size": 8}, {"cluster_dim": 2}, {"scale": True}, {"lut_dtype": "int8"},

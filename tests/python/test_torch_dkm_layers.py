@@ -9,7 +9,7 @@ from torch import nn
 from torch_support import dkm
 
 from palettizer.torch.palettization import FakePalettize
-from palettizer.torch.palettization._dkm_layers import LAYERS, DKMLayer
+from palettizer.torch.palettization._dkm_layers import DKMLayer, prepared_class
 
 LAYER_CASES = {
     "linear": (lambda: nn.Linear(6, 8), (4, 6)),
@@ -43,7 +43,7 @@ def twins(make, milestone=9):
         for parameter in plain.parameters():
             parameter.normal_(std=0.5)
     palettizer, prepared = dkm.prepared(plain, n_bits=1, milestone=milestone)
-    assert type(prepared[0]) is LAYERS[type(plain[0])], palettizer.report()
+    assert type(prepared[0]) is prepared_class(type(plain[0])), palettizer.report()
     return plain, prepared
 
 

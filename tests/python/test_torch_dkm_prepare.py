@@ -17,7 +17,10 @@ from palettizer.torch.palettization._dkm_layers import DKMLayer
 
 
 class Own(nn.Linear):
-    """A class of its own."""
+    """A class of its own, with a forward of its own."""
+
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight.to(x.dtype), self.bias)
 
 
 class Zoo(nn.Module):
@@ -39,7 +42,7 @@ class PeerZoo(Zoo):
 
     def __init__(self):
         super().__init__()
-        del self.fixed
+        del self.fixed, self.own, self.bilinear
 
 
 CONFIGS = {
@@ -203,8 +206,6 @@ def test_the_report_has_every_parameter():
         "small.weight": "has 64 elements, not more than weight_threshold 2048",
         "small.bias": "of a Linear, only the weight is palettized",
         "attend.out_proj.bias": "of a NonDynamicallyQuantizableLinear, only the weight is palettized",
-        "own.weight": "Own is a class of its own; only those of torch.nn can be prepared",
-        "bilinear.weight": "Bilinear is not a kind of module that is palettized",
         "medium": "is palettized from milestone 1 on",
     }
     for name, reason in reasons.items():
@@ -215,7 +216,9 @@ def test_the_report_has_every_parameter():
     row = report["large"]
     assert row["device"] == torch.device("cpu") and row["#params"] == 4096 and 0 < row["error"] < 1
     assert row["#dtype"] == ":num_clusters: 4 <('f32', None)> dim=1"
-    assert all(list(row) == ["device", "error", "#params", "#dtype", "reason"] for row in report.values())
+    columns = ["device", "error", "#params", "#dtype", "reason", "conversion"]
+    assert all(list(row) == columns for row in report.values())
+    assert "does not know such a layer" in report["bilinear"]["conversion"] and row["conversion"] == -1
     assert "large |    cpu |" in repr(report)
 
 

@@ -200,7 +200,7 @@ def integer_linear():
 LEFT_ALONE = {
     "bias": (lambda: nn.Linear(8, 8), {}, "bias", ["Linear", "weight"], False),
     "norm": (lambda: nn.LayerNorm(8), {}, "weight", ["LayerNorm"], False),
-    "lstm": (lambda: nn.LSTM(4, 4), {}, "weight_ih_l0", ["LSTM"], False),
+    "lstm": (lambda: nn.LSTM(4, 4), {}, "bias_ih_l0", ["LSTM", "weight"], False),
     "config": (lambda: nn.Linear(8, 8), {"names": {"": None}}, "weight", ["config"], False),
     "type": (lambda: nn.Linear(8, 8), {"types": {"Linear": None}}, "weight", ["config"], False),
     "threshold": (lambda: nn.Linear(8, 8), {"weight_threshold": 64}, "weight", ["64", "weight_threshold"], False),
@@ -369,12 +369,22 @@ def test_palettizing_again_replaces_the_record():
     assert set(buffers(model)) == {"lut", "compression_type"} and buffers(model)["lut"].numel() == 2
 
 
-@pytest.mark.parametrize("lut_dtype, types", [(None, [1, 2]), ("int8", [1, 2, 3])])
-def test_another_compression_stays_recorded(lut_dtype, types):
+# What is pruned has no table of integers and no vectors in a converter.
+@pytest.mark.parametrize("settings, types, words", [
+    ({}, [1, 2], None), ({"lut_dtype": "int8"}, [1, 2], "kept as floats"),
+    ({"cluster_dim": 2}, [2], "not as pruned"), ({"cluster_dim": 2, "lut_dtype": "uint8"}, [2], "not as pruned"),
+])  # fmt: skip
+def test_another_compression_stays_recorded_as_far_as_both_convert(settings, types, words, caplog):
     model = nn.Linear(8, 16)
     model.register_buffer("_COREML_/weight/compression_type", torch.tensor([1]))
-    for _ in range(2):
-        run(model, inplace=True, lut_dtype=lut_dtype)
+    with caplog.at_level(logging.WARNING, "palettizer"):
+        _, report = run(model, inplace=True, **settings)
+    assert buffers(model)["compression_type"].tolist() == types
+    assert not {"quantization_scale", "zero_point"} & set(buffers(model))
+    assert (words is None) == (caplog.text == "") and (words or "") in caplog.text
+    assert (words or "-1") in str(report["weight"].get("conversion", -1))
+    if types == [1, 2]:
+        run(model, inplace=True, **settings)
         assert buffers(model)["compression_type"].tolist() == types
 
 
@@ -388,7 +398,7 @@ def test_the_root_is_marked_and_the_state_comes_back():
 
 
 def test_the_report_has_a_row_for_every_parameter():
-    before = nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 16), nn.LayerNorm(16), nn.LSTM(16, 4))
+    before = nn.Sequential(nn.Embedding(8, 8), nn.Linear(8, 16), nn.LayerNorm(16), nn.Bilinear(4, 4, 4))
     palettizer = PostTrainingPalettizer(before, PostTrainingPalettizerConfig(ModulePostTrainingPalettizerConfig(2)))
     assert not palettizer.report() and repr(palettizer.report()) == ""
     after = palettizer.compress(progress=False)
@@ -399,7 +409,8 @@ def test_the_report_has_a_row_for_every_parameter():
         assert row["#params"] == parameter.numel()
         rmse = (after.get_parameter(name) - parameter).square().mean().sqrt().item()
         assert row["error"] == pytest.approx(rmse, rel=1e-5)
-        assert bool(row["reason"]) == (name not in ("0.weight", "1.weight"))
+        assert bool(row["reason"]) == (name not in ("0.weight", "1.weight", "3.weight"))
+        assert ("does not know" in str(row["conversion"])) == (name == "3.weight")
     lines = repr(report).splitlines()
     assert len(lines) == 2 + len(report)
     assert lines[0].split(" | ")[0].strip() == "name" and "num_clusters=4, cluster_dim=1" in lines[2]

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig
-from palettizer.torch.palettization._dkm_layers import LAYERS, weights
 from palettizer.torch.palettization._dkm_plan import SoftWeight, make_plan
+from palettizer.torch.palettization._layers import weights
 from palettizer.torch.palettization._sharding import is_sharded
 from palettizer.torch.palettization._soft_kernels import kernel, real_dtype
 
@@ -161,7 +161,7 @@ def _in_order(model: nn.Module) -> List[Step]:
     steps: List[Step] = []
     for module in model.modules():
         for parameter in _own(module):
-            saves = parameter.dim() > 1 and not isinstance(module, nn.Embedding)
+            saves = parameter.dim() > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
             steps.append(_use(parameter, module, saves and (bool(steps) or not isinstance(module, nn.Linear))))
     return steps
 
@@ -225,7 +225,7 @@ def _gradients(values: Any) -> int:
 def _own(module: nn.Module) -> List[Tensor]:
     """The parameters that a call of the module uses itself."""
     inside = [place.module(module).get_parameter(place.parameter) for place in weights(module) if place.within]
-    return [*module.parameters(recurse=False), *(inside if type(module) in LAYERS else ())]
+    return [*module.parameters(recurse=False), *inside]
 
 
 def _use(parameter: Tensor, module: nn.Module, saved: bool) -> Use:

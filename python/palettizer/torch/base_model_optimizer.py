@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
-from typing import ClassVar, Optional, Tuple, Type
+from typing import Any, ClassVar, Optional, Tuple, Type
 
 import torch
 
@@ -37,8 +38,14 @@ class BaseModelOptimizer(ABC):
         return self._supported_modules
 
 
+    def _get_model_for_compression(self, inplace: bool) -> torch.nn.Module:
+        return self._model if inplace else copy.deepcopy(self._model)
+
+
 class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     """An optimizer whose model is trained between `prepare` and `finalize`, with a `step` for each step of training."""
+
+    _step_count = 0
 
     @abstractmethod
     def prepare(self, inplace: bool = False) -> torch.nn.Module:
@@ -51,3 +58,29 @@ class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     @abstractmethod
     def finalize(self, model: Optional[torch.nn.Module] = None, inplace: bool = False) -> torch.nn.Module:
         """Makes the trained model an ordinary one."""
+
+
+class _Compressing(BaseModelOptimizer):
+    _uncompressed_model: Optional[torch.nn.Module] = None
+
+    def compress(self, *args: Any, inplace: bool = False, **kwargs: Any) -> torch.nn.Module:
+        """The model that a subclass is to compress: the model itself, or a copy."""
+        self._uncompressed_model = self._get_model_for_compression(not inplace)
+        self._model = self._get_model_for_compression(inplace)
+        return self._model
+
+
+class BasePostTrainingModelOptimizer(_Compressing):
+    """An optimizer of a finished model that needs no data."""
+
+
+class BaseDataCalibratedModelOptimizer(_Compressing):
+    """An optimizer of a finished model that looks at data."""
+
+
+__all__ = [
+    "BaseDataCalibratedModelOptimizer",
+    "BaseModelOptimizer",
+    "BasePostTrainingModelOptimizer",
+    "BaseTrainingTimeModelOptimizer",
+]

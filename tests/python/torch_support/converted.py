@@ -30,7 +30,7 @@ def convert(model, sample, target, how, path, precision="FLOAT32", without=()):
 
 def sample(kind, dtype="fp32"):
     """An input of the kind's model."""
-    if kind == "embedding":
+    if kind.startswith("embedding"):
         return torch.arange(4, dtype=torch.int32).reshape(1, 4)
     return layers.values(f"sample {kind}", layers.KINDS[kind].input_shape).to(layers.DTYPES[dtype])
 

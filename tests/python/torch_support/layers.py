@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -23,6 +24,7 @@ class Kind:
     weights: tuple = (("", "weight"),)
     output_dim: int = 0
     at_peer: bool = False  # the peer palettizes all its weights itself
+    ways: tuple = ("traced", "exported")  # those in which the converter knows the layer, palettized
 
     @property
     def input_dim(self):
@@ -33,6 +35,8 @@ class Kind:
         return self.output_dim if channel_axis == 0 else self.input_dim
 
 
+_RNN, _CELL = (("", "weight_ih_l0"), ("", "weight_hh_l0")), (("", "weight_ih"), ("", "weight_hh"))
+_BOTH = tuple(("", f"weight_{part}_l0{way}") for way in ("", "_reverse") for part in ("ih", "hh", "hr"))
 _Q, _OUT = ("", "in_proj_weight"), ("out_proj", "weight")
 _APART = tuple(("", f"{part}_proj_weight") for part in "qkv")
 
@@ -46,9 +50,19 @@ KINDS = {
     "conv_transpose1d": Kind(lambda: nn.ConvTranspose1d(16, 32, 5), (1, 16, 6), output_dim=1),
     "conv_transpose2d": Kind(lambda: nn.ConvTranspose2d(16, 32, 3), (1, 16, 5, 5), output_dim=1),
     "conv_transpose3d": Kind(lambda: nn.ConvTranspose3d(16, 16, (3, 3, 2)), (1, 16, 3, 3, 3), output_dim=1),
-    "attention": Kind(lambda: nn.MultiheadAttention(32, 4, batch_first=True), (1, 5, 32), (_Q, _OUT), at_peer=True),
+    "attention": Kind(lambda: nn.MultiheadAttention(32, 4, batch_first=True), (1, 5, 32), (_Q, _OUT), at_peer=True,
+                      ways=("exported",)),
     "attention-apart": Kind(lambda: nn.MultiheadAttention(32, 4, kdim=48, vdim=16, batch_first=True), (1, 5, 32),
-                            (*_APART, _OUT)),
+                            (*_APART, _OUT), ways=("exported",)),
+    "gpt2-conv1d": Kind(lambda: Conv1D(64, 48), (1, 3, 48), output_dim=1),
+    "rnn": Kind(lambda: nn.RNN(32, 48), (5, 1, 32), _RNN, ways=("traced",)),
+    "rnn-cell": Kind(lambda: nn.RNNCell(32, 48), (2, 32), _CELL, ways=("traced",)),
+    "lstm": Kind(lambda: nn.LSTM(48, 32, proj_size=16, bidirectional=True), (5, 1, 48), _BOTH, ways=()),
+    "lstm-cell": Kind(lambda: nn.LSTMCell(32, 32), (2, 32), _CELL, ways=()),
+    "gru": Kind(lambda: nn.GRU(32, 16, batch_first=True), (1, 5, 32), _RNN, ways=()),
+    "gru-cell": Kind(lambda: nn.GRUCell(48, 32), (2, 48), _CELL, ways=()),
+    "bilinear": Kind(lambda: nn.Bilinear(16, 32, 16), (2, 48), ways=()),
+    "embedding-bag": Kind(lambda: nn.EmbeddingBag(64, 48), None, ways=()),
 }
 
 
@@ -64,7 +78,8 @@ class Holder(nn.Module):
             if self.layer.kdim == self.layer.embed_dim:
                 return self.layer(x, x, x, need_weights=False)[0]
             return self.layer(x, torch.cat([x, x[..., :16]], -1), x[..., :16], need_weights=False)[0]
-        return self.layer(x)
+        made = self.layer(x[..., :16], x[..., 16:]) if isinstance(self.layer, nn.Bilinear) else self.layer(x)
+        return made[0] if isinstance(made, tuple) else made
 
 
 def values(label, shape, tails=4):

@@ -5,15 +5,15 @@ import math
 import torch
 from torch_support import layers
 
-PREFIX = "_COREML_"
+PREFIXES = "_COREML_/", "_PALETTIZER_/"  # of what a converter reads, and of what it must not see
 ALL = ("lut", "palettization_scale", "vector_axis", "quantization_n_bits", "quantization_scale", "zero_point",
        "compression_type")
 
 
 def buffers(module, parameter):
     """What the module carries for a parameter, by its short name."""
-    start = f"{PREFIX}/{parameter}/"
-    return {name.removeprefix(start): b for name, b in module.named_buffers(recurse=False) if name.startswith(start)}
+    starts = tuple(f"{prefix}{parameter}/" for prefix in PREFIXES)
+    return {name.rpartition("/")[2]: b for name, b in module.named_buffers(recurse=False) if name.startswith(starts)}
 
 
 def palettized(model):
@@ -22,7 +22,7 @@ def palettized(model):
         f"{path}.{name.split('/')[1]}".lstrip(".")
         for path, module in model.named_modules()
         for name, _ in module.named_buffers(recurse=False)
-        if name.startswith(PREFIX + "/") and name.endswith("/lut")
+        if name.startswith(PREFIXES) and name.endswith("/lut")
     }
 
 

@@ -12,16 +12,16 @@ from palettizer.torch._progress import progress as _progress
 from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization import _metadata
+from palettizer.torch.palettization._layers import KINDS
 from palettizer.torch.palettization._palettize import Maker, check_values, palettize_weight
 from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sharding import is_sharded
-from palettizer.torch.palettization._walk import KINDS
 
 
-class Palettizer(BaseModelOptimizer):
+class Compressor(BaseModelOptimizer):
     """Base of the palettizers that look at a finished model."""
 
-    _supported_modules = tuple(KINDS)
+    _supported_modules = tuple(cls for cls, kind in KINDS.items() if not kind.in_training)
     _report: Optional[Report] = None
 
     def report(self) -> Report:
@@ -31,7 +31,8 @@ class Palettizer(BaseModelOptimizer):
         - `#params`: its number of elements,
         - `palettization_mode`: how many centroids there are and how long they are,
         - `dtype`: of the entries of the lookup table, if they are integers,
-        - `reason`: why a parameter was left alone, or which one it shares its values with.
+        - `reason`: why a parameter was left alone, or which one it shares its values with,
+        - `conversion`: what `coremltools.convert` will not do with it, if there is such a parameter.
 
         What does not apply is -1. Before `compress` the report is empty.
         """

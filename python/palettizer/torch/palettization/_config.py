@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Optional
 
+import numpy as np
 import torch
 
 from palettizer.torch._settings import at_least, one_of, or_none, setting
@@ -25,17 +26,31 @@ _OTHER_DTYPES = (
 
 
 def to_lut_dtype(value: Any) -> Any:
-    """A dtype by its name. What is neither a name nor a dtype is a `ValueError`.
+    """A dtype of torch by itself, one of numpy, or its name. Anything else is a `ValueError`.
 
-    >>> to_lut_dtype("UINT8")
-    torch.uint8
+    >>> to_lut_dtype("UINT8"), to_lut_dtype(np.int8), to_lut_dtype(np.dtype("uint8"))
+    (torch.uint8, torch.int8, torch.uint8)
     """
-    if not value or isinstance(value, torch.dtype):
+    if isinstance(value, torch.dtype) or (not isinstance(value, type) and not value):
         return value
     known = ", ".join([*_DTYPES, *_OTHER_DTYPES])
-    if isinstance(value, str) and value.lower() in _DTYPES:
-        return _DTYPES[value.lower()]
+    name = dtype_name(value).lower()
+    if name in _DTYPES:
+        return _DTYPES[name]
     raise ValueError(f"lut_dtype must be torch.int8, torch.uint8 or their names, found {value!r} (known names: {known})")
+
+
+def dtype_name(value: Any) -> str:
+    """The name of a dtype of torch or numpy, or a name, without the package.
+
+    >>> dtype_name(torch.int8), dtype_name(np.int8), dtype_name("torch.int8"), dtype_name(8)
+    ('int8', 'int8', 'int8', '')
+    """
+    if isinstance(value, type) and issubclass(value, np.generic):
+        value = np.dtype(value)
+    if isinstance(value, (torch.dtype, np.dtype)):
+        value = str(value)
+    return value.rpartition(".")[2] if isinstance(value, str) else ""
 
 
 def to_granularity(value: Any) -> Any:

@@ -11,6 +11,7 @@ The names, the order, the defaults and the errors are coremltools'. Three kinds 
 from __future__ import annotations
 
 import copy
+import re
 import sys
 import warnings
 from dataclasses import dataclass
@@ -27,22 +28,9 @@ from palettizer.torch.optimization_config import (
     PalettizationGranularity,
     resolve_type,
 )
-from palettizer.torch.palettization._config import check_group_size, to_granularity, weight_threshold_setting
+from palettizer.torch.palettization._config import check_group_size, dtype_name, to_granularity, weight_threshold_setting
+from palettizer.torch.palettization._layers import KINDS, NAMED, NAMES, Kind, class_kind
 from palettizer.torch.palettization._reasons import check_config
-
-DEFAULT_N_BITS: Dict[Type[nn.Module], int] = {
-    nn.Linear: 4,
-    nn.Conv1d: 2,
-    nn.Conv2d: 2,
-    nn.Conv3d: 2,
-    nn.LayerNorm: 2,
-    nn.MultiheadAttention: 2,
-    nn.Embedding: 2,
-    nn.ConvTranspose1d: 2,
-    nn.ConvTranspose2d: 2,
-    nn.ConvTranspose3d: 2,
-}
-"""The kinds of modules that are palettized, with the bits that each has without `n_bits`."""
 
 _LUT_DTYPES: Dict[str, Optional[str]] = {
     **dict.fromkeys(("f32", "fp32", "float32")),
@@ -65,7 +53,7 @@ _ACTIVATION_DTYPES = {
 
 def _to_lut_dtype(value: Any) -> Any:
     """The name of a dtype; names stay."""
-    return str(value).replace("torch.", "") if isinstance(value, torch.dtype) else value
+    return dtype_name(value) or value
 
 
 def _check_lut_dtype(where: str, value: str) -> None:
@@ -277,16 +265,16 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         """
         return max(1, self.kmeans_n_init // 10)
 
-    def resolved(self, module_type: Type[nn.Module]) -> "ModuleDKMPalettizerConfig":
-        """A copy for a kind of modules, in which `n_bits` and `cluster_dim` are numbers.
+    def resolved(self, kind: Kind) -> "ModuleDKMPalettizerConfig":
+        """A copy for a kind of layers, in which `n_bits` and `cluster_dim` are numbers.
 
-        >>> config = ModuleDKMPalettizerConfig()
-        >>> config.resolved(nn.Linear).n_bits, config.resolved(nn.Conv2d).n_bits, config.resolved(nn.Conv2d).cluster_dim
+        >>> linear, convolution = (ModuleDKMPalettizerConfig().resolved(KINDS[cls]) for cls in (nn.Linear, nn.Conv2d))
+        >>> linear.n_bits, convolution.n_bits, convolution.cluster_dim
         (4, 2, 1)
         """
         config = copy.copy(self)
         if config.n_bits is None:
-            config.n_bits = DEFAULT_N_BITS[module_type]
+            config.n_bits = kind.n_bits
         if config.cluster_dim is None:
             config.cluster_dim = 1
         return config
@@ -310,9 +298,10 @@ class DKMPalettizerConfig(OptimizationConfig):
 
     Args:
         global_config: for all modules that nothing below matches.
-        module_type_configs: by class, or by its name in torch.nn: Linear, Conv1d to Conv3d, ConvTranspose1d to
-            ConvTranspose3d, Embedding, LayerNorm and MultiheadAttention.
-        module_name_configs: by qualified name, or a regular expression that matches all of it.
+        module_type_configs: by class, or by its name: those of torch.nn that are palettized, and Conv1D of
+            transformers. Subclasses count.
+        module_name_configs: by qualified name, or a regular expression that matches all of it; also of a parameter of
+            two or more dimensions that is no layer's weight.
 
     A value of None leaves the modules alone. A list has a config for each size: of those whose `weight_threshold` a
     module exceeds, the one with the highest. Names go before types, types before the global config.
@@ -346,14 +335,24 @@ class DKMPalettizerConfig(OptimizationConfig):
         return super().set_module_type(resolve_type(object_type), opt_config)
 
     def _take_defaults(self) -> None:
-        self.module_type_configs = {
-            module_type: ModuleDKMPalettizerConfig().resolved(module_type) for module_type in DEFAULT_N_BITS
-        }
+        kinds: List[Tuple[ModuleType, Kind]] = [*KINDS.items(), *NAMED.items()]
+        self.module_type_configs = {key: ModuleDKMPalettizerConfig().resolved(kind) for key, kind in kinds}
 
     def _check_type(self, where: str, key: ModuleType) -> None:
-        if resolve_type(key) not in DEFAULT_N_BITS:
-            known = ", ".join(module_type.__name__ for module_type in DEFAULT_N_BITS)
-            raise AssertionError(f"a key in {where} must be one of {known} of torch.nn or its name, found {key!r}")
+        resolved = resolve_type(key)
+        if class_kind(resolved) is None and resolved not in NAMES:
+            raise AssertionError(f"a key in {where} must be one of {', '.join(NAMES)} or its name, found {key!r}")
+
+    def get_module_config(self, name: str, module: nn.Module) -> Optional[Any]:
+        """The config of a module, or None when it is to be left alone. A subclass is what its class is."""
+        for pattern, config in self.module_name_configs.items():
+            if re.fullmatch(pattern, name):
+                return config
+        for cls in type(module).__mro__:
+            for key in (cls, cls.__name__):
+                if key in self.module_type_configs:
+                    return self.module_type_configs[key]
+        return self.global_config
 
     def _check_module(self, where: str, config: Any) -> None:
         if not isinstance(config, list):

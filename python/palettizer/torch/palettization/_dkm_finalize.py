@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from palettizer import _native
 from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._dkm_layers import DKMLayer, held, remove, unpad
+from palettizer.torch.palettization._dkm_layers import DKMLayer, held, is_pruned, remove, unpad
+from palettizer.torch.palettization._dkm_pruned import commit
 from palettizer.torch.palettization._fake_palettize import FakePalettize
 from palettizer.torch.palettization._palettize import NAMES, as_bytes, as_stored, buffers, check_values
 from palettizer.torch.palettization._plan import Weight
@@ -50,6 +51,7 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
     Raises:
         ValueError: NaN or infinite weights. The model is as it was.
     """
+    commit(model)
     done = [one for one in trained(model) if one.fake.enabled]
     check_values(one.weight for one in done)
     palettes = [_palette(one) for one in done]
@@ -63,6 +65,10 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
 
 
 def _palette(one: Trained) -> "_native.Palette":
+    module, parameter = one.weight.owners[0].module, one.weight.owners[0].parameter
+    if is_pruned(module, parameter):
+        with torch.no_grad():
+            return one.fake.palette(getattr(module, f"{parameter}_orig") * getattr(module, f"{parameter}_mask"))
     with one.weight.owners[0].values() as tensor:
         return one.fake.palette(tensor)
 

@@ -1,18 +1,21 @@
-"""Layers of torch.nn whose weights pass a `FakePalettize` on their way into the layer's function.
+"""Layers whose weights pass a `FakePalettize` on their way into the layer's function.
 
 A layer is prepared by giving it another class, a subclass of its own, and children beside its parameters. So the layer,
 its parameters and their names, its hooks, and optimizers that know it all stay what they are; to finalize is to take
-both away again. Each forward is that of the layer of torch, with the weight replaced.
+both away again. Each forward is the layer's own. While it runs, the palettized weights stand where the layer looks for
+its parameters, whatever it does with them; before and after, its attributes are the parameters.
 """
 
 from __future__ import annotations
 
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Optional, Tuple, Type
+import weakref
+from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Tuple, Type
 
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from palettizer.torch.palettization._fake_palettize import FakePalettize
+from palettizer.torch.palettization._layers import Place
 
 _SUFFIX = "_fake_quant"
 _ACTIVATION = "activation_post_process"
@@ -27,190 +30,112 @@ class DKMLayer(nn.Module):
     float_class: ClassVar[Type[nn.Module]]
     """The layer's own class."""
 
-    weight_fake_quant: Callable[[Tensor], Tensor]
-    activation_post_process: Callable[[Tensor], Tensor]
+    palettized_places: Tuple[Place, ...]
+    activation_post_process: nn.Module
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's own forward with palettized weights."""
+        standing: List[Tuple[nn.Module, str, Any]] = []
+        try:
+            for module, name, value in _palettized(self):
+                standing.append((module, name, vars(module).get(name)))
+                object.__setattr__(module, name, value)
+            made = super().forward(*args, **kwargs)
+        finally:
+            for module, name, before in reversed(standing):
+                if before is None:
+                    object.__delattr__(module, name)
+                else:
+                    object.__setattr__(module, name, before)
+        activation = self.activation_post_process
+        return made if isinstance(activation, nn.Identity) else _first(made, activation)
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # The class is made while the program runs, so it cannot be found by its name: copies make it again.
+        return (_blank, (self.float_class,), *super().__reduce_ex__(protocol)[2:])
 
 
-class DKMLinear(DKMLayer, nn.Linear):
-    float_class = nn.Linear
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.activation_post_process(F.linear(input, self.weight_fake_quant(self.weight), self.bias))
-
-
-class DKMEmbedding(DKMLayer, nn.Embedding):
-    float_class = nn.Embedding
-
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight_fake_quant(self.weight)
-        found = F.embedding(
-            input, weight, self.padding_idx, self.max_norm, self.norm_type, self.scale_grad_by_freq, self.sparse
-        )
-        return self.activation_post_process(found)
+def _palettized(layer: DKMLayer) -> Iterator[Tuple[nn.Module, str, Any]]:
+    """What stands in for attributes of the modules of a layer during its forward pass."""
+    for within, parameter in layer.palettized_places:
+        module = layer.get_submodule(within) if within else layer
+        fake: Any = module._modules[parameter + _SUFFIX]
+        if is_pruned(module, parameter):
+            fake.keep_zero()
+        yield module, parameter, fake(getattr(module, parameter))
+    if isinstance(layer, nn.RNNBase):
+        # It keeps a list of its weights, and makes it anew when its attributes are not those that it had seen.
+        flat = [getattr(layer, name, None) for name in layer._flat_weights_names]
+        yield layer, "_flat_weights", flat
+        yield layer, "_flat_weight_refs", [None if one is None else weakref.ref(one) for one in flat]
 
 
-class DKMLayerNorm(DKMLayer, nn.LayerNorm):
-    float_class = nn.LayerNorm
-
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight_fake_quant(self.weight)
-        return self.activation_post_process(F.layer_norm(input, self.normalized_shape, weight, self.bias, self.eps))
-
-
-class _DKMConv(DKMLayer, nn.modules.conv._ConvNd):
-    def forward(self, input: Tensor) -> Tensor:
-        weight = self.weight_fake_quant(self.weight)
-        return self.activation_post_process(self._conv_forward(input, weight, self.bias))
+def _first(made: Any, activation: Callable[[Tensor], Tensor]) -> Any:
+    """The output of a layer whose tensor, or first tensor, has passed the activation."""
+    if isinstance(made, PackedSequence):
+        return made._replace(data=activation(made.data))
+    if isinstance(made, tuple) and made:
+        return (_first(made[0], activation), *made[1:])
+    return activation(made) if isinstance(made, Tensor) else made
 
 
-class DKMConv1d(_DKMConv, nn.Conv1d):
-    float_class = nn.Conv1d
+_PREPARED: Dict[Type[nn.Module], Type[DKMLayer]] = {}
 
 
-class DKMConv2d(_DKMConv, nn.Conv2d):
-    float_class = nn.Conv2d
+def prepared_class(cls: Type[nn.Module]) -> Type[DKMLayer]:
+    """The class of the prepared layers of a class.
 
-
-class DKMConv3d(_DKMConv, nn.Conv3d):
-    float_class = nn.Conv3d
-
-
-class _DKMConvTranspose(DKMLayer, nn.modules.conv._ConvTransposeNd):
-    _convolve: ClassVar[Callable[..., Tensor]]
-
-    def forward(self, input: Tensor, output_size: Optional[List[int]] = None) -> Tensor:
-        if self.padding_mode != "zeros":
-            raise ValueError(f"Only `zeros` padding mode is supported for {self.float_class.__name__}")
-        geometry: Any = (self.stride, self.padding, self.kernel_size, len(self.kernel_size), self.dilation)
-        output_padding = self._output_padding(input, output_size, *geometry)
-        weight = self.weight_fake_quant(self.weight)
-        made = self._convolve(
-            input, weight, self.bias, self.stride, self.padding, output_padding, self.groups, self.dilation
-        )
-        return self.activation_post_process(made)
-
-
-class DKMConvTranspose1d(_DKMConvTranspose, nn.ConvTranspose1d):
-    float_class = nn.ConvTranspose1d
-    _convolve = staticmethod(F.conv_transpose1d)
-
-
-class DKMConvTranspose2d(_DKMConvTranspose, nn.ConvTranspose2d):
-    float_class = nn.ConvTranspose2d
-    _convolve = staticmethod(F.conv_transpose2d)
-
-
-class DKMConvTranspose3d(_DKMConvTranspose, nn.ConvTranspose3d):
-    float_class = nn.ConvTranspose3d
-    _convolve = staticmethod(F.conv_transpose3d)
-
-
-class DKMMultiheadAttention(DKMLayer, nn.MultiheadAttention):
-    """The output projection is a Linear inside, which is never called: its weight is palettized here."""
-
-    float_class = nn.MultiheadAttention
-
-    in_proj_weight_fake_quant: Callable[[Tensor], Tensor]
-    q_proj_weight_fake_quant: Callable[[Tensor], Tensor]
-    k_proj_weight_fake_quant: Callable[[Tensor], Tensor]
-    v_proj_weight_fake_quant: Callable[[Tensor], Tensor]
-
-    def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Optional[Tensor] = None,
-        need_weights: bool = True,
-        attn_mask: Optional[Tensor] = None,
-        average_attn_weights: bool = True,
-        is_causal: bool = False,
-    ) -> Tuple[Tensor, Optional[Tensor]]:
-        turn = self.batch_first and query.dim() == 3
-        if turn:
-            # What was one tensor stays one: then one product does for all three projections.
-            turned = {id(part): part.transpose(0, 1) for part in (query, key, value)}
-            query, key, value = (turned[id(part)] for part in (query, key, value))
-        projections: Dict[str, Any] = {}
-        in_proj_weight = None
-        if self._qkv_same_embed_dim:
-            in_proj_weight = self.in_proj_weight_fake_quant(self.in_proj_weight)
-        else:
-            projections = {
-                "use_separate_proj_weight": True,
-                "q_proj_weight": self.q_proj_weight_fake_quant(self.q_proj_weight),
-                "k_proj_weight": self.k_proj_weight_fake_quant(self.k_proj_weight),
-                "v_proj_weight": self.v_proj_weight_fake_quant(self.v_proj_weight),
-            }
-        out_fake: Any = self.out_proj.weight_fake_quant
-        output, weights = F.multi_head_attention_forward(
-            query, key, value, self.embed_dim, self.num_heads, in_proj_weight, self.in_proj_bias, self.bias_k,
-            self.bias_v, self.add_zero_attn, self.dropout, out_fake(self.out_proj.weight), self.out_proj.bias,
-            training=self.training, key_padding_mask=key_padding_mask, need_weights=need_weights, attn_mask=attn_mask,
-            average_attn_weights=average_attn_weights, is_causal=is_causal, **projections,
-        )  # fmt: skip
-        return self.activation_post_process(output.transpose(0, 1) if turn else output), weights
-
-
-LAYERS: Dict[Type[nn.Module], Type[DKMLayer]] = {
-    layer.float_class: layer
-    for layer in (
-        DKMLinear, DKMEmbedding, DKMLayerNorm, DKMConv1d, DKMConv2d, DKMConv3d, DKMConvTranspose1d, DKMConvTranspose2d,
-        DKMConvTranspose3d, DKMMultiheadAttention,
-    )  # fmt: skip
-}
-"""The layers that can be prepared, by the class that a module must have exactly."""
-
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-"""Their output channels lie on axis 1 of the weight."""
-
-
-class Place(NamedTuple):
-    """A module within a layer, by its name there, and the name of one of its parameters."""
-
-    within: str
-    parameter: str
-
-    def module(self, layer: nn.Module) -> nn.Module:
-        """The module that holds the parameter."""
-        return layer.get_submodule(self.within)
-
-
-def weights(layer: nn.Module) -> List[Place]:
-    """The weights of a layer that is of a class in `LAYERS`, in the order of `named_parameters`.
-
-    >>> weights(nn.MultiheadAttention(8, 2))
-    [Place(within='', parameter='in_proj_weight'), Place(within='out_proj', parameter='weight')]
-    >>> weights(nn.LayerNorm(8, elementwise_affine=False))
-    []
+    >>> issubclass(prepared_class(nn.Linear), nn.Linear), prepared_class(nn.Linear) is prepared_class(nn.Linear)
+    (True, True)
     """
-    if isinstance(layer, nn.MultiheadAttention):
-        parts = ("in_proj_weight",) if layer._qkv_same_embed_dim else tuple(f"{part}_proj_weight" for part in "qkv")
-        return [*(Place("", part) for part in parts), Place("out_proj", "weight")]
-    return [] if getattr(layer, "weight", None) is None else [Place("", "weight")]
+    if cls not in _PREPARED:
+        members = {"float_class": cls, "__module__": cls.__module__}
+        _PREPARED[cls] = type(f"DKM{cls.__name__}", (DKMLayer, cls), members)
+    return _PREPARED[cls]
+
+
+def _blank(cls: Type[nn.Module]) -> DKMLayer:
+    """A prepared layer without any state yet."""
+    made = prepared_class(cls)
+    return made.__new__(made)
 
 
 def insert(layer: nn.Module, fakes: Dict[Place, FakePalettize], activation: nn.Module) -> None:
-    """Prepares a layer: weights with a fake in the dict pass it, the others stay as they are."""
-    prepared = LAYERS[type(layer)]
-    for place in weights(layer):
-        place.module(layer).add_module(place.parameter + _SUFFIX, fakes.get(place, nn.Identity()))
+    """Prepares a layer: the weights of the dict pass its fakes."""
+    for place, fake in fakes.items():
+        place.module(layer).add_module(place.parameter + _SUFFIX, fake)
     layer.add_module(_ACTIVATION, activation)
-    layer.__class__ = prepared
+    vars(layer)["palettized_places"] = tuple(fakes)
+    layer.__class__ = prepared_class(type(layer))
+
+
+def is_pruned(module: nn.Module, parameter: str) -> bool:
+    """Whether a parameter is pruned before each forward.
+
+    >>> from torch.nn.utils import prune
+    >>> is_pruned(prune.l1_unstructured(nn.Linear(4, 4), "weight", 0.5), "weight"), is_pruned(nn.Linear(4, 4), "weight")
+    (True, False)
+    """
+    return f"{parameter}_orig" in module._parameters and f"{parameter}_mask" in module._buffers
+
+
+def is_free(module: nn.Module, parameter: str) -> bool:
+    """Whether nothing else has the place of a weight's fake, as a module that is prepared for quantization does."""
+    return not hasattr(module, parameter + _SUFFIX)
 
 
 def remove(layer: DKMLayer) -> None:
     """Makes a layer again what it was before `insert`."""
-    for place in weights(layer):
-        del place.module(layer)._modules[place.parameter + _SUFFIX]
+    for place in layer.palettized_places:
+        place.module(layer)._modules.pop(place.parameter + _SUFFIX, None)
     del layer._modules[_ACTIVATION]
+    del vars(layer)["palettized_places"]
     cls: Type[nn.Module] = type(layer)
-    prepared: Tuple[type, ...] = tuple(LAYERS.values())
-    if cls in prepared:
+    if "float_class" in vars(cls):
         layer.__class__ = layer.float_class  # type: ignore[assignment]
     else:  # fully_shard has derived a class of it
-        bases = tuple(layer.float_class if base in prepared else base for base in cls.__bases__)
-        layer.__class__ = type(cls.__name__.replace("DKM", ""), bases, dict(cls.__dict__))
+        bases = tuple(vars(base).get("float_class", base) for base in cls.__bases__)
+        layer.__class__ = type(cls.__name__.replace("DKM", ""), bases, dict(vars(cls)))
 
 
 def pad(model: nn.Module) -> None:
@@ -241,5 +166,3 @@ def held(model: nn.Module) -> Iterator[Held]:
         for name, child in module._modules.items():
             if isinstance(child, FakePalettize) and name.endswith(_SUFFIX):
                 yield Held(module, name[: -len(_SUFFIX)], child)
-
-

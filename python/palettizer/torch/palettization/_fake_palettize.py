@@ -6,12 +6,17 @@ accumulated gradient too.
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+import math
+from dataclasses import replace
+from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver
 
 from palettizer import _native
+from palettizer.torch.optimization_config import PalettizationGranularity
+from palettizer.torch.palettization._dkm_config import ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._palettize import to_native
 from palettizer.torch.palettization._soft_kernels import NativeSoftKMeans, SoftSettings, arranged, kernel, real_dtype
 
@@ -31,6 +36,10 @@ class FakePalettize(nn.Module):
         dtype: of the weight.
         device: of the weight.
         name: the qualified name of the weight, which reports know it by.
+        config: where the settings come from, by coremltools' names.
+
+    The attributes are those that coremltools' class has: `n_clusters`, `cluster_dim`, `palett_tau` and so on. They say
+    how the weight is palettized; those that nothing depends on have the value that was configured.
 
     Buffers: `centroids` (groups, 2^n_bits, cluster_dim), NaN until seeded, from which the next step starts; `start`,
     from which the last one did, and `seen`, a sum of the bits of its weight; with a per-channel scale, `scale`, one
@@ -49,6 +58,8 @@ class FakePalettize(nn.Module):
     """
 
     centroids: Tensor
+    autograd_graph = False
+    proj_factor = None
     start: Tensor
     seen: Tensor
     scale: Optional[Tensor]
@@ -63,9 +74,11 @@ class FakePalettize(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: Any = None,
         name: str = "",
+        config: Optional[ModuleDKMPalettizerConfig] = None,
     ) -> None:
         super().__init__()
         _operators()
+        self.config = _config_of(settings) if config is None else config
         self.name = name
         self.settings = settings
         self.milestone = milestone
@@ -75,7 +88,8 @@ class FakePalettize(nn.Module):
         self.register_buffer("centroids", empty)
         self.register_buffer("start", empty.clone())
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device=device))
-        rows = settings.permuted(shape)[0]
+        self._rows = rows = settings.permuted(shape)[0]
+        self._numel = math.prod(shape)
         scaled = settings.scale_scheme is not None
         scale = torch.full((rows,), torch.nan, dtype=real, device=device) if scaled else None
         self.register_buffer("scale", scale)
@@ -85,6 +99,79 @@ class FakePalettize(nn.Module):
         self.enable_fake_palett(milestone == 0)
         # The fused forward of torch's TransformerEncoderLayer reads weights past their modules; hooks keep it away.
         self.register_forward_pre_hook(_nothing)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _CONFIGURED:
+            return getattr(self.config, name)
+        return super().__getattr__(name)
+
+    @property
+    def n_clusters(self) -> int:
+        """How many entries a table has."""
+        return 1 << self.settings.nbits
+
+    @property
+    def cluster_permute(self) -> Optional[Tuple[int, ...]]:
+        """The order of axes that the weight is brought to before it is cut into groups."""
+        return self.settings.permutation
+
+    @property
+    def prune_threshold(self) -> float:
+        """What the squared distance to an entry at zero is lowered by."""
+        return self.settings.prune_threshold
+
+    @property
+    def enforce_zero(self) -> List[bool]:
+        """Whether an entry stays at zero, for each group."""
+        return [self.settings.enforce_zero] * len(self.centroids)
+
+    @property
+    def per_channel_scaling_factor(self) -> Optional[Tensor]:
+        """A number for each output channel, NaN until the first forward; None without a per-channel scale."""
+        return self.scale
+
+    @property
+    def vector_ch_axis(self) -> int:
+        """The axis that vectors lie along."""
+        return self.config.channel_axis or 0
+
+    @property
+    def need_to_quantize(self) -> bool:
+        """Whether the entries of the tables are less precise than the weights."""
+        return self.settings.lut_dtype is not None
+
+    @property
+    def partitions(self) -> List[List[int]]:
+        """The channels of each group."""
+        size = self._rows // len(self.centroids)
+        return [list(range(start, start + size)) for start in range(0, self._rows, size)]
+
+    @property
+    def partition_numel(self) -> Tensor:
+        """The number of elements of each group."""
+        groups = len(self.centroids)
+        return torch.full((groups,), self._numel // groups)
+
+    @property
+    def labels(self) -> List[None]:
+        """Nothing for each group: which weight has which entry is found anew when it is asked."""
+        return [None] * len(self.centroids)
+
+    @property
+    def enable_partition(self) -> List[bool]:
+        """Whether the entries of each group are trained."""
+        groups = len(self.centroids)
+        trained = min(groups, max(1, int(self.settings.enabled * groups)))
+        return [True] * trained + [False] * (groups - trained)
+
+    @property
+    def activation_post_process(self) -> nn.Module:
+        """An observer with the configured range. coremltools finds the scale of integer tables by it; here a table
+        has the scale that its own entries need, and the observer sees nothing."""
+        return _Observer(dtype=self.config.dtype, quant_min=self.config.quant_min, quant_max=self.config.quant_max)
+
+    def reset_parameters(self) -> None:
+        """There are none to reset; FullyShardedDataParallel asks of each module that has buffers."""
 
     @property
     def enabled(self) -> bool:
@@ -106,6 +193,18 @@ class FakePalettize(nn.Module):
             self.enable_fake_palett()
         self._steps += 1
         self.step_count.fill_(self._steps)
+
+    def keep_zero(self) -> None:
+        """From now on an entry of each table stays at zero, and what is exactly zero gets it: for pruned weights.
+
+        Centroids that were found before are found anew.
+        """
+        if self.settings.enforce_zero and self.settings.prune_threshold == 0:
+            return
+        self.settings = replace(self.settings, enforce_zero=True, prune_threshold=0.0)
+        self._text = self.settings.text()
+        with torch.no_grad():
+            self.centroids.fill_(torch.nan)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The palettized weight, contiguous; the gradient passes in training.
@@ -151,6 +250,13 @@ class FakePalettize(nn.Module):
                 if buffer is not None:
                     buffer.copy_(value)
 
+    def palettize(self, weight: Tensor) -> Tensor:
+        """The weight as evaluation sees it."""
+        with torch.no_grad():
+            scale = weight.new_empty(0) if self.scale is None else self.scale
+            hard: Tensor = _operators().hard_weight(weight.detach(), self.centroids, scale, self._text)[0]
+        return hard
+
     def palette(self, weight: Tensor) -> "_native.Palette":
         """The palette of the weight as evaluation sees it, its axes in the order that the settings permute them to.
 
@@ -180,6 +286,37 @@ class FakePalettize(nn.Module):
         if self.milestone > 0:
             parts.append(f"milestone={self.milestone}")
         return ", ".join([*parts, f"mode={self.settings.mode}", f"enabled={self._enabled}"])
+
+
+_CONFIGURED = frozenset(ModuleDKMPalettizerConfig().as_dict()) - {"milestone"}
+"""What is asked of the config."""
+
+
+def _config_of(settings: SoftSettings) -> ModuleDKMPalettizerConfig:
+    """A config that would lead to some settings, as far as there is one."""
+    return ModuleDKMPalettizerConfig(
+        n_bits=settings.nbits,
+        cluster_dim=settings.cluster_dim,
+        granularity=PalettizationGranularity("per_tensor" if settings.group_size is None else "per_grouped_channel"),
+        group_size=settings.group_size,
+        enable_per_channel_scale=settings.scale_scheme is not None,
+        per_channel_scaling_factor_scheme=settings.scale_scheme or "min_max",
+        lut_dtype=settings.lut_dtype or "f32",
+        kmeans_max_iter=max(1, settings.iterations),
+        palett_mode=settings.mode,
+        palett_tau=settings.temperature,
+        palett_epsilon=settings.epsilon,
+        palett_cluster_tol=settings.cluster_tolerance,
+        percentage_palett_enable=settings.enabled,
+        zero_threshold=settings.floor,
+        implicit=settings.implicit,
+    )
+
+
+class _Observer(MovingAveragePerChannelMinMaxObserver):
+    def reset_parameters(self) -> None:
+        """Forgets what was seen."""
+        self.reset_min_max_vals()
 
 
 def _operators() -> Any:

@@ -1,6 +1,7 @@
 """The buffers that tell a Core ML converter how a weight was palettized.
 
-`coremltools.convert` finds them in the state dict beside the weight: `_COREML_/<parameter>/<field>`.
+`coremltools.convert` finds them in the state dict beside the weight: `_COREML_/<parameter>/<field>`. Where it would
+fail on them, they have a prefix of our own, so that it makes the weight a dense one, with the palettized values.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from typing import Dict, List
 
 import torch
 
+from palettizer.torch.palettization._layers import kind_of
+
 _PREFIX = "_COREML_"
+_DENSE_PREFIX = "_PALETTIZER_"
 _QUANTIZATION_FIELDS = ("quantization_n_bits", "quantization_scale", "zero_point")
 _OWN_FIELDS = ("lut", "palettization_scale", "vector_axis")
 PALETTE_FIELDS = _OWN_FIELDS + _QUANTIZATION_FIELDS
-PALETTIZATION, QUANTIZATION = 2, 3
+PRUNING, PALETTIZATION, QUANTIZATION = 1, 2, 3
 
 
-def buffer_name(parameter: str, field: str) -> str:
+def buffer_name(module: torch.nn.Module, parameter: str, field: str) -> str:
     """The name of a buffer in the module that owns the parameter.
 
-    >>> buffer_name("weight", "lut")
-    '_COREML_/weight/lut'
+    >>> buffer_name(torch.nn.Linear(1, 1), "weight", "lut"), buffer_name(torch.nn.GRU(1, 1), "weight_ih_l0", "lut")
+    ('_COREML_/weight/lut', '_PALETTIZER_/weight_ih_l0/lut')
     """
-    return f"{_PREFIX}/{parameter}/{field}"
+    kind = kind_of(module)
+    dense = kind is not None and kind.stays_dense and kind.has(parameter)
+    return f"{_DENSE_PREFIX if dense else _PREFIX}/{parameter}/{field}"
 
 
 def is_record(name: str) -> bool:
@@ -31,19 +37,43 @@ def is_record(name: str) -> bool:
     >>> is_record("fc._COREML_/weight/lut"), is_record("fc.weight")
     (True, False)
     """
-    return name.rpartition(".")[2].startswith(f"{_PREFIX}/")
+    return name.rpartition(".")[2].startswith((f"{_PREFIX}/", f"{_DENSE_PREFIX}/"))
 
 
 def register(module: torch.nn.Module, parameter: str, fields: Dict[str, torch.Tensor], quantized: bool) -> None:
     """Records how a parameter was palettized: `fields` are tensors by name, `quantized` says that the LUT is integer.
 
-    An earlier palettization of the parameter is replaced; another compression stays recorded before this one.
+    An earlier palettization of the parameter is replaced; another compression stays recorded before this one, as far as
+    a converter takes both: see `conversion`.
     """
     types = remove(module, parameter)
+    if PRUNING in types:
+        if "vector_axis" in fields:
+            types = [kind for kind in types if kind != PRUNING]
+        fields = {name: value for name, value in fields.items() if name not in _QUANTIZATION_FIELDS}
+        quantized = False
     types += [PALETTIZATION, QUANTIZATION] if quantized else [PALETTIZATION]
     device = module.get_parameter(parameter).device
     for field, value in {**fields, "compression_type": torch.tensor(types)}.items():
-        module.register_buffer(buffer_name(parameter, field), value.to(device))
+        module.register_buffer(buffer_name(module, parameter, field), value.to(device))
+
+
+def conversion(module: torch.nn.Module, parameter: str, vectors: bool, quantized: bool) -> str:
+    """What `coremltools.convert` will not do with a weight that is palettized so, or nothing."""
+    kind = kind_of(module)
+    if kind is not None and kind.conversion and kind.has(parameter):
+        return kind.conversion
+    if PRUNING in recorded(module, parameter):
+        if vectors:
+            return "coremltools.convert takes no vectors for a pruned weight: it is recorded as palettized, not as pruned"
+        if quantized:
+            return "coremltools.convert takes no table of integers for a pruned weight: the table's values are kept as floats"
+    elif vectors and quantized:
+        return (
+            "coremltools.convert fails on vectors of integers in its pass common::canonicalize_quantized_lut_pattern: "
+            "remove that from its pass_pipeline"
+        )
+    return ""
 
 
 def remove(module: torch.nn.Module, parameter: str) -> List[int]:
@@ -55,13 +85,13 @@ def remove(module: torch.nn.Module, parameter: str) -> List[int]:
     # A quantization that comes after the palettization is that of its LUT.
     fields = _OWN_FIELDS + (_QUANTIZATION_FIELDS if QUANTIZATION in types[at:] else ())
     for field in (*fields, "compression_type"):
-        module._buffers.pop(buffer_name(parameter, field), None)
+        module._buffers.pop(buffer_name(module, parameter, field), None)
     return types[:at]
 
 
 def recorded(module: torch.nn.Module, parameter: str) -> List[int]:
     """The numbers of the compressions that are recorded for a parameter, in the order applied."""
-    types = module._buffers.get(buffer_name(parameter, "compression_type"))
+    types = module._buffers.get(buffer_name(module, parameter, "compression_type"))
     return [] if types is None else [int(t) for t in types.tolist()]
 
 

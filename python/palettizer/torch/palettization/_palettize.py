@@ -86,14 +86,17 @@ def palettize_weight(weight: Weight, targets: Sequence[Owner], make: Maker) -> D
                 parameter.copy_(tensor)
         fields = {name: as_stored(v, dense.dtype, tensor.dtype) for name, v in buffers(made, dense.dtype).items()}
     quantized = made.lut_integers is not None
+    note = _metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         _metadata.register(target.module, target.parameter, fields, quantized)
     row: Dict[str, Any] = {"error": math.sqrt(mse), "#params": weight.owners[0].facts.numel}
-    if quantized:
+    if _metadata.QUANTIZATION in _metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = made.lut_shape
     row["palettization_mode"] = f"num_clusters={entries}, cluster_dim={cluster_dim}"
     row["reason"] = ""
+    if note:
+        row["conversion"] = note
     return row
 
 

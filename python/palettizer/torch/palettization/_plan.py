@@ -13,7 +13,8 @@ from typing import Any, Dict, List, Optional
 from torch import nn
 
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._reasons import check_config, check_patterns, reason_to_leave, unmatched
+from palettizer.torch.palettization._metadata import conversion
+from palettizer.torch.palettization._reasons import Named, check_config, check_patterns, reason_to_leave, unmatched
 from palettizer.torch.palettization._walk import Memory, Owner, walk
 
 _logger = logging.getLogger(__name__)
@@ -83,6 +84,7 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
     """
     check_patterns(config)
     owners = list(walk(model))
+    named = Named(model, config)
     tied: Dict[Any, List[Owner]] = {}
     for owner in owners:
         tied.setdefault(owner.identity, []).append(owner)
@@ -91,7 +93,7 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
     reasons: Dict[str, str] = {}
     stored: Dict[int, List[Weight]] = {}
     for sharing in tied.values():
-        chosen = _choose(sharing, config, reasons)
+        chosen = _choose(sharing, config, named, reasons)
         if chosen is None:
             continue
         memory = chosen.owners[0].identity
@@ -107,14 +109,27 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
         weights.append(chosen)
     for missing in unmatched(model, owners, config):
         _logger.warning("%s", missing)
+    for weight in weights:
+        warn_of_conversion(weight.owners[0], (weight.config.cluster_dim or 1) > 1, weight.config.lut_dtype is not None)
     return Plan(owners, weights, reasons)
 
 
-def _choose(sharing: List[Owner], config: OptimizationConfig, reasons: Dict[str, str]) -> Optional[Weight]:
+def warn_of_conversion(owner: Owner, vectors: bool, quantized: bool) -> None:
+    """Says of a weight that will be palettized what a converter will not do with it then."""
+    note = conversion(owner.module, owner.parameter, vectors, quantized)
+    if note:
+        _logger.warning("%s: %s", owner.name, note)
+
+
+def _choose(
+    sharing: List[Owner], config: OptimizationConfig, named: Named, reasons: Dict[str, str]
+) -> Optional[Weight]:
     """The weight that the owners of one tensor make together, or None with their reasons noted."""
     for first in sharing:
-        module_config = config.get_module_config(first.module_name, first.module)
-        if first.supported and module_config is not None:
+        module_config = (
+            config.get_module_config(first.module_name, first.module) if first.supported else named.config(first)
+        )
+        if module_config is not None:
             check_config(module_config, first.name)
         reason = reason_to_leave(first, module_config)
         if reason is not None:

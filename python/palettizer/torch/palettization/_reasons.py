@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, NamedTuple, Optional, Sequence, Tuple, Type
+from typing import Any, Iterator, NamedTuple, Optional, Sequence
 
 from torch import nn
 
 from palettizer.torch.optimization_config import OptimizationConfig
+from palettizer.torch.palettization._layers import class_kind
 from palettizer.torch.palettization._sharding import plain_name
-from palettizer.torch.palettization._walk import KINDS, Owner
+from palettizer.torch.palettization._walk import Owner
 
 # The widths that Core ML has an index type for.
 N_BITS = (1, 2, 3, 4, 6, 8)
+
+
+FLAT = "has one dimension; a parameter that is no layer's weight needs two or more"
 
 
 class Reason(NamedTuple):
@@ -22,17 +26,43 @@ class Reason(NamedTuple):
     unexpected: bool
 
 
+class Named:
+    """The entries of module_name_configs that are for parameters: their patterns match the name of no module.
+
+    So a pattern that is for modules never takes in their other parameters, and a parameter that is no layer's weight,
+    as a table of positions often is, can be palettized by its own name.
+    """
+
+    def __init__(self, model: nn.Module, config: OptimizationConfig) -> None:
+        modules = [plain_name(name) for name, _ in model.named_modules()]
+        self._configs = {
+            pattern: module_config
+            for pattern, module_config in config.module_name_configs.items()
+            if not any(re.fullmatch(pattern, name) for name in modules)
+        }
+
+    def config(self, owner: Owner) -> Optional[Any]:
+        """The config of a parameter that is named, or None."""
+        return next((found for key, found in self._configs.items() if re.fullmatch(key, owner.name)), None)
+
+    def unmatched(self, owners: Sequence[Owner]) -> Iterator[str]:
+        """The patterns that match nothing at all."""
+        return (key for key in self._configs if not any(re.fullmatch(key, owner.name) for owner in owners))
+
+
 def reason_to_leave(owner: Owner, config: Optional[Any]) -> Optional[Reason]:
-    """Why a parameter is not palettized with the config of its module, or None if it is."""
-    kind, facts = owner.kind, owner.facts
-    if kind is None:
-        return Reason(f"{type(owner.module).__name__} is not a kind of module that is palettized", False)
-    if owner.parameter not in kind.parameters:
+    """Why a parameter is not palettized with the config of its module, or with the one that names it; None if it is."""
+    facts = owner.facts
+    if not owner.supported and config is None:
+        if owner.kind is None or owner.kind.in_training:
+            return Reason(f"{type(owner.module).__name__} is not a kind of module that is palettized", False)
         return Reason(f"of a {type(owner.module).__name__}, only the weight is palettized", False)
     if config is None:
         return Reason("no config asks for it", False)
     if facts.problem is not None:
         return Reason(facts.problem, True)
+    if not owner.supported and len(facts.shape) < 2:
+        return Reason(FLAT, True)
     if facts.numel <= config.weight_threshold:
         return Reason(f"has {facts.numel} elements, not more than weight_threshold {config.weight_threshold}", False)
     text = _indivisible(owner, config)
@@ -98,17 +128,17 @@ def unmatched(
     model: nn.Module,
     owners: Sequence[Owner],
     config: OptimizationConfig,
-    kinds: Tuple[Type[nn.Module], ...] = tuple(KINDS),
+    in_training: bool = False,
 ) -> Iterator[str]:
-    """A sentence for each name and type in the config that finds nothing to palettize among modules of some kinds."""
+    """A sentence for each name and type in the config that finds nothing to palettize."""
     modules = {plain_name(name): module for name, module in model.named_modules()}
-    with_weights = {owner.module_name for owner in owners if isinstance(owner.module, kinds)}
+    with_weights = {name for name, module in modules.items() if _palettized(type(module), in_training)}
     types = {key for module in modules.values() for key in (type(module), type(module).__name__)}
+    for pattern in Named(model, config).unmatched(owners):
+        yield f"module_name_configs has {pattern!r}, but no module and no parameter of the model has such a name"
     for pattern, module_config in config.module_name_configs.items():
         found = [name for name in modules if re.fullmatch(pattern, name)]
-        if not found:
-            yield f"module_name_configs has {pattern!r}, but no module of the model has such a name"
-        elif module_config is not None and not with_weights.intersection(found):
+        if found and module_config is not None and not with_weights.intersection(found):
             inside = re.escape(found[0]) + r"\..*" if found[0] else ".*"
             yield (
                 f"module_name_configs has {pattern!r}, but {found[0] or 'the model'} holds no weight itself; "
@@ -118,5 +148,10 @@ def unmatched(
         name = key if isinstance(key, str) else getattr(key, "__name__", repr(key))
         if key not in types:
             yield f"module_type_configs has {name}, but no module of the model is of that type"
-        elif module_config is not None and isinstance(key, type) and not issubclass(key, kinds):
+        elif module_config is not None and isinstance(key, type) and not _palettized(key, in_training):
             yield f"module_type_configs has {name}, which is not a kind of module that is palettized"
+
+
+def _palettized(cls: type, in_training: bool) -> bool:
+    kind = class_kind(cls)
+    return kind is not None and (in_training or not kind.in_training)

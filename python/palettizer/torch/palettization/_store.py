@@ -76,11 +76,11 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
         if name in skipped:
             continue
         if inner in module._parameters and _metadata.PALETTIZATION in _metadata.recorded(module, inner):
-            skipped.update(_beside(name, field) for field in _metadata.PALETTE_FIELDS)
+            skipped.update(_beside(module, name, field) for field in _metadata.PALETTE_FIELDS)
         first = seen.setdefault(_identity(value), name)
         if first != name:
             shared[name] = first
-        elif _beside(name, "lut") in skipped:
+        elif _beside(module, name, "lut") in skipped:
             contents.append((name, _palette(module, inner, name, value)))
         else:
             contents.append((name, _dense(name, value)))
@@ -129,10 +129,10 @@ def _place(model: nn.Module, name: str) -> Place:
     return Place(model.get_submodule(module), inner)
 
 
-def _beside(name: str, field: str) -> str:
-    """The name of a buffer that belongs to the parameter of this name."""
-    module, dot, parameter = name.rpartition(".")
-    return module + dot + _metadata.buffer_name(parameter, field)
+def _beside(module: nn.Module, name: str, field: str) -> str:
+    """The name of a buffer that belongs to the parameter of this name, which a module holds."""
+    prefix, dot, parameter = name.rpartition(".")
+    return prefix + dot + _metadata.buffer_name(module, parameter, field)
 
 
 def _identity(value: torch.Tensor) -> Any:
@@ -152,7 +152,7 @@ def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) 
     """The palette of a weight that was palettized: its indices are found again."""
     native = value.dtype if value.dtype in NAMES else torch.float32
     fields: Dict[str, Optional[torch.Tensor]] = {
-        field: module._buffers.get(_metadata.buffer_name(parameter, field)) for field in _metadata.PALETTE_FIELDS
+        field: module._buffers.get(_metadata.buffer_name(module, parameter, field)) for field in _metadata.PALETTE_FIELDS
     }
     lut, scale, axis = fields["lut"], fields["palettization_scale"], fields["vector_axis"]
     table_scale, zero = fields["quantization_scale"], fields["zero_point"]

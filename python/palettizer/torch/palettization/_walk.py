@@ -1,7 +1,6 @@
 """All parameters of a model, with the modules that hold them.
 
-Which classes of modules have weights to palettize, and which axis of a weight holds the output channels, is decided
-here. Parameters that are one tensor have the same `identity`.
+Parameters that are one tensor have the same `identity`.
 """
 
 from __future__ import annotations
@@ -9,41 +8,16 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, NamedTuple, Optional, Tuple, Type
+from typing import Any, Iterator, NamedTuple, Optional, Tuple
 
 import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
+from palettizer.torch.palettization._layers import BARE, Kind, computed, kind_of
 from palettizer.torch.palettization._sharding import full_shapes, gathered, is_dtensor, plain_name, wrapped_units
 
 
-class Kind(NamedTuple):
-    """A class of modules: its parameters that can be palettized, and the axes of their channels."""
-
-    parameters: Tuple[str, ...]
-    axes: Tuple[int, int]
-    """Of the output channels, and of the input channels."""
-
-
-_FORWARD = Kind(("weight",), (0, 1))
-_TRANSPOSED = Kind(("weight",), (1, 0))
-
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
-
-KINDS: Dict[Type[nn.Module], Kind] = {
-    nn.Linear: _FORWARD,
-    nn.Embedding: _FORWARD,
-    nn.Conv1d: _FORWARD,
-    nn.Conv2d: _FORWARD,
-    nn.Conv3d: _FORWARD,
-    nn.ConvTranspose1d: _TRANSPOSED,
-    nn.ConvTranspose2d: _TRANSPOSED,
-    nn.ConvTranspose3d: _TRANSPOSED,
-    # With sizes of their own, query, key and value have a parameter each. The output projection is a Linear inside.
-    nn.MultiheadAttention: Kind(("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"), (0, 1)),
-}
-"""Subclasses count, as in coremltools."""
 
 
 class Facts(NamedTuple):
@@ -76,17 +50,18 @@ class Owner:
     @property
     def kind(self) -> Optional[Kind]:
         """The kind of the module, or None."""
-        return next((kind for cls, kind in KINDS.items() if isinstance(self.module, cls)), None)
+        return kind_of(self.module)
 
     @property
     def supported(self) -> bool:
-        """Whether this is a parameter that can be palettized."""
-        return self.kind is not None and self.parameter in self.kind.parameters
+        """Whether this is a weight of a layer, which is palettized without being named."""
+        kind = self.kind
+        return kind is not None and not kind.in_training and kind.has(self.parameter)
 
     @property
     def axes(self) -> Tuple[int, int]:
         """The axes of the output and the input channels."""
-        return (0, 1) if self.kind is None else self.kind.axes
+        return self.kind.axes if self.kind is not None and self.supported else BARE.axes
 
     def values(self, write: bool = False) -> "AbstractContextManager[torch.Tensor]":
         """The whole tensor; with `write`, changes made in place are kept."""
@@ -160,14 +135,6 @@ class Memory(NamedTuple):
 
 def _computed(name: str, module: nn.Module) -> Iterator[Owner]:
     """Weights that are computed of other parameters, and so are no parameters themselves."""
-    kind = next((kind for cls, kind in KINDS.items() if isinstance(module, cls)), None)
-    for parameter in kind.parameters if kind is not None else ():
-        if parameter in module._parameters:
-            continue
-        if parametrize.is_parametrized(module, parameter):
-            problem = "is computed by a parametrization; remove it first with remove_parametrizations"
-        elif isinstance(module.__dict__.get(parameter), torch.Tensor):
-            problem = "is computed before each forward (weight_norm or pruning); make it permanent first"
-        else:
-            continue
+    kind = kind_of(module)
+    for parameter, problem in ({} if kind is None else computed(module, kind)).items():
         yield Owner(module, name, parameter, Facts((), 0, torch.float32, problem), (id(module), parameter))

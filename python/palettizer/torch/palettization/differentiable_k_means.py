@@ -12,22 +12,29 @@ from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
 from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._dkm_finalize import finalize_weights, weight_errors
-from palettizer.torch.palettization._dkm_layers import LAYERS, DKMLayer, held, insert, pad
+from palettizer.torch.palettization._dkm_layers import DKMLayer, held, insert, pad, prepared_class
 from palettizer.torch.palettization._dkm_plan import DKMPlan, Layer, SoftWeight, make_plan, plan_report
+from palettizer.torch.palettization._dkm_pruned import check_order
 from palettizer.torch.palettization._fake_palettize import FakePalettize
 from palettizer.torch.palettization._fake_quantize import FakeQuantize
+from palettizer.torch.palettization._layers import BARE, KINDS, Place
 from palettizer.torch.palettization._palettize import check_values
 from palettizer.torch.palettization._sharding import is_sharded
 
-__all__ = ["DKMPalettizer", "DKMPalettizerConfig", "ModuleDKMPalettizerConfig"]
+__all__ = ["DKMPalettizer", "DKMPalettizerConfig", "ModuleDKMPalettizerConfig", "Palettizer"]
 
 
-class DKMPalettizer(BaseTrainingTimeModelOptimizer):
+class Palettizer(BaseTrainingTimeModelOptimizer):
+    """Base of the palettizers of a model in training."""
+
+
+class DKMPalettizer(Palettizer):
     """Palettizes the weights of a model by differentiable k-means, in a training loop of one's own.
 
-    `prepare` puts a `FakePalettize` beside each weight of Linear, Embedding, LayerNorm, Conv1d to Conv3d,
-    ConvTranspose1d to ConvTranspose3d and MultiheadAttention, of exactly these classes. The parameters stay, so
-    optimizers made before or after train them. Wrap the model in DistributedDataParallel, FullyShardedDataParallel or
+    `prepare` puts a `FakePalettize` beside each weight of Linear, Embedding, EmbeddingBag, LayerNorm, Bilinear, Conv1d
+    to Conv3d, ConvTranspose1d to ConvTranspose3d, MultiheadAttention, RNN, LSTM and GRU and their cells, and Conv1D of
+    transformers; subclasses count. Parameters of two or more dimensions that are no layer's weight are palettized where
+    they are named in module_name_configs. The parameters stay, so optimizers made before or after train them. Wrap the model in DistributedDataParallel, FullyShardedDataParallel or
     `fully_shard`, or compile it, after that. `finalize` leaves ordinary modules, as post-training palettization does.
 
     Args:
@@ -54,7 +61,7 @@ class DKMPalettizer(BaseTrainingTimeModelOptimizer):
     """
 
     _config_class = DKMPalettizerConfig
-    _supported_modules = tuple(LAYERS)
+    _supported_modules = tuple(KINDS)
     _plan: Optional[DKMPlan] = None
     _errors: Dict[str, float] = {}
 
@@ -69,7 +76,7 @@ class DKMPalettizer(BaseTrainingTimeModelOptimizer):
 
         Raises:
             ValueError: NaN or infinite weights, settings that cannot be, parameters in shards. The model is as it was.
-            RuntimeError: the model has been prepared before.
+            RuntimeError: the model has been prepared before, or a pruner has been prepared for it.
         """
         if self._plan is not None or _is_prepared(self._model):
             raise RuntimeError("the model has been prepared already; finalize it first, or go on training it")
@@ -78,13 +85,20 @@ class DKMPalettizer(BaseTrainingTimeModelOptimizer):
         model = self._model if inplace else copy.deepcopy(self._model)
         config = self._config
         assert isinstance(config, DKMPalettizerConfig)
+        check_order(model, config)
         plan = make_plan(model, config)
         check_values(plan.weights.values())
         fakes = {identity: _fake(weight) for identity, weight in plan.weights.items()}
-        activations = [_activation(layer) for layer in plan.layers]
-        for layer, activation in zip(plan.layers, activations):
-            own = {place: fakes[owner.identity] for place, owner in layer.owners.items() if owner.identity in fakes}
-            insert(layer.module, own, activation)
+        places: Dict[int, Dict[Place, FakePalettize]] = {}
+        activations: Dict[int, nn.Module] = {}
+        for layer in plan.layers:
+            prepared_class(type(layer.module))
+            key, own = id(layer.module), {place: fakes[owner.identity] for place, owner in layer.owners.items()}
+            places.setdefault(key, {}).update(own)
+            if layer.kind is not BARE or key not in activations:
+                activations[key] = _activation(layer)
+        for module in {id(layer.module): layer.module for layer in plan.layers}.values():
+            insert(module, places[id(module)], activations[id(module)])
         pad(model)
         self._model, self._plan = model.train(), plan
         return model
@@ -141,7 +155,8 @@ class DKMPalettizer(BaseTrainingTimeModelOptimizer):
         - `error`: the root of the mean squared difference to the weight of evaluation, 0 for what is not palettized,
         - `#params`: the number of elements,
         - `#dtype`: how many centroids there are, their dtype, the permutation, and their length,
-        - `reason`: why a parameter is not palettized, or not yet, or which one it shares its values with.
+        - `reason`: why a parameter is not palettized, or not yet, or which one it shares its values with,
+        - `conversion`: what `coremltools.convert` will not do with it, if there is such a parameter.
 
         What does not apply is -1. Before `prepare` the report is empty; once the model is finalized, it is about that.
 
@@ -172,8 +187,9 @@ def _fakes(model: nn.Module) -> List[FakePalettize]:
 def _fake(weight: SoftWeight) -> FakePalettize:
     parameter = weight.parameters()[0]
     return FakePalettize(
-        tuple(parameter.shape), weight.settings, weight.config.milestone, parameter.dtype, parameter.device, weight.name
-    )
+        tuple(parameter.shape), weight.settings, weight.config.milestone, parameter.dtype, parameter.device, weight.name,
+        weight.config,
+    )  # fmt: skip
 
 
 _RANGES = {torch.qint8: (-128, 127), torch.quint8: (0, 255)}
@@ -181,7 +197,7 @@ _RANGES = {torch.qint8: (-128, 127), torch.quint8: (0, 255)}
 
 def _activation(layer: Layer) -> nn.Module:
     config = layer.config
-    if config is None or not config.quantize_activations or config.dtype == torch.float32:
+    if config is None or layer.kind is BARE or not config.quantize_activations or config.dtype == torch.float32:
         return nn.Identity()
     least, most = _RANGES[config.dtype]
     if config.quant_min < least or config.quant_max > most:

@@ -8,8 +8,9 @@ from typing import Optional
 import torch
 
 from palettizer.torch._settings import or_none, setting
+from palettizer.torch.base_model_optimizer import BasePostTrainingModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._compressor import Palettizer
+from palettizer.torch.palettization._compressor import Compressor
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
 from palettizer.torch.palettization._palettize import maker
 
@@ -56,7 +57,8 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
     Args:
         global_config: for all modules that nothing below matches.
         module_type_configs: by class, or by its name in torch.nn.
-        module_name_configs: by qualified name, or a regular expression that matches all of it.
+        module_name_configs: by qualified name, or a regular expression that matches all of it; also of a parameter of
+            two or more dimensions that is no layer's weight.
 
     A value of None leaves the modules alone. Names go before types, types before the global config.
 
@@ -71,11 +73,13 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
     module_config = ModulePostTrainingPalettizerConfig
 
 
-class PostTrainingPalettizer(Palettizer):
+class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
     """Palettizes the weights of a model by k-means.
 
-    Weights of Linear, Embedding, Conv1d to Conv3d, ConvTranspose1d to ConvTranspose3d and MultiheadAttention are
-    palettized; subclasses count. A scalar table is optimal. After `compress` the model has ordinary dense weights with
+    Weights of Linear, Embedding, EmbeddingBag, Bilinear, Conv1d to Conv3d, ConvTranspose1d to ConvTranspose3d,
+    MultiheadAttention, RNN, LSTM and GRU and their cells, and Conv1D of transformers are palettized; subclasses count.
+    So are parameters of two or more dimensions that are no layer's weight, where they are named in module_name_configs.
+    A scalar table is optimal. After `compress` the model has ordinary dense weights with
     at most 2^n_bits values in each group, and buffers that `coremltools.convert` reads.
 
     Args:
@@ -103,7 +107,7 @@ class PostTrainingPalettizer(Palettizer):
     def __init__(self, model: torch.nn.Module, config: Optional[PostTrainingPalettizerConfig] = None) -> None:
         super().__init__(model, config)
 
-    def compress(
+    def compress(  # type: ignore[override]
         self, num_kmeans_workers: int = 1, inplace: bool = False, *, progress: bool = True
     ) -> torch.nn.Module:
         """Palettizes the weights and returns the model.

@@ -8,9 +8,10 @@ from typing import Any, Dict, Iterable, Optional, Union
 import torch
 
 from palettizer.torch._settings import setting
+from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization import _safetensors
-from palettizer.torch.palettization._compressor import Palettizer
+from palettizer.torch.palettization._compressor import Compressor
 from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
 from palettizer.torch.palettization._palettize import maker
 from palettizer.torch.palettization._plan import Plan, make_plan
@@ -43,7 +44,8 @@ class SKMPalettizerConfig(OptimizationConfig):
     Args:
         global_config: for all modules that nothing below matches.
         module_type_configs: by class, or by its name in torch.nn.
-        module_name_configs: by qualified name, or a regular expression that matches all of it.
+        module_name_configs: by qualified name, or a regular expression that matches all of it; also of a parameter of
+            two or more dimensions that is no layer's weight.
         calibration_nsamples: how many items of the data loader the sensitivities are computed of.
 
     >>> SKMPalettizerConfig.from_dict({"calibration_nsamples": 16}).global_config.n_bits
@@ -55,7 +57,7 @@ class SKMPalettizerConfig(OptimizationConfig):
     calibration_nsamples: int = setting(128, types=int, cast=int)
 
 
-class SKMPalettizer(Palettizer):
+class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
     """Palettizes the weights of a model by k-means, where each element counts as much as the loss depends on it.
 
     The sensitivity of an element is its squared gradient, summed over some samples (the diagonal of the Fisher
@@ -131,7 +133,7 @@ class SKMPalettizer(Palettizer):
             wait_for_all()
         return tensors
 
-    def compress(
+    def compress(  # type: ignore[override]
         self,
         dataloader: Optional[Iterable[Any]] = None,
         loss_fn: Optional[LossFunction] = None,

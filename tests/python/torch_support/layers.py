@@ -36,7 +36,7 @@ class Kind:
 
 
 _RNN, _CELL = (("", "weight_ih_l0"), ("", "weight_hh_l0")), (("", "weight_ih"), ("", "weight_hh"))
-_BOTH = tuple(("", f"weight_{part}_l0{way}") for way in ("", "_reverse") for part in ("ih", "hh", "hr"))
+_BOTH = tuple(("", f"{name}{way}") for way in ("", "_reverse") for _, name in _RNN)
 _Q, _OUT = ("", "in_proj_weight"), ("out_proj", "weight")
 _APART = tuple(("", f"{part}_proj_weight") for part in "qkv")
 
@@ -57,7 +57,8 @@ KINDS = {
     "gpt2-conv1d": Kind(lambda: Conv1D(64, 48), (1, 3, 48), output_dim=1),
     "rnn": Kind(lambda: nn.RNN(32, 48), (5, 1, 32), _RNN, ways=("traced",)),
     "rnn-cell": Kind(lambda: nn.RNNCell(32, 48), (2, 32), _CELL, ways=("traced",)),
-    "lstm": Kind(lambda: nn.LSTM(48, 32, proj_size=16, bidirectional=True), (5, 1, 48), _BOTH, ways=()),
+    "lstm": Kind(lambda: nn.LSTM(48, 32, bidirectional=True), (5, 1, 48), _BOTH, ways=()),
+    "lstm-projected": Kind(lambda: nn.LSTM(32, 32, proj_size=16), (5, 1, 32), (*_RNN, ("", "weight_hr_l0")), ways=()),
     "lstm-cell": Kind(lambda: nn.LSTMCell(32, 32), (2, 32), _CELL, ways=()),
     "gru": Kind(lambda: nn.GRU(32, 16, batch_first=True), (1, 5, 32), _RNN, ways=()),
     "gru-cell": Kind(lambda: nn.GRUCell(48, 32), (2, 48), _CELL, ways=()),

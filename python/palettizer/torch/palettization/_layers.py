@@ -59,8 +59,11 @@ _DENSE = _RECURRENT._replace(
 )
 
 
+BEYOND = "coremltools.convert does not know such a layer, palettized or not"
+
+
 def _beyond(kind: Kind) -> Kind:
-    return kind._replace(conversion="coremltools.convert does not know such a layer, palettized or not")
+    return kind._replace(conversion=BEYOND)
 
 
 KINDS: Dict[Type[nn.Module], Kind] = {

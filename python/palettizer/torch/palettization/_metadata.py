@@ -10,7 +10,7 @@ from typing import Dict, List
 
 import torch
 
-from palettizer.torch.palettization._layers import kind_of
+from palettizer.torch.palettization._layers import BEYOND, kind_of
 
 _PREFIX = "_COREML_"
 _DENSE_PREFIX = "_PALETTIZER_"
@@ -62,7 +62,7 @@ def conversion(module: torch.nn.Module, parameter: str, vectors: bool, quantized
     """What `coremltools.convert` will not do with a weight that is palettized so, or nothing."""
     kind = kind_of(module)
     if kind is not None and kind.conversion and kind.has(parameter):
-        return kind.conversion
+        return BEYOND if getattr(module, "proj_size", 0) else kind.conversion
     if PRUNING in recorded(module, parameter):
         if vectors:
             return "coremltools.convert takes no vectors for a pruned weight: it is recorded as palettized, not as pruned"

@@ -21,7 +21,7 @@ from palettizer.torch.palettization import (
 
 SETTINGS = OptimizationConfig(
     OpPalettizerConfig(nbits=4, weight_threshold=100),
-    op_name_configs={"*.head.*": None, "*b*": OpPalettizerConfig(nbits=2, weight_threshold=100)},
+    op_name_configs={r".*\.head\..*": None, ".*b.*": OpPalettizerConfig(nbits=2, weight_threshold=100)},
 )
 
 

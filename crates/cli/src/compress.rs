@@ -28,7 +28,7 @@ use crate::summary;
       --op-type linear=8 --op-type conv=nbits=6,mode=uniform --op-name conv1=skip
   palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
   palettizer compress model.safetensors -o small.safetensors --nbits 4 --group-size 1 \\
-      --op-name '*.embed_tokens.weight=8' --op-name lm_head.weight=skip
+      --op-name '.*embed_tokens.weight=8' --op-name lm_head.weight=skip
   palettizer compress checkpoint/ -o small/ --nbits 3 --sensitivity squared_gradients.safetensors
 
 A .safetensors checkpoint, or a folder of its shards with their index, has tensors and no ops:
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Other settings for the ops of a type: NAME=BITS, NAME=skip, or NAME=KEY=VALUE,KEY=VALUE…
     #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
     op_type: Vec<Rule>,
-    /// Other settings for one op, or one constant, by its name; for tensors of a checkpoint, * is anything
+    /// Other settings for an op, constant or tensor, by its name, or for all that a pattern fits, such as '.*norm.*'
     #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
     op_name: Vec<Rule>,
     /// A configuration in coremltools' layout: .yaml or .json, in place of the palette's flags
@@ -167,7 +167,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     report_file.write(&report)?;
     for name in &report.unmatched {
         output::warn(&format!(
-            "no {} is called \"{name}\"; palettizer inspect lists them",
+            "no {} fits \"{name}\"; palettizer inspect lists them",
             match model {
                 Either::Model(_) => "op, op type or constant",
                 Either::Checkpoint(_) => "tensor",
@@ -232,7 +232,7 @@ fn no_program(args: &Args) -> Result<(), Failure> {
         None => Ok(()),
         Some((_, flag)) => Err(Failure::Usage(format!(
             "{flag} is for Core ML models; a checkpoint has tensors and no ops: \
-             use --op-name with the names of tensors, in which * stands for anything"
+             use --op-name with the names of tensors, or with patterns of them"
         ))),
     }
 }
@@ -245,10 +245,13 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
         },
         seed: args.seed.unwrap_or(0),
     };
-    let (mut config, base) = match &args.config {
+    let (config, base) = match &args.config {
         Some(path) => from_file(path, defaults)?,
         None => from_flags(args, defaults)?,
     };
+    // The rules of flags are tried before those of the file.
+    let file = config;
+    let mut config = OptimizationConfig::new().with_global(file.global().cloned());
     for (flag, rules) in [("--op-type", &args.op_type), ("--op-name", &args.op_name)] {
         for (i, Rule { name, settings }) in rules.iter().enumerate() {
             if rules.iter().skip(i + 1).any(|other| other.name == *name) {
@@ -275,6 +278,16 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
                 "--op-type" => config.with_op_type(name, settings),
                 _ => config.with_op_name(name, settings),
             };
+        }
+    }
+    for (op_type, settings) in file.op_types().iter() {
+        if config.op_types().get(op_type).is_none() {
+            config = config.with_op_type(op_type, settings.cloned());
+        }
+    }
+    for (name, settings) in file.op_names().iter() {
+        if config.op_names().get(name).is_none() {
+            config = config.with_op_name(name, settings.cloned());
         }
     }
     let sensitivity = match &args.sensitivity {

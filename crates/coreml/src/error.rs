@@ -348,6 +348,18 @@ pub enum Error {
         second: String,
     },
 
+    /// A name in the configuration is none in the model, and as a pattern it is wrong.
+    #[error(
+        "\"{key}\" is no name in the model, and no pattern: {what}. A pattern is a regular expression that matches \
+         the whole name, in which .* stands for anything"
+    )]
+    Pattern {
+        /// The name.
+        key: String,
+        /// What is wrong with it as a regular expression.
+        what: String,
+    },
+
     /// The program's opset has no op for what was asked.
     #[error(
         "{feature} needs the {needed} opset, and the program that holds \"{weight}\" is written for {found}; \

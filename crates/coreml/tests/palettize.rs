@@ -215,6 +215,40 @@ fn configurations_resolve_by_constant_consumer_type_and_globally() {
 }
 
 #[test]
+fn patterns_come_after_names_and_before_types() {
+    let bits = |config: &OptimizationConfig| {
+        let (_, outcome) = palettize(&shared("CoreML8").build(), config).unwrap();
+        (outcome.weights[0].nbits, outcome.unmatched)
+    };
+    let with = |nbits| OpPalettizerConfig::new(kmeans(nbits));
+    let by_type = config(kmeans(Nbits::B8)).with_op_type("lin.*r", with(Nbits::B6));
+    assert_eq!(bits(&by_type), (Some(6), vec![]));
+    // the very type goes before a pattern that was there first
+    let by_exact_type = by_type.with_op_type("linear", with(Nbits::B3));
+    assert_eq!(bits(&by_exact_type), (Some(3), vec![]));
+    let by_pattern = by_exact_type
+        .with_op_name("(?i)FC[12]", with(Nbits::B4))
+        .with_op_name(".*", None)
+        .with_op_name("x+", None);
+    assert_eq!(bits(&by_pattern), (Some(4), vec!["x+".to_owned()]));
+    let by_user = by_pattern
+        .with_op_name("fc1", with(Nbits::B2))
+        .with_op_name("fc2", with(Nbits::B2));
+    assert_eq!(bits(&by_user).0, Some(2));
+    assert_eq!(bits(&by_user.with_op_name("w", None)).0, None);
+}
+
+#[test]
+fn a_key_that_is_neither_name_nor_pattern_is_an_error() {
+    let config = config(kmeans(Nbits::B4)).with_op_name("*fc", None);
+    let error = palettize(&shared("CoreML8").build(), &config).unwrap_err();
+    assert!(
+        matches!(&error, Error::Pattern { key, .. } if key == "*fc"),
+        "{error}"
+    );
+}
+
+#[test]
 fn entries_that_fit_nothing_are_named() {
     let config = config(kmeans(Nbits::B4))
         .with_op_type("conv", None)

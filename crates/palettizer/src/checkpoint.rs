@@ -12,8 +12,8 @@ use std::time::Instant;
 /// memory, until they are needed.
 ///
 /// The weights are the fp16, bf16 and fp32 tensors of two axes or more; their output channels are on the first. A
-/// configuration names tensors where it names ops of a model, and `*` in a name stands for anything: the tensor's own
-/// name decides, then the longest pattern that it fits, then the global configuration.
+/// configuration names tensors where it names ops of a model: the tensor's own name decides, then the first pattern that
+/// fits it (a regular expression that matches the whole name), then the global configuration.
 ///
 /// ```
 /// use palettizer::{

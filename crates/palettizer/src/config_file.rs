@@ -8,9 +8,14 @@
 //! op_type_configs:
 //!   conv: {mode: uniform, nbits: 6}
 //!   linear: null                    # null leaves the weights of these ops alone
-//! op_name_configs:                  # names of ops or of constants
+//! op_name_configs:                  # names of ops or of constants, or patterns of them
 //!   conv_1: {mode: unique}
+//!   '.*_norm_.*': null
 //! ```
+//!
+//! A pattern is a regular expression that matches the whole name, as in configurations of PyTorch modules; types may be
+//! patterns too. The name itself decides first, then the first pattern in the file that fits, then the type, then
+//! `global_config`. What is a name in the model is never taken for a pattern.
 //!
 //! The settings of one op. They are checked one by one and together; a key that is not here is an error.
 //!
@@ -219,7 +224,7 @@ pub fn from_json_str(text: &str, defaults: Defaults) -> Result<OptimizationConfi
     from_value(&document::json(text)?, defaults)
 }
 
-/// Reads a dictionary.
+/// Reads a dictionary. Its patterns are tried in its order.
 ///
 /// ```
 /// use palettizer::config_file::{self, Defaults};

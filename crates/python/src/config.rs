@@ -1,12 +1,12 @@
 //! A whole configuration: a Python dictionary as the `OptimizationConfig` of the Rust crates.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use palettizer::config_file;
 use palettizer::{MissingSensitivity, OpPalettizerConfig, OptimizationConfig, sensitivities};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
 use crate::error::{Failure, bad_value};
 use crate::json::json;
@@ -20,9 +20,9 @@ use crate::work::{self, Line};
 pub(crate) struct Config {
     global_config: Option<OpFields>,
     #[pyo3(default)]
-    op_type_configs: BTreeMap<String, Option<OpFields>>,
+    op_type_configs: Named,
     #[pyo3(default)]
-    op_name_configs: BTreeMap<String, Option<OpFields>>,
+    op_name_configs: Named,
     #[pyo3(default)]
     joint_compression: bool,
     #[pyo3(default)]
@@ -38,6 +38,20 @@ pub(crate) struct Config {
     sensitivity: Option<PathBuf>,
     #[pyo3(default)]
     sensitivity_default: Option<String>,
+}
+
+/// A dictionary from names or patterns to fields, in its order: the first pattern that fits decides.
+#[derive(Default)]
+struct Named(Vec<(String, Option<OpFields>)>);
+
+impl FromPyObject<'_, '_> for Named {
+    type Error = PyErr;
+
+    fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
+        let pairs = object.cast::<PyDict>()?.iter();
+        let pairs = pairs.map(|(name, fields)| Ok((name.extract()?, fields.extract()?)));
+        pairs.collect::<PyResult<_>>().map(Named)
+    }
 }
 
 /// The fields of one `OpPalettizerConfig`.
@@ -101,10 +115,10 @@ impl Config {
             let missing = missing(self.sensitivity_default.as_deref())?;
             config = config.with_sensitivity(sensitivities(path, missing).map_err(Failure::from)?);
         }
-        for (name, fields) in self.op_type_configs {
+        for (name, fields) in self.op_type_configs.0 {
             config = config.with_op_type(name, one(fields)?);
         }
-        for (name, fields) in self.op_name_configs {
+        for (name, fields) in self.op_name_configs.0 {
             config = config.with_op_name(name, one(fields)?);
         }
         Ok(config)

@@ -23,7 +23,7 @@
 //! | `element`, `header`, `json`, `shard`, `index` | safetensors files, and folders of them, read as hostile |
 //! | `checkpoint`, `inspect` | what is in them |
 //! | `compact` | a palettized weight as tensors of such a file |
-//! | `plan`, `pattern` | what will happen to each tensor, and why |
+//! | `plan` | what will happen to each tensor, and why |
 //! | `made`, `batch`, `compress`, `part` | the plan carried out, in one run or in several |
 //! | `decompress` | the way back |
 //! | `write`, `output`, `palettes` | a new file, streamed, beside its place |
@@ -47,7 +47,6 @@ mod made;
 mod output;
 mod palettes;
 mod part;
-mod pattern;
 mod plan;
 mod sensitivity;
 mod shard;

@@ -4,11 +4,9 @@ use crate::Error;
 use crate::checkpoint::{Item, Kind, Opened};
 use crate::compact::Role;
 use crate::element::ElementType;
-use crate::pattern;
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Sensitivities};
+use palettizer_coreml::config::{Names, OpPalettizerConfig, OptimizationConfig, Sensitivities};
 use palettizer_coreml::report::WeightReport;
 use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
-use std::collections::BTreeSet;
 
 /// Weights of checkpoints have their output channels on the first axis.
 pub(crate) const OUTPUT_AXIS: usize = 0;
@@ -95,16 +93,16 @@ impl Planned<'_> {
 /// Plans what `config` asks of a checkpoint.
 ///
 /// # Errors
-/// [`Error::Unsuited`] for what only programs have, [`Error::NameTaken`], and in [`Error::Model`] `Strict` if a weight
-/// cannot be palettized and the configuration is strict, and `Sensitivities` if those do not fit.
+/// [`Error::Unsuited`] for what only programs have, [`Error::NameTaken`], and in [`Error::Model`] `Pattern` for a key that
+/// is neither name nor pattern, `Strict` if a weight cannot be palettized and the configuration is strict, and
+/// `Sensitivities` if those do not fit.
 pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
     suited(config)?;
-    let mut seen = BTreeSet::new();
+    let known = opened.items.iter().map(|item| item.name.as_str()).collect();
+    let names = Names::new(config.op_names(), &known)?;
     let mut rows = Vec::with_capacity(opened.items.len());
     for item in &opened.items {
-        let keys = config.op_names().keys();
-        seen.extend(keys.filter(|key| pattern::fits(key, &item.name)));
-        let decision = match decide(opened, item, config) {
+        let decision = match decide(opened, item, &names, config.global()) {
             Ok(job) => Decision::Compress(job),
             Err(skip) => Decision::Skip(skip),
         };
@@ -113,8 +111,7 @@ pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Resul
         }
         rows.push(Planned { item, decision });
     }
-    let unmatched = config.op_names().keys().filter(|key| !seen.contains(key));
-    let unmatched = unmatched.cloned().collect();
+    let unmatched = names.unmatched().map(str::to_owned).collect();
     check_strict(config, &rows)?;
     if let Some(sensitivities) = config.sensitivity() {
         weigh(opened, &mut rows, sensitivities)?;
@@ -166,7 +163,7 @@ fn suited(config: &OptimizationConfig) -> Result<(), Error> {
     if let Some(op_type) = config.op_types().keys().next() {
         return unsuited(
             format!("op type \"{op_type}\""),
-            "it has tensors and no ops; configure tensors by their names, in which * stands for anything",
+            "it has tensors and no ops; configure tensors by their names, or by patterns of them",
         );
     }
     if config.minimum_deployment_target().is_some() {
@@ -196,7 +193,12 @@ fn name_free(opened: &Opened, item: &Item) -> Result<(), Error> {
     }
 }
 
-fn decide(opened: &Opened, item: &Item, config: &OptimizationConfig) -> Result<Job, Skip> {
+fn decide(
+    opened: &Opened,
+    item: &Item,
+    names: &Names<'_>,
+    global: Option<&OpPalettizerConfig>,
+) -> Result<Job, Skip> {
     let at = match &item.kind {
         Kind::Dense(at) => *at,
         Kind::Palette(stored) => {
@@ -212,7 +214,10 @@ fn decide(opened: &Opened, item: &Item, config: &OptimizationConfig) -> Result<J
         1 => return Err(Skip::OneDimensional),
         _ => {}
     }
-    let op_config = resolve(&item.name, config)?;
+    let op_config = match names.entry(&item.name) {
+        Some(entry) => entry.ok_or(Skip::Null)?,
+        None => global.ok_or(Skip::Unset)?,
+    };
     let (elements, threshold) = (entry.elements(), op_config.weight_threshold());
     if elements <= threshold {
         return Err(Skip::Small {
@@ -229,15 +234,6 @@ fn decide(opened: &Opened, item: &Item, config: &OptimizationConfig) -> Result<J
         spec,
         sensitivity: None,
     })
-}
-
-/// The configuration of a tensor: by its name, by the longest pattern that it fits, or the global one.
-fn resolve<'c>(name: &str, config: &'c OptimizationConfig) -> Result<&'c OpPalettizerConfig, Skip> {
-    let names = config.op_names();
-    match pattern::best(names.keys(), name).and_then(|key| names.get(key)) {
-        Some(entry) => entry.as_ref().ok_or(Skip::Null),
-        None => config.global().ok_or(Skip::Unset),
-    }
 }
 
 /// The report's row of a tensor that stays as it is; [`super::made::Done`] fills in the rest.

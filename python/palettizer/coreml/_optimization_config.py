@@ -16,7 +16,10 @@ class OptimizationConfig:
     """Which weights are palettized, and how.
 
     For a weight, the first of these that is set decides: the name of the constant, the name of the op that uses it, the
-    type of that op, the global configuration. ``None`` leaves the weight alone.
+    first pattern of names that fits either, the type of that op, the first pattern of types that fits it, the global
+    configuration. ``None`` leaves the weight alone. A pattern is a regular expression that matches the whole name, as in
+    configurations of PyTorch modules (but without look-around and back-references); a name in the model is never taken
+    for one.
 
     Parameters
     ----------
@@ -25,7 +28,8 @@ class OptimizationConfig:
     op_type_configs : dict[str, OpPalettizerConfig | None], optional
         For the ops of a type, such as ``"conv"``.
     op_name_configs : dict[str, OpPalettizerConfig | None], optional
-        For one op or one constant. :func:`palettizer.coreml.get_weights_metadata` has the names.
+        For one op or one constant, or for all that a pattern such as ``".*norm.*"`` fits.
+        :func:`palettizer.coreml.get_weights_metadata` has the names.
 
     Examples
     --------
@@ -70,12 +74,12 @@ class OptimizationConfig:
         self.global_config = op_config
 
     def set_op_type(self, op_type: str, op_config: OpPalettizerConfig | None) -> None:
-        """Sets the configuration of the ops of a type; ``None`` leaves their weights alone."""
+        """Sets the configuration of the ops of a type, or of the types that a pattern fits; ``None`` leaves their weights alone."""
         _check(op_config)
         self.op_type_configs[op_type] = op_config
 
     def set_op_name(self, op_name: str, op_config: OpPalettizerConfig | None) -> None:
-        """Sets the configuration of one op or constant; ``None`` leaves it alone."""
+        """Sets the configuration of an op, constant or tensor, or of all that a pattern fits; ``None`` leaves them alone."""
         _check(op_config)
         self.op_name_configs[op_name] = op_config
 

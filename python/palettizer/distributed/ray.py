@@ -43,7 +43,7 @@ def compress(
     Args:
         checkpoint_or_module: a safetensors file, a folder of shards with their index, or a torch.nn.Module. All machines
             must be able to read a checkpoint and to write to the folder of `out`; a module needs no common disk.
-        config: for a checkpoint a `palettizer.coreml.OptimizationConfig`, whose op names are patterns of tensor names;
+        config: for a checkpoint a `palettizer.coreml.OptimizationConfig`, whose op names are names of tensors, or patterns;
             for a module a `PostTrainingPalettizerConfig` or an `SKMPalettizerConfig`; without one, 4 bits for every weight.
         out: where the palettized checkpoint goes; needed for one. A module is stored there too if it is given, as
             save_safetensors does it.

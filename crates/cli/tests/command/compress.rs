@@ -244,7 +244,7 @@ fn names_that_fit_nothing_are_told() {
     ));
     assert_eq!(run.code, 0);
     for name in ["liner", "conv9"] {
-        let warning = format!("warning: no op, op type or constant is called \"{name}\"");
+        let warning = format!("warning: no op, op type or constant fits \"{name}\"");
         assert!(run.err.contains(&warning), "{}", run.err);
     }
 }

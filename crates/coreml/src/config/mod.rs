@@ -1,11 +1,14 @@
 //! Which weights are to be palettized, and how: global, by op type, by op name.
 
+mod entries;
+mod names;
 mod sensitivity;
 
 use crate::opset::Target;
+pub use entries::Entries;
+pub use names::{Entry, Names};
 use palettizer_palette::PaletteSpec;
 pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};
-use std::collections::BTreeMap;
 
 /// Weights with at most this many elements are left alone unless a configuration says otherwise.
 pub const DEFAULT_WEIGHT_THRESHOLD: usize = 2048;
@@ -47,12 +50,25 @@ impl OpPalettizerConfig {
 /// What to do with a whole model.
 ///
 /// For a weight, the first of these that is set decides: the name of the constant, the name of the op that
-/// uses it, the type of that op, the global configuration. `None` skips.
+/// uses it, the first pattern of names, in the order in which they were set, that fits either, the type of that op, the
+/// first pattern of types that fits it, the global configuration. `None` skips.
+///
+/// A pattern is a regular expression that matches a whole name, as in configurations of PyTorch modules. What is a name in
+/// the model is never taken for a pattern.
+///
+/// ```
+/// use palettizer_coreml::config::OptimizationConfig;
+///
+/// let config = OptimizationConfig::new()
+///     .with_op_name(r".*_norm_.*", None)
+///     .with_op_name("layers.0.norm", None) // a name, though its dots would fit other names too
+///     .with_op_type("conv.*", None);
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptimizationConfig {
     global: Option<OpPalettizerConfig>,
-    op_types: BTreeMap<String, Option<OpPalettizerConfig>>,
-    op_names: BTreeMap<String, Option<OpPalettizerConfig>>,
+    op_types: Entries,
+    op_names: Entries,
     joint_compression: bool,
     strict: bool,
     minimum_deployment_target: Option<Target>,
@@ -72,25 +88,25 @@ impl OptimizationConfig {
         self
     }
 
-    /// The configuration of the ops of a type, such as `linear`; `None` skips them.
+    /// The configuration of the ops of a type, such as `linear`, or of the types that a pattern fits; `None` skips them.
     #[must_use]
     pub fn with_op_type(
         mut self,
         op_type: impl Into<String>,
         config: impl Into<Option<OpPalettizerConfig>>,
     ) -> Self {
-        self.op_types.insert(op_type.into(), config.into());
+        self.op_types.set(op_type.into(), config.into());
         self
     }
 
-    /// The configuration of one op or constant; `None` skips it.
+    /// The configuration of one op or constant, or of all that a pattern fits; `None` skips them.
     #[must_use]
     pub fn with_op_name(
         mut self,
         name: impl Into<String>,
         config: impl Into<Option<OpPalettizerConfig>>,
     ) -> Self {
-        self.op_names.insert(name.into(), config.into());
+        self.op_names.set(name.into(), config.into());
         self
     }
 
@@ -130,12 +146,12 @@ impl OptimizationConfig {
     }
 
     /// The configurations by op type.
-    pub fn op_types(&self) -> &BTreeMap<String, Option<OpPalettizerConfig>> {
+    pub fn op_types(&self) -> &Entries {
         &self.op_types
     }
 
     /// The configurations by the name of an op or a constant.
-    pub fn op_names(&self) -> &BTreeMap<String, Option<OpPalettizerConfig>> {
+    pub fn op_names(&self) -> &Entries {
         &self.op_names
     }
 

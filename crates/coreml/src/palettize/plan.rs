@@ -101,15 +101,15 @@ pub(crate) enum Slot<'a> {
 /// Plans what `config` asks of the model that `graph` was built from.
 ///
 /// # Errors
-/// [`Error::ConfigConflict`] if the users of one constant are configured differently,
+/// [`Error::Pattern`] for a key that is neither name nor pattern, [`Error::ConfigConflict`] if the users of one constant are configured differently,
 /// [`Error::OpsetTooOld`] if a weight needs an op that its program's opset lacks, [`Error::Sensitivities`] if those
 /// that were given do not fit.
 pub(crate) fn plan<'a>(graph: &Graph<'a>, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
-    let mut resolver = Resolver::new(config);
+    let resolver = Resolver::new(config, graph)?;
     let mut weights: Vec<Planned<'a>> = Vec::new();
     let mut shared: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
     for (index, node) in graph.nodes.iter().enumerate() {
-        let Some((planned, place)) = plan_node(graph, index, config, &mut resolver)? else {
+        let Some((planned, place)) = plan_node(graph, index, config, &resolver)? else {
             continue;
         };
         let same_blob = place.map(|place| shared.entry(place).or_default());
@@ -183,11 +183,10 @@ fn plan_node<'a>(
     graph: &Graph<'a>,
     index: usize,
     config: &OptimizationConfig,
-    resolver: &mut Resolver<'_>,
+    resolver: &Resolver<'_>,
 ) -> Result<Option<(Planned<'a>, Option<BlobPlace<'a>>)>, Error> {
     let node = &graph.nodes[index];
     let consumers = graph.consumers(index);
-    resolver.mark_seen(node.op, &consumers);
     let Some(candidate) = candidate(node, config) else {
         return Ok(None);
     };

@@ -1,11 +1,11 @@
 //! Which configuration a weight falls under.
 
 use crate::Error;
-use crate::config::{OpPalettizerConfig, OptimizationConfig};
-use crate::program::graph::User;
+use crate::config::{Entry, Names, OpPalettizerConfig, OptimizationConfig};
+use crate::program::graph::{Graph, User};
 use crate::program::mil::op_name;
 use crate::proto::Operation;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 
 /// What the configuration says of a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,63 +27,53 @@ pub(crate) struct Conflict {
     pub error: Error,
 }
 
-/// Resolves configurations, and notes which entries were of use.
+/// Resolves configurations for the weights of one model.
 #[derive(Debug)]
 pub(crate) struct Resolver<'c> {
-    config: &'c OptimizationConfig,
-    seen: BTreeSet<&'c str>,
+    names: Names<'c>,
+    types: Names<'c>,
+    global: Option<&'c OpPalettizerConfig>,
 }
 
 impl<'c> Resolver<'c> {
-    pub(crate) fn new(config: &'c OptimizationConfig) -> Self {
-        Self {
-            config,
-            seen: BTreeSet::new(),
-        }
-    }
-
-    /// Notes which entries of the configuration name this constant, or one of its users.
-    pub(crate) fn mark_seen(&mut self, constant: &Operation, consumers: &[&User<'_>]) {
-        let names = self.config.op_names();
-        let own = constant_names(constant);
-        let users = consumers.iter().map(|user| op_name(user.op));
-        for name in own.into_iter().chain(users) {
-            if let Some((name, _)) = names.get_key_value(name) {
-                self.seen.insert(name);
+    /// # Errors
+    /// [`Error::Pattern`] for a key that is neither a name in the model nor a pattern.
+    pub(crate) fn new(config: &'c OptimizationConfig, graph: &Graph<'_>) -> Result<Self, Error> {
+        let (mut names, mut types) = (HashSet::new(), HashSet::new());
+        for (index, node) in graph.nodes.iter().enumerate() {
+            names.extend(constant_names(node.op));
+            for user in graph.consumers(index) {
+                names.insert(op_name(user.op));
+                types.insert(user.op.r#type.as_str());
             }
         }
-        for user in consumers {
-            if let Some((op_type, _)) = self.config.op_types().get_key_value(&user.op.r#type) {
-                self.seen.insert(op_type);
-            }
-        }
+        Ok(Self {
+            names: Names::new(config.op_names(), &names)?,
+            types: Names::new(config.op_types(), &types)?,
+            global: config.global(),
+        })
     }
 
-    /// The entries that named nothing in the model.
+    /// The keys that fit nothing in the model.
     pub(crate) fn unmatched(&self) -> Vec<String> {
-        let keys = self
-            .config
-            .op_types()
-            .keys()
-            .chain(self.config.op_names().keys());
-        keys.filter(|key| !self.seen.contains(key.as_str()))
-            .cloned()
-            .collect()
+        let keys = self.types.unmatched().chain(self.names.unmatched());
+        keys.map(str::to_owned).collect()
     }
 
-    /// The first that is set of: the constant's name, the name of its user, the user's type, the global one.
+    /// The first that is set of: the constant's name, the name of its user, a pattern of names that fits either, the
+    /// user's type, a pattern of types, the global one.
     pub(crate) fn resolve(
         &self,
         constant: &Operation,
         consumers: &[&User<'_>],
     ) -> Result<Resolution<'c>, Box<Conflict>> {
-        let own = constant_names(constant)
-            .into_iter()
-            .find_map(|name| self.config.op_names().get(name));
-        if let Some(entry) = own {
+        let own = constant_names(constant);
+        if let Some(entry) = own.iter().find_map(|name| self.names.exact(name)) {
             return Ok(of_entry(entry));
         }
-        let mut resolutions = consumers.iter().map(|user| (user, self.of_user(user.op)));
+        let mut resolutions = consumers
+            .iter()
+            .map(|user| (user, self.of_user(own, user.op)));
         let Some((first_user, first)) = resolutions.next() else {
             return Ok(Resolution::Unset);
         };
@@ -108,16 +98,15 @@ impl<'c> Resolver<'c> {
         }
     }
 
-    fn of_user(&self, op: &Operation) -> Resolution<'c> {
-        if let Some(entry) = self.config.op_names().get(op_name(op)) {
-            return of_entry(entry);
+    fn of_user(&self, [name, output]: [&str; 2], op: &Operation) -> Resolution<'c> {
+        let user = op_name(op);
+        let entry = (self.names.exact(user))
+            .or_else(|| self.names.pattern(&[name, output, user]))
+            .or_else(|| self.types.entry(&op.r#type));
+        match entry {
+            Some(entry) => of_entry(entry),
+            None => self.global.map_or(Resolution::Unset, Resolution::Config),
         }
-        if let Some(entry) = self.config.op_types().get(&op.r#type) {
-            return of_entry(entry);
-        }
-        self.config
-            .global()
-            .map_or(Resolution::Unset, Resolution::Config)
     }
 }
 
@@ -127,8 +116,8 @@ fn constant_names(constant: &Operation) -> [&str; 2] {
     [op_name(constant), output]
 }
 
-fn of_entry(entry: &Option<OpPalettizerConfig>) -> Resolution<'_> {
-    entry.as_ref().map_or(Resolution::Null, Resolution::Config)
+fn of_entry(entry: Entry<'_>) -> Resolution<'_> {
+    entry.map_or(Resolution::Null, Resolution::Config)
 }
 
 fn threshold(resolution: Resolution<'_>) -> usize {

@@ -556,3 +556,18 @@ fn files_are_told_apart_by_extension() {
     assert!(message.contains("not UTF-8 at byte 9"), "{message}");
     std::fs::remove_dir_all(&folder).unwrap();
 }
+
+#[test]
+fn patterns_keep_the_order_of_the_file() {
+    let yaml =
+        "config_type: OpPalettizerConfig\nop_name_configs: {z.*: null, a: {nbits: 4}, '.*': null}";
+    let json = r#"{"config_type": "OpPalettizerConfig", "op_name_configs": {"z.*": null, "a": {"nbits": 4}, ".*": null}}"#;
+    for config in [
+        from_yaml_str(yaml, Defaults::default()),
+        from_json_str(json, Defaults::default()),
+    ] {
+        let config = config.unwrap();
+        let keys: Vec<&str> = config.op_names().keys().collect();
+        assert_eq!(keys, ["z.*", "a", ".*"]);
+    }
+}

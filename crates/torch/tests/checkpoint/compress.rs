@@ -21,7 +21,7 @@ fn every_tensor_ends_in_the_report() {
         OpPalettizerConfig::new(spec.clone().with_granularity(granularity))
     };
     let config = kmeans(Nbits::B4)
-        .with_op_name("fc2*", None)
+        .with_op_name("fc2.*", None)
         .with_op_name("conv.*", grouped(3))
         .with_op_name("nothing.*", None);
     let outcome = compress(&checkpoint, &config, &scratch.path("out.safetensors")).unwrap();

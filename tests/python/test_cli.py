@@ -48,7 +48,7 @@ def test_the_table(models, palettizer, tmp_path):
     assert "\x1b" not in done.stdout + done.stderr, "no colours and no progress bar without a terminal"
 
 
-REPORT_KEYS = {"version", "bytes_before", "bytes_after", "bits_per_weight", "seconds", "weights"}
+REPORT_KEYS = {"version", "bytes_before", "bytes_after", "bits_per_weight", "seconds", "notes", "weights"}
 WEIGHT_KEYS = {"name", "shared_with", "op_types", "op_names", "shape", "dtype", "status", "reason", "nbits", "mode",
                "granularity", "group_size", "cluster_dim", "luts", "bytes_before", "bytes_after", "mse", "snr_db"}
 

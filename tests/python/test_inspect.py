@@ -91,6 +91,16 @@ def test_compression_is_told(kind, target, models, inspect):
     assert tuple(weight["shape"]) == (64, 32, 1, 3)
     for op in chain:
         assert op in str(weight["compression"])
+    palette = weight["compression"]["palette"]
+    assert (palette is not None) == any(op.startswith("lut_to") for op in chain)
+    if palette is not None:
+        bits, dtype, shape = judge.table(judge.constants(model)[0, "main", "op", "weight"])
+        tables = [axis for axis in shape[:-2] if axis > 1]
+        assert (palette["nbits"], palette["lut_dtype"]) == (bits, dtype)
+        assert palette["luts"] == int(np.prod(tables))
+        assert palette["cluster_dim"] == (shape[-1] if len(shape) > 1 else 1)
+        grouped = [size // axis for size, axis in zip((64, 32, 1, 3), shape[:-2]) if axis > 1]
+        assert palette["group_size"] == (grouped[0] if len(grouped) == 1 else None)
 
 
 def test_plain_output_is_a_table(models, palettizer):

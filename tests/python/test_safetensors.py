@@ -268,4 +268,5 @@ def test_inspect(checkpoint, compress, inspect):
         if row["unique_values"] is not None:
             assert row["unique_values"] == len(dense[name].float().unique())
     palette = listed["half.weight"]["palette"]
-    assert palette == {"nbits": 4, "luts": 3, "cluster_dim": 1, "lut_dtype": "fp16", "per_channel_scale": True}
+    assert palette == {"nbits": 4, "luts": 3, "group_size": 16, "cluster_dim": 1, "lut_dtype": "fp16",
+                       "per_channel_scale": True}

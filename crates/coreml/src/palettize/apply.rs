@@ -299,7 +299,7 @@ fn one(
             (data.bytes, None)
         }
         Slot::NonzeroData { mask } => {
-            let mask = Constant::read(package, name, mask)?;
+            let mask = Constant::read_raised(package, name, mask)?;
             let dense = dense_bytes(&data, &mask, dtype.size());
             let dense = dense.map_err(|error| bad(error.to_string()))?;
             (Cow::Owned(dense), Some(mask.bytes))

@@ -25,6 +25,29 @@ impl<'a> Constant<'a> {
     /// [`Error::BlobSize`] if the weight file holds another type or size, [`Error::BadValue`] if the type is
     /// unknown or a value in place has another size; what reading a weight file may give.
     pub(crate) fn read(package: &'a Package, name: &str, value: &'a Value) -> Result<Self, Error> {
+        Self::read_if(package, name, value, |dtype, found| dtype == found)
+    }
+
+    /// As [`read`](Self::read), where raising an opset may have given the type of packed elements to the bytes that hold
+    /// them: the blob says uint8 yet.
+    pub(crate) fn read_raised(
+        package: &'a Package,
+        name: &str,
+        value: &'a Value,
+    ) -> Result<Self, Error> {
+        Self::read_if(package, name, value, |dtype, found| {
+            let packed = dtype.bits().is_some_and(|bits| bits < 8);
+            dtype == found || (packed && found == DataType::UInt8)
+        })
+    }
+
+    /// Reads `value`, if `same` says that a blob of a type may hold elements of the value's.
+    fn read_if(
+        package: &'a Package,
+        name: &str,
+        value: &'a Value,
+        same: impl Fn(DataType, DataType) -> bool,
+    ) -> Result<Self, Error> {
         let bad = |what: String| Error::BadValue {
             name: name.to_owned(),
             what,
@@ -40,8 +63,8 @@ impl<'a> Constant<'a> {
             let blob = file.blob(place.offset)?;
             let found = blob.dtype.data_type();
             // coremltools keeps booleans in uint8 blobs.
-            let same = found == dtype || (dtype, found) == (DataType::Bool, DataType::UInt8);
-            if !same || blob.data.len() != expected {
+            let boolean = (dtype, found) == (DataType::Bool, DataType::UInt8);
+            if !(boolean || same(dtype, found)) || blob.data.len() != expected {
                 return Err(Error::BlobSize {
                     name: name.to_owned(),
                     file: file.path().to_owned(),

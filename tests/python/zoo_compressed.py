@@ -50,6 +50,11 @@ def compressed(kind, target):
     return KINDS[kind][1](_conv(target))
 
 
+def compressed_op(kind, target, op, dtype, values):
+    """An op of the zoo, compressed by the peer; left as it is where the peer leaves it."""
+    return KINDS[kind][1](zoo.build(op, target, dtype, values))
+
+
 def plain(target):
     return _conv(target)
 

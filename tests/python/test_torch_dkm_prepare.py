@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import pickle
 import subprocess
 import sys
 
@@ -351,3 +352,66 @@ def test_a_torch_that_is_too_old_is_told_and_the_rest_works():
             raise AssertionError("nothing was said")
     """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_a_model_without_anything_to_palettize_is_trained_and_finalized():
+    palettizer = ours.DKMPalettizer(nn.Identity(), ours.DKMPalettizerConfig())
+    palettizer.prepare(inplace=True)
+    palettizer.step()
+    assert isinstance(palettizer.finalize(), nn.Identity)
+
+
+@pytest.mark.parametrize("name", ["inner", "own", "few"])
+def test_what_is_told_of_each_layer(name):
+    """A `qconfig` beside each layer, as torch.ao.quantization and the peer have it, until the model is finalized."""
+    model = nn.ModuleDict({"inner": nn.Linear(64, 64), "own": Own(64, 64), "few": nn.Linear(2, 4)})
+    palettizer = ours.DKMPalettizer(model, dkm.config(ours, n_bits=4))
+    layer = palettizer.prepare(inplace=True)[name]
+    if name == "few":
+        assert layer.qconfig is None
+    else:
+        keywords = layer.qconfig.weight.p.keywords
+        assert (keywords["n_bits"], keywords["palett_tau"]) == (4, 1e-4)
+        assert pickle.loads(pickle.dumps(layer)).qconfig.weight.p.keywords["n_bits"] == 4
+    palettizer.finalize(inplace=True)
+    assert not hasattr(layer, "qconfig")
+
+
+def test_a_weight_of_few_elements_is_left_alone_by_itself():
+    """And its layer's others are palettized."""
+    model = nn.MultiheadAttention(16, 4, kdim=1, vdim=16, batch_first=True)
+    with listening() as said:
+        palettizer = ours.DKMPalettizer(nn.ModuleDict({"attend": model}), dkm.config(ours, n_bits=6))
+        prepared = palettizer.prepare(inplace=True)
+    assert {name.removesuffix("_fake_quant") for name in fakes(prepared)} == {
+        "attend.q_proj_weight", "attend.v_proj_weight", "attend.out_proj.weight"}
+    assert about(said, "attend.k_proj_weight", "has 16 elements in a group, fewer than the 64") and len(said) == 1
+    assert palettizer.report()["attend.k_proj_weight"]["reason"].startswith("has 16 elements")
+    inputs = torch.randn(2, 3, 16)
+    model(inputs, inputs[..., :1], inputs)[0].sum().backward()
+    assert model.k_proj_weight.grad is not None
+    assert len(palettizer.finalize(inplace=True)["attend"].q_proj_weight.unique()) <= 64
+
+
+def test_a_layer_that_is_prepared_for_quantization_is_left_alone():
+    qat = torch.ao.nn.qat.Linear(64, 64, qconfig=torch.ao.quantization.get_default_qat_qconfig("fbgemm"))
+    with listening() as said:
+        model = ours.DKMPalettizer(nn.Sequential(qat), dkm.config(ours, n_bits=2)).prepare()
+    assert about(said, "0.weight", "prepared for quantization already") and fakes(model) == {}
+
+
+def test_attributes_of_a_fake_are_those_of_the_peer():
+    options = {"n_bits": 3, "cluster_dim": 2, "granularity": "per_grouped_channel", "group_size": 8, "palett_tau": 1e-3,
+               "kmeans_max_iter": 5, "palett_unique": True, "enable_per_channel_scale": True, "quant_max": 100}
+    mine, theirs = (dkm.prepared(dkm.mlp(), side, **options)[1][2] for side in (ours, peer))
+    for layer in (mine, theirs):
+        layer(torch.randn(4, 32))
+    mine, theirs = mine.weight_fake_quant, theirs.weight_fake_quant
+    compared = {name for name, value in vars(theirs).items()
+                if not name.startswith("_") and isinstance(value, (bool, int, float, str, tuple, type(None)))}
+    of_torch = {"training", "ch_axis", "is_per_channel", "qscheme", "quant_min", "quant_max", "qconfig"}
+    differ = {name for name in compared - of_torch if getattr(mine, name) != getattr(theirs, name)}
+    assert not differ - {"per_channel_scaling_factor"} and len(compared) > 25
+    assert mine.partitions == theirs.partitions and mine.enable_partition == theirs.enable_partition
+    assert mine.partition_numel.tolist() == theirs.partition_numel.tolist()
+    assert mine.enforce_zero == theirs.enforce_zero and mine.quant_max == 100 and mine.n_clusters == 8

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Optional, Tuple, Type
+from typing import Any, ClassVar, List, Optional, Tuple, Type
 
 import torch
 
@@ -84,3 +84,7 @@ __all__ = [
     "BasePostTrainingModelOptimizer",
     "BaseTrainingTimeModelOptimizer",
 ]
+
+
+def __dir__() -> List[str]:
+    return __all__

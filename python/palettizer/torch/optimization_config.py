@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Callable, ClassVar, Dict, Optional, Type, TypeVar, Union
+from typing import Any, Callable, ClassVar, Dict, List, Optional, Type, TypeVar, Union
 
 import torch
 
@@ -178,3 +179,20 @@ def resolve_type(key: ModuleType) -> ModuleType:
 
 
 __all__ = ["ModuleOptimizationConfig", "OptimizationConfig", "PalettizationGranularity"]
+
+_PEER = "QuantizationGranularity"
+"""What is coremltools' own, and comes from there when it is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name != _PEER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        peer: Any = importlib.import_module("coremltools.optimize.torch.optimization_config")
+    except ImportError as error:
+        raise ImportError(f"{name} is of coremltools: pip install coremltools") from error
+    return vars(peer)[name]
+
+
+def __dir__() -> List[str]:
+    return [*__all__, _PEER]

@@ -16,6 +16,7 @@ from palettizer import _native
 from palettizer.torch.palettization import _metadata
 from palettizer.torch.palettization._dkm_layers import DKMLayer, held, is_pruned, remove, unpad
 from palettizer.torch.palettization._dkm_pruned import commit
+from palettizer.torch.palettization._dkm_qconfig import forget
 from palettizer.torch.palettization._fake_palettize import FakePalettize
 from palettizer.torch.palettization._palettize import NAMES, as_bytes, as_stored, buffers, check_values
 from palettizer.torch.palettization._plan import Weight
@@ -60,6 +61,7 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
     for layer in [module for module in model.modules() if isinstance(module, DKMLayer)]:
         remove(layer)
     unpad(model)
+    forget(model)
     _metadata.register_version(model.eval())
     return {one.fake.name: _error(made) for one, made in zip(done, palettes)}
 

@@ -12,7 +12,7 @@ from typing import Any, List, Optional, Sequence, Tuple
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver
+from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver, _with_args
 
 from palettizer import _native
 from palettizer.torch.optimization_config import PalettizationGranularity
@@ -104,6 +104,11 @@ class FakePalettize(nn.Module):
         if name in _CONFIGURED:
             return getattr(self.config, name)
         return super().__getattr__(name)
+
+    @classmethod
+    def with_args(cls, **settings: Any) -> Any:
+        """Settings for the class, as `torch.ao.quantization.QConfig` takes them."""
+        return _with_args(cls, **settings)  # type: ignore[no-untyped-call]
 
     @property
     def n_clusters(self) -> int:

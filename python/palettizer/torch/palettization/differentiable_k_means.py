@@ -15,6 +15,7 @@ from palettizer.torch.palettization._dkm_finalize import finalize_weights, weigh
 from palettizer.torch.palettization._dkm_layers import DKMLayer, held, insert, pad, prepared_class
 from palettizer.torch.palettization._dkm_plan import DKMPlan, Layer, SoftWeight, make_plan, plan_report
 from palettizer.torch.palettization._dkm_pruned import check_order
+from palettizer.torch.palettization._dkm_qconfig import tell
 from palettizer.torch.palettization._fake_palettize import FakePalettize
 from palettizer.torch.palettization._fake_quantize import FakeQuantize
 from palettizer.torch.palettization._layers import BARE, KINDS, Place
@@ -100,6 +101,7 @@ class DKMPalettizer(Palettizer):
         for module in {id(layer.module): layer.module for layer in plan.layers}.values():
             insert(module, places[id(module)], activations[id(module)])
         pad(model)
+        tell(model)
         self._model, self._plan = model.train(), plan
         return model
 
@@ -136,7 +138,7 @@ class DKMPalettizer(Palettizer):
         """
         self._check_prepared("finalize")
         model = self._model if model is None else model
-        if not _is_prepared(model):
+        if not _is_prepared(model) and self._plan is not None and self._plan.weights:
             raise RuntimeError("the model has no prepared layers; was it finalized before?")
         if not inplace:
             if is_sharded(model):

@@ -409,7 +409,7 @@ def test_attributes_of_a_fake_are_those_of_the_peer():
     mine, theirs = mine.weight_fake_quant, theirs.weight_fake_quant
     compared = {name for name, value in vars(theirs).items()
                 if not name.startswith("_") and isinstance(value, (bool, int, float, str, tuple, type(None)))}
-    of_torch = {"training", "ch_axis", "is_per_channel", "qscheme", "quant_min", "quant_max", "qconfig"}
+    of_torch = {"training", "ch_axis", "is_dynamic", "is_per_channel", "qscheme", "quant_min", "quant_max", "qconfig"}
     differ = {name for name in compared - of_torch if getattr(mine, name) != getattr(theirs, name)}
     assert not differ - {"per_channel_scaling_factor"} and len(compared) > 25
     assert mine.partitions == theirs.partitions and mine.enable_partition == theirs.enable_partition

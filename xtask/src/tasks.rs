@@ -162,6 +162,8 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
             "palettizer-coreml",
             "-p",
             "palettizer-torch",
+            "-p",
+            "palettizer",
             "--test",
             "fuzz",
             "--",

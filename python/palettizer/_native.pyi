@@ -107,12 +107,15 @@ class Model:
         """The built-in model."""
 
     @staticmethod
-    def open(path: _Path) -> Model:
-        """An ``.mlpackage`` folder or an ``.mlmodel`` file."""
+    def open(path: _Path, *, max_expansion: int | None = None) -> Model:
+        """An ``.mlpackage`` folder or an ``.mlmodel`` file. Its weights may unfold to ``max_expansion`` times its size."""
 
     @staticmethod
-    def open_parts(spec: bytes, weights_dir: _Path) -> Model:
+    def open_parts(spec: bytes, weights_dir: _Path, *, max_expansion: int | None = None) -> Model:
         """A serialized program, and the folder that its weight files are in."""
+
+    def within(self, max_expansion: int | None = None) -> Model:
+        """The same model, whose weights may unfold to so many times its size."""
 
     def palettize(
         self, config: _Config, *, threads: int | None = None, progress: _Progress | None = None
@@ -152,8 +155,8 @@ class Checkpoint:
     """Tensors by name: a ``.safetensors`` file, or a folder of shards with its index. Dtypes are safetensors' names."""
 
     @staticmethod
-    def open(path: _Path) -> Checkpoint:
-        """Opens a file, a folder of shards, or its index."""
+    def open(path: _Path, *, max_expansion: int | None = None) -> Checkpoint:
+        """Opens a file, a folder of shards, or its index. Its weights may unfold to ``max_expansion`` times its size."""
 
     @staticmethod
     def write(

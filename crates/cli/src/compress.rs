@@ -9,6 +9,7 @@ use palettizer::{
 };
 
 use crate::failure::Failure;
+use crate::limits::LimitFlags;
 use crate::notes;
 use crate::output::{self, Stream};
 use crate::paths;
@@ -90,6 +91,8 @@ pub(crate) struct Args {
     /// Replace OUT if it exists, and the file of --report whatever it is
     #[arg(long, help_heading = "Output")]
     force: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 /// The flags that a configuration file stands in for.
@@ -139,7 +142,7 @@ impl From<TargetName> for Target {
 pub(crate) fn run(args: Args) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
-    let model = Either::open(&args.input)?;
+    let model = Either::open_with(&args.input, args.limits.into())?;
     if let Either::Checkpoint(_) = model {
         no_program(&args)?;
     }

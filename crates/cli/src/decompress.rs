@@ -6,6 +6,7 @@ use palettizer::{Either, SaveOptions};
 
 use crate::failure::{Failure, print};
 use crate::figures;
+use crate::limits::LimitFlags;
 use crate::output::STRONG;
 use crate::progress::Bar;
 
@@ -29,10 +30,12 @@ pub(crate) struct Args {
     /// Replace OUT if it exists
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let model = Either::open(&args.input)?;
+    let model = Either::open_with(&args.input, args.limits.into())?;
     let before = size(&args.input);
     let options = SaveOptions {
         overwrite: args.force,

@@ -3,7 +3,7 @@
 use clap::CommandFactory as _;
 use clap::error::ErrorKind;
 
-use palettizer::CheckpointError;
+use palettizer::{CheckpointError, visible_lines};
 
 use crate::output::{self, Stream};
 
@@ -28,6 +28,7 @@ impl Failure {
     pub(crate) fn report(self, subcommand: &str) -> i32 {
         match self {
             Failure::Usage(message) => {
+                let message = visible_lines(&message);
                 let mut root = crate::Cli::command();
                 root.build();
                 let error = match root.find_subcommand_mut(subcommand) {

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use crate::failure::{Failure, print};
 use crate::figures;
+use crate::limits::LimitFlags;
 use crate::output::{STRONG, Stream};
 use crate::table::{Align, Table};
 
@@ -28,6 +29,8 @@ pub(crate) struct Args {
     /// Print JSON instead of a table
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    limits: LimitFlags,
 }
 
 /// What `--json` prints.
@@ -38,7 +41,7 @@ struct Listing<'a, T> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    match Either::open(&args.input)? {
+    match Either::open_with(&args.input, args.limits.into())? {
         Either::Model(model) => {
             let weights = model.weights(args.weight_threshold)?;
             let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));

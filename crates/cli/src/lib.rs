@@ -19,6 +19,7 @@ mod failure;
 mod figures;
 mod inspect;
 mod interrupt;
+mod limits;
 mod notes;
 mod output;
 mod paths;

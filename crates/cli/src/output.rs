@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
+use palettizer::visible_lines;
 use terminal_size::Width;
 
 use crate::failure::Failure;
@@ -67,11 +68,13 @@ fn write_all(mut stream: impl Write, text: &str) -> io::Result<()> {
 
 /// Says that something failed. A closed stderr leaves nobody to tell.
 pub(crate) fn error(message: &str) {
+    let message = visible_lines(message);
     let _ = print(Stream::Err, &format!("{RED}error:{RED:#} {message}\n"));
 }
 
 /// Says that something is odd.
 pub(crate) fn warn(message: &str) {
+    let message = visible_lines(message);
     let _ = print(
         Stream::Err,
         &format!("{YELLOW}warning:{YELLOW:#} {message}\n"),

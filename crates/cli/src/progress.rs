@@ -25,7 +25,7 @@ impl palettizer::Progress for Bar {
 
     fn advance(&self, name: &str, bytes: u64) {
         if let Some(bar) = self.bar.get() {
-            bar.set_message(name.to_owned());
+            bar.set_message(palettizer::visible(name).into_owned());
             bar.inc(bytes);
         }
     }

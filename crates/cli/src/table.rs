@@ -1,6 +1,9 @@
 //! Aligned columns, which give way in the middle of long names where a terminal is narrow.
 
+use std::borrow::Cow;
+
 use anstyle::Style;
+use palettizer::visible;
 
 use crate::output::STRONG;
 
@@ -45,14 +48,19 @@ impl Table {
     }
 
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.rows.push(Row {
+        self.styled(Row {
             cells,
             note: None,
             style: Style::new(),
         });
     }
 
-    pub(crate) fn styled(&mut self, row: Row) {
+    pub(crate) fn styled(&mut self, mut row: Row) {
+        for text in row.cells.iter_mut().chain(&mut row.note) {
+            if let Cow::Owned(shown) = visible(text) {
+                *text = shown;
+            }
+        }
         self.rows.push(row);
     }
 

@@ -34,6 +34,29 @@ pub enum Error {
         /// What it is.
         found: &'static str,
     },
+    /// Something unfolds to more than its files may.
+    #[error(
+        "\"{name}\": unfolds to {asked} bytes, and files of {stored} bytes may unfold to {allowed}; \
+         if it is meant to, allow more: --max-expansion N (max_expansion=N in Python) for N times the files"
+    )]
+    Expansion {
+        /// What unfolds.
+        name: String,
+        /// The bytes that it, or all up to it, unfolds to.
+        asked: u64,
+        /// The bytes of the files.
+        stored: u64,
+        /// The bytes that are allowed.
+        allowed: u64,
+    },
+    /// There is no memory for what is within the limits.
+    #[error("\"{name}\": no memory for {bytes} bytes")]
+    NoMemory {
+        /// What needs it.
+        name: String,
+        /// How much it needs.
+        bytes: usize,
+    },
     /// A file was written to while it was in use.
     #[error(
         "{}: changed while it was in use: {what}; run again when nothing else writes to it",

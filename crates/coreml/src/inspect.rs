@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::compression::{Compression, compression};
 use crate::decompress::constexpr::{Dense, evaluate};
+use crate::decompress::numbers::collected;
 use crate::package::Package;
 use crate::program::constant::{Constant, palette_dtype, release};
 use crate::program::graph::{Graph, Node};
@@ -190,10 +191,15 @@ impl<'a, 'g> Inspector<'a, 'g> {
         if is_constexpr(op) {
             let dense = self.decompressed(&self.chain(index))?;
             let dense = dense.ok_or_else(|| bad("it makes no value"))?;
+            let numbers = dense.numbers;
+            let bytes = collected(numbers.bytes().iter().copied());
             return Ok(WeightValues {
-                dtype: dense.numbers.dtype().name(),
+                dtype: numbers.dtype().name(),
                 shape: dense.shape,
-                bytes: Cow::Owned(dense.numbers.into_bytes()),
+                bytes: Cow::Owned(bytes.map_err(|_| Error::NoMemory {
+                    name: op_name(op).to_owned(),
+                    bytes: numbers.bytes().len(),
+                })?),
             });
         }
         let value = op
@@ -229,17 +235,17 @@ impl<'a, 'g> Inspector<'a, 'g> {
 
     fn decompressed(&self, chain: &[usize]) -> Result<Option<Dense>, Error> {
         let mut made: HashMap<&str, Dense> = HashMap::new();
-        let mut last = None;
+        let mut last = "";
         for &at in chain {
             let op = self.graph.nodes[at].op;
             let lookup = |name: &str| made.get(name);
             let outputs = evaluate(self.package, op, &lookup)?;
             for (output, dense) in op.outputs.iter().zip(outputs) {
-                last = Some(dense.clone());
-                made.insert(&output.name, dense);
+                last = &output.name;
+                made.insert(last, dense);
             }
         }
-        Ok(last)
+        Ok(made.remove(last))
     }
 
     fn stored(&self, chain: &[usize]) -> u64 {
@@ -310,7 +316,7 @@ fn numbers_statistics(dense: Option<Dense>) -> Statistics {
     let constant = Constant {
         dtype: dense.numbers.dtype(),
         shape: dense.shape,
-        bytes: dense.numbers.into_bytes().into(),
+        bytes: dense.numbers.bytes().into(),
     };
     constant_statistics(&constant)
 }

@@ -5,6 +5,7 @@ use crate::blob::{WeightFile, WeightWriter};
 use crate::config::OptimizationConfig;
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
+use crate::limits::Limits;
 use crate::notes::Note;
 use crate::opset::Target;
 use crate::package::Package;
@@ -84,6 +85,21 @@ impl Model {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let (package, spec) = Package::open(path)?;
         Self::checked(package, spec)
+    }
+
+    /// As [`open`](Self::open), within other limits.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
+        let (package, spec) = Package::open_with(path, limits)?;
+        Self::checked(package, spec)
+    }
+
+    /// The same model, within other limits for what its weights may unfold to.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.package = self.package.with_limits(limits);
+        self
     }
 
     /// Takes a model from memory: the serialized program, and its weight files by the names that the

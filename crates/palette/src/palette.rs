@@ -192,9 +192,30 @@ impl Palette {
         }
     }
 
+    /// How many indices there are of each entry of all tables, of a palette without a mask.
+    pub(crate) fn uses(&self) -> Result<Vec<usize>, DenseError> {
+        let vector_axis = self.vector_axis.and_then(|axis| i64::try_from(axis).ok());
+        let indices = self.wide(dense::count(&self.index_shape)?)?;
+        dense::uses(&indices, &self.index_shape, &self.lut_shape, vector_axis)
+    }
+
+    /// The indices, one a byte.
+    fn wide(&self, count: usize) -> Result<Vec<u8>, DenseError> {
+        let bits = self.nbits.bits();
+        let mut indices = dense::room(count)?;
+        indices.resize(count, 0);
+        match unpack(&self.indices, bits, &mut indices) {
+            true => Ok(indices),
+            false => Err(DenseError::Length {
+                what: "packed indices",
+                expected: (count as u128 * u128::from(bits)).div_ceil(8) as usize,
+                found: self.indices.len(),
+            }),
+        }
+    }
+
     /// Entries for indices: dense, without the per-channel scale.
     fn look_up<T: Copy + Default>(&self, entries: &[T]) -> Result<Vec<T>, DenseError> {
-        let bits = self.nbits.bits();
         let vector_axis = self.vector_axis.and_then(|axis| i64::try_from(axis).ok());
         let found = dense::dense_shape(&self.index_shape, &self.lut_shape, vector_axis)?;
         if found != self.shape {
@@ -205,14 +226,7 @@ impl Palette {
             None => dense::count(&self.index_shape)?,
             Some(mask) => dense::kept(mask, &self.shape)?,
         };
-        let mut indices = vec![0; count];
-        if !unpack(&self.indices, bits, &mut indices) {
-            return Err(DenseError::Length {
-                what: "packed indices",
-                expected: (count as u128 * u128::from(bits)).div_ceil(8) as usize,
-                found: self.indices.len(),
-            });
-        }
+        let indices = self.wide(count)?;
         match &self.mask {
             None => dense::lut_to_dense(
                 &indices,

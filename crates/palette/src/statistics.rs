@@ -3,8 +3,9 @@
 use half::{bf16, f16};
 use palettizer_kernels::{Census, Precision, Weights};
 
+use crate::dense::DenseError;
 use crate::tensor::elements;
-use crate::{Dtype, Tensor};
+use crate::{Dtype, Palette, Tensor};
 
 /// A magnitude of at most this counts as zero, as in coremltools' weight metadata.
 const ZERO: f32 = 1e-12;
@@ -66,5 +67,50 @@ pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
                 distinct: counts.iter().filter(|&&count| count > 0).count(),
             }
         }
+    }
+}
+
+impl Palette {
+    /// What the weight holds, counted in the tables and the indices: the weight is not made for it.
+    ///
+    /// ```
+    /// use palettizer_palette::{Context, Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize, statistics};
+    ///
+    /// let bytes: Vec<u8> = [0.5_f32, 0.0, 0.5, 2.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+    /// let tensor = Tensor::new(Dtype::F32, &[2, 2], &bytes).map_err(|e| e.to_string())?;
+    /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B2));
+    /// let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
+    /// assert_eq!(palette.statistics().map_err(|e| e.to_string())?, statistics(&tensor));
+    /// # Ok::<(), String>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`DenseError::IntegerScale`] for a palette with a scale or a mask, whose values are not those of its tables, and what
+    /// contradicts each other as in [`try_decompress`](Self::try_decompress).
+    pub fn statistics(&self) -> Result<Statistics, DenseError> {
+        if self.scale.is_some() || self.mask.is_some() {
+            return Err(DenseError::IntegerScale);
+        }
+        let entries = self.entries()?;
+        let uses = self.uses()?;
+        let size = self.dtype.size();
+        let vector = self.lut_shape.last().copied().unwrap_or(1);
+        let (mut used, mut zeros) = (Vec::new(), 0);
+        for (entry, &count) in entries.chunks_exact(size * vector).zip(&uses) {
+            if count == 0 {
+                continue;
+            }
+            used.extend_from_slice(entry);
+            // One vector as a weight of its own: its zeros are there once for each of its indices.
+            if let Ok(one) = Tensor::new(self.dtype, &[vector], entry) {
+                zeros += statistics(&one).zeros * count;
+            }
+        }
+        let values = [used.len() / size];
+        let distinct = match Tensor::new(self.dtype, &values, &used) {
+            Ok(used) => statistics(&used).distinct,
+            Err(_) => 0,
+        };
+        Ok(Statistics { zeros, distinct })
     }
 }

@@ -5,7 +5,7 @@ mod naive;
 
 use palettizer_palette::{
     Context, CustomLut, Dtype, Granularity, Layout, Lut, LutDtype, LutFunction, Mode, Nbits,
-    Palette, PaletteSpec, Refusal, Tensor, layout, palettize, suits,
+    Palette, PaletteSpec, Refusal, Tensor, layout, palettize, statistics, suits,
 };
 
 const SHAPE: [usize; 3] = [8, 6, 4];
@@ -97,6 +97,10 @@ fn check(tensor: &Tensor<'_>, spec: &PaletteSpec, plan: &Layout, palette: &Palet
         spec.per_channel_scale() && !plan.folded
     );
     assert_eq!(palette.error.elements, tensor.len());
+    if palette.scale.is_none() && palette.mask.is_none() {
+        let dense = Tensor::new(dtype, &palette.shape, &dense).unwrap();
+        assert_eq!(palette.statistics(), Ok(statistics(&dense)), "{spec:?}");
+    }
     let (mut lost, mut energy) = (0.0, 0.0);
     for at in 0..tensor.len() {
         let found = naive::read(dtype, &dense, at);

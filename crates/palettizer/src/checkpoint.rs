@@ -2,7 +2,7 @@
 
 use crate::{Report, SaveOptions};
 use palettizer_coreml::config::OptimizationConfig;
-use palettizer_coreml::{Decompressed, Progress};
+use palettizer_coreml::{Decompressed, Limits, Progress};
 use palettizer_torch::{Content, Error, TensorInfo};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -53,6 +53,14 @@ impl Checkpoint {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         palettizer_torch::Checkpoint::open(path).map(Self)
+    }
+
+    /// As [`open`](Self::open), within other limits for what palettized weights may unfold to.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
+        palettizer_torch::Checkpoint::open_with(path, limits).map(Self)
     }
 
     /// Writes tensors and palettes to a `.safetensors` file; `metadata` are strings for its users.

@@ -135,15 +135,20 @@ pub fn from_path(
 }
 
 fn read_path(path: &Path, defaults: Defaults) -> Result<OptimizationConfig, ConfigError> {
+    // A pipe has no extension as a rule, and that is not what is wrong with it.
+    let text = read_text(path);
     let extension = path
         .extension()
         .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
     let parse = match extension.as_deref() {
         Some("yaml" | "yml") => from_yaml_str,
         Some("json") => from_json_str,
-        _ => return Err(ConfigError::Extension),
+        _ => match text {
+            Err(error @ ConfigError::NotAFile { .. }) => return Err(error),
+            _ => return Err(ConfigError::Extension),
+        },
     };
-    parse(&read_text(path)?, defaults)
+    parse(&text?, defaults)
 }
 
 /// The text of a file.

@@ -1,6 +1,6 @@
 //! A model of either kind, found out by what is at a path.
 
-use crate::{Checkpoint, CheckpointError, Model};
+use crate::{Checkpoint, CheckpointError, Limits, Model};
 use std::path::Path;
 
 /// A Core ML model, or a checkpoint.
@@ -23,13 +23,21 @@ impl Either {
     /// # Errors
     /// As [`Checkpoint::open`], and as [`Model::open`] in [`CheckpointError::Model`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, CheckpointError> {
+        Self::open_with(path, Limits::default())
+    }
+
+    /// As [`open`](Self::open), within other limits for what is there may unfold to.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, CheckpointError> {
         let path = path.as_ref();
         // what it is can be told only if it is there
         palettizer_coreml::save::recover(path);
         if palettizer_torch::Checkpoint::is_at(path) {
-            Ok(Either::Checkpoint(Checkpoint::open(path)?))
+            Ok(Either::Checkpoint(Checkpoint::open_with(path, limits)?))
         } else {
-            Ok(Either::Model(Box::new(Model::open(path)?)))
+            Ok(Either::Model(Box::new(Model::open_with(path, limits)?)))
         }
     }
 }

@@ -58,9 +58,10 @@ pub use palettizer_coreml::report::{Status, WeightReport};
 pub use palettizer_coreml::save::Beside;
 pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
 pub use palettizer_coreml::{
-    Compression, Consumer, Decompressed, Error, Note, PaletteInfo, Progress, WeightFiles,
-    WeightInfo, WeightValues,
+    Compression, Consumer, DEFAULT_MAX_EXPANSION, Decompressed, Error, Limits, Note, PaletteInfo,
+    Progress, WeightFiles, WeightInfo, WeightValues,
 };
+pub use palettizer_coreml::{visible, visible_lines};
 pub use palettizer_palette::{
     CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
     PaletteSpec, Precision, SpecError,

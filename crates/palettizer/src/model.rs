@@ -2,7 +2,9 @@
 
 use crate::Report;
 use palettizer_coreml::config::OptimizationConfig;
-use palettizer_coreml::{Decompressed, Error, Progress, WeightFiles, WeightInfo, WeightValues};
+use palettizer_coreml::{
+    Decompressed, Error, Limits, Progress, WeightFiles, WeightInfo, WeightValues,
+};
 use std::path::Path;
 use std::time::Instant;
 
@@ -42,6 +44,26 @@ impl Model {
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         palettizer_coreml::Model::open(path).map(Self)
+    }
+
+    /// As [`open`](Self::open), within other limits for what the program and compressed weights may unfold to.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    ///
+    /// ```no_run
+    /// use palettizer::{Limits, Model};
+    /// let model = Model::open_with("Model.mlpackage", Limits::default().with_max_expansion(2000))?;
+    /// # Ok::<(), palettizer::Error>(())
+    /// ```
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
+        palettizer_coreml::Model::open_with(path, limits).map(Self)
+    }
+
+    /// The same model, within other limits for what compressed weights may unfold to.
+    #[must_use]
+    pub fn with_limits(self, limits: Limits) -> Self {
+        Self(self.0.with_limits(limits))
     }
 
     /// Takes a model from memory: the serialized program (the content of `model.mlmodel`), and its weight

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::error::{Failure, bad_value};
 use crate::json::json;
 use crate::lut_function::Raised;
+use crate::model::limits;
 use crate::palette::Palette;
 use crate::work::{self, Line};
 
@@ -41,8 +42,10 @@ enum Given<'py> {
 impl Checkpoint {
     /// Opens a file, a folder of shards, or its index.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let opened = py.detach(|| Inner::open(path)).map_err(Failure::from)?;
+    #[pyo3(signature = (path, *, max_expansion = None))]
+    fn open(py: Python<'_>, path: PathBuf, max_expansion: Option<u64>) -> PyResult<Self> {
+        let opened = py.detach(|| Inner::open_with(path, limits(max_expansion)));
+        let opened = opened.map_err(Failure::from)?;
         Ok(Self(opened))
     }
 

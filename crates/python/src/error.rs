@@ -1,6 +1,7 @@
 //! Every error of the Rust crates as the Python exception that it is.
 
 use palettizer::config_file::ConfigError;
+use palettizer::visible_lines;
 use pyo3::PyErr;
 use pyo3::exceptions::{PyFileExistsError, PyKeyboardInterrupt, PyOSError, PyValueError};
 
@@ -22,13 +23,13 @@ impl From<Failure> for PyErr {
 
 /// An argument that cannot be what it is.
 pub(crate) fn bad_value(message: impl std::fmt::Display) -> PyErr {
-    PyValueError::new_err(message.to_string())
+    PyValueError::new_err(visible_lines(&message.to_string()).into_owned())
 }
 
 impl From<palettizer::Error> for Failure {
     fn from(error: palettizer::Error) -> Self {
         use palettizer::Error as Reason;
-        let message = error.to_string();
+        let message = visible_lines(&error.to_string()).into_owned();
         Failure(match error {
             Reason::Io { source, .. } | Reason::DiskFull { source, .. } => {
                 // the exception of the system's error, such as FileNotFoundError, with our words
@@ -56,7 +57,7 @@ impl From<palettizer::CheckpointError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let message = error.to_string();
+        let message = visible_lines(&error.to_string()).into_owned();
         let reason = match &error {
             ConfigError::InFile { source, .. } => source,
             other => other,

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use palettizer::{Error, Model as Inner, OptimizationConfig, SaveOptions};
+use palettizer::{Error, Limits, Model as Inner, OptimizationConfig, SaveOptions};
 use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense};
@@ -27,18 +27,31 @@ impl Model {
 
     /// Opens a package or an `.mlmodel` file.
     #[staticmethod]
-    fn open(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
-        let model = py.detach(|| Inner::open(path)).map_err(Failure::from)?;
-        Ok(Self(model))
+    #[pyo3(signature = (path, *, max_expansion = None))]
+    fn open(py: Python<'_>, path: PathBuf, max_expansion: Option<u64>) -> PyResult<Self> {
+        let model = py.detach(|| Inner::open_with(path, limits(max_expansion)));
+        Ok(Self(model.map_err(Failure::from)?))
     }
 
     /// A serialized program, and the folder that its weight files are in.
     #[staticmethod]
-    fn open_parts(py: Python<'_>, spec: &[u8], weights_dir: PathBuf) -> PyResult<Self> {
+    #[pyo3(signature = (spec, weights_dir, *, max_expansion = None))]
+    fn open_parts(
+        py: Python<'_>,
+        spec: &[u8],
+        weights_dir: PathBuf,
+        max_expansion: Option<u64>,
+    ) -> PyResult<Self> {
         let model = py
             .detach(|| Inner::open_parts(spec, weights_dir))
             .map_err(Failure::from)?;
-        Ok(Self(model))
+        Ok(Self(model.with_limits(limits(max_expansion))))
+    }
+
+    /// The same model, within other limits.
+    #[pyo3(signature = (max_expansion = None))]
+    fn within(&self, max_expansion: Option<u64>) -> Self {
+        Self(self.0.clone().with_limits(limits(max_expansion)))
     }
 
     /// A palettized copy in memory, and its report as JSON.
@@ -142,6 +155,12 @@ impl Model {
             .map_err(Failure::from)?;
         dense(py, values.dtype, &values.shape, &values.bytes)
     }
+}
+
+/// The limits that a keyword stands for.
+pub(crate) fn limits(max_expansion: Option<u64>) -> Limits {
+    let limits = Limits::default();
+    max_expansion.map_or(limits, |times| limits.with_max_expansion(times))
 }
 
 /// Runs work under a configuration.

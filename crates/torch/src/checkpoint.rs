@@ -6,6 +6,7 @@ use crate::element::ElementType;
 use crate::header::Entry;
 use crate::index::{self, Index};
 use crate::shard::Shard;
+use palettizer_coreml::Limits;
 use palettizer_palette::Palette;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -45,6 +46,8 @@ pub(crate) struct Opened {
     pub items: Vec<Item>,
     /// The place of each in `items`, by name.
     by_name: HashMap<String, usize>,
+    /// How much the palettized weights may unfold to.
+    limits: Limits,
 }
 
 /// A tensor, or a palettized weight.
@@ -92,6 +95,14 @@ impl Checkpoint {
     /// [`Error::NotACheckpoint`], [`Error::Damaged`], [`Error::Index`], [`Error::Format`] or [`Error::Compact`] by what
     /// is wrong; an error of the system's in [`Error::Model`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
+        Self::open_with(path, Limits::default())
+    }
+
+    /// As [`open`](Self::open), within other limits for what palettized weights may unfold to.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
         let path = path.as_ref();
         palettizer_coreml::save::recover(path);
         let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -113,7 +124,7 @@ impl Checkpoint {
                 ),
             });
         };
-        Opened::new(path, index, shards).map(|opened| Self(Arc::new(opened)))
+        Opened::new(path, index, shards, limits).map(|opened| Self(Arc::new(opened)))
     }
 
     /// Whether `path` looks like a checkpoint, by its name or, for a folder, by the names of the files in it.
@@ -144,7 +155,8 @@ impl Checkpoint {
     /// The tensor or the palettized weight of a name. A palette's error figures are not stored: they are zero.
     ///
     /// # Errors
-    /// [`Error::UnknownTensor`].
+    /// [`Error::UnknownTensor`], and in [`Error::Model`] for a palettized weight that stands for more than the files may
+    /// unfold to.
     pub fn get(&self, name: &str) -> Result<Content<'_>, Error> {
         let item = self.0.item(name).ok_or_else(|| Error::UnknownTensor {
             path: self.0.path.clone(),
@@ -153,6 +165,7 @@ impl Checkpoint {
         let shard = &self.0.shards[item.shard];
         Ok(match &item.kind {
             Kind::Palette(stored) => {
+                self.0.unfolds(name, stored.dense_len())?;
                 let palette = stored.palette(shard);
                 shard.bytes.unchanged()?;
                 Content::Palette(Box::new(palette))
@@ -184,7 +197,12 @@ pub(crate) fn foreign_metadata(shard: &Shard) -> impl Iterator<Item = (String, S
 }
 
 impl Opened {
-    fn new(path: &Path, index: Option<Index>, shards: Vec<Shard>) -> Result<Self, Error> {
+    fn new(
+        path: &Path,
+        index: Option<Index>,
+        shards: Vec<Shard>,
+        limits: Limits,
+    ) -> Result<Self, Error> {
         let mut items = Vec::new();
         for (at, shard) in shards.iter().enumerate() {
             items.extend(items_of(shard, at)?);
@@ -207,11 +225,17 @@ impl Opened {
             shards,
             items,
             by_name,
+            limits,
         })
     }
 
     pub(crate) fn item(&self, name: &str) -> Option<&Item> {
         self.by_name.get(name).map(|&at| &self.items[at])
+    }
+
+    /// Refuses what unfolds to more bytes than files of this size may.
+    pub(crate) fn unfolds(&self, name: &str, bytes: u64) -> Result<(), Error> {
+        Ok(self.limits.check(name, bytes, self.len())?)
     }
 
     /// What came of work on this checkpoint; if a file has changed, that is why it is worth nothing.

@@ -214,6 +214,13 @@ impl Stored {
         &self.meta.shape
     }
 
+    /// Bytes of the dense weight.
+    pub(crate) fn dense_len(&self) -> u64 {
+        // The product was checked when the tensors were found.
+        let elements: usize = self.shape().iter().product();
+        (elements * self.dtype.size()) as u64
+    }
+
     /// The number of tables.
     pub(crate) fn luts(&self) -> usize {
         self.lut_shape[..self.shape().len()].iter().product()

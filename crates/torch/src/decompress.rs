@@ -25,7 +25,7 @@ impl Checkpoint {
         let opened = &self.0;
         let beside = output::prepare(opened, out, overwrite)?;
         let mut pieces: Vec<Vec<Piece<'_>>> = opened.shards.iter().map(|_| Vec::new()).collect();
-        let (mut weights, mut bytes) = (0, 0);
+        let (mut weights, mut bytes) = (0, 0_u64);
         for item in &opened.items {
             let shard = &opened.shards[item.shard];
             pieces[item.shard].push(match &item.kind {
@@ -33,13 +33,13 @@ impl Checkpoint {
                 Kind::Palette(stored) => {
                     let element = stored.dtype.into();
                     let shape = stored.shape().to_vec();
-                    let len = shape.iter().product::<usize>() * stored.dtype.size();
-                    (weights, bytes) = (weights + 1, bytes + len as u64);
+                    (weights, bytes) = (weights + 1, bytes + stored.dense_len());
+                    opened.unfolds(&item.name, bytes)?;
                     Piece {
                         name: item.name.clone(),
                         element,
                         shape,
-                        len,
+                        len: stored.dense_len() as usize,
                         source: Source::Palette(shard, stored),
                     }
                 }

@@ -5,7 +5,7 @@ use crate::json::Object;
 use crate::shard::Shard;
 use palettizer_coreml::input::Input;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::value::{RawValue, to_raw_value};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
@@ -25,21 +25,21 @@ const TOTAL_SIZE: &str = "total_size";
 #[derive(Debug)]
 pub(crate) struct Index {
     pub path: PathBuf,
-    /// What it says beside the map, `total_size` among it.
-    metadata: BTreeMap<String, Value>,
+    /// What it says beside the map, `total_size` among it: as text, for a tree of it could take a hundred times as much.
+    metadata: BTreeMap<String, Box<RawValue>>,
     /// The file of each tensor.
     files: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
 struct Raw {
-    metadata: Option<Object<Value>>,
+    metadata: Option<Object<Box<RawValue>>>,
     weight_map: Object<String>,
 }
 
 #[derive(Serialize)]
 struct Written<'a> {
-    metadata: &'a BTreeMap<String, Value>,
+    metadata: &'a BTreeMap<String, Box<RawValue>>,
     weight_map: &'a BTreeMap<String, String>,
 }
 
@@ -164,7 +164,7 @@ impl Index {
         total_size: u64,
     ) -> serde_json::Result<Vec<u8>> {
         let mut metadata = self.metadata.clone();
-        metadata.insert(TOTAL_SIZE.to_owned(), Value::from(total_size));
+        metadata.insert(TOTAL_SIZE.to_owned(), to_raw_value(&total_size)?);
         let mut text = serde_json::to_vec_pretty(&Written {
             metadata: &metadata,
             weight_map: files,

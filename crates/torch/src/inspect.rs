@@ -4,6 +4,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoint, Item, Kind};
 use crate::compact::{Role, Stored};
 use palettizer_coreml::PaletteInfo;
+use palettizer_palette::dense::DenseError;
 use palettizer_palette::{Tensor, statistics};
 use serde::Serialize;
 
@@ -22,9 +23,10 @@ pub struct TensorInfo {
     pub elements: u64,
     /// Bytes that it takes, palettized or not.
     pub bytes: u64,
-    /// The fraction of elements of a magnitude of at most 1e-12; `null` for a type that is never palettized.
+    /// The fraction of elements of a magnitude of at most 1e-12; `null` for a type that is never palettized, and for a
+    /// scaled weight that would unfold to more than its file may.
     pub sparsity: Option<f64>,
-    /// Distinct values; `null` for a type that is never palettized.
+    /// Distinct values; `null` where `sparsity` is.
     pub unique_values: Option<u64>,
     /// How it is palettized.
     pub palette: Option<PaletteInfo>,
@@ -70,15 +72,22 @@ impl Checkpoint {
                 found
             }
             (Kind::Palette(stored), Some(dtype)) => {
-                let dense = stored.palette(shard).try_decompress();
-                let dense = dense.map_err(|error| Error::Compact {
+                let damaged = |error: DenseError| Error::Compact {
                     path: shard.path.clone(),
                     weight: item.name.clone(),
                     what: error.to_string(),
-                })?;
+                };
+                let palette = stored.palette(shard);
                 stored.entries(shard).for_each(|entry| shard.release(entry));
-                let tensor = Tensor::new(dtype, shape, &dense).ok();
-                tensor.as_ref().map(statistics)
+                if palette.scale.is_none() {
+                    Some(palette.statistics().map_err(damaged)?)
+                } else if self.0.unfolds(&item.name, stored.dense_len()).is_ok() {
+                    let dense = palette.try_decompress().map_err(damaged)?;
+                    let tensor = Tensor::new(dtype, shape, &dense).ok();
+                    tensor.as_ref().map(statistics)
+                } else {
+                    None
+                }
             }
         };
         Ok(Some(TensorInfo {

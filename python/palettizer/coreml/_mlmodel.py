@@ -23,15 +23,16 @@ def is_mlmodel(model: object) -> bool:
     return models is not None and isinstance(model, models.MLModel)
 
 
-def opened(model: Any) -> _native.Model:
+def opened(model: Any, *, max_expansion: int | None = None) -> _native.Model:
     """What any of them holds. Of an MLModel: the specification in memory, with what the user has changed there, and the
-    weights on disk."""
+    weights on disk. Weights may unfold to ``max_expansion`` times the model's size."""
     if isinstance(model, Model):
-        return model._native
+        return model._native if max_expansion is None else model._native.within(max_expansion)
     if isinstance(model, (str, os.PathLike)):
-        return load(model)._native
+        return load(model, max_expansion=max_expansion)._native
     if is_mlmodel(model):
-        return _native.Model.open_parts(model._spec.SerializeToString(), model.weights_dir or "")
+        spec = model._spec.SerializeToString()
+        return _native.Model.open_parts(spec, model.weights_dir or "", max_expansion=max_expansion)
     raise TypeError(
         f"mlmodel is a {type(model).__name__}; expected a path, a palettizer.coreml.Model or a coremltools MLModel"
     )

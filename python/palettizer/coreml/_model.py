@@ -73,8 +73,16 @@ def demo() -> Model:
     return Model(_native.Model.demo())
 
 
-def load(path: str | os.PathLike[str]) -> Model:
+def load(path: str | os.PathLike[str], *, max_expansion: int | None = None) -> Model:
     """Opens an ``.mlpackage`` folder or an ``.mlmodel`` file.
+
+    Parameters
+    ----------
+    path : str or path
+        The package or the file.
+    max_expansion : int, optional
+        How many times its own size the model's weights may unfold to; ``None`` for 512. Forged files of a few kilobytes
+        unfold to many gigabytes.
 
     Raises
     ------
@@ -91,4 +99,4 @@ def load(path: str | os.PathLike[str]) -> Model:
     ...     cto.demo().save(f"{folder}/Digits.mlpackage")
     ...     model = cto.load(f"{folder}/Digits.mlpackage")
     """
-    return Model(_native.Model.open(os.path.expanduser(path)))
+    return Model(_native.Model.open(os.path.expanduser(path), max_expansion=max_expansion))

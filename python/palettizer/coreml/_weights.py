@@ -111,7 +111,11 @@ def palettize_weights(
 
 
 def decompress_weights(
-    mlmodel: Path | Model | MLModel, *, threads: int | None = None, progress: bool = True
+    mlmodel: Path | Model | MLModel,
+    *,
+    threads: int | None = None,
+    progress: bool = True,
+    max_expansion: int | None = None,
 ) -> Any:
     """Makes every compressed weight dense again, whether it was palettized, pruned or quantized.
 
@@ -123,6 +127,8 @@ def decompress_weights(
         Threads to work on; ``None`` for one on each core.
     progress : bool
         Show a progress bar, if tqdm is installed.
+    max_expansion : int, optional
+        How many times the model's size its dense weights may come to; ``None`` for 512.
 
     Returns
     -------
@@ -138,7 +144,7 @@ def decompress_weights(
     True
     """
     options: dict[str, Any] = {"threads": threads, "progress": bar("Decompressing weights", progress)}
-    opened = _mlmodel.opened(mlmodel)
+    opened = _mlmodel.opened(mlmodel, max_expansion=max_expansion)
     if _mlmodel.is_mlmodel(mlmodel):
         package = _mlmodel.temporary_package()
         opened.decompress_to(package, overwrite=True, **options)

@@ -10,6 +10,7 @@ mod bad_input;
 mod checkpoint;
 mod compress;
 mod config;
+mod hostile;
 mod inspect;
 mod notes;
 mod other_commands;

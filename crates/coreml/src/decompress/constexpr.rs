@@ -4,7 +4,7 @@
 //! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::dense`.
 
 use crate::Error;
-use crate::decompress::numbers::{IntoNumbers, Numbers, each_float, each_type};
+use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type, unpack};
 use crate::package::Package;
 use crate::program::constant::Constant;
 use crate::program::mil::{Param, element_count, op_name, param};
@@ -12,10 +12,28 @@ use crate::proto::{DataType, Operation};
 use palettizer_palette::dense::{self, Affine, DenseError};
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Dense {
     pub shape: Vec<usize>,
     pub numbers: Numbers,
+}
+
+impl Dense {
+    /// A copy; `name` says in an error whose it is.
+    pub(crate) fn try_clone(&self, name: &str) -> Result<Self, Error> {
+        let copy = self.numbers.try_clone();
+        Ok(Dense {
+            shape: self.shape.clone(),
+            numbers: copy.map_err(|_| no_memory(name, self.numbers.bytes().len()))?,
+        })
+    }
+}
+
+fn no_memory(name: &str, bytes: usize) -> Error {
+    Error::NoMemory {
+        name: name.to_owned(),
+        bytes,
+    }
 }
 
 /// Computes the outputs of `op`; `made` gives what earlier operations made, by name.
@@ -60,18 +78,36 @@ impl Params<'_> {
         |error| self.bad(error.to_string())
     }
 
+    /// Refuses a tensor of this shape, with elements like those of `numbers`, that is more than the files may unfold to.
+    fn within(&self, shape: &[usize], numbers: &Numbers) -> Result<(), Error> {
+        let elements = dense::count(shape).map_err(self.dense_error())?;
+        let size = numbers.dtype().bits().unwrap_or(8).div_ceil(8);
+        let asked = (elements as u64).saturating_mul(u64::from(size));
+        let stored = self.package.stored_len();
+        let limits = self.package.limits();
+        limits.check(op_name(self.op), asked, stored)
+    }
+
+    fn no_memory(&self, bytes: usize) -> Error {
+        no_memory(op_name(self.op), bytes)
+    }
+
     fn optional(&self, name: &str) -> Result<Option<Dense>, Error> {
         let found = match param(self.op, name) {
             None => return Ok(None),
-            Some(Param::Name(from)) => (self.made)(from).cloned().ok_or_else(|| {
-                self.bad(format!(
-                    "{name} is \"{from}\", which is no compressed constant"
-                ))
-            })?,
+            Some(Param::Name(from)) => {
+                let made = (self.made)(from).ok_or_else(|| {
+                    self.bad(format!(
+                        "{name} is \"{from}\", which is no compressed constant"
+                    ))
+                })?;
+                made.try_clone(op_name(self.op))?
+            }
             Some(Param::Value(value)) => {
                 let constant = Constant::read(self.package, op_name(self.op), value)?;
                 let elements = element_count(&constant.shape).unwrap_or(0);
-                let numbers = Numbers::read(constant.dtype, &constant.bytes, elements);
+                let numbers = Numbers::read(constant.dtype, &constant.bytes, elements)
+                    .map_err(|_| self.no_memory(elements))?;
                 if let Some(place) = &value.blob_file {
                     crate::program::constant::release(self.package, place);
                 }
@@ -158,20 +194,19 @@ impl Params<'_> {
                 let elements = dense::count(&shape).map_err(self.dense_error())?;
                 let packed = self.bytes_of("indices", indices)?;
                 let nbits = entries.checked_ilog2().unwrap_or(0);
+                let short = || {
+                    self.bad(format!(
+                        "{elements} indices of {nbits} bits do not fit into {} bytes",
+                        packed.len()
+                    ))
+                };
                 let enough = elements.div_ceil(8).checked_mul(nbits as usize);
                 if enough.is_none_or(|bytes| bytes > packed.len().saturating_add(8)) {
-                    return Err(self.bad(format!(
-                        "{elements} indices of {nbits} bits do not fit into {} bytes",
-                        packed.len()
-                    )));
+                    return Err(short());
                 }
-                let mut wide = vec![0; elements];
-                if !palettizer_palette::unpack(&packed, nbits, &mut wide) {
-                    return Err(self.bad(format!(
-                        "{elements} indices of {nbits} bits do not fit into {} bytes",
-                        packed.len()
-                    )));
-                }
+                let wide = unpack(&packed, nbits, elements);
+                let wide = wide.map_err(|_| self.no_memory(elements))?;
+                let wide = wide.ok_or_else(short)?;
                 let mut lut_shape = vec![1; shape.len()];
                 lut_shape.extend([entries, 1]);
                 (shape, lut_shape, wide)
@@ -179,6 +214,7 @@ impl Params<'_> {
         };
         let shape =
             dense::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
+        self.within(&shape, &lut.numbers)?;
         let numbers = each_type!(&lut.numbers, lut => {
             dense::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
                 .map(IntoNumbers::into_numbers)
@@ -199,11 +235,12 @@ impl Params<'_> {
         let axis = self.scalar("vector_axis")?;
         let shape =
             dense::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
+        self.within(&shape, &lut.numbers)?;
         each_type!(&lut.numbers, table => {
             let sparse =
                 dense::lut_to_sparse(&mask, &index_shape, &indices, table, &lut.shape, axis)
                     .map_err(self.dense_error())?;
-            Ok(sparse_outputs(shape, &sparse.mask, sparse.values.into_numbers()))
+            self.sparse_outputs(shape, &sparse.mask, sparse.values.into_numbers())
         })
     }
 
@@ -211,6 +248,7 @@ impl Params<'_> {
         let data = self.required("data")?;
         let scale = self.required("scale")?;
         let offset = self.offset(&scale)?;
+        self.within(&data.shape, &scale.numbers)?;
         let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
             None => dense::shift_scale(of, &data.shape, by, &scale.shape, None::<&[i8]>),
             Some(offset) => each_type!(offset, less => {
@@ -239,7 +277,7 @@ impl Params<'_> {
             }),
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
         let values = numbers.map_err(self.dense_error())?;
-        Ok(sparse_outputs(shape, &mask, values))
+        self.sparse_outputs(shape, &mask, values)
     }
 
     fn offset(&self, scale: &Dense) -> Result<Option<Numbers>, Error> {
@@ -265,6 +303,7 @@ impl Params<'_> {
         let scale = self.required("scale")?;
         let zero_point = self.required("zero_point")?;
         let axis = self.scalar("axis")?.unwrap_or(0);
+        self.within(&data.shape, &scale.numbers)?;
         let numbers = each_float!(&scale.numbers, scale => each_type!(&data.numbers, of => {
             each_type!(&zero_point.numbers, zero_point => {
                 let params = Affine { scale, zero_point, axis };
@@ -288,6 +327,7 @@ impl Params<'_> {
                 (shape, pack_mask(&self.bytes_of("mask", mask)?))
             }
         };
+        self.within(&shape, &values.numbers)?;
         let numbers = each_type!(&values.numbers, values => {
             dense::sparse_to_dense(values, &mask, &shape).map(IntoNumbers::into_numbers)
         });
@@ -295,6 +335,29 @@ impl Params<'_> {
             numbers: numbers.map_err(self.dense_error())?,
             shape,
         })
+    }
+
+    /// The two outputs of an op that stays sparse: the mask, one element a byte, and the values.
+    fn sparse_outputs(
+        &self,
+        shape: Vec<usize>,
+        mask: &[u8],
+        values: Numbers,
+    ) -> Result<Vec<Dense>, Error> {
+        let elements = element_count(&shape).unwrap_or(0);
+        let bit = |at: usize| mask.get(at / 8).map_or(0, |byte| byte >> (at % 8) & 1);
+        let wide = collected((0..elements).map(bit));
+        let kept = each_type!(&values, values => values.len());
+        Ok(vec![
+            Dense {
+                shape,
+                numbers: Numbers::U8(wide.map_err(|_| self.no_memory(elements))?),
+            },
+            Dense {
+                shape: vec![kept],
+                numbers: values,
+            },
+        ])
     }
 
     fn cast(&self) -> Result<Dense, Error> {
@@ -314,22 +377,4 @@ fn pack_mask(mask: &[u8]) -> Vec<u8> {
         bits.fold(0u8, |byte, (at, &bit)| byte | u8::from(bit != 0) << at)
     };
     mask.chunks(8).map(pack).collect()
-}
-
-/// The two outputs of an op that stays sparse: the mask, one element a byte, and the values.
-fn sparse_outputs(shape: Vec<usize>, mask: &[u8], values: Numbers) -> Vec<Dense> {
-    let elements = element_count(&shape).unwrap_or(0);
-    let bit = |at: usize| mask.get(at / 8).map_or(0, |byte| byte >> (at % 8) & 1);
-    let wide = (0..elements).map(bit).collect();
-    let kept = each_type!(&values, values => values.len());
-    vec![
-        Dense {
-            shape,
-            numbers: Numbers::U8(wide),
-        },
-        Dense {
-            shape: vec![kept],
-            numbers: values,
-        },
-    ]
 }

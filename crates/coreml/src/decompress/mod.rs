@@ -58,6 +58,7 @@ pub(crate) fn decompress<W: Write + Seek>(
         origins: HashMap::new(),
         stored: HashMap::new(),
         ordinal: 0,
+        unfolded: 0,
         progress,
     };
     for program in programs_mut(&mut out) {
@@ -100,6 +101,8 @@ struct Decompressor<'a, W> {
     /// Values stored already, by the origin of their data and the number of the output.
     stored: HashMap<(usize, usize), Value>,
     ordinal: usize,
+    /// Bytes of all that was made dense.
+    unfolded: u64,
     progress: &'a dyn Progress,
 }
 
@@ -137,17 +140,14 @@ impl<W: Write + Seek> Decompressor<'_, W> {
                 let outputs = evaluate(self.package, op, &lookup)?;
                 let mut values = Vec::new();
                 for (at, (dense, output)) in outputs.into_iter().zip(&op.outputs).enumerate() {
-                    if feeds_constexpr {
-                        let made = Made {
-                            dense: dense.clone(),
-                            origin,
-                        };
-                        self.made.insert(output.name.clone(), made);
-                    }
                     if feeds_others {
-                        let value = self.store(op, dense)?;
+                        let value = self.store(op, &dense)?;
                         self.stored.insert((origin, at), value.clone());
                         values.push(value);
+                    }
+                    if feeds_constexpr {
+                        let made = Made { dense, origin };
+                        self.made.insert(output.name.clone(), made);
                     }
                 }
                 values
@@ -171,7 +171,11 @@ impl<W: Write + Seek> Decompressor<'_, W> {
             .collect())
     }
 
-    fn store(&mut self, op: &Operation, dense: constexpr::Dense) -> Result<Value, Error> {
+    fn store(&mut self, op: &Operation, dense: &constexpr::Dense) -> Result<Value, Error> {
+        let bytes = dense.numbers.bytes();
+        self.unfolded = self.unfolded.saturating_add(bytes.len() as u64);
+        let (limits, stored) = (self.package.limits(), self.package.stored_len());
+        limits.check(op_name(op), self.unfolded, stored)?;
         let file = [
             "indices",
             "data",
@@ -186,8 +190,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
         });
         let file = file.map(|place| place.file_name.as_str());
         let dtype = dense.numbers.dtype();
-        let bytes = dense.numbers.into_bytes();
-        self.rewriter.store(file, dtype, &dense.shape, &bytes)
+        self.rewriter.store(file, dtype, &dense.shape, bytes)
     }
 
     /// A number that two operations share only if they make the same.

@@ -2,9 +2,10 @@
 
 use crate::proto::DataType;
 use half::{bf16, f16};
+use std::collections::TryReserveError;
 
 /// The elements of a constant, typed. 4-bit integers are widened to 8.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) enum Numbers {
     I8(Vec<i8>),
     U8(Vec<u8>),
@@ -42,40 +43,47 @@ pub(crate) use {each_float, each_type};
 
 impl Numbers {
     /// Reads `elements` elements of `dtype`; `None` for a type that no constexpr op computes with.
-    pub(crate) fn read(dtype: DataType, bytes: &[u8], elements: usize) -> Option<Self> {
-        Some(match dtype {
-            DataType::Int8 => Numbers::I8(bytes.iter().map(|&b| b.cast_signed()).collect()),
-            DataType::UInt8 => Numbers::U8(bytes.to_vec()),
+    pub(crate) fn read(
+        dtype: DataType,
+        bytes: &[u8],
+        elements: usize,
+    ) -> Result<Option<Self>, TryReserveError> {
+        Ok(Some(match dtype {
+            DataType::Int8 => Numbers::I8(collected(bytes.iter().map(|&b| b.cast_signed()))?),
+            DataType::UInt8 => Numbers::U8(collected(bytes.iter().copied())?),
             DataType::Int4 => {
+                let Some(wide) = unpack(bytes, 4, elements)? else {
+                    return Ok(None);
+                };
                 // Sign-extended from the low four bits.
-                let wide = unpack(bytes, 4, elements)?;
-                Numbers::I8(
-                    wide.into_iter()
-                        .map(|b| (b << 4).cast_signed() >> 4)
-                        .collect(),
-                )
+                let signed = wide.iter().map(|&b| (b << 4).cast_signed() >> 4);
+                Numbers::I8(collected(signed)?)
             }
             DataType::UInt1
             | DataType::UInt2
             | DataType::UInt3
             | DataType::UInt4
-            | DataType::UInt6 => Numbers::U8(unpack(bytes, dtype.bits()?, elements)?),
-            DataType::Float16 => Numbers::F16(chunks(bytes, f16::from_le_bytes)),
-            DataType::BFloat16 => Numbers::BF16(chunks(bytes, bf16::from_le_bytes)),
-            DataType::Float32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)),
-            _ => return None,
-        })
+            | DataType::UInt6 => match unpack(bytes, dtype.bits().unwrap_or(8), elements)? {
+                Some(wide) => Numbers::U8(wide),
+                None => return Ok(None),
+            },
+            DataType::Float16 => Numbers::F16(chunks(bytes, f16::from_le_bytes)?),
+            DataType::BFloat16 => Numbers::BF16(chunks(bytes, bf16::from_le_bytes)?),
+            DataType::Float32 => Numbers::F32(chunks(bytes, f32::from_le_bytes)?),
+            _ => return Ok(None),
+        }))
     }
 
     /// The little-endian bytes, one element after the other.
-    pub(crate) fn into_bytes(self) -> Vec<u8> {
-        match self {
-            Numbers::U8(values) => values,
-            Numbers::I8(values) => values.into_iter().map(i8::cast_unsigned).collect(),
-            Numbers::F16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Numbers::BF16(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            Numbers::F32(values) => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        }
+    pub(crate) fn bytes(&self) -> &[u8] {
+        each_type!(self, values => bytemuck::cast_slice(values))
+    }
+
+    /// A copy.
+    pub(crate) fn try_clone(&self) -> Result<Self, TryReserveError> {
+        each_type!(self, values => {
+            collected(values.iter().copied()).map(IntoNumbers::into_numbers)
+        })
     }
 
     /// The type that a file has for them.
@@ -107,12 +115,32 @@ macro_rules! into_numbers {
 }
 into_numbers!(i8 => I8, u8 => U8, f16 => F16, bf16 => BF16, f32 => F32);
 
-fn unpack(bytes: &[u8], nbits: u32, elements: usize) -> Option<Vec<u8>> {
-    let mut wide = vec![0; elements];
-    palettizer_palette::unpack(bytes, nbits, &mut wide).then_some(wide)
+/// A list of what comes, or an error where there is no memory for it.
+pub(crate) fn collected<T>(
+    items: impl ExactSizeIterator<Item = T>,
+) -> Result<Vec<T>, TryReserveError> {
+    let mut list = Vec::new();
+    list.try_reserve_exact(items.len())?;
+    list.extend(items);
+    Ok(list)
 }
 
-fn chunks<const N: usize, T>(bytes: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+/// `None` if there are not so many elements.
+pub(crate) fn unpack(
+    bytes: &[u8],
+    nbits: u32,
+    elements: usize,
+) -> Result<Option<Vec<u8>>, TryReserveError> {
+    let mut wide = Vec::new();
+    wide.try_reserve_exact(elements)?;
+    wide.resize(elements, 0);
+    Ok(palettizer_palette::unpack(bytes, nbits, &mut wide).then_some(wide))
+}
+
+fn chunks<const N: usize, T>(
+    bytes: &[u8],
+    convert: fn([u8; N]) -> T,
+) -> Result<Vec<T>, TryReserveError> {
     let (chunks, _) = bytes.as_chunks::<N>();
-    chunks.iter().map(|&chunk| convert(chunk)).collect()
+    collected(chunks.iter().map(|&chunk| convert(chunk)))
 }

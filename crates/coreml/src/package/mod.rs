@@ -14,7 +14,8 @@ mod tree;
 use crate::Error;
 use crate::blob::WeightFile;
 use crate::input::Input;
-use crate::proto::Model;
+use crate::limits::Limits;
+use crate::proto::{Model, measure};
 use crate::save;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
 pub(crate) use path::weight_file as weight_file_path;
@@ -43,6 +44,7 @@ pub struct Package {
     tree: Tree,
     model_len: u64,
     weights: BTreeMap<String, WeightFile>,
+    limits: Limits,
 }
 
 impl Package {
@@ -63,17 +65,36 @@ impl Package {
     /// # Ok::<(), palettizer_coreml::Error>(())
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<(Package, Model), Error> {
+        Self::open_with(path, Limits::default())
+    }
+
+    /// As [`open`](Self::open), within other limits.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<(Package, Model), Error> {
         let path = path.as_ref();
         save::recover(path);
         let metadata = fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        if metadata.is_dir() {
-            Self::open_folder(path)
-        } else {
-            Self::open_bare(path)
-        }
+        let (package, model) = match metadata.is_dir() {
+            true => Self::open_folder(path, limits)?,
+            false => Self::open_bare(path, limits)?,
+        };
+        Ok((package.with_limits(limits), model))
     }
 
-    fn open_folder(root: &Path) -> Result<(Package, Model), Error> {
+    /// The same package, within other limits.
+    pub fn with_limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// How much it may unfold to.
+    pub(crate) fn limits(&self) -> Limits {
+        self.limits
+    }
+
+    fn open_folder(root: &Path, limits: Limits) -> Result<(Package, Model), Error> {
         let manifest = root.join(MANIFEST);
         let there = manifest.try_exists();
         if !there.map_err(|source| Error::io(&manifest, source))? {
@@ -96,7 +117,7 @@ impl Package {
             }
         }
         let tree = Tree::read(root)?;
-        let (model, model_len) = read_model(&root.join(DATA).join(&manifest.model))?;
+        let (model, model_len) = read_model(&root.join(DATA).join(&manifest.model), limits)?;
         let folder = Path::new(DATA).join(manifest.model_folder());
         let mut weights = BTreeMap::new();
         for name in references::weight_files(&model) {
@@ -116,12 +137,13 @@ impl Package {
             tree,
             model_len,
             weights,
+            limits: Limits::default(),
         };
         Ok((package, model))
     }
 
-    fn open_bare(path: &Path) -> Result<(Package, Model), Error> {
-        let (model, model_len) = read_model(path)?;
+    fn open_bare(path: &Path, limits: Limits) -> Result<(Package, Model), Error> {
+        let (model, model_len) = read_model(path, limits)?;
         Self::without_folder(path.to_owned(), model, model_len, BTreeMap::new())
     }
 
@@ -146,7 +168,7 @@ impl Package {
         weights: BTreeMap<String, Vec<u8>>,
     ) -> Result<(Package, Model), Error> {
         let path = PathBuf::from("(in memory)");
-        let decoded = decode_model(&path, model)?;
+        let decoded = decode_model(&path, model, Limits::default())?;
         let mut files = BTreeMap::new();
         for (name, bytes) in weights {
             path::weight_file(&name)?;
@@ -171,7 +193,7 @@ impl Package {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open_parts(model: &[u8], weights_dir: &Path) -> Result<(Package, Model), Error> {
-        let decoded = decode_model(weights_dir, model)?;
+        let decoded = decode_model(weights_dir, model, Limits::default())?;
         let mut files = BTreeMap::new();
         for name in references::weight_files(&decoded) {
             let relative = path::weight_file(&name)?;
@@ -209,6 +231,7 @@ impl Package {
             tree: Tree::default(),
             model_len,
             weights,
+            limits: Limits::default(),
         };
         Ok((package, model))
     }
@@ -301,12 +324,23 @@ impl Package {
 }
 
 /// Reads and decodes a model's file; gives its length too.
-fn read_model(path: &Path) -> Result<(Model, u64), Error> {
+fn read_model(path: &Path, limits: Limits) -> Result<(Model, u64), Error> {
     let bytes = Input::open(path)?.read(MAX_MODEL_LEN)?;
-    Ok((decode_model(path, &bytes)?, bytes.len() as u64))
+    Ok((decode_model(path, &bytes, limits)?, bytes.len() as u64))
 }
 
-fn decode_model(path: &Path, bytes: &[u8]) -> Result<Model, Error> {
+fn decode_model(path: &Path, bytes: &[u8], limits: Limits) -> Result<Model, Error> {
+    let stored = bytes.len() as u64;
+    let allowed = limits.program(stored);
+    let asked = measure::<Model>(bytes, allowed);
+    if asked > allowed {
+        return Err(Error::Expansion {
+            name: path.display().to_string(),
+            asked,
+            stored,
+            allowed,
+        });
+    }
     let model = Model::decode(bytes).map_err(|source| Error::Protobuf {
         path: path.to_owned(),
         source,

@@ -6,12 +6,14 @@
 //! Members of a `oneof` are plain optional fields here; a well-formed file sets one of them.
 
 mod dtype;
+mod measure;
 #[cfg(test)]
 mod tests;
 mod wire;
 
 pub use dtype::DataType;
-use wire::{field_encode, field_len, field_merge, field_type, message};
+pub(crate) use measure::measure;
+use wire::{field_encode, field_len, field_measure, field_merge, field_type, message};
 
 message! {
     /// A model: one of about 40 kinds, of which ML Programs and pipelines are looked into.

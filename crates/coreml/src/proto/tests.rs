@@ -178,3 +178,31 @@ fn groups_are_dropped_and_must_be_closed() {
     encoding::encode_key(9_006, WireType::EndGroup, &mut bytes);
     assert_eq!(Block::decode(bytes.as_slice()).unwrap(), Block::default());
 }
+
+#[test]
+fn what_a_message_takes_is_known_before_it_is_read() {
+    let operation = |attributes: usize| Operation {
+        r#type: "const".to_owned(),
+        attributes: (0..attributes)
+            .map(|at| (at.to_string(), Value::default()))
+            .collect(),
+        ..Default::default()
+    };
+    let block = |operations: Vec<Operation>| Block {
+        operations,
+        ..Default::default()
+    };
+    let taken = |block: Block| measure::<Block>(&block.encode_to_vec(), u64::MAX);
+    let bare = taken(block(vec![operation(0); 1000]));
+    assert!(bare >= 1000 * size_of::<Operation>() as u64, "{bare}");
+    // A map takes a node of eleven entries, whatever is in it.
+    let node = 11 * (size_of::<Value>() + size_of::<String>()) as u64;
+    let mapped = taken(block(vec![operation(1); 1000]));
+    assert!(mapped >= bare + 1000 * node, "{mapped}");
+    // The walk ends where it has seen enough, and where there is no message.
+    let bytes = block(vec![operation(1); 1000]).encode_to_vec();
+    let cut = measure::<Block>(&bytes, 10_000);
+    assert!((10_000..40_000).contains(&cut), "{cut}");
+    measure::<Block>(&bytes[..bytes.len() / 2 + 1], u64::MAX);
+    measure::<Block>(&[0xff; 40], u64::MAX);
+}

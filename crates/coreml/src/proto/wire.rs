@@ -94,7 +94,7 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Declares a message: a struct with the named fields and `unknown`, and its `prost::Message`.
+/// Declares a message: a struct with the named fields and `unknown`, its `prost::Message` and its `Measure`.
 ///
 /// A line is `tag => name: kind,` where kind is one of
 /// `string`, `bytes`, `int32`, `int64`, `uint64`, `bool` (left out when zero or empty, as proto3 has it),
@@ -135,6 +135,15 @@ macro_rules! message {
 
             fn clear(&mut self) {
                 *self = Self::default();
+            }
+        }
+
+        impl measure::Measure for $name {
+            fn field(tag: u32) -> measure::Field {
+                match tag {
+                    $($tag => field_measure!($kind),)*
+                    _ => measure::Field::BYTES,
+                }
             }
         }
     };
@@ -209,6 +218,40 @@ macro_rules! field_merge {
     };
 }
 
+macro_rules! field_measure {
+    ([string]) => {
+        measure::Field::texts()
+    };
+    ([($t:ty)]) => {
+        measure::Field::listed(size_of::<$t>(), <$t as measure::Measure>::field)
+    };
+    ([float]) => {
+        measure::Field::items(1)
+    };
+    ([double]) => {
+        measure::Field::items(1)
+    };
+    ([bool]) => {
+        measure::Field::items(1)
+    };
+    // Varints take a byte at least.
+    ([int32]) => {
+        measure::Field::items(size_of::<i32>())
+    };
+    ([int64]) => {
+        measure::Field::items(size_of::<i64>())
+    };
+    (($t:ty)) => {
+        measure::Field::message(<$t as measure::Measure>::field)
+    };
+    ({$t:ty}) => {
+        measure::Field::mapped(size_of::<$t>(), <$t as measure::Measure>::field)
+    };
+    ($scalar:ident) => {
+        measure::Field::BYTES
+    };
+}
+
 macro_rules! field_len {
     ([string], $tag:literal, $value:expr) => {
         prost::encoding::string::encoded_len_repeated($tag, $value)
@@ -236,4 +279,4 @@ macro_rules! field_len {
     };
 }
 
-pub(super) use {field_encode, field_len, field_merge, field_type, message};
+pub(super) use {field_encode, field_len, field_measure, field_merge, field_type, message};

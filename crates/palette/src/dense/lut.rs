@@ -78,6 +78,28 @@ pub(super) fn check_indices(indices: &[u8], entries: usize) -> Result<(), DenseE
     }
 }
 
+/// How many indices there are of each entry of all tables, in the order of the tables.
+pub(crate) fn uses(
+    indices: &[u8],
+    index_shape: &[usize],
+    lut_shape: &[usize],
+    vector_axis: Option<i64>,
+) -> Result<Vec<usize>, DenseError> {
+    let tables = tables(index_shape, count(lut_shape)?, lut_shape, vector_axis)?;
+    check_length("indices", count(index_shape)?, indices.len())?;
+    check_indices(indices, tables.entries)?;
+    let total = count(lut_shape)? / tables.vector;
+    let mut uses = room(total)?;
+    uses.resize(total, 0);
+    for run in tables.runs {
+        let table = &mut uses[run.block * tables.entries..][..tables.entries];
+        for &index in &indices[run.start..][..run.len] {
+            table[usize::from(index)] += 1;
+        }
+    }
+    Ok(uses)
+}
+
 /// The shape of the dense weight: that of the indices, with the vector axis times the vector's length.
 ///
 /// # Errors

@@ -34,6 +34,7 @@ pub use affine::{Affine, affine_dequantize};
 pub(crate) use blocks::check as check_blocks;
 pub use error::DenseError;
 pub use float::{Float, Source, cast};
+pub(crate) use lut::uses;
 pub use lut::{dense_shape, lut_to_dense};
 pub use shift_scale::shift_scale;
 pub(crate) use sparse::ones;
@@ -69,7 +70,7 @@ pub fn count(shape: &[usize]) -> Result<usize, DenseError> {
 }
 
 /// An empty vector with room for `len` elements.
-fn room<T>(len: usize) -> Result<Vec<T>, DenseError> {
+pub(crate) fn room<T>(len: usize) -> Result<Vec<T>, DenseError> {
     let mut out = Vec::new();
     out.try_reserve_exact(len)
         .map_err(|_| DenseError::OutOfMemory { elements: len })?;

@@ -503,3 +503,102 @@ fn damaged_palettes() {
         assert!(error.contains(message), "{what}: {error}");
     }
 }
+
+/// A palettized weight of 65,536 indices of one bit, into two vectors of 32,768 elements: 140 kB that stand for 4 GB.
+fn bomb() -> Vec<u8> {
+    let meta = json!({"w": {
+        "dtype": "F16", "shape": [65536, 32768], "nbits": 1, "index_shape": [65536, 1], "vector_axis": 1,
+    }});
+    let halves: Vec<u8> = [half::f16::ZERO, half::f16::ONE]
+        .iter()
+        .flat_map(|value| value.to_le_bytes().repeat(32768))
+        .collect();
+    let tensors: [Tensor; 2] = [
+        (
+            "w.palette.lut".to_owned(),
+            "F16",
+            vec![1, 1, 2, 32768],
+            halves,
+        ),
+        (
+            "w.palette.indices".to_owned(),
+            "U8",
+            vec![8192],
+            vec![0b0111_0111; 8192],
+        ),
+    ];
+    let metadata = [
+        ("palettizer.format", "1"),
+        ("palettizer.weights", &meta.to_string()),
+    ];
+    file(&tensors, &metadata)
+}
+
+#[test]
+fn a_file_that_unfolds_is_listed_but_not_unfolded() {
+    let scratch = Scratch::new();
+    let path = scratch.write("in.safetensors", bomb());
+    let checkpoint = Checkpoint::open(&path).unwrap();
+    let listed = checkpoint.weights(0).unwrap();
+    assert_eq!(listed[0].unique_values, Some(2));
+    assert_eq!(listed[0].sparsity, Some(0.25));
+    let out = scratch.path("out.safetensors");
+    let errors = [
+        checkpoint.get("w").map(drop).unwrap_err(),
+        checkpoint.decompress_to(&out, false, &()).unwrap_err(),
+    ];
+    for error in errors {
+        let message = error.to_string();
+        assert!(
+            message.starts_with("\"w\": unfolds to 4294967296 bytes"),
+            "{message}"
+        );
+        assert!(message.contains("--max-expansion"), "{message}");
+    }
+    assert_eq!(scratch.names(), ["in.safetensors"]);
+    let limits = palettizer_coreml::Limits::default().with_max_expansion(40_000);
+    let checkpoint = Checkpoint::open_with(&path, limits).unwrap();
+    checkpoint.get("w").unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_checkpoint_that_is_cut_short_is_an_error_that_names_it() {
+    palettizer_coreml::blob::guard_mappings();
+    let scratch = Scratch::new();
+    let checkpoint = scratch.checkpoint(&[weight("w", "F32", &[1024, 1024], 1)]);
+    let file = std::fs::File::options();
+    let file = file
+        .clone()
+        .write(true)
+        .open(scratch.path("in.safetensors"));
+    file.unwrap().set_len(64).unwrap();
+    let out = scratch.path("out.safetensors");
+    let config = config(PaletteSpec::new(Mode::Uniform(Nbits::B4)));
+    let errors = [
+        compress(&checkpoint, &config, &out).map(drop).unwrap_err(),
+        checkpoint.weights(0).map(drop).unwrap_err(),
+        checkpoint.decompress_to(&out, false, &()).unwrap_err(),
+    ];
+    for error in errors {
+        let message = error.to_string();
+        assert!(
+            message.contains("in.safetensors: changed while it was in use"),
+            "{message}"
+        );
+    }
+    assert_eq!(scratch.names(), ["in.safetensors"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn pipes_are_refused_before_they_are_opened() {
+    let scratch = Scratch::new();
+    for name in ["in.safetensors", "x.safetensors.index.json"] {
+        let path = scratch.path(name);
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let message = Checkpoint::open(&path).unwrap_err().to_string();
+        assert!(message.contains("found a pipe"), "{message}");
+    }
+}

@@ -90,19 +90,20 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
     _native.Checkpoint.write(os.fspath(path), contents, metadata, overwrite=True)
 
 
-def load_safetensors(model: nn.Module, path: Path) -> None:
+def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[int] = None) -> None:
     """Restores what `save_safetensors` stored, or a checkpoint that the command `palettizer` wrote, into a model.
 
     Args:
         model: a model with the same parameters, of the same shapes and dtypes; palettized or not.
         path: a safetensors file, or a folder of shards with their index.
+        max_expansion: how many times its own size each palettized weight of the file may unfold to; None for 512.
 
     Raises:
         ValueError: the file is damaged, or of another model. The model is as it was.
     """
     if is_sharded(model):
         raise ValueError("the parameters of the model are sharded; load before they are")
-    checkpoint = _native.Checkpoint.open(os.fspath(path))
+    checkpoint = _native.Checkpoint.open(os.fspath(path), max_expansion=max_expansion)
     state = _state(model)
     sources = {name: name for name in checkpoint.names()}
     sources.update(_shared_names(os.fspath(path), checkpoint.metadata().get(_SHARED, "{}")))

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import time
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import judge
 from zoo_graphs import opset
@@ -110,7 +112,7 @@ def test_a_disk_that_fills_up(command, size, models, palettizer, tmp_path):
     done = palettizer(command, model, "-o", tmp_path / "out.mlpackage", *flags, check=False,
                       preexec_fn=limit_files(size))
     assert done.returncode == 1, done.stderr
-    assert "panicked" not in done.stderr and "out.mlpackage" in done.stderr
+    assert "panicked" not in done.stderr and "out.mlpackage" in done.stderr and ".palettizer-" not in done.stderr
     assert list(tmp_path.iterdir()) == []
     assert judge.digest(model) == before
 
@@ -158,3 +160,33 @@ def test_a_signal_leaves_the_old_output(binary, palettizer, models, tmp_path):
     run.send_signal(signal.SIGINT)
     assert run.wait(60) == 1
     assert judge.digest(out) == before and [p.name for p in tmp_path.iterdir()] == [out.name]
+
+
+@pytest.mark.parametrize("what", ["package", "in place", "checkpoint"])
+def test_killed_at_any_time(what, binary, palettizer, models, tmp_path):
+    """SIGKILL tidies nothing up: the output is the old or the new one, whole, and the next run leaves only that. (The tests
+    of the crate kill at every single change of the disk.)"""
+    if what == "checkpoint":
+        source, out = tmp_path / "in.safetensors", tmp_path / "out.safetensors"
+        save_file({"a.weight": np.random.default_rng(0).normal(size=(512, 512)).astype(np.float32)}, source)
+    else:
+        source, out = tmp_path / "in.mlpackage", tmp_path / "out.mlpackage"
+        shutil.copytree(models(opset, "iOS18"), source)
+    palettizer("compress", source, "-o", out, "--nbits", 8)
+    old = judge.digest(out)
+    new_of = out if what == "in place" else source
+    flags = ["compress", new_of, "-o", out, "--nbits", 2, "--force"]
+    palettizer(*flags[:3], tmp_path / f"new{out.suffix}", *flags[4:])
+    whole = {old, judge.digest(tmp_path / f"new{out.suffix}")}
+    kept, listed = judge.digest(source), sorted(path.name for path in tmp_path.iterdir())
+    start = time.monotonic()
+    palettizer(*flags)
+    took = time.monotonic() - start
+    for part in range(12):
+        run = subprocess.Popen([str(binary), *map(str, flags)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(took * part / 10)
+        run.kill()
+        run.wait(60)
+        assert judge.digest(out) in whole and judge.digest(source) == kept
+    palettizer(*flags)
+    assert judge.digest(out) in whole and sorted(path.name for path in tmp_path.iterdir()) == listed

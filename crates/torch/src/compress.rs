@@ -65,7 +65,7 @@ impl Checkpoint {
         let spool = beside.scratch().join("spool");
         let sensitivities = config.sensitivity();
         let made = make(&self.0, &jobs(&plan), sensitivities, &spool, progress);
-        let made = self.0.settle(made)?;
+        let made = output::named(&beside, self.0.settle(made))?;
         put_together(&self.0, config, plan, &[&made], beside, progress)
     }
 
@@ -96,9 +96,9 @@ impl Checkpoint {
         let beside = output::file(out, overwrite)?;
         let spool = beside.scratch().join("spool");
         let made = make(&self.0, &jobs, config.sensitivity(), &spool, progress);
-        let made = self.0.settle(made)?;
-        self.0
-            .settle(part::write(&beside.built(), &self.0, &jobs, &made))?;
+        let made = output::named(&beside, self.0.settle(made))?;
+        let written = part::write(&beside.built(), &self.0, &jobs, &made);
+        output::named(&beside, self.0.settle(written))?;
         Ok(beside.put()?)
     }
 
@@ -223,7 +223,8 @@ fn put_together(
         }
         Ok((metadata, pieces))
     });
-    let bytes_after = opened.settle(build(opened, shards, &beside, progress))?;
+    let built = opened.settle(build(opened, shards, &beside, progress));
+    let bytes_after = output::named(&beside, built)?;
     for part in made {
         part.bytes.unchanged()?;
     }

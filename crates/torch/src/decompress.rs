@@ -50,7 +50,8 @@ impl Checkpoint {
             let metadata: BTreeMap<String, String> = foreign_metadata(shard).collect();
             Ok((metadata, pieces))
         });
-        opened.settle(build(opened, shards, &beside, progress))?;
+        let built = opened.settle(build(opened, shards, &beside, progress));
+        output::named(&beside, built)?;
         progress.finish();
         beside.put()?;
         Ok(Decompressed::new(weights))

@@ -47,6 +47,14 @@ fn folder(out: &Path, overwrite: bool) -> Result<Beside, Error> {
     Ok(Beside::folder(out, overwrite, no_shards)?)
 }
 
+/// Gives what came of building with the output's name in errors.
+pub(crate) fn named<T>(beside: &Beside, done: Result<T, Error>) -> Result<T, Error> {
+    match done {
+        Err(Error::Model(error)) => Ok(beside.named(Err(error))?),
+        done => done,
+    }
+}
+
 /// Why a folder of shards must not replace what is there.
 fn no_shards(out: &Path) -> Option<String> {
     let Ok(entries) = std::fs::read_dir(out) else {

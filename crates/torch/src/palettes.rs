@@ -103,6 +103,7 @@ pub fn write_palettes(
         metadata.insert(WEIGHTS.to_owned(), json);
     }
     let beside = output::file(out, overwrite)?;
-    write::write(&beside.built(), &metadata, all, &())?;
+    let written = write::write(&beside.built(), &metadata, all, &());
+    output::named(&beside, written)?;
     Ok(beside.put()?)
 }

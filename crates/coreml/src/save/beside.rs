@@ -64,14 +64,13 @@ impl Beside {
         folder::recover(out);
         let (target, parent) = place::check(out, overwrite, kind)?;
         folder::sweep(&parent);
-        let folder =
-            Folder::new(&parent).map_err(|source| match Error::writing(&parent, source) {
-                Error::Io { path, source } => Error::OutputPlace {
-                    path: out.to_owned(),
-                    reason: format!("nothing can be written in {}: {source}", path.display()),
-                },
-                full => full,
-            })?;
+        let folder = Folder::new(&parent).map_err(|source| match Error::writing(out, source) {
+            Error::Io { source, .. } => Error::OutputPlace {
+                path: out.to_owned(),
+                reason: format!("nothing can be written in {}: {source}", parent.display()),
+            },
+            full => full,
+        })?;
         let listed = Listed::new(folder.path())?;
         Ok(Self {
             out: target,
@@ -95,6 +94,29 @@ impl Beside {
     /// Where the output is to be built, in that folder.
     pub fn built(&self) -> PathBuf {
         self.folder.new_output()
+    }
+
+    /// Gives what came of building with the output's name in errors, for users do not know the folder beside it.
+    ///
+    /// # Errors
+    /// Those of `done`.
+    pub fn named<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+        let name = |path: PathBuf| match path.strip_prefix(self.built()) {
+            Ok(inside) if inside != Path::new("") => self.out.join(inside),
+            _ if path.starts_with(self.scratch()) => self.out.clone(),
+            _ => path,
+        };
+        done.map_err(|error| match error {
+            Error::Io { path, source } => Error::Io {
+                path: name(path),
+                source,
+            },
+            Error::DiskFull { path, source } => Error::DiskFull {
+                path: name(path),
+                source,
+            },
+            error => error,
+        })
     }
 
     /// Makes a file of these bytes and puts it in its place.

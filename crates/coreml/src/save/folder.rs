@@ -50,10 +50,11 @@ impl Folder {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made?,
             }
+            let mut folder = Self { path, owner: None };
             // Another run may take the folder for a dead one's until it is locked. Then it is gone; here is another.
-            if let Some(owner) = own(&path)? {
-                let owner = Some(owner);
-                return Ok(Self { path, owner });
+            if let Some(owner) = own(&folder.path)? {
+                folder.owner = Some(owner);
+                return Ok(folder);
             }
         }
     }
@@ -165,7 +166,8 @@ fn own(folder: &Path) -> io::Result<Option<File>> {
     if !path.exists() {
         return Ok(None);
     }
-    file.write_all(&host().unwrap_or_default())?;
+    // Where it cannot be written, there is no telling on which host this was: then the folder stays if the run dies.
+    drop(file.write_all(&host().unwrap_or_default()));
     Ok(Some(file.into_file()))
 }
 

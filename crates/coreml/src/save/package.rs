@@ -68,9 +68,10 @@ impl Staging {
         // Which folder it goes to is up to the package's manifest, so that it is moved at the end.
         let folder = self.beside.scratch();
         let path = folder.join(format!("{}.bin", self.weights.len()));
-        let file = NewFile::create(&path).map_err(|source| Error::writing(&path, source))?;
-        self.weights.insert(file_name.to_owned(), path.clone());
-        WeightWriter::with_path(BufWriter::with_capacity(PIECE, file), &path)
+        let out = self.beside.out();
+        let file = NewFile::create(&path).map_err(|source| Error::writing(out, source))?;
+        self.weights.insert(file_name.to_owned(), path);
+        WeightWriter::with_path(BufWriter::with_capacity(PIECE, file), out)
     }
 
     /// Writes the rest of the package and puts it in place: the model, the manifest, the weight files
@@ -91,7 +92,8 @@ impl Staging {
             }
         }
         let built = self.beside.built();
-        package.settle(self.build(&built, package, model))?;
+        let done = package.settle(self.build(&built, package, model));
+        self.beside.named(done)?;
         self.beside.put()
     }
 

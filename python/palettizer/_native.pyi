@@ -3,12 +3,14 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "Beside",
     "Checkpoint",
     "Model",
     "Palette",
@@ -222,6 +224,15 @@ class Checkpoint:
         self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
     ) -> None:
         """Makes every palettized weight dense, to another checkpoint."""
+
+@final
+class Beside:
+    """A file on its way to ``path``: ``with Beside(path) as built:``, and the block makes a file at ``built``. Then it is
+    put in its place in one step, or it is gone if the block raises. Whether it can go there is found out at once."""
+
+    def __new__(cls, path: _Path, *, overwrite: bool = False) -> Beside: ...
+    def __enter__(self) -> Path: ...
+    def __exit__(self, kind: object, error: object, trace: object, /) -> None: ...
 
 @final
 class SoftKMeans:

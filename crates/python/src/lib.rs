@@ -8,12 +8,14 @@
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
+//! | `beside` | a file of Python's making on its way to its place |
 //! | `dkm` | one weight that is being trained: its soft form and the gradient |
 //! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
 //!
 //! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
 
 mod arrays;
+mod beside;
 mod checkpoint;
 mod command;
 mod config;
@@ -31,6 +33,8 @@ mod work;
 /// The module `palettizer._native`.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::beside::Beside;
     #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]

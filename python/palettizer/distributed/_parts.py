@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
+import re
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Iterator, Optional, Union
 
-from palettizer import __version__
+from palettizer import __version__, _native
+
+_PART = r"[0-9a-f]{32}\.safetensors"
+_LONGEST_NAME = 255
 
 
 class Fingerprint:
@@ -35,24 +38,37 @@ class Fingerprint:
 
 @contextmanager
 def parts_folder(out: Optional[Path]) -> Iterator[Path]:
-    """The folder of the parts; it goes when the work is done, and stays when it is not. Without an output it goes always."""
+    """The folder of the parts; they go when the work is done, and stay when it is not. Without an output they go always."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="palettizer-") as folder:
             yield Path(folder)
         return
-    folder_beside = out.with_name(out.name + ".parts")
+    folder_beside = out.with_name(_parts_name(out.name))
     folder_beside.mkdir(exist_ok=True)
     yield folder_beside
-    shutil.rmtree(folder_beside)
+    for part in folder_beside.iterdir():
+        if re.fullmatch(_PART, part.name):
+            part.unlink(missing_ok=True)
+    # It stays if something is in it that is not of ours.
+    with suppress(OSError):
+        folder_beside.rmdir()
+
+
+def _parts_name(out: str) -> str:
+    """OUT.parts, or shorter: file systems take names of 255 bytes.
+
+    >>> _parts_name("a.safetensors"), len(_parts_name(250 * "a"))
+    ('a.safetensors.parts', 38)
+    """
+    name = out + ".parts"
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        name = Fingerprint(os.fsencode(out)).name[:32] + ".parts"
+    return name
 
 
 def put(data: bytes, path: Path) -> None:
     """Writes a part: complete or not there."""
-    handle, beside = tempfile.mkstemp(dir=path.parent, prefix=".part-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    with _native.Beside(path, overwrite=True) as built, open(built, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

@@ -79,8 +79,14 @@ def compress(
     if target is not None and target.exists() and not overwrite:
         raise FileExistsError(f"{target} exists; pass overwrite=True to replace it")
     sensitivity = None if sensitivity_path is None else os.path.abspath(os.path.expanduser(sensitivity_path))
+    if target is not None and sensitivity is not None and target.exists() and os.path.samefile(target, sensitivity):
+        raise ValueError(f"out is the file of the sensitivities, {target}; choose another")
     cpus = max(1, int(cpus_per_task))
     if not isinstance(checkpoint_or_module, (str, os.PathLike)):
+        from palettizer.torch.palettization._safetensors import check_place
+
+        if target is not None:
+            check_place(target)
         from palettizer.distributed._module import compress_module
 
         with cluster(address) as ray:

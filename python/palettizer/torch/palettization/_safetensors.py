@@ -10,11 +10,12 @@ import json
 import math
 import os
 import struct
-import tempfile
 from typing import Dict, List, Mapping, NamedTuple, Tuple, Union
 
 import numpy as np
 import torch
+
+from palettizer import _native
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -42,17 +43,20 @@ def check_place(path: Path) -> None:
     Raises:
         FileNotFoundError: there is no such folder.
         IsADirectoryError: it is a folder itself.
+        OSError: nothing can be written there, or what is there is no file: a device, a pipe, a link that leads nowhere.
     """
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
         raise FileNotFoundError(f"there is no folder {folder} to write {os.fspath(path)} to")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{os.fspath(path)} is a folder; give the name of a file")
+    _native.Beside(path, overwrite=True)
 
 
 def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes float32 tensors. The file is complete or not there.
+    """Writes float32 tensors. The file is complete or not there; one that is there is replaced.
 
+    >>> import tempfile
     >>> folder = tempfile.mkdtemp()
     >>> save({"a": torch.ones(2, 3)}, os.path.join(folder, "a.safetensors"))
     >>> read(os.path.join(folder, "a.safetensors"), header(os.path.join(folder, "a.safetensors"))["a"]).sum()
@@ -66,23 +70,14 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         place += size
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    folder = os.path.dirname(os.path.abspath(path))
-    handle, beside = tempfile.mkstemp(dir=folder, prefix=".sensitivities-")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(struct.pack("<Q", len(text)))
-            file.write(text)
-            for tensor in tensors.values():
-                data = tensor.detach().to("cpu", torch.float32).contiguous()
-                data.reshape(-1).view(torch.uint8).numpy().tofile(file)
-        # mkstemp lets nobody else read; the file gets the permissions that open() would give.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(beside, 0o666 & ~mask)
-        os.replace(beside, path)
-    except BaseException:
-        os.unlink(beside)
-        raise
+    with _native.Beside(path, overwrite=True) as built, open(built, "xb") as file:
+        file.write(struct.pack("<Q", len(text)))
+        file.write(text)
+        for tensor in tensors.values():
+            data = tensor.detach().to("cpu", torch.float32).contiguous()
+            data.reshape(-1).view(torch.uint8).numpy().tofile(file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def header(path: Path) -> Dict[str, Entry]:

@@ -1,6 +1,8 @@
 """The names that scripts written for coremltools' PyTorch side import, and what a class is a subclass of there."""
 
 import importlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -65,3 +67,20 @@ def test_a_table_of_integers_by_any_name(value):
         assert config(lut_dtype=value).lut_dtype == torch.int8
         assert config.from_dict({"lut_dtype": value}).lut_dtype == torch.int8
     assert ours.ModuleDKMPalettizerConfig(lut_dtype=value).native_lut_dtype == "int8"
+
+
+MISSING = {
+    "torch": "import palettizer.torch",
+    "torch, at the root": "import palettizer; palettizer.estimate_memory",
+    "ray": "from palettizer.distributed.ray import compress; import torch; compress(torch.nn.Linear(64, 64), progress=False)",
+    "coremltools": "import palettizer.torch.optimization_config as o; o.QuantizationGranularity",
+}
+
+
+@pytest.mark.parametrize("case", MISSING)
+def test_a_missing_package_is_named_with_the_command_that_installs_it(case):
+    package = case.partition(",")[0]
+    code = f"import sys; sys.modules[{package!r}] = None; {MISSING[case]}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and "ImportError" in done.stderr.splitlines()[-1]
+    assert f"pip install {package}" in done.stderr.splitlines()[-1]

@@ -7,6 +7,11 @@
 16
 """
 
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise ImportError("palettizer.torch needs the package torch: pip install torch") from error
+
 from palettizer.torch import base_model_optimizer, optimization_config, palettization
 from palettizer.torch.palettization import load_safetensors, save_safetensors
 

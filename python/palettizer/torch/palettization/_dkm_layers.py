@@ -38,21 +38,28 @@ class DKMLayer(nn.Module):
         standing: List[Tuple[nn.Module, str, Any]] = []
         try:
             for module, name, value in _palettized(self):
-                standing.append((module, name, vars(module).get(name)))
-                object.__setattr__(module, name, value)
+                standing.append((module, name, _stand_in(module, name, value)))
             made = super().forward(*args, **kwargs)
         finally:
             for module, name, before in reversed(standing):
-                if before is None:
-                    object.__delattr__(module, name)
-                else:
-                    object.__setattr__(module, name, before)
+                _stand_in(module, name, before)
         activation = self.activation_post_process
         return made if isinstance(activation, nn.Identity) else _first(made, activation)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # The class is made while the program runs, so it cannot be found by its name: copies make it again.
         return (_blank, (self.float_class,), *super().__reduce_ex__(protocol)[2:])
+
+
+def _stand_in(module: nn.Module, name: str, value: Any) -> Any:
+    """Makes a value an attribute of a module, past what the module does when it is set, and returns the one before."""
+    if name in module._parameters:
+        before: Any = module._parameters[name]
+        module._parameters[name] = value
+    else:  # made of other parameters: by a pruner, or by FullyShardedDataParallel
+        before = module.__dict__[name]
+        object.__setattr__(module, name, value)
+    return before
 
 
 def _palettized(layer: DKMLayer) -> Iterator[Tuple[nn.Module, str, Any]]:

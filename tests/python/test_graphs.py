@@ -174,3 +174,11 @@ def test_values_in_the_flow_are_no_weights(models, compress):
     assert "a loop or a branch" in fates["branch_w"]
     assert judge.skeleton(out) == judge.skeleton(model)
     judge.assert_same_weights(model, out, [k for k in judge.weights(model) if k[2] != "last"])
+
+
+@pytest.mark.parametrize("nbits, expected", [(4, [("stateful_4_bit", 2)]), (6, [])])
+def test_state_with_palettes_of_4_bits_is_noted(nbits, expected, graph, compress):
+    _, report = compress(graph("stateful"), "--nbits", nbits)
+    assert [(note["code"], note["weights"]) for note in report["notes"]] == expected
+    _, report = compress(graph("CoreML8"), "--nbits", nbits)
+    assert report["notes"] == []

@@ -229,8 +229,8 @@ def test_bad_sensitivities(checkpoint, refuses, tmp_path):
         save_file(tensors, file)
         refuses(words, "compress", checkpoint, "-o", out, "--nbits", 4, "--sensitivity", file)
     save_file({"other": torch.ones(3)}, file)
-    refuses(["missing"], "compress", checkpoint, "-o", out, "--nbits", 4, "--sensitivity", file,
-            "--sensitivity-default", "ones")
+    refuses(["the weights to palettize are", '"fc.weight"', 'the sensitivities are of "other"'], "compress", checkpoint,
+            "-o", out, "--nbits", 4, "--sensitivity", file, "--sensitivity-default", "ones")
 
 
 def test_damaged_checkpoints(checkpoint, compress, refuses, tmp_path):

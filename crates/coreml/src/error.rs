@@ -1,5 +1,6 @@
 //! The crate's one error: what was found, what was expected, what to do.
 
+use crate::config::near;
 use crate::opset::Target;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +26,14 @@ pub enum Error {
         path: PathBuf,
         /// What is missing, and what to give instead.
         reason: &'static str,
+    },
+    /// A file or folder is something known, but no model of ours.
+    #[error("{}: {what}", path.display())]
+    Foreign {
+        /// The file or folder.
+        path: PathBuf,
+        /// What it is, and what to do with it.
+        what: &'static str,
     },
     /// There is a folder, or something stranger, where a file should be.
     #[error("{}: expected a regular file here, found {found}", path.display())]
@@ -443,14 +452,23 @@ pub enum Error {
     },
 
     /// Sensitivities that do not fit the model's weights.
-    #[error("{}", sensitivities_text(.missing, .wrong, *.sensitivities))]
+    #[error("{}", sensitivities_text(.missing, .wrong, .known))]
     Sensitivities {
         /// Weights that have none.
         missing: Vec<String>,
         /// Those of another shape: the name, the shape that was found, and the weight's.
         wrong: Vec<(String, Vec<usize>, Vec<usize>)>,
-        /// How many sensitivities there are.
-        sensitivities: usize,
+        /// What all sensitivities are called.
+        known: Vec<String>,
+    },
+
+    /// Sensitivities of another model: none has the name of a weight.
+    #[error("{}", foreign_sensitivities_text(.weights, .known))]
+    ForeignSensitivities {
+        /// The weights.
+        weights: Vec<String>,
+        /// What the sensitivities are called.
+        known: Vec<String>,
     },
 
     /// The sensitivities of one weight are of no use.
@@ -506,11 +524,12 @@ fn strict_text(skipped: &[(String, String)]) -> String {
 fn sensitivities_text(
     missing: &[String],
     wrong: &[(String, Vec<usize>, Vec<usize>)],
-    sensitivities: usize,
+    known: &[String],
 ) -> String {
     let mut text = format!(
-        "the {sensitivities} sensitivities do not fit: {} weight(s) have none, {} have some of another shape; \
+        "the {} sensitivities do not fit: {} weight(s) have none, {} have some of another shape; \
          give those of this model, or let missing ones be ones:",
+        known.len(),
         missing.len(),
         wrong.len()
     );
@@ -521,6 +540,42 @@ fn sensitivities_text(
         text.push_str(&format!(
             "\n  {name}: found {found:?}, expected {expected:?}"
         ));
+    }
+    text
+}
+
+/// How many names of each side are shown.
+const SHOWN: usize = 4;
+
+fn foreign_sensitivities_text(weights: &[String], known: &[String]) -> String {
+    if known.is_empty() {
+        return "the file of sensitivities has no tensor of type F16, BF16, F32 or F64".to_owned();
+    }
+    // Those first that may be meant.
+    let near = weights.iter().take(SHOWN).flat_map(|weight| {
+        let known = known.iter().map(String::as_str);
+        near(weight, known).into_iter().take(1)
+    });
+    let mut shown: Vec<&str> = Vec::new();
+    for name in near.chain(known.iter().map(String::as_str)) {
+        if shown.len() < SHOWN && !shown.contains(&name) {
+            shown.push(name);
+        }
+    }
+    let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
+    format!(
+        "no sensitivity has the name of a weight: the weights to palettize are {}; the sensitivities are of {}. \
+         Give those of this model, or none",
+        quoted(&weights[..weights.len().min(SHOWN)], weights.len()),
+        quoted(&shown, known.len()),
+    )
+}
+
+/// Names between quotation marks, and how many more there are.
+fn quoted(shown: &[&str], all: usize) -> String {
+    let mut text = format!("\"{}\"", shown.join("\", \""));
+    if all > shown.len() {
+        text.push_str(&format!(" and {} more", all - shown.len()));
     }
     text
 }

@@ -211,7 +211,12 @@ fn what_does_not_fit_is_one_error_before_any_work() {
     let other = [("elsewhere", shape, vec![1.0; 4096])];
     let error = fail(sensitivities(MissingSensitivity::Ones, &other));
     assert!(
-        matches!(&error, Error::Sensitivities { missing, sensitivities: 1, .. } if missing.len() == 2)
+        matches!(&error, Error::ForeignSensitivities { weights, known } if weights.len() == 2 && known.len() == 1)
+    );
+    assert_eq!(
+        error.to_string(),
+        "no sensitivity has the name of a weight: the weights to palettize are \"a\", \"b\"; the sensitivities are \
+         of \"elsewhere\". Give those of this model, or none"
     );
 }
 

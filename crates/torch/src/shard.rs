@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::header::{self, Entry, Header};
 use palettizer_coreml::blob::Bytes;
+use palettizer_coreml::package::foreign;
 use std::path::{Path, PathBuf};
 
 /// A safetensors file, its header read and checked.
@@ -17,9 +18,12 @@ impl Shard {
     /// Maps a file and checks its header; `Error::Damaged` if that is not one of this file.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         let bytes = Bytes::open(path)?;
-        let header = header::read(bytes.as_slice()).map_err(|what| Error::Damaged {
-            path: path.to_owned(),
-            what,
+        let header = header::read(bytes.as_slice()).map_err(|what| {
+            let path = path.to_owned();
+            match foreign(&path) {
+                Some(what) => palettizer_coreml::Error::Foreign { path, what }.into(),
+                None => Error::Damaged { path, what },
+            }
         })?;
         Ok(Self {
             path: path.to_owned(),

@@ -2,11 +2,13 @@
 
 mod entries;
 mod names;
+mod near;
 mod sensitivity;
 
 use crate::opset::Target;
 pub use entries::Entries;
 pub use names::{Entry, Names};
+pub use near::{Unmatched, near};
 use palettizer_palette::PaletteSpec;
 pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};
 

@@ -98,7 +98,7 @@ impl Sensitivities {
     ///
     /// # Errors
     /// [`Error::Sensitivities`], which lists every weight that is missing from the source or has another shape there. If
-    /// none of the weights is there, that is an error in any case: the source belongs to another model.
+    /// none of the weights is there, that is [`Error::ForeignSensitivities`] in any case.
     pub fn assign<'n>(
         &self,
         weights: impl IntoIterator<Item = (Vec<&'n str>, &'n [usize])>,
@@ -129,11 +129,18 @@ impl Sensitivities {
         if missing.is_empty() && wrong.is_empty() {
             return Ok(assigned);
         }
-        let sensitivities = known.len();
-        Err(Error::Sensitivities {
-            missing,
-            wrong,
-            sensitivities,
+        let mut known: Vec<String> = known.into_iter().collect();
+        known.sort_unstable();
+        Err(match foreign {
+            true => Error::ForeignSensitivities {
+                weights: missing,
+                known,
+            },
+            false => Error::Sensitivities {
+                missing,
+                wrong,
+                known,
+            },
         })
     }
 

@@ -5,6 +5,7 @@
 //! any work. The model is handed out as [`proto::Model`](crate::proto::Model); what else is in the
 //! package (other items, stray files) is kept, to be written back by [`save`](crate::save).
 
+mod foreign;
 mod kind;
 mod manifest;
 mod path;
@@ -17,6 +18,7 @@ use crate::input::Input;
 use crate::limits::Limits;
 use crate::proto::{Model, measure};
 use crate::save;
+pub use foreign::foreign;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
 pub(crate) use path::weight_file as weight_file_path;
 use prost::Message;
@@ -76,11 +78,26 @@ impl Package {
         let path = path.as_ref();
         save::recover(path);
         let metadata = fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        let (package, model) = match metadata.is_dir() {
-            true => Self::open_folder(path, limits)?,
-            false => Self::open_bare(path, limits)?,
+        let foreign = |what| Error::Foreign {
+            path: path.to_owned(),
+            what,
         };
-        Ok((package.with_limits(limits), model))
+        let opened = if metadata.is_dir() {
+            match foreign::folder(path) {
+                Some(what) if !path.join(MANIFEST).exists() => Err(foreign(what)),
+                _ => Self::open_folder(path, limits),
+            }
+        } else if let Some(what) = (metadata.is_file().then(|| foreign::by_content(path))).flatten()
+        {
+            Err(foreign(what))
+        } else {
+            // A model may have any name. If it is none, the name may say what it is.
+            Self::open_bare(path, limits).map_err(|error| match foreign::by_name(path) {
+                Some(what) if no_model(&error) => foreign(what),
+                _ => error,
+            })
+        };
+        opened.map(|(package, model)| (package.with_limits(limits), model))
     }
 
     /// The same package, within other limits.
@@ -100,11 +117,7 @@ impl Package {
         if !there.map_err(|source| Error::io(&manifest, source))? {
             return Err(Error::NotAPackage {
                 path: root.to_owned(),
-                reason: if root.join("coremldata.bin").exists() {
-                    "this is a compiled model (.mlmodelc); give the .mlpackage that it was compiled from"
-                } else {
-                    "expected a folder with a Manifest.json, or a .mlmodel file"
-                },
+                reason: "expected a folder with a Manifest.json, or a .mlmodel file",
             });
         }
         let manifest = Manifest::read(root)?;
@@ -321,6 +334,14 @@ impl Package {
     pub(crate) fn weights(&self) -> &BTreeMap<String, WeightFile> {
         &self.weights
     }
+}
+
+/// Whether an error says that a file holds no Core ML model at all.
+fn no_model(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::Protobuf { .. } | Error::EmptyModel { .. } | Error::TooLarge { .. }
+    )
 }
 
 /// Reads and decodes a model's file; gives its length too.

@@ -5,6 +5,7 @@
 //! global_config:                    # every op without settings of its own; absent or null: none
 //!   mode: kmeans
 //!   nbits: 4
+//! preset: llm                       # embeddings and heads at 8 bits, rotary tables and masks as they are (an addition)
 //! op_type_configs:
 //!   conv: {mode: uniform, nbits: 6}
 //!   linear: null                    # null leaves the weights of these ops alone
@@ -14,8 +15,8 @@
 //! ```
 //!
 //! A pattern is a regular expression that matches the whole name, as in configurations of PyTorch modules; types may be
-//! patterns too. The name itself decides first, then the first pattern in the file that fits, then the type, then
-//! `global_config`. What is a name in the model is never taken for a pattern.
+//! patterns too. The name itself decides first, then the first pattern in the file that fits, then the type, then the
+//! preset, then `global_config`. What is a name in the model is never taken for a pattern.
 //!
 //! The settings of one op. They are checked one by one and together; a key that is not here is an error.
 //!
@@ -50,7 +51,7 @@ mod yaml;
 use std::path::Path;
 
 use palettizer_coreml::Error;
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Preset};
 use palettizer_coreml::input::Input;
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Precision};
 use serde_json::Value;
@@ -65,8 +66,9 @@ pub const MAX_BYTES: u64 = 1 << 20;
 pub const DEFAULT_GROUP_SIZE: usize = 32;
 
 /// The keys of a whole configuration.
-const KEYS: [&str; 4] = [
+const KEYS: [&str; 5] = [
     "config_type",
+    "preset",
     "global_config",
     "op_type_configs",
     "op_name_configs",
@@ -252,6 +254,9 @@ pub fn from_value(value: &Value, defaults: Defaults) -> Result<OptimizationConfi
     if let Some((value, key)) = fields.not_null("global_config") {
         config = config.with_global(op_config(value, &key, defaults)?);
     }
+    if let Some((value, key)) = fields.not_null("preset") {
+        config = config.with_preset(preset(value, key)?);
+    }
     let what = "a mapping from names to settings";
     if let Some((value, key)) = fields.not_null("op_type_configs") {
         for (op_type, value, key) in Fields::new(value, &key, what)?.entries() {
@@ -267,6 +272,18 @@ pub fn from_value(value: &Value, defaults: Defaults) -> Result<OptimizationConfi
         }
     }
     Ok(config)
+}
+
+fn preset(value: &Value, key: String) -> Result<Preset, ConfigError> {
+    let found = value.as_str().map(str::parse);
+    found.and_then(Result::ok).ok_or_else(|| {
+        let names: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
+        ConfigError::Value {
+            key,
+            found: fields::describe(value),
+            expected: names.join(" or "),
+        }
+    })
 }
 
 /// The settings of one op; `None` for null.

@@ -50,8 +50,8 @@ pub use either::Either;
 pub use model::{Model, SaveOptions};
 pub use palettizer_coreml::blob::guard_mappings;
 pub use palettizer_coreml::config::{
-    DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig,
-    Sensitivities, SensitivitySource,
+    DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig, Preset,
+    Sensitivities, SensitivitySource, UnknownPreset,
 };
 pub use palettizer_coreml::opset::{Target, UnknownTarget};
 pub use palettizer_coreml::report::{Status, WeightReport};

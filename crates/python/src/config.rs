@@ -24,6 +24,8 @@ pub(crate) struct Config {
     #[pyo3(default)]
     op_name_configs: Named,
     #[pyo3(default)]
+    preset: Option<String>,
+    #[pyo3(default)]
     joint_compression: bool,
     #[pyo3(default)]
     strict: bool,
@@ -106,7 +108,9 @@ impl Config {
         };
         let target = self.minimum_deployment_target;
         let target = target.map(|name| name.parse().map_err(bad_value));
+        let preset = self.preset.map(|name| name.parse().map_err(bad_value));
         let mut config = OptimizationConfig::new()
+            .with_preset(preset.transpose()?)
             .with_global(one(self.global_config)?)
             .with_joint_compression(self.joint_compression)
             .with_strict(self.strict)

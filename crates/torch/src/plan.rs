@@ -4,7 +4,9 @@ use crate::Error;
 use crate::checkpoint::{Item, Kind, Opened};
 use crate::compact::Role;
 use crate::element::ElementType;
-use palettizer_coreml::config::{Names, OpPalettizerConfig, OptimizationConfig, Sensitivities};
+use palettizer_coreml::config::{
+    Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry, Sensitivities,
+};
 use palettizer_coreml::report::WeightReport;
 use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 
@@ -51,6 +53,8 @@ pub(crate) struct Job {
 pub(crate) enum Skip {
     #[error("the configuration skips it")]
     Null,
+    #[error("{0}")]
+    Preset(&'static str),
     #[error("no configuration applies to it")]
     Unset,
     #[error("already palettized ({nbits} bits)")]
@@ -61,8 +65,8 @@ pub(crate) enum Skip {
     OneDimensional,
     #[error("a scalar")]
     Scalar,
-    #[error("{elements} elements, not more than the weight_threshold of {threshold}")]
-    Small { elements: usize, threshold: usize },
+    #[error("no more elements than the weight_threshold of {threshold}")]
+    Small { threshold: usize },
     /// It cannot be palettized as asked.
     #[error("{0}")]
     Refused(String),
@@ -100,9 +104,16 @@ pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Resul
     suited(config)?;
     let known = opened.items.iter().map(|item| item.name.as_str()).collect();
     let names = Names::new(config.op_names(), &known)?;
+    let preset = config.preset();
+    let preset = preset.map(|preset| PresetEntries::new(preset, config.global()));
+    let rules = Rules {
+        names,
+        preset: preset.transpose()?,
+        global: config.global(),
+    };
     let mut rows = Vec::with_capacity(opened.items.len());
     for item in &opened.items {
-        let decision = match decide(opened, item, &names, config.global()) {
+        let decision = match decide(opened, item, &rules) {
             Ok(job) => Decision::Compress(job),
             Err(skip) => Decision::Skip(skip),
         };
@@ -111,7 +122,7 @@ pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Resul
         }
         rows.push(Planned { item, decision });
     }
-    let unmatched = names.unmatched().map(str::to_owned).collect();
+    let unmatched = rules.names.unmatched().map(str::to_owned).collect();
     check_strict(config, &rows)?;
     if let Some(sensitivities) = config.sensitivity() {
         weigh(opened, &mut rows, sensitivities)?;
@@ -193,12 +204,29 @@ fn name_free(opened: &Opened, item: &Item) -> Result<(), Error> {
     }
 }
 
-fn decide(
-    opened: &Opened,
-    item: &Item,
-    names: &Names<'_>,
-    global: Option<&OpPalettizerConfig>,
-) -> Result<Job, Skip> {
+/// What a configuration says of tensors.
+struct Rules<'c> {
+    names: Names<'c>,
+    preset: Option<PresetEntries>,
+    global: Option<&'c OpPalettizerConfig>,
+}
+
+impl Rules<'_> {
+    /// The first that is set of: the tensor's name, a pattern of names, the preset, the global configuration.
+    fn of(&self, name: &str) -> Result<&OpPalettizerConfig, Skip> {
+        if let Some(entry) = self.names.entry(name) {
+            return entry.ok_or(Skip::Null);
+        }
+        let preset = self.preset.as_ref();
+        match preset.and_then(|preset| preset.entry(&[name], None)) {
+            Some(PresetEntry::Config(config)) => Ok(config),
+            Some(PresetEntry::Leave(reason)) => Err(Skip::Preset(reason)),
+            None => self.global.ok_or(Skip::Unset),
+        }
+    }
+}
+
+fn decide(opened: &Opened, item: &Item, rules: &Rules<'_>) -> Result<Job, Skip> {
     let at = match &item.kind {
         Kind::Dense(at) => *at,
         Kind::Palette(stored) => {
@@ -214,16 +242,10 @@ fn decide(
         1 => return Err(Skip::OneDimensional),
         _ => {}
     }
-    let op_config = match names.entry(&item.name) {
-        Some(entry) => entry.ok_or(Skip::Null)?,
-        None => global.ok_or(Skip::Unset)?,
-    };
+    let op_config = rules.of(&item.name)?;
     let (elements, threshold) = (entry.elements(), op_config.weight_threshold());
     if elements <= threshold {
-        return Err(Skip::Small {
-            elements,
-            threshold,
-        });
+        return Err(Skip::Small { threshold });
     }
     let spec = op_config.spec().clone();
     layout(&entry.shape, Some(OUTPUT_AXIS), &spec)?;

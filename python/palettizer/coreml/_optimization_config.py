@@ -9,7 +9,7 @@ from typing import IO, Any
 from palettizer import _yaml
 from palettizer.coreml._op_config import OpPalettizerConfig
 
-_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs")
+_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs", "preset")
 
 
 class OptimizationConfig:
@@ -30,6 +30,9 @@ class OptimizationConfig:
     op_name_configs : dict[str, OpPalettizerConfig | None], optional
         For one op or one constant, or for all that a pattern such as ``".*norm.*"`` fits.
         :func:`palettizer.coreml.get_weights_metadata` has the names.
+    preset : str, optional
+        What suits a kind of model, before the global configuration. ``"llm"`` gives embeddings and heads 8 bits and leaves
+        rotary tables and masks as they are.
 
     Examples
     --------
@@ -43,25 +46,31 @@ class OptimizationConfig:
     ['conv_1']
     """
 
-    __slots__ = ("global_config", "op_type_configs", "op_name_configs")
+    __slots__ = ("global_config", "op_type_configs", "op_name_configs", "preset")
 
     global_config: OpPalettizerConfig | None
     op_type_configs: dict[str, OpPalettizerConfig | None]
     op_name_configs: dict[str, OpPalettizerConfig | None]
+    preset: str | None
 
     def __init__(
         self,
         global_config: OpPalettizerConfig | None = None,
         op_type_configs: dict[str, OpPalettizerConfig | None] | None = None,
         op_name_configs: dict[str, OpPalettizerConfig | None] | None = None,
+        preset: str | None = None,
     ) -> None:
         self.global_config = global_config
         self.op_type_configs = {} if op_type_configs is None else op_type_configs
         self.op_name_configs = {} if op_name_configs is None else op_name_configs
+        self.preset = preset
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "global_config":
             _check(value)
+        elif name == "preset":
+            if value is not None and not isinstance(value, str):
+                raise TypeError(f"preset is {value!r}; expected a name such as 'llm', or None")
         elif name in self.__slots__:
             if not isinstance(value, Mapping):
                 raise TypeError(f"{name} is {value!r}; expected a dictionary from names to OpPalettizerConfig")
@@ -74,7 +83,7 @@ class OptimizationConfig:
         self.global_config = op_config
 
     def set_op_type(self, op_type: str, op_config: OpPalettizerConfig | None) -> None:
-        """Sets the configuration of the ops of a type, or of the types that a pattern fits; ``None`` leaves their weights alone."""
+        """Sets the configuration of the ops of a type, or of all that a pattern fits; ``None`` leaves their weights alone."""
         _check(op_config)
         self.op_type_configs[op_type] = op_config
 
@@ -101,8 +110,8 @@ class OptimizationConfig:
         Parameters
         ----------
         config_dict : dict
-            ``config_type`` (``"OpPalettizerConfig"``) and any of ``global_config``, ``op_type_configs`` and
-            ``op_name_configs``, with the fields of :class:`OpPalettizerConfig` in place of the objects.
+            ``config_type`` (``"OpPalettizerConfig"``) and any of ``global_config``, ``op_type_configs``,
+            ``op_name_configs`` and ``preset``, with the fields of :class:`OpPalettizerConfig` in place of the objects.
 
         Raises
         ------
@@ -130,6 +139,7 @@ class OptimizationConfig:
         config = cls()
         if config_dict.get("global_config") is not None:
             config.global_config = _one(config_dict["global_config"], "global_config")
+        config.preset = config_dict.get("preset")
         for key in ("op_type_configs", "op_name_configs"):
             named = config_dict.get(key)
             if named is None:

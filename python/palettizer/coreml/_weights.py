@@ -171,6 +171,7 @@ def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, An
     return {
         "global_config": _op_fields(config.global_config),
         "op_type_configs": {name: _op_fields(op) for name, op in config.op_type_configs.items()},
+        "preset": config.preset,
         "op_name_configs": {name: _op_fields(op) for name, op in config.op_name_configs.items()},
         "joint_compression": joint_compression,
     }

@@ -3,6 +3,7 @@
 mod entries;
 mod names;
 mod near;
+mod preset;
 mod sensitivity;
 
 use crate::opset::Target;
@@ -10,6 +11,7 @@ pub use entries::Entries;
 pub use names::{Entry, Names};
 pub use near::{Unmatched, near};
 use palettizer_palette::PaletteSpec;
+pub use preset::{Preset, PresetEntries, PresetEntry, Role, UnknownPreset};
 pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};
 
 /// Weights with at most this many elements are left alone unless a configuration says otherwise.
@@ -53,7 +55,7 @@ impl OpPalettizerConfig {
 ///
 /// For a weight, the first of these that is set decides: the name of the constant, the name of the op that
 /// uses it, the first pattern of names, in the order in which they were set, that fits either, the type of that op, the
-/// first pattern of types that fits it, the global configuration. `None` skips.
+/// first pattern of types that fits it, the preset, the global configuration. `None` skips.
 ///
 /// A pattern is a regular expression that matches a whole name, as in configurations of PyTorch modules. What is a name in
 /// the model is never taken for a pattern.
@@ -69,6 +71,7 @@ impl OpPalettizerConfig {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OptimizationConfig {
     global: Option<OpPalettizerConfig>,
+    preset: Option<Preset>,
     op_types: Entries,
     op_names: Entries,
     joint_compression: bool,
@@ -87,6 +90,13 @@ impl OptimizationConfig {
     #[must_use]
     pub fn with_global(mut self, config: impl Into<Option<OpPalettizerConfig>>) -> Self {
         self.global = config.into();
+        self
+    }
+
+    /// Before the global configuration, what is known to suit a kind of model.
+    #[must_use]
+    pub fn with_preset(mut self, preset: impl Into<Option<Preset>>) -> Self {
+        self.preset = preset.into();
         self
     }
 
@@ -145,6 +155,11 @@ impl OptimizationConfig {
     /// The configuration of all ops that have none of their own.
     pub fn global(&self) -> Option<&OpPalettizerConfig> {
         self.global.as_ref()
+    }
+
+    /// What is known to suit the kind of model.
+    pub fn preset(&self) -> Option<Preset> {
+        self.preset
     }
 
     /// The configurations by op type.

@@ -75,7 +75,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     let Plan {
         mut weights,
         unmatched,
-    } = plan(&graph, config)?;
+    } = plan(&graph, &spec, config)?;
     check_strict(config, &weights)?;
 
     let mut rewriter = Rewriter::new(package, open, progress.stop());

@@ -7,6 +7,7 @@ pub(crate) mod apply;
 mod emit;
 mod plan;
 mod resolve;
+mod role;
 mod sensitivity;
 mod skip;
 mod splice;

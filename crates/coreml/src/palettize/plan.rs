@@ -15,7 +15,7 @@ use crate::program::graph::{Graph, Node, User};
 use crate::program::mil::{
     Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
 };
-use crate::proto::{DataType, Value};
+use crate::proto::{DataType, Model, Value};
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 use std::collections::HashMap;
 
@@ -98,14 +98,18 @@ pub(crate) enum Slot<'a> {
     QuantizedData,
 }
 
-/// Plans what `config` asks of the model that `graph` was built from.
+/// Plans what `config` asks of `model`, that `graph` was built from.
 ///
 /// # Errors
 /// [`Error::Pattern`] for a key that is neither name nor pattern, [`Error::ConfigConflict`] if the users of one constant are configured differently,
 /// [`Error::OpsetTooOld`] if a weight needs an op that its program's opset lacks, [`Error::Sensitivities`] if those
 /// that were given do not fit.
-pub(crate) fn plan<'a>(graph: &Graph<'a>, config: &OptimizationConfig) -> Result<Plan<'a>, Error> {
-    let resolver = Resolver::new(config, graph)?;
+pub(crate) fn plan<'a>(
+    graph: &Graph<'a>,
+    model: &'a Model,
+    config: &OptimizationConfig,
+) -> Result<Plan<'a>, Error> {
+    let resolver = Resolver::new(config, graph, model)?;
     let mut weights: Vec<Planned<'a>> = Vec::new();
     let mut shared: HashMap<(&str, u64), Vec<usize>> = HashMap::new();
     for (index, node) in graph.nodes.iter().enumerate() {
@@ -183,7 +187,7 @@ fn plan_node<'a>(
     graph: &Graph<'a>,
     index: usize,
     config: &OptimizationConfig,
-    resolver: &Resolver<'_>,
+    resolver: &Resolver<'_, 'a>,
 ) -> Result<Option<(Planned<'a>, Option<BlobPlace<'a>>)>, Error> {
     let node = &graph.nodes[index];
     let consumers = graph.consumers(index);
@@ -198,10 +202,10 @@ fn plan_node<'a>(
         return Ok(None);
     };
 
-    let resolution = resolver.resolve(node.op, &consumers);
+    let resolution = resolver.resolve(node.op, &shape, &consumers);
     let threshold = match &resolution {
         Ok(Resolution::Config(config)) => config.weight_threshold(),
-        Ok(Resolution::Null | Resolution::Unset) => DEFAULT_WEIGHT_THRESHOLD,
+        Ok(Resolution::Null | Resolution::Leave(_) | Resolution::Unset) => DEFAULT_WEIGHT_THRESHOLD,
         Err(conflict) => conflict.least_threshold,
     };
     if elements <= threshold {
@@ -223,6 +227,7 @@ fn plan_node<'a>(
         (Some(skip), _) | (None, Some(skip)) => Decision::Skip(skip),
         (None, None) => match resolution.map_err(|conflict| conflict.error)? {
             Resolution::Null => Decision::Skip(Skip::Null),
+            Resolution::Leave(reason) => Decision::Skip(Skip::Preset(reason)),
             Resolution::Unset => Decision::Skip(Skip::Unset),
             Resolution::Config(op_config) => {
                 decide(node, &candidate, dtype, &shape, &consumers, op_config)?

@@ -1,10 +1,13 @@
 //! Which configuration a weight falls under.
 
 use crate::Error;
-use crate::config::{Entry, Names, OpPalettizerConfig, OptimizationConfig};
+use crate::config::{
+    Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry,
+};
+use crate::palettize::role::Flow;
 use crate::program::graph::{Graph, User};
 use crate::program::mil::op_name;
-use crate::proto::Operation;
+use crate::proto::{Model, Operation};
 use std::collections::HashSet;
 
 /// What the configuration says of a weight.
@@ -14,6 +17,8 @@ pub(crate) enum Resolution<'c> {
     Config(&'c OpPalettizerConfig),
     /// Skip it: an entry of its own is null.
     Null,
+    /// Skip it: the preset has this reason.
+    Leave(&'static str),
     /// Nothing.
     Unset,
 }
@@ -29,16 +34,21 @@ pub(crate) struct Conflict {
 
 /// Resolves configurations for the weights of one model.
 #[derive(Debug)]
-pub(crate) struct Resolver<'c> {
+pub(crate) struct Resolver<'c, 'm> {
     names: Names<'c>,
     types: Names<'c>,
+    preset: Option<(PresetEntries, Flow<'m>)>,
     global: Option<&'c OpPalettizerConfig>,
 }
 
-impl<'c> Resolver<'c> {
+impl<'c, 'm> Resolver<'c, 'm> {
     /// # Errors
     /// [`Error::Pattern`] for a key that is neither a name in the model nor a pattern.
-    pub(crate) fn new(config: &'c OptimizationConfig, graph: &Graph<'_>) -> Result<Self, Error> {
+    pub(crate) fn new(
+        config: &'c OptimizationConfig,
+        graph: &Graph<'_>,
+        model: &'m Model,
+    ) -> Result<Self, Error> {
         let (mut names, mut types) = (HashSet::new(), HashSet::new());
         for (index, node) in graph.nodes.iter().enumerate() {
             names.extend(constant_names(node.op));
@@ -47,7 +57,15 @@ impl<'c> Resolver<'c> {
                 types.insert(user.op.r#type.as_str());
             }
         }
+        let preset = match config.preset() {
+            Some(preset) => Some((
+                PresetEntries::new(preset, config.global())?,
+                Flow::of(model),
+            )),
+            None => None,
+        };
         Ok(Self {
+            preset,
             names: Names::new(config.op_names(), &names)?,
             types: Names::new(config.op_types(), &types)?,
             global: config.global(),
@@ -61,33 +79,47 @@ impl<'c> Resolver<'c> {
     }
 
     /// The first that is set of: the constant's name, the name of its user, a pattern of names that fits either, the
-    /// user's type, a pattern of types, the global one.
+    /// user's type, a pattern of types, the preset, the global one.
     pub(crate) fn resolve(
         &self,
         constant: &Operation,
-        consumers: &[&User<'_>],
-    ) -> Result<Resolution<'c>, Box<Conflict>> {
+        shape: &[usize],
+        consumers: &[&User<'m>],
+    ) -> Result<Resolution<'_>, Box<Conflict>> {
         let own = constant_names(constant);
         if let Some(entry) = own.iter().find_map(|name| self.names.exact(name)) {
             return Ok(of_entry(entry));
         }
-        let mut resolutions = consumers
-            .iter()
-            .map(|user| (user, self.of_user(own, user.op)));
-        let Some((first_user, first)) = resolutions.next() else {
+        let users = consumers.iter();
+        let users = users.map(|user| (user, self.of_user(own, user.op)));
+        let preset = self.of_preset(own, shape, consumers);
+        let resolutions: Vec<_> = match preset {
+            // It is about the weight: users of whom nothing is said go by it, or by what is said of the others.
+            Some(preset) => {
+                let said = users.filter_map(|(user, said)| Some((user, said?)));
+                let said: Vec<_> = said.collect();
+                if said.is_empty() {
+                    return Ok(preset);
+                }
+                said
+            }
+            None => {
+                let global = self.global.map_or(Resolution::Unset, Resolution::Config);
+                users
+                    .map(|(user, said)| (user, said.unwrap_or(global)))
+                    .collect()
+            }
+        };
+        let Some(&(first_user, first)) = resolutions.first() else {
             return Ok(Resolution::Unset);
         };
-        let mut least = threshold(first);
-        let mut other = None;
-        for (user, resolution) in resolutions {
-            least = least.min(threshold(resolution));
-            if resolution != first && other.is_none() {
-                other = Some(user);
-            }
-        }
-        match other {
+        let least = resolutions
+            .iter()
+            .map(|(_, resolution)| threshold(*resolution));
+        let least = least.min().unwrap_or(usize::MAX);
+        match resolutions.iter().find(|(_, other)| *other != first) {
             None => Ok(first),
-            Some(other) => Err(Box::new(Conflict {
+            Some((other, _)) => Err(Box::new(Conflict {
                 least_threshold: least,
                 error: Error::ConfigConflict {
                     constant: op_name(constant).to_owned(),
@@ -98,15 +130,28 @@ impl<'c> Resolver<'c> {
         }
     }
 
-    fn of_user(&self, [name, output]: [&str; 2], op: &Operation) -> Resolution<'c> {
+    /// What is said of a user itself.
+    fn of_user(&self, [name, output]: [&str; 2], op: &Operation) -> Option<Resolution<'_>> {
         let user = op_name(op);
         let entry = (self.names.exact(user))
             .or_else(|| self.names.pattern(&[name, output, user]))
             .or_else(|| self.types.entry(&op.r#type));
-        match entry {
-            Some(entry) => of_entry(entry),
-            None => self.global.map_or(Resolution::Unset, Resolution::Config),
-        }
+        entry.map(of_entry)
+    }
+
+    /// What the preset says of a weight.
+    fn of_preset(
+        &self,
+        own: [&str; 2],
+        shape: &[usize],
+        consumers: &[&User<'m>],
+    ) -> Option<Resolution<'_>> {
+        let (entries, flow) = self.preset.as_ref()?;
+        let entry = entries.entry(&own, flow.role(shape, consumers))?;
+        Some(match entry {
+            PresetEntry::Config(config) => Resolution::Config(config),
+            PresetEntry::Leave(reason) => Resolution::Leave(reason),
+        })
     }
 }
 
@@ -123,6 +168,6 @@ fn of_entry(entry: Entry<'_>) -> Resolution<'_> {
 fn threshold(resolution: Resolution<'_>) -> usize {
     match resolution {
         Resolution::Config(config) => config.weight_threshold(),
-        Resolution::Null | Resolution::Unset => usize::MAX,
+        Resolution::Null | Resolution::Leave(_) | Resolution::Unset => usize::MAX,
     }
 }

@@ -8,6 +8,9 @@ pub(crate) enum Skip {
     /// The configuration says so.
     #[error("the configuration skips it")]
     Null,
+    /// The preset says so.
+    #[error("{0}")]
+    Preset(&'static str),
     /// The configuration says nothing.
     #[error("no configuration applies to it")]
     Unset,

@@ -185,7 +185,7 @@ fn list(names: &[&str], without: &str) -> String {
 }
 
 /// A value as a reader of the file would call it.
-fn describe(value: &Value) -> String {
+pub(super) fn describe(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(_) | Value::Number(_) => value.to_string(),

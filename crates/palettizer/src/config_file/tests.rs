@@ -558,6 +558,21 @@ fn files_are_told_apart_by_extension() {
 }
 
 #[test]
+fn presets_are_named() {
+    let yaml = "config_type: OpPalettizerConfig\npreset: llm";
+    let config = from_yaml_str(yaml, Defaults::default()).unwrap();
+    assert_eq!(config.preset(), Some(Preset::Llm));
+    for (value, found) in [("lm", "\"lm\""), ("[llm]", "a list")] {
+        let yaml = format!("config_type: OpPalettizerConfig\npreset: {value}");
+        let error = from_yaml_str(&yaml, Defaults::default()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!("preset is {found}; expected llm")
+        );
+    }
+}
+
+#[test]
 fn patterns_keep_the_order_of_the_file() {
     let yaml =
         "config_type: OpPalettizerConfig\nop_name_configs: {z.*: null, a: {nbits: 4}, '.*': null}";

@@ -41,7 +41,7 @@ fn every_tensor_ends_in_the_report() {
             ),
             (
                 "small",
-                "16 elements, not more than the weight_threshold of 2048"
+                "no more elements than the weight_threshold of 2048"
             ),
         ]
     );

@@ -5,13 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use palettizer::config_file::{self, Defaults};
 use palettizer::{
-    Either, MissingSensitivity, OptimizationConfig, Precision, SaveOptions, Target, sensitivities,
+    Either, MissingSensitivity, OptimizationConfig, Precision, Preset, SaveOptions, Target,
+    sensitivities,
 };
 
 use crate::failure::Failure;
 use crate::limits::LimitFlags;
 use crate::notes;
-use crate::output::{self, Stream};
+use crate::output::{Stream, Voice};
 use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
@@ -30,10 +31,18 @@ use crate::summary;
   palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
   palettizer compress model.safetensors -o small.safetensors --nbits 4 --group-size 1 \\
       --op-name '.*embed_tokens.weight=8' --op-name lm_head.weight=skip
+  palettizer compress llama/ -o llama-4bit/ --nbits 4 --group-size 1 --preset llm
   palettizer compress checkpoint/ -o small/ --nbits 3 --sensitivity squared_gradients.safetensors
 
 A .safetensors checkpoint, or a folder of its shards with their index, has tensors and no ops:
---op-name takes the names of tensors, in which * stands for anything.
+--op-name takes the names of tensors.
+
+NAME may be a pattern: a regular expression that matches the whole name, in flags as in files of
+--config. First comes the name itself (which is never read as a pattern), then the first pattern
+that fits, then the type, then --preset, then the settings for all. Flags go before the file.
+
+--preset llm is for language models: k-means with 8 bits and one table for each embedding and for
+the head, rotary tables and masks as they are, the settings given for all else.
 
 In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a name says that
 2 more constants share its data."
@@ -53,6 +62,9 @@ pub(crate) struct Args {
     /// Other settings for an op, constant or tensor, by its name, or for all that a pattern fits, such as '.*norm.*'
     #[arg(long, value_name = "NAME=VALUE", value_parser = rules::parse, help_heading = "Which weights")]
     op_name: Vec<Rule>,
+    /// What suits a kind of model: llm leaves rotary tables and masks as they are, and gives embeddings and heads 8 bits
+    #[arg(long, value_name = "NAME", value_parser = str::parse::<Preset>, help_heading = "Which weights")]
+    preset: Option<Preset>,
     /// A configuration in coremltools' layout: .yaml or .json, in place of the palette's flags
     #[arg(long, value_name = "FILE", help_heading = "Which weights", conflicts_with_all = PALETTE_FLAGS)]
     config: Option<PathBuf>,
@@ -139,7 +151,7 @@ impl From<TargetName> for Target {
     }
 }
 
-pub(crate) fn run(args: Args) -> Result<(), Failure> {
+pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
     let model = Either::open_with(&args.input, args.limits.into())?;
@@ -151,7 +163,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         overwrite: args.force,
     };
     let report = on_threads(args.threads, || {
-        let progress = Bar::default();
+        let progress = Bar::new(voice);
         match &model {
             Either::Model(model) => {
                 let report = model.palettize_to(&config, &args.output, options, &progress);
@@ -169,7 +181,7 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
     };
     report_file.write(&report)?;
     for name in &report.unmatched {
-        output::warn(&format!(
+        voice.warn(&format!(
             "no {} fits \"{name}\"; palettizer inspect lists them",
             match model {
                 Either::Model(_) => "op, op type or constant",
@@ -178,17 +190,11 @@ pub(crate) fn run(args: Args) -> Result<(), Failure> {
         ));
     }
     if let Some(reasons) = notes::nothing_done(&report) {
-        output::warn(&reasons);
+        voice.warn(&reasons);
     }
-    let table = summary::table(&report).render(stream.width());
-    output::print(
-        stream,
-        &format!(
-            "{table}\n{}{}",
-            summary::totals(&report),
-            notes::lines(&report)
-        ),
-    )?;
+    let width = stream.width();
+    let text = summary::text(&report, width) + &notes::lines(&report, width);
+    voice.say(stream, &text)?;
     Ok(())
 }
 
@@ -254,7 +260,9 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
     };
     // The rules of flags are tried before those of the file.
     let file = config;
-    let mut config = OptimizationConfig::new().with_global(file.global().cloned());
+    let mut config = OptimizationConfig::new()
+        .with_global(file.global().cloned())
+        .with_preset(args.preset.or(file.preset()));
     for (flag, rules) in [("--op-type", &args.op_type), ("--op-name", &args.op_name)] {
         for (i, Rule { name, settings }) in rules.iter().enumerate() {
             if rules.iter().skip(i + 1).any(|other| other.name == *name) {

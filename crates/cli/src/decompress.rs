@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 
 use palettizer::{Either, SaveOptions};
 
-use crate::failure::{Failure, print};
+use crate::elide;
+use crate::failure::Failure;
 use crate::figures;
 use crate::limits::LimitFlags;
-use crate::output::STRONG;
+use crate::output::{STRONG, Stream, Voice};
 use crate::progress::Bar;
+use crate::width::wrap;
 
 /// Turn compressed weights back into dense ones
 #[derive(clap::Args)]
@@ -34,34 +36,42 @@ pub(crate) struct Args {
     limits: LimitFlags,
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let model = Either::open_with(&args.input, args.limits.into())?;
     let before = size(&args.input);
     let options = SaveOptions {
         overwrite: args.force,
     };
-    let progress = Bar::default();
+    let progress = Bar::new(voice);
     let done = match model {
         Either::Model(model) => model.decompress_to(&args.output, options, &progress)?,
         Either::Checkpoint(model) => model.decompress_to(&args.output, options, &progress)?,
     };
     drop(progress);
+    let columns = Stream::Out.width();
+    let shown = |path: &Path| {
+        let path = path.display().to_string();
+        columns.map_or(path.clone(), |columns| {
+            elide::cut(&path, columns.saturating_sub(1))
+        })
+    };
+    let (input, output) = (shown(&args.input), shown(&args.output));
     if done.weights == 0 {
-        return print(&format!(
-            "nothing to do: {} has no compressed weights; {STRONG}{}{STRONG:#} is a copy of it\n",
-            args.input.display(),
-            args.output.display(),
-        ));
+        let text =
+            format!("nothing to do: {input} has no compressed weights; {output} is a copy of it");
+        return voice.say(Stream::Out, &(wrap(&text, columns, "  ") + "\n"));
     }
     let after = size(&args.output);
-    print(&format!(
-        "{STRONG}{}{STRONG:#}: {} → {} bytes ({} → {})\n",
-        args.output.display(),
+    let figures = format!(
+        ": {} → {} bytes ({} → {})",
         figures::grouped(before),
         figures::grouped(after),
         figures::bytes(before),
         figures::bytes(after),
-    ))
+    );
+    let text = wrap(&format!("{output}{figures}"), columns, "  ");
+    let text = text.replacen(&output, &format!("{STRONG}{output}{STRONG:#}"), 1);
+    voice.say(Stream::Out, &format!("{text}\n"))
 }
 
 /// Bytes of a file, or of all files in a folder; what cannot be read counts for nothing.

@@ -6,10 +6,11 @@ use palettizer::{
     Mode, Model, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec, Report, SaveOptions,
 };
 
-use crate::failure::{Failure, print};
+use crate::failure::Failure;
 use crate::figures;
-use crate::output::{STRONG, Stream};
-use crate::table::{Align, Table};
+use crate::output::{STRONG, Stream, Voice};
+use crate::table::{Column, Table};
+use crate::width;
 
 /// Palettize a small built-in model at 8, 6, 4, 3, 2 and 1 bits
 #[derive(clap::Args)]
@@ -30,7 +31,7 @@ pub(crate) struct Args {
 /// The widest bar, in characters.
 const BAR: usize = 24;
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let model = palettizer::demo::model()?;
     let options = SaveOptions {
         overwrite: args.force,
@@ -40,14 +41,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         model.save(folder.join("digits.mlpackage"), options)?;
     }
     let mut table = Table::new(vec![
-        ("bits", Align::Right),
-        ("bytes", Align::Right),
-        ("ratio", Align::Right),
-        ("bits/weight", Align::Right),
-        ("mse", Align::Right),
-        ("SNR dB", Align::Right),
-        ("time", Align::Right),
-        ("size", Align::Left { least: BAR }),
+        Column::number("bits"),
+        Column::number("bytes"),
+        Column::number("ratio"),
+        Column::number("bits/weight").leaves(2),
+        Column::number("mse").leaves(3),
+        Column::number("SNR dB"),
+        Column::number("time").leaves(1),
+        Column::text("size").leaves(4),
     ]);
     for nbits in Nbits::ALL.into_iter().rev() {
         let (small, report) = palettized(&model, nbits)?;
@@ -63,13 +64,21 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Some(folder) => format!("The packages are in {}.\n", folder.display()),
         None => "To keep these packages:\n  palettizer demo --save digits\n".to_owned(),
     };
-    print(&format!(
-        "A network that reads handwritten digits, its weights clustered:\n\n{}\n\
-         {saved}\
-         For a model of your own:\n  \
-         {STRONG}palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4{STRONG:#}\n",
-        table.render(Stream::Out.width()),
-    ))
+    let columns = Stream::Out.width();
+    let (input, output) = ("compress Model.mlpackage", "-o Small.mlpackage --nbits 4");
+    let own = width::command(&["  palettizer", input, output], columns);
+    voice.say(
+        Stream::Out,
+        &format!(
+            "{}\n\n{}\n{saved}For a model of your own:\n{STRONG}{own}{STRONG:#}\n",
+            width::wrap(
+                "A network that reads handwritten digits, its weights clustered:",
+                columns,
+                ""
+            ),
+            table.render(columns),
+        ),
+    )
 }
 
 fn palettized(model: &Model, nbits: Nbits) -> Result<(Model, Report), Failure> {

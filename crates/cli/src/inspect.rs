@@ -10,8 +10,9 @@ use serde::Serialize;
 use crate::failure::{Failure, print};
 use crate::figures;
 use crate::limits::LimitFlags;
-use crate::output::{STRONG, Stream};
-use crate::table::{Align, Table};
+use crate::output::{STRONG, Stream, Voice};
+use crate::table::{Column, Table};
+use crate::width::wrap;
 
 /// List the weights of a model, or the tensors of a checkpoint
 #[derive(clap::Args)]
@@ -40,17 +41,23 @@ struct Listing<'a, T> {
     weights: &'a [T],
 }
 
-pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     match Either::open_with(&args.input, args.limits.into())? {
         Either::Model(model) => {
             let weights = model.weights(args.weight_threshold)?;
             let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));
-            show(args, &weights, table(&weights), ("weight", sizes))
+            show(args, voice, &weights, table(&weights), ("weight", sizes))
         }
         Either::Checkpoint(checkpoint) => {
             let tensors = checkpoint.weights(args.weight_threshold)?;
             let sizes = tensors.iter().map(|tensor| (tensor.elements, tensor.bytes));
-            show(args, &tensors, tensor_table(&tensors), ("tensor", sizes))
+            show(
+                args,
+                voice,
+                &tensors,
+                tensor_table(&tensors),
+                ("tensor", sizes),
+            )
         }
     }
 }
@@ -58,6 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// Prints the list, and what it comes to: the noun, and elements and bytes of each.
 fn show<T: Serialize>(
     args: &Args,
+    voice: Voice,
     weights: &[T],
     table: Table,
     (noun, sizes): (&str, impl Iterator<Item = (u64, u64)>),
@@ -72,31 +80,35 @@ fn show<T: Serialize>(
         return print(&format!("{text}\n"));
     }
     let (elements, bytes) = sizes.fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
-    print(&format!(
-        "{}\n{STRONG}{}{STRONG:#} of more than {} elements: {} elements in {} bytes ({})\n",
-        table.render(Stream::Out.width()),
-        figures::count(weights.len(), noun),
+    let count = figures::count(weights.len(), noun);
+    let rest = format!(
+        " of more than {} elements: {} elements in {} bytes ({})",
         figures::grouped(args.weight_threshold as u64),
         figures::grouped(elements),
         figures::grouped(bytes),
         figures::bytes(bytes),
-    ))
+    );
+    let columns = Stream::Out.width();
+    let total = wrap(&format!("{count}{rest}"), columns, "  ");
+    let total = total.replacen(&count, &format!("{STRONG}{count}{STRONG:#}"), 1);
+    let table = table.render(columns);
+    voice.say(Stream::Out, &format!("{table}\n{total}\n"))
 }
 
 /// The tensors of a checkpoint; the file of each, if there are several.
 fn tensor_table(tensors: &[TensorInfo]) -> Table {
     let files = tensors.windows(2).any(|pair| pair[0].file != pair[1].file);
-    let mut columns = vec![("tensor", Align::Left { least: 16 })];
+    let mut columns = vec![Column::name("tensor")];
     if files {
-        columns.push(("file", Align::Left { least: 8 }));
+        columns.push(Column::text("file").leaves(4));
     }
     columns.extend([
-        ("shape", Align::Right),
-        ("dtype", Align::Right),
-        ("bytes", Align::Right),
-        ("zeros", Align::Right),
-        ("distinct", Align::Right),
-        ("palette", Align::Left { least: 12 }),
+        Column::number("shape").leaves(5),
+        Column::number("dtype").leaves(3),
+        Column::number("bytes"),
+        Column::number("zeros").leaves(1),
+        Column::number("distinct").leaves(2),
+        Column::text("palette").leaves(6),
     ]);
     let mut table = Table::new(columns);
     let none = || "-".to_owned();
@@ -147,14 +159,14 @@ fn palette(palette: &PaletteInfo) -> String {
 
 fn table(weights: &[WeightInfo]) -> Table {
     let mut table = Table::new(vec![
-        ("weight", Align::Left { least: 16 }),
-        ("shape", Align::Right),
-        ("dtype", Align::Right),
-        ("bytes", Align::Right),
-        ("zeros", Align::Right),
-        ("distinct", Align::Right),
-        ("consumers", Align::Left { least: 16 }),
-        ("compression", Align::Left { least: 12 }),
+        Column::name("weight"),
+        Column::number("shape").leaves(5),
+        Column::number("dtype").leaves(3),
+        Column::number("bytes"),
+        Column::number("zeros").leaves(1),
+        Column::number("distinct").leaves(4),
+        Column::text("consumers").leaves(2),
+        Column::text("compression").leaves(6),
     ]);
     for weight in weights {
         let consumers: Vec<String> = weight

@@ -6,7 +6,8 @@
 //! |---|---|
 //! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
 //! | `settings`, `rules` | flags to a configuration: the settings of one op, and `--op-type`/`--op-name` |
-//! | `table`, `figures`, `summary` | columns, numbers as text, the table of a report |
+//! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
+//! | `figures`, `summary` | numbers as text; a report as a table, reasons and totals |
 //! | `report_file` | the JSON report, written beside and renamed |
 //! | `paths` | places that must not be the same |
 //! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
@@ -15,6 +16,7 @@ mod completions;
 mod compress;
 mod decompress;
 mod demo;
+mod elide;
 mod failure;
 mod figures;
 mod inspect;
@@ -29,12 +31,14 @@ mod rules;
 mod settings;
 mod summary;
 mod table;
+mod width;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
 use failure::Failure;
+use output::Voice;
 
 /// Make Core ML models and checkpoints smaller: weights become small indices into tables of values.
 #[derive(Parser)]
@@ -51,6 +55,9 @@ use failure::Failure;
 Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict."
 )]
 struct Cli {
+    /// Say nothing but errors; what --json and --report - ask for is printed
+    #[arg(long, short, global = true, help_heading = "Output")]
+    quiet: bool,
     #[command(subcommand)]
     command: Command,
 }
@@ -75,12 +82,12 @@ impl Command {
         }
     }
 
-    fn run(self) -> Result<(), Failure> {
+    fn run(self, voice: Voice) -> Result<(), Failure> {
         match self {
-            Command::Compress(args) => compress::run(*args),
-            Command::Inspect(args) => inspect::run(&args),
-            Command::Decompress(args) => decompress::run(&args),
-            Command::Demo(args) => demo::run(&args),
+            Command::Compress(args) => compress::run(*args, voice),
+            Command::Inspect(args) => inspect::run(&args, voice),
+            Command::Decompress(args) => decompress::run(&args, voice),
+            Command::Demo(args) => demo::run(&args, voice),
             Command::Completions(args) => completions::run(&args),
         }
     }
@@ -96,8 +103,8 @@ impl Command {
 /// assert_eq!(palettizer_cli::run(["palettizer", "--no-such-flag"].map(Into::into)), 2);
 /// ```
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
-    let command = match Cli::try_parse_from(args) {
-        Ok(cli) => cli.command,
+    let (command, voice) = match Cli::try_parse_from(args) {
+        Ok(cli) => (cli.command, Voice { quiet: cli.quiet }),
         Err(error) => {
             // nothing can be said about a closed stream
             let _ = error.print();
@@ -107,7 +114,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let name = command.name();
     interrupt::install();
     palettizer::guard_mappings();
-    match command.run() {
+    match command.run(voice) {
         Ok(()) => 0,
         Err(failure) => {
             interrupt::wait_if_interrupted();

@@ -4,6 +4,7 @@ use palettizer::{Report, Status};
 
 use crate::figures;
 use crate::output::STRONG;
+use crate::width::wrap;
 
 /// Why nothing at all was palettized; `None` if something was.
 pub(crate) fn nothing_done(report: &Report) -> Option<String> {
@@ -42,15 +43,13 @@ pub(crate) fn nothing_done(report: &Report) -> Option<String> {
     ))
 }
 
-/// A line for each note of the report.
-pub(crate) fn lines(report: &Report) -> String {
+/// A paragraph for each note of the report.
+pub(crate) fn lines(report: &Report, width: Option<usize>) -> String {
     let line = |note: &palettizer::Note| {
-        format!(
-            "{STRONG}note:{STRONG:#} {}: {} ({})\n",
-            figures::count(note.weights, "weight"),
-            note.text,
-            note.reference,
-        )
+        let weights = figures::count(note.weights, "weight");
+        let text = format!("note: {weights}: {} ({})", note.text, note.reference);
+        let text = wrap(&text, width, "  ");
+        text.replacen("note:", &format!("{STRONG}note:{STRONG:#}"), 1) + "\n"
     };
     report.notes.iter().map(line).collect()
 }

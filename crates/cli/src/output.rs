@@ -72,7 +72,30 @@ pub(crate) fn error(message: &str) {
     let _ = print(Stream::Err, &format!("{RED}error:{RED:#} {message}\n"));
 }
 
-/// Says that something is odd.
+/// How much is said: under --quiet nothing but errors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Voice {
+    pub(crate) quiet: bool,
+}
+
+impl Voice {
+    /// Tells what was done. What a flag asks for as data is [`print`]ed instead.
+    pub(crate) fn say(self, stream: Stream, text: &str) -> Result<(), Failure> {
+        if self.quiet {
+            return Ok(());
+        }
+        print(stream, text)
+    }
+
+    /// Says that something is odd.
+    pub(crate) fn warn(self, message: &str) {
+        if !self.quiet {
+            warn(message);
+        }
+    }
+}
+
+/// Says that something is odd, and is no small talk.
 pub(crate) fn warn(message: &str) {
     let message = visible_lines(message);
     let _ = print(

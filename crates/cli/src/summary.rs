@@ -1,37 +1,44 @@
-//! A report as a table and its totals.
+//! A report as a table, the reasons why weights were skipped, and its totals.
 
-use anstyle::Style;
-use palettizer::{Report, Status, WeightReport};
+use std::collections::HashMap;
 
+use palettizer::{Report, Status, WeightReport, visible};
+
+use crate::elide;
 use crate::figures;
 use crate::output::{FAINT, STRONG};
-use crate::table::{Align, Row, Table};
+use crate::table::{Column, Table};
+use crate::width::{columns, wrap};
 
-/// The table: a line for each weight. A checkpoint has no ops that use them.
-pub(crate) fn table(report: &Report) -> Table {
+/// The lines that the weights of one reason take on a terminal; a file lists them all.
+const MOST_LINES: usize = 3;
+
+/// The table: a line for each weight that was palettized. A checkpoint has no ops that use them.
+fn table(report: &Report) -> Table {
     let ops = report.target.is_some();
-    let mut columns = vec![("weight", Align::Left { least: 16 })];
+    let mut columns = vec![Column::name("weight")];
     if ops {
-        columns.push(("consumer", Align::Left { least: 8 }));
+        columns.push(Column::text("consumer").leaves(3));
     }
     columns.extend([
-        ("shape", Align::Right),
-        ("dtype", Align::Right),
-        ("bits", Align::Right),
-        ("LUTs", Align::Right),
-        ("before", Align::Right),
-        ("after", Align::Right),
-        ("SNR dB", Align::Right),
+        Column::number("shape").leaves(4),
+        Column::number("dtype").leaves(1),
+        Column::number("bits"),
+        Column::number("LUTs").leaves(2),
+        Column::number("before").leaves(5),
+        Column::number("after"),
+        Column::number("SNR dB"),
     ]);
     let mut table = Table::new(columns);
     for weight in &report.weights {
-        table.styled(row(weight, ops));
+        if weight.status == Status::Compressed {
+            table.row(row(weight, ops));
+        }
     }
     table
 }
 
-fn row(weight: &WeightReport, ops: bool) -> Row {
-    let compressed = weight.status == Status::Compressed;
+fn row(weight: &WeightReport, ops: bool) -> Vec<String> {
     let mut cells = vec![name(weight)];
     if ops {
         cells.push(consumer(weight));
@@ -45,19 +52,9 @@ fn row(weight: &WeightReport, ops: bool) -> Row {
             .map_or("-".to_owned(), |luts| figures::grouped(luts as u64)),
         figures::grouped(weight.bytes_before),
         figures::grouped(weight.bytes_after),
+        figures::decibels(weight.snr_db, weight.mse),
     ]);
-    let mut note = None;
-    if compressed {
-        cells.push(figures::decibels(weight.snr_db, weight.mse));
-    } else {
-        let reason = weight.reason.as_deref().unwrap_or("no reason given");
-        note = Some(format!("skipped: {reason}"));
-    }
-    Row {
-        cells,
-        note,
-        style: if compressed { Style::new() } else { FAINT },
-    }
+    cells
 }
 
 /// The constant's name, and how many others share its data.
@@ -87,26 +84,125 @@ fn bits(weight: &WeightReport) -> String {
     }
 }
 
-/// What it all came to.
-pub(crate) fn totals(report: &Report) -> String {
-    let (done, skipped): (Vec<_>, Vec<_>) = report
-        .weights
+/// Why weights were skipped: each reason once, with its weights. A file lists all of them, each on a line.
+fn skipped(report: &Report, width: Option<usize>) -> String {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for weight in &report.weights {
+        if weight.status == Status::Compressed {
+            continue;
+        }
+        let reason = weight.reason.as_deref().unwrap_or("no reason given");
+        let place = *places.entry(reason).or_insert_with(|| {
+            reasons.push((reason, Vec::new()));
+            reasons.len() - 1
+        });
+        reasons[place].1.push(visible(&name(weight)).into_owned());
+    }
+    let mut text = String::new();
+    for (reason, names) in reasons {
+        let count = figures::grouped(names.len() as u64);
+        let title = format!("{count} skipped: {}", visible(reason));
+        let title = wrap(&title, width, "  ");
+        text.push_str(&format!("{FAINT}{title}\n{}{FAINT:#}", list(&names, width)));
+    }
+    text
+}
+
+/// Names in a few indented lines, or without a width each on its own.
+fn list(names: &[String], width: Option<usize>) -> String {
+    const INDENT: &str = "    ";
+    let Some(width) = width else {
+        let lines = names.iter().map(|name| format!("{INDENT}{name}\n"));
+        return lines.collect();
+    };
+    let room = width.saturating_sub(INDENT.len() + 1);
+    let short = elide::shortened(names, room);
+    let mut lines: Vec<Vec<&str>> = vec![Vec::new()];
+    for name in &short {
+        let last = lines
+            .last_mut()
+            .filter(|line| line.is_empty() || taken(line) + columns(name) <= room);
+        match last {
+            Some(line) => line.push(name),
+            None => lines.push(vec![name]),
+        }
+    }
+    let mut more = String::new();
+    if lines.len() > MOST_LINES {
+        lines.truncate(MOST_LINES);
+        let mut missing = names.len() - lines.iter().map(Vec::len).sum::<usize>();
+        while let Some(line) = lines.last_mut() {
+            more = format!("and {} more", figures::grouped(missing as u64));
+            if taken(line) + columns(&more) <= room + 1 || line.pop().is_none() {
+                break;
+            }
+            missing += 1;
+        }
+    }
+    let mut words = lines.iter().map(|line| line.join(", ")).collect::<Vec<_>>();
+    if let Some(line) = words.last_mut().filter(|_| !more.is_empty()) {
+        let comma = if line.is_empty() { "" } else { ", " };
+        line.push_str(&format!("{comma}{more}"));
+    }
+    words
         .iter()
-        .partition(|weight| weight.status == Status::Compressed);
+        .map(|line| format!("{INDENT}{line}"))
+        .collect::<Vec<_>>()
+        .join(",\n")
+        + "\n"
+}
+
+/// The columns of names with a comma and a space after each.
+fn taken(names: &[&str]) -> usize {
+    names.iter().map(|name| columns(name) + 2).sum()
+}
+
+/// All that is said of a report: the table, the reasons, the totals, with blank lines between.
+pub(crate) fn text(report: &Report, width: Option<usize>) -> String {
+    let table = table(report);
+    let table = match table.is_empty() {
+        true => String::new(),
+        false => table.render(width),
+    };
+    let parts = [table, skipped(report, width), totals(report, width)];
+    let parts = parts.into_iter().filter(|part| !part.is_empty());
+    parts.collect::<Vec<_>>().join("\n")
+}
+
+/// What it all came to.
+fn totals(report: &Report, width: Option<usize>) -> String {
+    let done = (report.weights.iter())
+        .filter(|weight| weight.status == Status::Compressed)
+        .count();
     let target = report.target.as_ref();
     let target = target.map(|target| format!("; the program's target is {target}"));
-    format!(
-        "{STRONG}{} → {} bytes{STRONG:#} ({} → {}, {} smaller), {:.2} bits per weight, {}\n\
-         {} palettized, {} skipped{}\n",
+    let bytes = format!(
+        "{} → {} bytes",
         figures::grouped(report.bytes_before),
         figures::grouped(report.bytes_after),
+    );
+    let rest = format!(
+        " ({} → {}, {} smaller), {:.2} bits per weight, {}",
         figures::bytes(report.bytes_before),
         figures::bytes(report.bytes_after),
         figures::ratio(report.bytes_before, report.bytes_after),
         report.bits_per_weight,
         figures::seconds(report.seconds),
-        figures::count(done.len(), "weight"),
-        skipped.len(),
+    );
+    let counts = format!(
+        "{} palettized, {} skipped{}",
+        figures::count(done, "weight"),
+        report.weights.len() - done,
         target.unwrap_or_default(),
-    )
+    );
+    let first = wrap(&format!("{bytes}{rest}"), width, "  ");
+    let first = match first.strip_prefix(&bytes) {
+        Some(rest) => format!("{STRONG}{bytes}{STRONG:#}{rest}"),
+        None => first,
+    };
+    format!("{first}\n{}\n", wrap(&counts, width, "  "))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,42 +1,72 @@
-//! Aligned columns, which give way in the middle of long names where a terminal is narrow.
+//! Aligned columns that fit a terminal: first the columns that tell least go, then the middles of long names.
 
-use std::borrow::Cow;
-
-use anstyle::Style;
 use palettizer::visible;
 
+use crate::elide;
 use crate::output::STRONG;
+use crate::width::columns;
 
 /// Between two columns.
 const GAP: usize = 2;
+/// The fewest columns that names are cut to.
+const LEAST_NAME: usize = 12;
+
+/// A column: its title, how it is set, and whether it may go.
+pub(crate) struct Column {
+    title: &'static str,
+    kind: Kind,
+    /// When it goes, if the terminal is too narrow: the lowest first; `None` if never.
+    leaves: Option<u8>,
+}
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Align {
-    /// Names; may be shortened to this many characters, but no further.
-    Left {
-        /// The fewest characters that a long name is cut to.
-        least: usize,
-    },
-    /// Numbers.
-    Right,
+enum Kind {
+    /// On the left; cut where the terminal is narrow, so that names that differ stay different.
+    Name,
+    /// On the left.
+    Text,
+    /// On the right.
+    Number,
 }
 
-/// One line: its cells, and text in place of the columns after them.
-pub(crate) struct Row {
-    pub(crate) cells: Vec<String>,
-    pub(crate) note: Option<String>,
-    pub(crate) style: Style,
+impl Column {
+    /// What the rows are about.
+    pub(crate) fn name(title: &'static str) -> Self {
+        Self::of(title, Kind::Name)
+    }
+
+    pub(crate) fn text(title: &'static str) -> Self {
+        Self::of(title, Kind::Text)
+    }
+
+    pub(crate) fn number(title: &'static str) -> Self {
+        Self::of(title, Kind::Number)
+    }
+
+    fn of(title: &'static str, kind: Kind) -> Self {
+        Column {
+            title,
+            kind,
+            leaves: None,
+        }
+    }
+
+    /// Lets it go where the terminal is too narrow for all: `order` 1 before 2.
+    pub(crate) fn leaves(mut self, order: u8) -> Self {
+        self.leaves = Some(order);
+        self
+    }
 }
 
 /// Columns with titles, and rows.
 pub(crate) struct Table {
-    columns: Vec<(&'static str, Align)>,
-    rows: Vec<Row>,
+    columns: Vec<Column>,
+    rows: Vec<Vec<String>>,
 }
 
 impl Table {
-    pub(crate) fn new(columns: Vec<(&'static str, Align)>) -> Self {
+    pub(crate) fn new(columns: Vec<Column>) -> Self {
         Table {
             columns,
             rows: Vec::new(),
@@ -47,105 +77,91 @@ impl Table {
         self.rows.is_empty()
     }
 
+    /// Adds a line, with a cell for each column.
     pub(crate) fn row(&mut self, cells: Vec<String>) {
-        self.styled(Row {
-            cells,
-            note: None,
-            style: Style::new(),
-        });
+        let shown = cells.iter().map(|cell| visible(cell).into_owned());
+        self.rows.push(shown.collect());
     }
 
-    pub(crate) fn styled(&mut self, mut row: Row) {
-        for text in row.cells.iter_mut().chain(&mut row.note) {
-            if let Cow::Owned(shown) = visible(text) {
-                *text = shown;
-            }
-        }
-        self.rows.push(row);
-    }
-
-    /// The table as text with styles, one line for each row, within `width` columns if names can be cut to that.
+    /// The table as text with styles, one line for each row. Without a width, as for a file, nothing is left out.
     pub(crate) fn render(&self, width: Option<usize>) -> String {
-        let widths = self.widths(width);
-        let titles = self.columns.iter().map(|(title, _)| (*title).to_owned());
+        let shown = self.shown(width);
+        let mut cells: Vec<Vec<String>> = shown.iter().map(|&at| self.cells(at)).collect();
+        if let Some(width) = width {
+            self.shorten(&shown, &mut cells, width);
+        }
+        let widths: Vec<usize> = cells.iter().map(|column| widest(column)).collect();
         let mut text = String::new();
-        let header = Row {
-            cells: titles.collect(),
-            note: None,
-            style: STRONG,
-        };
-        for row in std::iter::once(&header).chain(&self.rows) {
-            let line = self.line(row, &widths);
-            let style = row.style;
-            text.push_str(&format!("{style}{}{style:#}\n", line.trim_end()));
+        for line in 0..=self.rows.len() {
+            let mut row = String::new();
+            for ((column, &width), &at) in cells.iter().zip(&widths).zip(&shown) {
+                let cell = column.get(line).map_or("", String::as_str);
+                let padding = " ".repeat(width - columns(cell));
+                match self.columns[at].kind {
+                    Kind::Number => row.push_str(&format!("{padding}{cell}")),
+                    Kind::Name | Kind::Text => row.push_str(&format!("{cell}{padding}")),
+                }
+                row.push_str(&" ".repeat(GAP));
+            }
+            match line {
+                0 => text.push_str(&format!("{STRONG}{}{STRONG:#}\n", row.trim_end())),
+                _ => text.push_str(&format!("{}\n", row.trim_end())),
+            }
         }
         text
     }
 
-    /// The width of each column: the widest cell, then cut from the left-set columns, the widest first.
-    fn widths(&self, available: Option<usize>) -> Vec<usize> {
-        let mut widths: Vec<usize> = self
-            .columns
-            .iter()
-            .enumerate()
-            .map(|(i, (title, _))| {
-                let cells = self.rows.iter().filter_map(|row| row.cells.get(i));
-                cells
-                    .map(|cell| length(cell))
-                    .fold(length(title), usize::max)
-            })
-            .collect();
-        let Some(available) = available else {
-            return widths;
-        };
-        let total = widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        for _ in available..total {
-            let widest = (widths.iter_mut().zip(&self.columns))
-                .filter(|(width, (_, align))| matches!(align, Align::Left { least } if **width > *least))
-                .max_by_key(|(width, _)| **width);
-            match widest {
-                Some((width, _)) => *width -= 1,
+    /// The title of a column, and its cells.
+    fn cells(&self, at: usize) -> Vec<String> {
+        let cells = self.rows.iter();
+        let cells = cells.map(|row| row.get(at).cloned().unwrap_or_default());
+        let title = self.columns[at].title.to_owned();
+        std::iter::once(title).chain(cells).collect()
+    }
+
+    /// The columns that stay: all that fit, and those that never go.
+    fn shown(&self, width: Option<usize>) -> Vec<usize> {
+        let mut shown: Vec<usize> = (0..self.columns.len()).collect();
+        let Some(width) = width else { return shown };
+        let widths: Vec<usize> = shown.iter().map(|&at| widest(&self.cells(at))).collect();
+        while total(shown.iter().map(|&at| widths[at])) > width {
+            let leaving = (shown.iter().enumerate())
+                .filter_map(|(i, &at)| Some((self.columns[at].leaves?, i)))
+                .min();
+            match leaving {
+                Some((_, i)) => shown.remove(i),
                 None => break,
-            }
+            };
         }
-        widths
+        shown
     }
 
-    fn line(&self, row: &Row, widths: &[usize]) -> String {
-        let mut line = String::new();
-        for ((cell, &width), (_, align)) in row.cells.iter().zip(widths).zip(&self.columns) {
-            let cell = cut(cell, width);
-            let padding = " ".repeat(width - length(&cell));
-            match align {
-                Align::Left { .. } => line.push_str(&format!("{cell}{padding}")),
-                Align::Right => line.push_str(&format!("{padding}{cell}")),
-            }
-            line.push_str(&" ".repeat(GAP));
+    /// Cuts names to what the other columns leave.
+    fn shorten(&self, shown: &[usize], cells: &mut [Vec<String>], width: usize) {
+        let all = total(cells.iter().map(|column| widest(column)));
+        let name = shown
+            .iter()
+            .position(|&at| self.columns[at].kind == Kind::Name);
+        if let Some(name) = name.and_then(|at| cells.get_mut(at)) {
+            let others = all - widest(name);
+            let room = width.saturating_sub(others).max(LEAST_NAME);
+            let short = elide::shortened(&name[1..], room);
+            name.truncate(1);
+            name.extend(short);
         }
-        line.push_str(row.note.as_deref().unwrap_or_default());
-        line
     }
 }
 
-fn length(text: &str) -> usize {
-    text.chars().count()
+fn widest(cells: &[String]) -> usize {
+    cells.iter().map(|cell| columns(cell)).max().unwrap_or(0)
 }
 
-/// Leaves out the middle of what is too long.
-fn cut(text: &str, width: usize) -> String {
-    let all = length(text);
-    if all <= width {
-        return text.to_owned();
-    }
-    let kept = width.saturating_sub(1);
-    let head = kept / 2;
-    let tail = all - (kept - head);
-    let start = text.chars().take(head);
-    start
-        .chain(['…'])
-        .chain(text.chars().skip(tail))
-        .take(width)
-        .collect()
+/// The columns of a line with columns of these widths.
+fn total(widths: impl Iterator<Item = usize>) -> usize {
+    widths
+        .map(|width| width + GAP)
+        .sum::<usize>()
+        .saturating_sub(GAP)
 }
 
 #[cfg(test)]
@@ -154,67 +170,71 @@ mod tests {
 
     fn example() -> Table {
         let mut table = Table::new(vec![
-            ("weight", Align::Left { least: 8 }),
-            ("bytes", Align::Right),
-            ("SNR dB", Align::Right),
+            Column::name("weight"),
+            Column::text("consumer").leaves(2),
+            Column::number("bytes"),
+            Column::number("shape").leaves(1),
+            Column::number("SNR dB"),
         ]);
-        table.row(vec![
-            "conv1_weight".to_owned(),
-            "1,000".to_owned(),
-            "20.1".to_owned(),
-        ]);
-        table.styled(Row {
-            cells: vec!["näme".to_owned(), "7".to_owned()],
-            note: Some("skipped: too small".to_owned()),
-            style: Style::new(),
-        });
+        for (name, consumer, bytes) in [
+            ("blocks_1_attn_q_proj_weight", "linear", "1,000"),
+            ("blocks_10_attn_k_proj_weight", "conv", "100"),
+            ("重み_weight", "conv", "7"),
+        ] {
+            let cells = [name, consumer, bytes, "64×3×3×3", "20.1"];
+            table.row(cells.map(str::to_owned).to_vec());
+        }
         table
     }
 
-    fn plain(text: &str) -> Vec<String> {
-        let text = anstream::adapter::strip_str(text).to_string();
+    fn plain(width: Option<usize>) -> Vec<String> {
+        let text = example().render(width);
+        let text = anstream::adapter::strip_str(&text).to_string();
         text.lines().map(str::to_owned).collect()
     }
 
     #[test]
-    fn columns_line_up() {
+    fn a_file_gets_it_all() {
         assert_eq!(
-            plain(&example().render(None)),
+            plain(None),
             [
-                "weight        bytes  SNR dB",
-                "conv1_weight  1,000    20.1",
-                "näme              7  skipped: too small",
+                "weight                        consumer  bytes     shape  SNR dB",
+                "blocks_1_attn_q_proj_weight   linear    1,000  64×3×3×3    20.1",
+                "blocks_10_attn_k_proj_weight  conv        100  64×3×3×3    20.1",
+                "重み_weight                   conv          7  64×3×3×3    20.1",
             ]
         );
     }
 
     #[test]
-    fn long_names_give_way_down_to_their_least() {
-        for (width, name) in [
-            (27, "conv1_weight"),
-            (26, "conv1…eight"),
-            (23, "con…ight"),
-            (5, "con…ight"),
-        ] {
-            let lines = plain(&example().render(Some(width)));
-            assert!(
-                lines[1].starts_with(&format!("{name}  ")),
-                "{width}: {lines:?}"
-            );
+    fn columns_go_before_names_do() {
+        assert_eq!(plain(Some(63)), plain(None));
+        let table = [
+            (62, "weight                        consumer  bytes  SNR dB"),
+            (53, "weight                        consumer  bytes  SNR dB"),
+            (52, "weight                        bytes  SNR dB"),
+            (43, "weight                        bytes  SNR dB"),
+            (30, "weight        bytes  SNR dB"),
+        ];
+        for (width, title) in table {
+            assert_eq!(plain(Some(width))[0], title, "{width}");
         }
+        assert_eq!(
+            plain(Some(31))[1..],
+            [
+                "blocks_1_attn_q…  1,000    20.1",
+                "blocks_10…k…        100    20.1",
+                "重み_weight           7    20.1",
+            ]
+        );
     }
 
     #[test]
-    fn the_middle_is_left_out() {
-        let table = [
-            ("abcdef", 6, "abcdef"),
-            ("abcdef", 5, "ab…ef"),
-            ("abcdef", 4, "a…ef"),
-            ("abcdef", 1, "…"),
-            ("abcdef", 0, ""),
-        ];
-        for (text, width, expected) in table {
-            assert_eq!(cut(text, width), expected);
+    fn no_line_is_wider_than_the_terminal() {
+        for width in 27..120 {
+            for line in plain(Some(width)) {
+                assert!(columns(&line) <= width, "{width}: {line}");
+            }
         }
     }
 }

@@ -25,6 +25,45 @@ fn bad_files_are_named() {
 }
 
 #[test]
+fn files_of_other_tools_are_recognised() {
+    let scratch = Scratch::new();
+    std::fs::create_dir(scratch.path("hf")).unwrap();
+    let table: [(&str, &[u8], &str); 7] = [
+        ("model.pt", b"PK\x03\x04", "this is a PyTorch file"),
+        (
+            "model.onnx",
+            b"\x08\x07\x12\x07pytorch",
+            "this is an ONNX model",
+        ),
+        ("model.gguf", b"GGUF\x03", "this is a GGUF file"),
+        (
+            "lfs.safetensors",
+            b"version https://git-lfs.github.com/spec/v1\n",
+            "this is a Git LFS pointer",
+        ),
+        ("model.mlmodelc", b"", "this is a compiled model"),
+        ("renamed.mlmodel", b"\x89HDF\r\n", "this is a Keras file"),
+        (
+            "hf/pytorch_model.bin",
+            b"\x80\x02",
+            "this is a PyTorch file",
+        ),
+    ];
+    for (name, bytes, message) in table {
+        std::fs::write(scratch.path(name), bytes).unwrap();
+        let run = scratch.run(&format!("inspect {name}"));
+        run.fails(1, &format!("error: {name}: {message}"));
+        assert_eq!(run.err.lines().count(), 1, "{}", run.err);
+    }
+    scratch
+        .run("inspect hf")
+        .fails(1, "error: hf: this checkpoint is stored as PyTorch files");
+    scratch
+        .run("inspect missing.pt")
+        .fails(1, "missing.pt: No such file");
+}
+
+#[test]
 fn an_output_that_cannot_be_is_found_before_the_work() {
     let scratch = Scratch::new();
     let table = [

@@ -145,8 +145,8 @@ fn folders_of_shards_make_folders() {
         );
         let run = run.succeeds();
         assert_eq!(run.line("layers.0.weight")[3], "3");
-        let skipped = "skipped: the configuration skips it";
-        assert!(run.line("layers.1.weight").join(" ").ends_with(skipped));
+        let skipped = "1 skipped: the configuration skips it\n    layers.1.weight\n";
+        assert!(run.out.contains(skipped), "{}", run.out);
     }
     let names = crate::support::names(&scratch.path("out"));
     assert_eq!(
@@ -309,9 +309,12 @@ fn sensitivities_weigh_both_kinds_of_models() {
     assert_ne!(weighted["weights"][1]["mse"], plain["weights"][1]["mse"]);
 
     let out = std::fs::read(scratch.path("out.safetensors")).unwrap();
-    for model in ["in.safetensors", "in.mlpackage"] {
+    for (model, message) in [
+        ("in.safetensors", "no sensitivity has the name of a weight"),
+        ("in.mlpackage", ": missing"),
+    ] {
         let (run, _) = compress(model, "--sensitivity conv_s.safetensors");
-        run.fails(1, ": missing");
+        run.fails(1, message);
     }
     assert_eq!(std::fs::read(scratch.path("out.safetensors")).unwrap(), out);
     let (run, report) = compress(
@@ -326,4 +329,99 @@ fn sensitivities_weigh_both_kinds_of_models() {
         .map(|weight| weight["name"].as_str().unwrap())
         .collect();
     assert_eq!(weighted, ["conv2_weight_to_fp16"]);
+}
+
+#[test]
+fn sensitivities_of_another_model_are_named_on_both_sides() {
+    let scratch = scratch();
+    write(
+        &scratch,
+        "other.safetensors",
+        &[("module.layers.0.weight", &[64, 64]), ("lm_head", &[2, 2])],
+    );
+    for flags in ["", "--sensitivity-default ones"] {
+        let run = scratch.run(&format!(
+            "compress in.safetensors -o out.safetensors --nbits 4 --sensitivity other.safetensors {flags}"
+        ));
+        run.fails(
+            1,
+            "the weights to palettize are \"layers.0.weight\", \"layers.1.weight\"; \
+             the sensitivities are of \"module.layers.0.weight\", \"lm_head\"",
+        );
+    }
+}
+
+#[test]
+fn a_preset_spares_what_is_delicate() {
+    let scratch = Scratch::new();
+    let names: [(&str, &[usize]); 6] = [
+        ("model.embed_tokens.weight", &[128, 64]),
+        ("model.layers.0.self_attn.q_proj.weight", &[64, 64]),
+        ("model.layers.0.self_attn.rotary_emb.cos_cached", &[128, 32]),
+        ("model.layers.0.mlp.up_proj.weight", &[128, 64]),
+        ("model.norm.weight", &[64]),
+        ("lm_head.weight", &[128, 64]),
+    ];
+    write(&scratch, "in.safetensors", &names);
+    std::fs::write(
+        scratch.path("c.yaml"),
+        "config_type: OpPalettizerConfig\npreset: llm\nglobal_config: {nbits: 4, cluster_dim: 2}\n",
+    )
+    .unwrap();
+    let bits = |flags: &str| {
+        let command =
+            format!("compress in.safetensors -o out.safetensors --force --report r.json {flags}");
+        scratch.run(&command).succeeds();
+        let report = scratch.json("r.json");
+        let weights = report["weights"].as_array().unwrap().iter();
+        let bits = weights.map(|weight| weight["nbits"].as_u64().unwrap_or(0));
+        bits.collect::<Vec<_>>()
+    };
+    // the order of the file is that of the data
+    let expected = bits("--nbits 4 --preset llm");
+    assert_eq!(bits("--config c.yaml"), expected);
+    assert_eq!(bits("--config c.yaml --preset llm"), expected);
+    let report = scratch.json("r.json");
+    let row = |name: &str| {
+        let mut weights = report["weights"].as_array().unwrap().iter();
+        weights
+            .find(|weight| weight["name"] == name)
+            .unwrap()
+            .clone()
+    };
+    for (name, nbits) in [
+        ("model.embed_tokens.weight", json!(8)),
+        ("lm_head.weight", json!(8)),
+        ("model.layers.0.self_attn.q_proj.weight", json!(4)),
+        ("model.layers.0.mlp.up_proj.weight", json!(4)),
+        (
+            "model.layers.0.self_attn.rotary_emb.cos_cached",
+            Value::Null,
+        ),
+    ] {
+        assert_eq!(row(name)["nbits"], nbits, "{name}");
+    }
+    assert_eq!(row("lm_head.weight")["cluster_dim"], 1);
+    let reason = "the preset llm leaves rotary tables and masks as they are";
+    assert_eq!(
+        row("model.layers.0.self_attn.rotary_emb.cos_cached")["reason"],
+        reason
+    );
+
+    // a rule goes before it
+    scratch
+        .run("compress in.safetensors -o out.safetensors --force --report r.json --nbits 4 --preset llm --op-name lm_head.*=6 --op-name .*cos.*=2")
+        .succeeds();
+    let report = scratch.json("r.json");
+    let mut found: Vec<u64> = (report["weights"].as_array().unwrap().iter())
+        .filter_map(|weight| weight["nbits"].as_u64())
+        .collect();
+    found.sort_unstable();
+    assert_eq!(found, [2, 4, 4, 6, 8]);
+    scratch
+        .run("compress in.safetensors -o o.safetensors --preset llm")
+        .fails(2, "how many bits?");
+    scratch
+        .run("compress in.safetensors -o o.safetensors --nbits 4 --preset big")
+        .fails(2, "unknown preset \"big\"; expected llm");
 }

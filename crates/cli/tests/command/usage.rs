@@ -6,7 +6,7 @@ use crate::support::Scratch;
 fn usage_errors_say_what_to_do() {
     let scratch = Scratch::new();
     let table = [
-        ("", "Usage: palettizer <COMMAND>"),
+        ("", "Usage: palettizer [OPTIONS] <COMMAND>"),
         ("shrink", "unrecognized subcommand 'shrink'"),
         ("compress", "<IN>"),
         ("compress in.mlpackage --nbits 4", "--output <OUT>"),

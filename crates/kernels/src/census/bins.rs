@@ -39,7 +39,7 @@ const SPARE: usize = 4;
 /// Cuts the number line into bins.
 #[derive(Debug)]
 pub(super) struct Bins {
-    /// Median of the sample; sums are taken relative to it.
+    /// Median of the sample, -0 if that is zero; sums are taken relative to it.
     pub(super) anchor: f32,
     cells: Vec<Cell>,
     /// Number of bins.
@@ -77,6 +77,8 @@ impl Bins {
         let anchor = sorted
             .get(sorted.len() / 2)
             .map_or(range.0, |&key| unkey(key));
+        // Less -0, both zeros are +0; less +0, -0 would stay what it is and fall below a range that begins with zero.
+        let anchor = if anchor == 0.0 { -0.0 } else { anchor };
         let cells = 1 << CELL_BITS;
         let mut counts = vec![0_u32; cells];
         for x in sample(SAMPLE) {

@@ -44,7 +44,7 @@ fn nearest(lut: &[f32], x: f32) -> u8 {
     found.unwrap_or(0) as u8
 }
 
-fn check<T: Element>(values: &[T], lut: &[f32]) {
+pub(super) fn check<T: Element>(values: &[T], lut: &[f32]) {
     let census = Census::new(values, Weights::Equal, Precision::Refined);
     let mut indices = vec![77; values.len()];
     let error = census.assign(lut, &mut indices);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::{KINDS, Noise};
 use crate::{Census, Element, Precision, Weights};
 
-fn check<T: Element>(values: &[T]) {
+pub(super) fn check<T: Element>(values: &[T]) {
     let census = Census::new(values, Weights::Equal, Precision::Refined);
     let wide: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
     let finite: Vec<f32> = wide.iter().copied().filter(|x| x.is_finite()).collect();

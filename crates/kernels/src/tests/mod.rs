@@ -1,7 +1,9 @@
 //! Naive twins, and what every implementation must agree on with them.
 
+mod any_values;
 mod assign;
 mod census;
+mod draws;
 mod line;
 mod naive;
 mod pack;

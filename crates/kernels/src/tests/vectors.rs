@@ -14,7 +14,12 @@ fn distance(a: &[f32], b: &[f32]) -> f32 {
 }
 
 /// Nearest centroid for each vector, looking at all; the squared error in 64 bits.
-fn naive(values: &[f32], dim: usize, centroids: &[f32], weights: Option<&[f32]>) -> (Vec<u8>, f64) {
+pub(super) fn naive(
+    values: &[f32],
+    dim: usize,
+    centroids: &[f32],
+    weights: Option<&[f32]>,
+) -> (Vec<u8>, f64) {
     let mut cost = 0.0;
     let mut indices = Vec::new();
     for (i, vector) in values.chunks_exact(dim).enumerate() {

@@ -5,7 +5,8 @@
 //!
 //! Source: coremltools' symmetric LUT quantization. Deviations: integers are computed against the scale as it is
 //! stored; a scale is never zero, nor so large that an entry overflows; a scale that is rounded a second time, to
-//! `fp16` or with that of a channel, is rounded up, so that 127 steps still reach the largest value.
+//! `fp16` or with that of a channel, is rounded up, so that 127 steps still reach the largest value;
+//! an entry that a channel's scale would make infinite is the nearest that it does not.
 
 use half::{bf16, f16};
 
@@ -39,6 +40,17 @@ impl Rounding {
             Dtype::F32 => out.extend(value.to_le_bytes()),
             Dtype::I8 => out.extend((value as i8).to_le_bytes()),
             Dtype::U8 => out.push(value as u8),
+        }
+    }
+
+    /// The largest number.
+    fn largest(self) -> f64 {
+        match self.0 {
+            Dtype::F16 => f16::MAX.to_f64(),
+            Dtype::BF16 => bf16::MAX.to_f64(),
+            Dtype::F32 => f64::from(f32::MAX),
+            Dtype::I8 => 127.0,
+            Dtype::U8 => 255.0,
         }
     }
 
@@ -96,6 +108,8 @@ pub(crate) struct Storage {
     pub(crate) folds: bool,
     /// Whether stored scales are numbers of `fp16`.
     halves: bool,
+    /// The largest entry that is finite when it is multiplied by any channel's scale.
+    most: f32,
 }
 
 impl Storage {
@@ -109,7 +123,29 @@ impl Storage {
             rounding: Rounding(if half_entries { Dtype::F16 } else { dtype }),
             folds: spec.folds(),
             halves,
+            most: f32::MAX,
         }
+    }
+
+    /// The same for entries that will be multiplied by scales of up to `largest`. Such an entry may be rounded up and be
+    /// beyond 1 then: next to the end of the weight's dtype, the product would be infinite.
+    pub(crate) fn under(self, largest: f32, weight: Rounding) -> Self {
+        // Folded scales are looked after where they are folded.
+        if self.folds {
+            return self;
+        }
+        let largest = f64::from(largest);
+        let room = (weight.largest() / largest).min(self.rounding.largest());
+        let mut most = self.rounding.nearest(room);
+        while !weight.nearest(f64::from(most) * largest).is_finite() {
+            most = self.rounding.below(most);
+        }
+        Storage { most, ..self }
+    }
+
+    /// Whether an entry is finite, and stays so under every scale.
+    pub(crate) fn holds(self, entry: f32) -> bool {
+        entry.abs() <= self.most
     }
 
     /// A scale of a table or a channel as it counts for what is divided by it.
@@ -143,10 +179,10 @@ impl Storage {
         }
     }
 
-    /// A scale that 127 times is finite.
+    /// A scale that 127 times is an entry.
     fn within(self, mut scale: f32) -> f32 {
         let rounding = self.rounding;
-        while scale > 0.0 && !rounding.nearest(127.0 * f64::from(scale)).is_finite() {
+        while scale > 0.0 && !self.holds(rounding.nearest(127.0 * f64::from(scale))) {
             scale = rounding.below(scale);
         }
         scale
@@ -207,7 +243,10 @@ pub(crate) fn vectors(wishes: &[f64], storage: Storage) -> Entries {
     let rounding = storage.rounding;
     if storage.lut_dtype == LutDtype::Float {
         return Entries {
-            values: wishes.iter().map(|&w| rounding.nearest(w)).collect(),
+            values: wishes
+                .iter()
+                .map(|&w| rounding.nearest(w).clamp(-storage.most, storage.most))
+                .collect(),
             quantized: None,
         };
     }
@@ -230,7 +269,7 @@ pub(crate) fn vectors(wishes: &[f64], storage: Storage) -> Entries {
     }
 }
 
-/// Largest absolute value / 127 in the dtype: positive, and 127 times it finite.
+/// Largest absolute value / 127 in the dtype: positive, and 127 times it an entry.
 fn scale(wishes: &[f64], storage: Storage) -> f32 {
     let most = wishes.iter().fold(0_f64, |most, w| most.max(w.abs()));
     if most == 0.0 {
@@ -251,6 +290,7 @@ mod tests {
             rounding: Rounding(dtype),
             folds: false,
             halves: false,
+            most: f32::MAX,
         }
     }
 

@@ -19,7 +19,8 @@ pub enum Mode {
     Kmeans(Nbits),
     /// Evenly spaced entries from the smallest to the largest value.
     Uniform(Nbits),
-    /// The distinct values themselves, when at most 256: lossless.
+    /// The distinct values themselves, when at most 256. −0 is the same value as +0 and becomes it, and one NaN the same
+    /// as another; nothing else is lost.
     Unique,
     /// Whatever the caller's function says.
     Custom(LutFunction),

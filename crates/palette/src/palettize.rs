@@ -16,7 +16,7 @@
 //! 2. Entries are rounded first and elements assigned afterwards, so no element has the wrong neighbour.
 //! 3. Few distinct values are kept exactly in any mode but custom, NaN and infinities among them.
 //! 4. Of a pruned weight only the kept values are clustered, not the zeros.
-//! 5. −0 may become +0.
+//! 5. −0 becomes +0, and every NaN the same one.
 
 use bytemuck::Pod;
 use half::{bf16, f16};
@@ -110,12 +110,16 @@ fn typed<T: Element + Pod>(
     context: &Context<'_>,
 ) -> Result<Palette, Refusal> {
     let rounding = Rounding(tensor.dtype());
-    let storage = Storage::new(tensor.dtype(), spec);
+    let mut storage = Storage::new(tensor.dtype(), spec);
     let sensitivity = context.sensitivity(tensor.len(), spec)?;
     let channels = match spec.per_channel_scale() {
         true => Some(Channels::new(values, &layout, rounding, storage)?),
         false => None,
     };
+    if let Some(channels) = &channels {
+        let largest = channels.scales.iter().fold(0_f32, |a, &b| a.max(b));
+        storage = storage.under(largest, rounding);
+    }
     let mask = context.mask.map(Mask);
     let job = Job {
         values,

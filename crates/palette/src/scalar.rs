@@ -167,9 +167,13 @@ pub(crate) fn custom(
         .iter()
         .map(|&entry| rounding.nearest(f64::from(entry)))
         .collect();
-    if let Some(at) = lut.iter().position(|entry| !entry.is_finite()) {
+    if let Some(at) = lut.iter().position(|&entry| !storage.holds(entry)) {
+        let under = match lut[at].is_finite() {
+            true => "under the scale of a channel, ",
+            false => "",
+        };
         return refuse(format!(
-            "returned the entry {}, which is infinite in {}",
+            "returned the entry {}, which is infinite {under}in {}",
             found.lut[at],
             rounding.0.name()
         ));

@@ -1,6 +1,8 @@
 //! Short and obviously right twins, and random weights.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
+pub mod check;
+
 use half::{bf16, f16};
 use palettizer_palette::{
     Context, Dtype, Granularity, Lut, LutDtype, Mode, Nbits, Palette, PaletteSpec,

@@ -13,7 +13,7 @@ from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization import _metadata
 from palettizer.torch.palettization._layers import KINDS
-from palettizer.torch.palettization._palettize import Maker, check_values, palettize_weight
+from palettizer.torch.palettization._palettize import Maker, check_values, make_palette, put, undisturbed
 from palettizer.torch.palettization._plan import Plan, make_plan
 from palettizer.torch.palettization._sharding import is_sharded
 
@@ -52,19 +52,21 @@ class Compressor(BaseModelOptimizer):
 
     def _palettize(self, plan: Plan, make: Maker, inplace: bool, progress: bool) -> torch.nn.Module:
         """Palettizes the planned weights of the model, or of a copy."""
+        made = [make_palette(weight, make) for weight in _progress(plan.weights, progress, "palettizing")]
         model = self._model if inplace else _copied(self._model, plan)
         rows: Dict[str, Dict[str, object]] = {}
-        for weight in _progress(plan.weights, progress, "palettizing"):
-            targets = weight.owners
-            if not inplace:
-                targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in targets]
-            row = palettize_weight(weight, targets, make)
-            for owner in weight.owners:
-                rows[owner.name] = dict(row)
-                if owner is not weight.owners[0]:
-                    rows[owner.name]["reason"] = f"is {weight.name}"
-        _metadata.register_version(model)
-        self._report = _full_report(plan, rows)
+        with undisturbed():
+            for one in made:
+                targets = owners = one.weight.owners
+                if not inplace:
+                    targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in owners]
+                row = put(one, targets)
+                for owner in owners:
+                    rows[owner.name] = dict(row)
+                    if owner is not owners[0]:
+                        rows[owner.name]["reason"] = f"is {one.weight.name}"
+            _metadata.register_version(model)
+            self._report = _full_report(plan, rows)
         return model
 
 

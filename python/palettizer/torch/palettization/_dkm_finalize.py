@@ -1,6 +1,6 @@
 """The end of training: hard weights and the buffers that a Core ML converter reads, for layers of their own classes.
 
-All palettes are made before the first weight changes. A palette is small beside its weight. For parameters in shards,
+All palettes are made before the first weight changes, and then Ctrl-C waits. A palette is small beside its weight. For parameters in shards,
 all processes must come here together.
 """
 
@@ -18,7 +18,7 @@ from palettizer.torch.palettization._dkm_layers import DKMLayer, held, is_pruned
 from palettizer.torch.palettization._dkm_pruned import commit
 from palettizer.torch.palettization._dkm_qconfig import forget
 from palettizer.torch.palettization._fake_palettize import FakePalettize
-from palettizer.torch.palettization._palettize import NAMES, as_bytes, as_stored, buffers, check_values
+from palettizer.torch.palettization._palettize import DTYPES, as_bytes, as_stored, buffers, check_values, undisturbed
 from palettizer.torch.palettization._plan import Weight
 from palettizer.torch.palettization._walk import walk
 
@@ -56,13 +56,14 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
     done = [one for one in trained(model) if one.fake.enabled]
     check_values(one.weight for one in done)
     palettes = [_palette(one) for one in done]
-    for one, made in zip(done, palettes):
-        _store(one, made)
-    for layer in [module for module in model.modules() if isinstance(module, DKMLayer)]:
-        remove(layer)
-    unpad(model)
-    forget(model)
-    _metadata.register_version(model.eval())
+    with undisturbed():
+        for one, made in zip(done, palettes):
+            _store(one, made)
+        for layer in [module for module in model.modules() if isinstance(module, DKMLayer)]:
+            remove(layer)
+        unpad(model)
+        forget(model)
+        _metadata.register_version(model.eval())
     return {one.fake.name: _error(made) for one, made in zip(done, palettes)}
 
 
@@ -82,7 +83,7 @@ def _error(made: "_native.Palette") -> float:
 def _store(one: Trained, made: "_native.Palette") -> None:
     """Writes the hard weight to where it is held, and the record of it beside."""
     permutation = one.fake.settings.permutation
-    native = {name: dtype for dtype, name in NAMES.items()}[made.dtype]
+    native = DTYPES[made.dtype]
     hard = torch.empty(tuple(made.shape), dtype=native)
     made.decompress_into(as_bytes(hard))
     fields = {name: _unpermuted(name, value, permutation) for name, value in buffers(made, native).items()}

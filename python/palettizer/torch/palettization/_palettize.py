@@ -1,14 +1,17 @@
 """The plan applied: each weight goes to the native module, and its values and buffers come back.
 
-Weights are taken one at a time, and those that are contiguous in the memory of the CPU are read and written where they
-are. What could go wrong with a value is looked for in all weights before the first one changes.
+All palettes are made before the first weight changes, and then all weights are changed without heed of Ctrl-C: whatever
+ends the work, a model is whole or untouched. A palette is small beside its weight. Weights that are contiguous in the
+memory of the CPU are read and written where they are.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack
-from typing import Any, Callable, Dict, Iterable, Optional, Sequence, Tuple
+import signal
+import threading
+from contextlib import contextmanager
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 import numpy as np
 import torch
@@ -20,6 +23,7 @@ from palettizer.torch.palettization._plan import Weight
 from palettizer.torch.palettization._walk import Owner
 
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
+DTYPES = {name: dtype for dtype, name in NAMES.items()}
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
 
 
@@ -62,37 +66,66 @@ def maker(threads: int, sensitivity: Optional[SensitivityOf] = None) -> Maker:
     return make
 
 
-def palettize_weight(weight: Weight, targets: Sequence[Owner], make: Maker) -> Dict[str, Any]:
-    """Palettizes one weight to `targets`, and returns its row of the report.
+class Made(NamedTuple):
+    """A weight's palette, not yet put anywhere."""
 
-    The targets are the weight's owners, or those in a copy of the model, where the values have yet to be put.
+    weight: Weight
+    palette: "_native.Palette"
+    mse: float
+
+
+def make_palette(weight: Weight, make: Maker) -> Made:
+    """The palette of one weight, which stays as it is."""
+    with torch.no_grad(), weight.owners[0].values() as tensor:
+        return Made(weight, *make(weight, to_native(tensor)))
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Lets Ctrl-C wait until the end."""
+    before = signal.getsignal(signal.SIGINT)
+    # Signals are handled on the main thread alone; and a handler that is not Python's could not be put back.
+    if threading.current_thread() is not threading.main_thread() or before is None:
+        yield
+        return
+    came: List[Any] = []
+    signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if came and callable(before):
+            before(*came[0])
+
+
+def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
+    """Writes one palettized weight to `targets`, and returns its row of the report.
+
+    The targets are the weight's owners, or those in a copy of the model.
     """
-    owner, target = weight.owners[0], targets[0]
-    with ExitStack() as stack:
-        stack.enter_context(torch.no_grad())
-        tensor = stack.enter_context(target.values(write=True))
-        source = tensor if target is owner else stack.enter_context(owner.values())
-        dense = to_native(source)
-        made, mse = make(weight, dense)
-        in_place = tensor.dtype == dense.dtype and tensor.device.type == "cpu" and tensor.is_contiguous()
-        made_dense = tensor if in_place else torch.empty_like(dense)
-        made.decompress_into(as_bytes(made_dense))
+    target, palette = targets[0], made.palette
+    native = DTYPES[palette.dtype]
+    with torch.no_grad(), target.values(write=True) as tensor:
+        in_place = tensor.dtype == native and tensor.device.type == "cpu" and tensor.is_contiguous()
+        dense = tensor if in_place else torch.empty(tuple(palette.shape), dtype=native)
+        palette.decompress_into(as_bytes(dense))
         if not in_place:
-            tensor.copy_(made_dense)
+            tensor.copy_(dense)
         for other in targets[1:]:
             parameter = other.module.get_parameter(other.parameter)
             # Parameters that lie in one memory do not in a copy.
-            if target is not owner and parameter.data_ptr() != tensor.data_ptr():
+            if target is not made.weight.owners[0] and parameter.data_ptr() != tensor.data_ptr():
                 parameter.copy_(tensor)
-        fields = {name: as_stored(v, dense.dtype, tensor.dtype) for name, v in buffers(made, dense.dtype).items()}
-    quantized = made.lut_integers is not None
+        fields = {name: as_stored(v, native, tensor.dtype) for name, v in buffers(palette, native).items()}
+    quantized = palette.lut_integers is not None
+    owner = made.weight.owners[0]
     note = _metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         _metadata.register(target.module, target.parameter, fields, quantized)
-    row: Dict[str, Any] = {"error": math.sqrt(mse), "#params": weight.owners[0].facts.numel}
+    row: Dict[str, Any] = {"error": math.sqrt(made.mse), "#params": made.weight.owners[0].facts.numel}
     if _metadata.QUANTIZATION in _metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
-    *_, entries, cluster_dim = made.lut_shape
+    *_, entries, cluster_dim = palette.lut_shape
     row["palettization_mode"] = f"num_clusters={entries}, cluster_dim={cluster_dim}"
     row["reason"] = ""
     if note:

@@ -15,7 +15,9 @@ from torch import nn
 
 from palettizer import _native
 from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._palettize import NAMES, as_bytes, as_stored, buffers, from_bytes, to_native
+from palettizer.torch.palettization._palettize import (
+    DTYPES, NAMES, as_bytes, as_stored, buffers, from_bytes, to_native, undisturbed,
+)  # fmt: skip
 from palettizer.torch.palettization._sharding import is_sharded
 
 Path = Union[str, "os.PathLike[str]"]
@@ -28,7 +30,6 @@ _NAMES = {
     "float8_e4m3fnuz": "F8_E4M3FNUZ", "float8_e5m2fnuz": "F8_E5M2FNUZ",
 }  # fmt: skip
 _TO_FILE = {getattr(torch, name): stored for name, stored in _NAMES.items() if hasattr(torch, name)}
-_OF_NAMES = {name: dtype for dtype, name in NAMES.items()}
 _FROM_FILE = {stored: dtype for dtype, stored in _TO_FILE.items()}
 
 
@@ -108,7 +109,7 @@ def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[in
     sources = {name: name for name in checkpoint.names()}
     sources.update(_shared_names(os.fspath(path), checkpoint.metadata().get(_SHARED, "{}")))
     _check_fit(os.fspath(path), state, checkpoint, sources)
-    with torch.no_grad():
+    with torch.no_grad(), undisturbed():
         for name in state:
             if not _metadata.is_record(name):
                 _metadata.remove(*_place(model, name))
@@ -229,7 +230,7 @@ def _belongs(record: str, names: Set[str]) -> bool:
 def _describe(content: Any) -> Tuple[Tuple[int, ...], Sequence[torch.dtype]]:
     """The shape of a stored tensor, and the dtypes that it can be restored to."""
     if isinstance(content, _native.Palette):
-        dtype = _OF_NAMES[content.dtype]
+        dtype = DTYPES[content.dtype]
         return tuple(content.shape), (dtype, torch.float64) if dtype == torch.float32 else (dtype,)
     name, shape, _ = content
     return tuple(shape), (_FROM_FILE[name],) if name in _FROM_FILE else (name,)
@@ -247,7 +248,7 @@ def _restore(model: nn.Module, name: str, content: Any, value: Optional[torch.Te
     if not isinstance(content, _native.Palette):
         target.copy_(from_bytes(content[2], target.dtype, content[1]))
         return
-    native = _OF_NAMES[content.dtype]
+    native = DTYPES[content.dtype]
     in_place = target.device.type == "cpu" and target.dtype == native and target.is_contiguous()
     dense = target if in_place else torch.empty(target.shape, dtype=native)
     content.decompress_into(as_bytes(dense))

@@ -120,7 +120,7 @@ class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
         Raises:
             ValueError: NaN or infinite weights, or settings that cannot be. The model is as it was.
 
-        An interrupt with `inplace` leaves every weight either palettized, with its buffers, or untouched.
+        With `inplace`, whatever ends the work early leaves the model as it was, or palettized as a whole.
         """
         plan = self._plan(inplace)
         return self._palettize(plan, maker(max(1, num_kmeans_workers)), inplace, progress)

@@ -1,0 +1,104 @@
+"""What ends the work early leaves a model whole or untouched."""
+
+import copy
+import signal
+
+import pytest
+import torch
+from torch import nn
+
+from palettizer.torch.palettization import (
+    DKMPalettizer,
+    DKMPalettizerConfig,
+    PostTrainingPalettizer,
+    PostTrainingPalettizerConfig,
+    _compressor,
+    _dkm_finalize,
+    _metadata,
+    load_safetensors,
+    save_safetensors,
+)
+
+CONFIG = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 2}})
+
+
+def net():
+    torch.manual_seed(5)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 16), nn.Linear(16, 8, dtype=torch.float64))
+
+
+def same(one, other):
+    a, b = one.state_dict(), other.state_dict()
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.fixture
+def interrupted(monkeypatch):
+    """`interrupted(times)`: Ctrl-C comes so many times, each while a weight is being recorded."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def interrupting(times):
+        left, register = [times], _metadata.register
+
+        def disturbed(*arguments):
+            if left[0] > 0:
+                left[0] -= 1
+                signal.raise_signal(signal.SIGINT)
+            register(*arguments)
+
+        monkeypatch.setattr(_metadata, "register", disturbed)
+
+    yield interrupting
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, RuntimeError])
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_before_all_palettes_are_made_nothing_changes(monkeypatch, error, at):
+    made, make_palette = [], _compressor.make_palette
+
+    def failing(*arguments):
+        made.append(len(made))
+        if len(made) > at:
+            raise error("told to")
+        return make_palette(*arguments)
+
+    monkeypatch.setattr(_compressor, "make_palette", failing)
+    model = net()
+    with pytest.raises(error):
+        PostTrainingPalettizer(model, CONFIG).compress(inplace=True, progress=False)
+    assert same(model, net()) and len(made) == at + 1
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_ctrl_c_waits_until_all_weights_are_written(interrupted, times):
+    wanted = PostTrainingPalettizer(net(), CONFIG).compress(progress=False)
+    model = net()
+    interrupted(times)
+    with pytest.raises(KeyboardInterrupt):
+        PostTrainingPalettizer(model, CONFIG).compress(inplace=True, progress=False)
+    assert same(model, wanted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_waits_until_a_trained_model_is_finalized(interrupted):
+    settings = {"global_config": {"n_bits": 2, "weight_threshold": 0, "granularity": "per_tensor"}}
+    palettizer = DKMPalettizer(net(), DKMPalettizerConfig.from_dict(settings))
+    model = palettizer.prepare()
+    palettizer.enable_fake_palett(True)
+    trained = copy.deepcopy(model)
+    wanted = palettizer.finalize(copy.deepcopy(model))
+    interrupted(1)
+    with pytest.raises(KeyboardInterrupt):
+        _dkm_finalize.finalize_weights(trained)
+    assert same(trained, wanted)
+
+
+def test_ctrl_c_waits_until_a_model_is_loaded(interrupted, tmp_path):
+    wanted = PostTrainingPalettizer(net(), CONFIG).compress(progress=False)
+    save_safetensors(wanted, tmp_path / "a.safetensors")
+    model = net()
+    interrupted(1)
+    with pytest.raises(KeyboardInterrupt):
+        load_safetensors(model, tmp_path / "a.safetensors")
+    assert same(model, wanted)

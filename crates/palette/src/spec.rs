@@ -216,6 +216,54 @@ impl PaletteSpec {
         PaletteSpec { seed, ..self }
     }
 
+    /// Every field by its name, with its value as a text. Of two specs with the same fields palettizing makes the same
+    /// palette; a custom function is only known to be one.
+    ///
+    /// ```
+    /// use palettizer_palette::{Mode, Nbits, PaletteSpec};
+    ///
+    /// let fields = PaletteSpec::new(Mode::Kmeans(Nbits::B4)).with_seed(7).fields();
+    /// assert!(fields.contains(&("mode", "kmeans".to_owned())));
+    /// assert!(fields.contains(&("seed", "7".to_owned())));
+    /// ```
+    pub fn fields(&self) -> Vec<(&'static str, String)> {
+        // Without "..", so that a new field has to come in here too.
+        let PaletteSpec {
+            mode,
+            granularity,
+            cluster_dim,
+            per_channel_scale,
+            fold_scale,
+            half_scales,
+            lut_dtype,
+            precision,
+            seed,
+        } = self;
+        let nbits = mode.nbits().map_or("any".to_owned(), |n| n.to_string());
+        let (group_size, channel_axis) = match granularity {
+            Granularity::PerTensor => ("none".to_owned(), None),
+            Granularity::PerGroupedChannel {
+                group_size,
+                channel_axis,
+            } => (group_size.to_string(), *channel_axis),
+        };
+        let axis = channel_axis.map_or("the output axis".to_owned(), |axis| axis.to_string());
+        vec![
+            ("mode", mode.name().to_owned()),
+            ("nbits", nbits),
+            ("granularity", granularity.name().to_owned()),
+            ("group_size", group_size),
+            ("channel_axis", axis),
+            ("cluster_dim", cluster_dim.to_string()),
+            ("enable_per_channel_scale", per_channel_scale.to_string()),
+            ("fold_scale", fold_scale.to_string()),
+            ("half_scales", half_scales.to_string()),
+            ("lut_dtype", lut_dtype.name().to_owned()),
+            ("exact", (*precision == Precision::Exact).to_string()),
+            ("seed", seed.to_string()),
+        ]
+    }
+
     /// How the entries are found.
     pub fn mode(&self) -> &Mode {
         &self.mode

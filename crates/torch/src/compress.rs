@@ -97,7 +97,7 @@ impl Checkpoint {
         let spool = beside.scratch().join("spool");
         let made = make(&self.0, &jobs, config.sensitivity(), &spool, progress);
         let made = output::named(&beside, self.0.settle(made))?;
-        let written = part::write(&beside.built(), &self.0, &jobs, &made);
+        let written = part::write(&beside.built(), &self.0, &jobs, config.sensitivity(), &made);
         output::named(&beside, self.0.settle(written))?;
         Ok(beside.put()?)
     }
@@ -121,7 +121,7 @@ impl Checkpoint {
         let mut opened = Vec::with_capacity(parts.len());
         for path in parts {
             let part = Part::open(path.as_ref())?;
-            part.belongs(&self.0, &by_name)?;
+            part.belongs(&self.0, &by_name, config.sensitivity())?;
             opened.push(part.made);
         }
         let made: Vec<&Made> = opened.iter().collect();

@@ -1,7 +1,8 @@
 //! A part: some of a checkpoint's weights, palettized by another run, to be assembled with others.
 //!
 //! A part is a safetensors file in the compact form, with one more string in its metadata: `palettizer.part`, which is
-//! JSON and says for each weight what it was made of and how far it is from that, or why it could not be made.
+//! JSON and says for each weight what it was made from (all of it, so that nothing else passes for the same) and how far it
+//! is from that, or why it could not be made.
 
 use crate::Error;
 use crate::checkpoint::{Item, Opened};
@@ -9,13 +10,15 @@ use crate::compact::{FORMAT, Role, Stored, VERSION, WEIGHTS, parse_weights, weig
 use crate::header::Entry;
 use crate::json::Object;
 use crate::made::{Made, Placed, Weight};
-use crate::plan::{Job, text};
+use crate::plan::Job;
 use crate::shard::Shard;
 use crate::write::{self, Piece};
+use palettizer_coreml::config::Sensitivities;
 use palettizer_palette::ErrorFigures;
 use serde::{Deserialize, Serialize};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
+use twox_hash::xxhash3_128;
 
 /// The metadata key.
 const PART: &str = "palettizer.part";
@@ -32,10 +35,7 @@ pub(crate) struct Part {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Note {
-    /// What was asked for.
-    spec: String,
-    /// What the weight was, and whether sensitivities weighed.
-    source: String,
+    asked: Asked,
     made: Result<Figures, String>,
 }
 
@@ -75,6 +75,7 @@ pub(crate) fn write(
     path: &Path,
     opened: &Opened,
     jobs: &[(&Item, &Job)],
+    sensitivities: Option<&Sensitivities>,
     made: &Made,
 ) -> Result<(), Error> {
     let mut notes = BTreeMap::new();
@@ -90,8 +91,7 @@ pub(crate) fn write(
         }
         let figures = |weight: &Weight| Figures::from(weight.figures);
         let note = Note {
-            spec: text(&job.spec),
-            source: source(opened, item, job),
+            asked: Asked::new(opened, item, job, sensitivities)?,
             made: weight.as_ref().map(figures).map_err(String::clone),
         };
         notes.insert(&item.name, note);
@@ -162,6 +162,7 @@ impl Part {
         &self,
         opened: &Opened,
         jobs: &HashMap<&str, (&Item, &Job)>,
+        sensitivities: Option<&Sensitivities>,
     ) -> Result<(), Error> {
         let bad = |what| Error::Part {
             path: self.path.clone(),
@@ -173,15 +174,9 @@ impl Part {
                     "\"{name}\" is no weight that this configuration palettizes"
                 ))
             })?;
-            if note.spec != text(&job.spec) {
-                return Err(bad(format!(
-                    "\"{name}\" was palettized otherwise: {}, expected {}",
-                    note.spec,
-                    text(&job.spec)
-                )));
-            }
-            if note.source != source(opened, item, job) {
-                return Err(bad(format!("\"{name}\" was made of another weight")));
+            let asked = Asked::new(opened, item, job, sensitivities)?;
+            if let Some(how) = note.asked.differs(&asked) {
+                return Err(bad(format!("\"{name}\" was palettized {how}")));
             }
             if let Some(Ok(weight)) = self.made.weights.get(name)
                 && !weight
@@ -220,33 +215,85 @@ fn weight(stored: &Stored, tensors: &[Entry], name: &str, figures: ErrorFigures)
     }
 }
 
-/// Where a weight is looked at to know it again.
-const SAMPLES: usize = 64;
+/// What one weight is palettized from, as far as its palette depends on it.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    /// Of this crate, whose next version may find other palettes.
+    version: String,
+    /// Every field of the spec.
+    spec: BTreeMap<String, String>,
+    /// The weight's type and shape, and a hash of its bytes.
+    source: String,
+    /// A hash of the sensitivities that weigh, if there are any.
+    sensitivity: Option<String>,
+}
 
-/// Bytes that are looked at in each place.
-const SAMPLE: usize = 64;
-
-/// What tells a weight from another one of its name: its type and shape, a hash (FNV-1a) of bytes from places all over
-/// it, and whether sensitivities weigh.
-fn source(opened: &Opened, item: &Item, job: &Job) -> String {
-    let shard = &opened.shards[item.shard];
-    let entry = opened.entry(item, job.at);
-    let data = shard.data(entry);
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let step = (data.len() / SAMPLES).max(SAMPLE);
-    for place in data.chunks(step) {
-        for &byte in place.iter().take(SAMPLE) {
-            hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+impl Asked {
+    fn new(
+        opened: &Opened,
+        item: &Item,
+        job: &Job,
+        sensitivities: Option<&Sensitivities>,
+    ) -> Result<Self, Error> {
+        let fields = job.spec.fields().into_iter();
+        let entry = opened.entry(item, job.at);
+        let shard = &opened.shards[item.shard];
+        let hash = hashed(shard.data(entry).chunks(STRETCH));
+        shard.release(entry);
+        let sensitivity = match (&job.sensitivity, sensitivities) {
+            (Some(name), Some(sensitivities)) => {
+                let values = sensitivities.read(name, &entry.shape)?;
+                Some(hashed(values.chunks(STRETCH).map(bytemuck::cast_slice)))
+            }
+            _ => None,
+        };
+        Ok(Asked {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            spec: fields
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            source: format!("{} {:?} {hash}", entry.element.name(), entry.shape),
+            sensitivity,
+        })
     }
-    shard.release(entry);
-    let weighted = match job.sensitivity {
-        Some(_) => ", weighted",
-        None => "",
-    };
-    format!(
-        "{} {:?} {hash:016x}{weighted}",
-        entry.element.name(),
-        entry.shape
-    )
+
+    /// How a palette that was made from `self` differs from one that is made from `other`; `None` if it does not.
+    fn differs(&self, other: &Asked) -> Option<String> {
+        if self.version != other.version {
+            let (found, expected) = (&self.version, &other.version);
+            return Some(format!("by palettizer {found}, expected {expected}"));
+        }
+        let names: BTreeSet<&String> = self.spec.keys().chain(other.spec.keys()).collect();
+        let field = |name: &&String| {
+            let value = |asked: &Asked| asked.spec.get(*name).map_or("none", |v| v).to_owned();
+            let (found, expected) = (value(self), value(other));
+            (found != expected).then(|| format!("{name} {found}, expected {expected}"))
+        };
+        let fields: Vec<String> = names.iter().filter_map(field).collect();
+        if !fields.is_empty() {
+            return Some(format!("with {}", fields.join(", ")));
+        }
+        if self.source != other.source {
+            let (found, expected) = (&self.source, &other.source);
+            return Some(format!("from another weight: {found}, expected {expected}"));
+        }
+        let differ = match (&self.sensitivity, &other.sensitivity) {
+            (found, expected) if found == expected => return None,
+            (Some(_), None) => "with sensitivities, expected none",
+            (None, _) => "without sensitivities, expected some",
+            (Some(_), Some(_)) => "with other sensitivities",
+        };
+        Some(differ.to_owned())
+    }
+}
+
+/// Elements that are hashed at once.
+const STRETCH: usize = 1 << 20;
+
+/// XXH3 of all bytes, in 128 bits.
+fn hashed<'b>(stretches: impl Iterator<Item = &'b [u8]>) -> String {
+    let mut hasher = xxhash3_128::Hasher::new();
+    stretches.for_each(|stretch| hasher.write(stretch));
+    format!("{:032x}", hasher.finish_128())
 }

@@ -8,7 +8,7 @@ use palettizer_coreml::config::{
     Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry, Sensitivities,
 };
 use palettizer_coreml::report::WeightReport;
-use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
+use palettizer_palette::{Dtype, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 
 /// Weights of checkpoints have their output channels on the first axis.
 pub(crate) const OUTPUT_AXIS: usize = 0;
@@ -278,26 +278,4 @@ pub(crate) fn row(opened: &Opened, planned: &Planned<'_>) -> WeightReport {
         },
         ..WeightReport::untouched(item.name.clone(), shape, element.shown(), bytes)
     }
-}
-
-/// What a spec asks for, as a text: two specs with the same text give the same palette. A custom function is only known
-/// to be one.
-pub(crate) fn text(spec: &PaletteSpec) -> String {
-    let granularity = match spec.granularity() {
-        Granularity::PerTensor => "per_tensor".to_owned(),
-        Granularity::PerGroupedChannel {
-            group_size,
-            channel_axis,
-        } => format!("groups of {group_size} on axis {channel_axis:?}"),
-    };
-    format!(
-        "{} {:?} bits, {granularity}, vectors of {}, per-channel scale {}, {:?} LUT, {:?}, seed {}",
-        spec.mode().name(),
-        spec.mode().nbits(),
-        spec.cluster_dim(),
-        spec.per_channel_scale(),
-        spec.lut_dtype(),
-        spec.precision(),
-        spec.seed(),
-    )
 }

@@ -1,9 +1,12 @@
 //! A checkpoint palettized in parts.
 
 use crate::support::{Scratch, compress, config, kmeans, tensors, weight};
-use palettizer_coreml::config::OptimizationConfig;
-use palettizer_palette::{Mode, Nbits, PaletteSpec};
-use palettizer_torch::{Checkpoint, Error};
+use palettizer_coreml::config::{MissingSensitivity, OptimizationConfig, Sensitivities};
+use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Precision};
+use palettizer_torch::{
+    Checkpoint, Content, DenseTensor, ElementType, Error, SafetensorsSensitivities, write_palettes,
+};
+use std::sync::Arc;
 
 #[test]
 fn parts_come_to_the_same_bytes_as_one_run() {
@@ -74,8 +77,14 @@ fn parts_of_something_else_are_refused() {
         .compress_part(&names[..1], &four, &few, false, &())
         .unwrap();
     let table = [
-        (&three, "\"conv.weight\" was palettized otherwise"),
-        (&changed, "\"fc1.weight\" was made of another weight"),
+        (
+            &three,
+            "\"conv.weight\" was palettized with nbits 3, expected 4",
+        ),
+        (
+            &changed,
+            "\"fc1.weight\" was palettized from another weight",
+        ),
         (&whole, "no part of a checkpoint"),
         (&cut, "truncated"),
         (
@@ -109,4 +118,140 @@ fn parts_of_something_else_are_refused() {
         .assemble(&four, &[&good, &few], &out, false, &())
         .unwrap();
     assert_eq!(std::fs::read(&out).unwrap(), std::fs::read(&whole).unwrap());
+}
+
+/// Whatever a palette depends on is in the part: each field of the spec, each byte of a weight, each sensitivity.
+#[test]
+fn a_part_made_from_anything_else_is_refused() {
+    let scratch = Scratch::new();
+    let all = tensors();
+    let checkpoint = scratch.checkpoint(&all);
+    let grouped = |group_size, channel_axis| Granularity::PerGroupedChannel {
+        group_size,
+        channel_axis,
+    };
+    let spec = || PaletteSpec::new(Mode::Kmeans(Nbits::B2)).with_granularity(grouped(4, Some(0)));
+    let expected = config(spec());
+    let out = scratch.path("out.safetensors");
+    let refused = |checkpoint: &Checkpoint,
+                   made: &OptimizationConfig,
+                   expected: &OptimizationConfig,
+                   how: &str| {
+        let part = scratch.path("part.safetensors");
+        checkpoint
+            .compress_part(&["fc2.weight"], made, &part, true, &())
+            .unwrap();
+        let assembled = Checkpoint::open(scratch.path("in.safetensors"))
+            .unwrap()
+            .assemble(expected, &[&part], &out, false, &());
+        let error = assembled.unwrap_err().to_string();
+        let wanted = format!("\"fc2.weight\" was palettized {how}");
+        assert!(
+            error.contains(&wanted) && error.ends_with("make this part again"),
+            "{error}"
+        );
+    };
+    let fields = [
+        (
+            spec().with_granularity(Granularity::PerTensor),
+            "with channel_axis the output axis, expected 0, granularity per_tensor, expected per_grouped_channel",
+        ),
+        (
+            spec().with_granularity(grouped(2, Some(0))),
+            "with group_size 2, expected 4",
+        ),
+        (
+            spec().with_granularity(grouped(4, Some(1))),
+            "with channel_axis 1, expected 0",
+        ),
+        (spec().with_cluster_dim(2), "with cluster_dim 2, expected 1"),
+        (
+            spec().with_per_channel_scale(true),
+            "with enable_per_channel_scale true",
+        ),
+        (
+            spec().with_fold_scale(true),
+            "with fold_scale true, expected false",
+        ),
+        (
+            spec().with_half_scales(true),
+            "with half_scales true, expected false",
+        ),
+        (
+            spec().with_lut_dtype(LutDtype::Int8),
+            "with lut_dtype int8, expected float",
+        ),
+        (
+            spec().with_precision(Precision::Exact),
+            "with exact true, expected false",
+        ),
+        (spec().with_seed(1), "with seed 1, expected 0"),
+        (
+            PaletteSpec::new(Mode::Uniform(Nbits::B2)).with_granularity(grouped(4, Some(0))),
+            "with mode uniform, expected kmeans",
+        ),
+    ];
+    for (spec, how) in fields {
+        refused(&checkpoint, &config(spec), &expected, how);
+    }
+    let at = all
+        .iter()
+        .position(|tensor| tensor.0 == "fc2.weight")
+        .unwrap();
+    let len = all[at].3.len();
+    for byte in [0, 1, 77, 4099, len / 2 + 3, len - 1] {
+        let mut changed = all.clone();
+        // The lowest bit of a mantissa, or any other that leaves it finite.
+        changed[at].3[byte % len] ^= 1;
+        let other = Scratch::new();
+        refused(
+            &other.checkpoint(&changed),
+            &expected,
+            &expected,
+            "from another weight: ",
+        );
+    }
+
+    let elements: usize = all[at].2.iter().product();
+    let weighed = |change: usize, name: &str| {
+        let mut values = vec![1.0_f32; elements];
+        values[0] = 2.0;
+        values[change] *= 0.5;
+        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let path = scratch.path(name);
+        let tensor = DenseTensor {
+            element: ElementType::F32,
+            shape: all[at].2.to_vec(),
+            bytes: &bytes,
+        };
+        write_palettes(
+            &path,
+            &[("fc2.weight", Content::Dense(tensor))],
+            &Default::default(),
+            false,
+        )
+        .unwrap();
+        let source = Arc::new(SafetensorsSensitivities::open(&path).unwrap());
+        expected
+            .clone()
+            .with_sensitivity(Sensitivities::new(source, MissingSensitivity::Ones))
+    };
+    let (one, other) = (
+        weighed(elements - 1, "one.safetensors"),
+        weighed(elements - 2, "other.safetensors"),
+    );
+    refused(&checkpoint, &other, &one, "with other sensitivities");
+    refused(
+        &checkpoint,
+        &expected,
+        &one,
+        "without sensitivities, expected some",
+    );
+    refused(
+        &checkpoint,
+        &one,
+        &expected,
+        "with sensitivities, expected none",
+    );
+    assert!(!out.exists());
 }

@@ -49,7 +49,10 @@ pub(crate) fn evaluate<'a>(
     let params = Params { package, op, made };
     match op.r#type.as_str() {
         "constexpr_lut_to_dense" => params.lut_to_dense().map(|dense| vec![dense]),
-        "constexpr_blockwise_shift_scale" => params.shift_scale().map(|dense| vec![dense]),
+        "constexpr_blockwise_shift_scale" => {
+            let data = params.required("data")?;
+            params.shift_scale(data).map(|dense| vec![dense])
+        }
         "constexpr_affine_dequantize" => params.affine_dequantize().map(|dense| vec![dense]),
         "constexpr_sparse_to_dense" => params.sparse_to_dense().map(|dense| vec![dense]),
         "constexpr_cast" => params.cast().map(|dense| vec![dense]),
@@ -57,6 +60,19 @@ pub(crate) fn evaluate<'a>(
         "constexpr_sparse_blockwise_shift_scale" => params.sparse_shift_scale(),
         _ => Err(params.bad("this kind of compressed constant is not known".to_owned())),
     }
+}
+
+/// What a `constexpr_blockwise_shift_scale` would make of `data` in place of its own: numbers of the weight's float type.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn shift_scaled(
+    package: &Package,
+    op: &Operation,
+    data: Dense,
+) -> Result<Numbers, Error> {
+    let made = &|_: &str| None;
+    Ok(Params { package, op, made }.shift_scale(data)?.numbers)
 }
 
 struct Params<'a> {
@@ -244,8 +260,7 @@ impl Params<'_> {
         })
     }
 
-    fn shift_scale(&self) -> Result<Dense, Error> {
-        let data = self.required("data")?;
+    fn shift_scale(&self, data: Dense) -> Result<Dense, Error> {
         let scale = self.required("scale")?;
         let offset = self.offset(&scale)?;
         self.within(&data.shape, &scale.numbers)?;

@@ -14,6 +14,7 @@ use crate::palettize::emit::Stored;
 use crate::palettize::plan::{Decision, Job, Plan, Planned, Slot, plan};
 use crate::palettize::skip::Skip;
 use crate::palettize::splice::{Replacement, splice};
+use crate::palettize::units;
 use crate::program::constant::{Constant, palette_dtype};
 use crate::program::graph::Graph;
 use crate::program::mil::{element_count, known_tensor, stored_bytes};
@@ -131,7 +132,7 @@ fn data_param(slot: Slot<'_>) -> Option<&'static str> {
     match slot {
         Slot::Const => None,
         Slot::NonzeroData { .. } => Some("nonzero_data"),
-        Slot::QuantizedData => Some("data"),
+        Slot::QuantizedData { .. } => Some("data"),
     }
 }
 
@@ -289,7 +290,7 @@ fn one(
     let dtype = palette_dtype(data.dtype)
         .ok_or_else(|| bad(format!("{} is no type of a weight", data.dtype.name())))?;
     let (bytes, mask) = match job.slot {
-        Slot::Const | Slot::QuantizedData => {
+        Slot::Const | Slot::QuantizedData { .. } => {
             if data.shape != planned.shape {
                 return Err(bad(format!(
                     "its value has the shape {:?}, its output {:?}",
@@ -317,7 +318,10 @@ fn one(
         sensitivity: sensitivity.as_deref(),
         stop: worker.stop,
     };
-    let palette = palettize(&tensor, &job.spec, &context);
+    let mut palette = palettize(&tensor, &job.spec, &context);
+    if let (Slot::QuantizedData { op }, Ok(palette)) = (job.slot, &mut palette) {
+        palette.error = units::error(package, op, data.dtype, &bytes, palette)?;
+    }
     if let Some(place) = &job.value.blob_file {
         crate::program::constant::release(package, place);
     }

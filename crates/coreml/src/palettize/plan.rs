@@ -15,7 +15,7 @@ use crate::program::graph::{Graph, Node, User};
 use crate::program::mil::{
     Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
 };
-use crate::proto::{DataType, Model, Value};
+use crate::proto::{DataType, Model, Operation, Value};
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
 use std::collections::HashMap;
 
@@ -95,7 +95,10 @@ pub(crate) enum Slot<'a> {
         mask: &'a Value,
     },
     /// As the int8 or uint8 `data` of a `constexpr_blockwise_shift_scale`.
-    QuantizedData,
+    QuantizedData {
+        /// The operation.
+        op: &'a Operation,
+    },
 }
 
 /// Plans what `config` asks of `model`, that `graph` was built from.
@@ -168,7 +171,8 @@ fn same_fate(a: &Planned<'_>, b: &Planned<'_>) -> bool {
         (Decision::Skip(a), Decision::Skip(b)) => a == b,
         (Decision::Compress(a), Decision::Compress(b)) => {
             let same_slot = match (a.slot, b.slot) {
-                (Slot::Const, Slot::Const) | (Slot::QuantizedData, Slot::QuantizedData) => true,
+                (Slot::Const, Slot::Const)
+                | (Slot::QuantizedData { .. }, Slot::QuantizedData { .. }) => true,
                 (Slot::NonzeroData { mask: a }, Slot::NonzeroData { mask: b }) => a == b,
                 _ => false,
             };
@@ -354,12 +358,16 @@ fn joint(op: &crate::proto::Operation) -> Option<(Slot<'_>, &Value)> {
             },
             value("nonzero_data")?,
         ),
-        "constexpr_blockwise_shift_scale" => (Slot::QuantizedData, value("data")?),
+        "constexpr_blockwise_shift_scale" => {
+            // The error of the palette is measured in units of the scale.
+            value("scale")?;
+            (Slot::QuantizedData { op }, value("data")?)
+        }
         _ => return None,
     };
     let (dtype, _) = known_tensor(data.r#type.as_ref())?;
     let fits = match slot {
-        Slot::QuantizedData => matches!(dtype, DataType::Int8 | DataType::UInt8),
+        Slot::QuantizedData { .. } => matches!(dtype, DataType::Int8 | DataType::UInt8),
         _ => palette_dtype(dtype).is_some(),
     };
     fits.then_some((slot, data))

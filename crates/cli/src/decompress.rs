@@ -1,6 +1,6 @@
 //! `palettizer decompress`: every compressed constant back to a dense one.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use palettizer::{Either, SaveOptions};
 
@@ -38,7 +38,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let model = Either::open_with(&args.input, args.limits.into())?;
-    let before = size(&args.input);
+    let before = model.stored_len();
     let options = SaveOptions {
         overwrite: args.force,
     };
@@ -61,7 +61,7 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
             format!("nothing to do: {input} has no compressed weights; {output} is a copy of it");
         return voice.say(Stream::Out, &(wrap(&text, columns, "  ") + "\n"));
     }
-    let after = size(&args.output);
+    let after = Either::open_with(&args.output, args.limits.into())?.stored_len();
     let figures = format!(
         ": {} → {} bytes ({} → {})",
         figures::grouped(before),
@@ -72,17 +72,4 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let text = wrap(&format!("{output}{figures}"), columns, "  ");
     let text = text.replacen(&output, &format!("{STRONG}{output}{STRONG:#}"), 1);
     voice.say(Stream::Out, &format!("{text}\n"))
-}
-
-/// Bytes of a file, or of all files in a folder; what cannot be read counts for nothing.
-fn size(path: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(path) else {
-        return std::fs::metadata(path).map_or(0, |file| file.len());
-    };
-    let sizes = entries.flatten().map(|entry| match entry.file_type() {
-        Ok(kind) if kind.is_dir() => size(&entry.path()),
-        // of a link itself, which may lead anywhere
-        _ => entry.metadata().map_or(0, |file| file.len()),
-    });
-    sizes.sum()
 }

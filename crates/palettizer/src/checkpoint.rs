@@ -76,6 +76,11 @@ impl Checkpoint {
         palettizer_torch::write_palettes(out.as_ref(), contents, metadata, options.overwrite)
     }
 
+    /// Bytes of all files of tensors, as the reports of all commands count them.
+    pub fn stored_len(&self) -> u64 {
+        self.0.stored_len()
+    }
+
     /// The names of all tensors and palettized weights, shard after shard in the order of their data.
     pub fn names(&self) -> Vec<&str> {
         self.0.names()

@@ -40,4 +40,12 @@ impl Either {
             Ok(Either::Model(Box::new(Model::open_with(path, limits)?)))
         }
     }
+
+    /// Bytes of the program and its weight files, or of all files of tensors, as the reports of all commands count them.
+    pub fn stored_len(&self) -> u64 {
+        match self {
+            Either::Model(model) => model.stored_len(),
+            Either::Checkpoint(checkpoint) => checkpoint.stored_len(),
+        }
+    }
 }

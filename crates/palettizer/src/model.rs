@@ -66,6 +66,11 @@ impl Model {
         Self(self.0.with_limits(limits))
     }
 
+    /// Bytes of the program and its weight files, as the reports of all commands count them.
+    pub fn stored_len(&self) -> u64 {
+        self.0.stored_len()
+    }
+
     /// Takes a model from memory: the serialized program (the content of `model.mlmodel`), and its weight
     /// files by the names that the program has for them.
     ///

@@ -89,6 +89,11 @@ pub enum Content<'a> {
 }
 
 impl Checkpoint {
+    /// Bytes of all files of tensors.
+    pub fn stored_len(&self) -> u64 {
+        self.0.len()
+    }
+
     /// Opens a `.safetensors` file, the index of a folder of shards (`*.safetensors.index.json`), or the folder.
     ///
     /// # Errors

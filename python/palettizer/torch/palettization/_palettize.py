@@ -103,7 +103,7 @@ def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
 
     The targets are the weight's owners, or those in a copy of the model.
     """
-    target, palette = targets[0], made.palette
+    owner, target, palette = made.weight.owners[0], targets[0], made.palette
     native = DTYPES[palette.dtype]
     with torch.no_grad(), target.values(write=True) as tensor:
         in_place = tensor.dtype == native and tensor.device.type == "cpu" and tensor.is_contiguous()
@@ -114,15 +114,14 @@ def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
         for other in targets[1:]:
             parameter = other.module.get_parameter(other.parameter)
             # Parameters that lie in one memory do not in a copy.
-            if target is not made.weight.owners[0] and parameter.data_ptr() != tensor.data_ptr():
+            if target is not owner and parameter.data_ptr() != tensor.data_ptr():
                 parameter.copy_(tensor)
         fields = {name: as_stored(v, native, tensor.dtype) for name, v in buffers(palette, native).items()}
     quantized = palette.lut_integers is not None
-    owner = made.weight.owners[0]
     note = _metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         _metadata.register(target.module, target.parameter, fields, quantized)
-    row: Dict[str, Any] = {"error": math.sqrt(made.mse), "#params": made.weight.owners[0].facts.numel}
+    row: Dict[str, Any] = {"error": math.sqrt(made.mse), "#params": owner.facts.numel}
     if _metadata.QUANTIZATION in _metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape

@@ -63,6 +63,9 @@ def reason_to_leave(owner: Owner, config: Optional[Any]) -> Optional[Reason]:
         return Reason(facts.problem, True)
     if not owner.supported and len(facts.shape) < 2:
         return Reason(FLAT, True)
+    if len(facts.shape) <= max(owner.axes):
+        kinds = f"that of a {type(owner.module).__name__} has at least {max(owner.axes) + 1} axes"
+        return Reason(f"has shape {tuple(facts.shape)}, and {kinds}", True)
     if facts.numel <= config.weight_threshold:
         return Reason(f"has {facts.numel} elements, not more than weight_threshold {config.weight_threshold}", False)
     text = _indivisible(owner, config)

@@ -70,6 +70,10 @@ def test_quantized(kind, nbits, models, compress, dense):
     assert len(np.unique(after)) <= 2**nbits
     theirs, _ = peer.palettized(model, joint=True, nbits=nbits)[KEY]
     original = judge.weights(model)[KEY]
+    lost = judge.squared_error(original, judge.value(variable))
+    assert entry["mse"] == pytest.approx(lost / original.size, rel=1e-6), "in units of the weight, not of the integers"
+    energy = np.sum(original.astype(np.float64) ** 2)
+    assert entry["snr_db"] == (pytest.approx(10 * np.log10(energy / lost), abs=1e-4) if lost > 0 else None)
     if kind == "int8-tensor":  # one scale: the error of the integers and that of the weights are one
         ours = judge.squared_error(original, judge.value(variable))
         assert ours <= judge.squared_error(original, theirs) * (1 + 1e-4)

@@ -119,7 +119,7 @@ ERRORS = [
     ({"mode": "unique", "nbits": 4}, ValueError, "takes no nbits"), ({"mode": "custom"}, ValueError, "lut_function"),
     ({"nbits": 4, "granularity": "rows"}, ValueError, "rows"), ({"nbits": 4, "granularity": "per_grouped_channel"}, ValueError, "group_size"),
     ({"nbits": 4, "lut_dtype": "int4"}, ValueError, "int4"), ({"nbits": 4, "threads": 0}, ValueError, "threads"),
-    ({"nbits": 4, "threads": -1}, OverflowError, ""), ({"nbits": "4"}, TypeError, "nbits"), ({"bits": 4}, TypeError, "bits"),
+    ({"nbits": 4, "threads": -1}, ValueError, "threads is -1"), ({"nbits": "4"}, TypeError, "nbits"), ({"bits": 4}, TypeError, "bits"),
     ({"nbits": 4, "cluster_dim": 5, "output_axis": 0}, _native.Refusal, "cluster_dim 5"),
     ({"nbits": 4, "enable_per_channel_scale": True}, _native.Refusal, "output channel"),
     ({"nbits": 4, "granularity": "per_grouped_channel", "group_size": 7, "channel_axis": 0}, _native.Refusal, "group_size 7"),
@@ -142,7 +142,7 @@ def test_bad_arrays():
     for given, dtype, shape, kind in [
         (flat(values)[:-1], "f32", (32, 48), ValueError), (flat(values)[::2], "f16", (32, 48), ValueError),
         (values, "f32", (32, 48), TypeError), (flat(values), "float32", (32, 48), ValueError),
-        (flat(values), "f32", (32, -48), OverflowError), (flat(values), "f32", (2**40, 2**40), ValueError),
+        (flat(values), "f32", (32, -48), ValueError), (flat(values), "f32", (2**40, 2**40), ValueError),
         (b"bytes", "f32", (32, 48), TypeError), (flat(np.full_like(values, np.nan) + values * 0), "f32", (32, 48), None),
     ]:
         if kind is None:

@@ -185,6 +185,12 @@ def sparse_linear():
     return linear
 
 
+def scalar_linear():
+    model = nn.Linear(8, 8)
+    model.weight = nn.Parameter(torch.tensor(1.0))
+    return model
+
+
 def pruned_linear():
     linear = nn.Linear(8, 8)
     torch.nn.utils.prune.l1_unstructured(linear, "weight", 0.5)
@@ -217,6 +223,9 @@ LEFT_ALONE = {
     "empty": (lambda: nn.Linear(0, 8), {}, "weight", ["no elements"], True),
     "parametrized": (lambda: nn.utils.parametrizations.weight_norm(nn.Linear(8, 8)), {}, "weight",
                      ["remove_parametrizations"], True),
+    "scalar": (scalar_linear, {}, "weight", ["()", "Linear", "2 axes"], True),
+    "scalar in groups": (scalar_linear, {"granularity": "per_grouped_channel", "group_size": 4, "channel_axis": 1},
+                         "weight", ["()", "2 axes"], True),
     "pruned": (pruned_linear, {}, "weight", ["pruning"], True),
 }  # fmt: skip
 

@@ -1,6 +1,6 @@
 //! `palettizer decompress`: every compressed constant back to a dense one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use palettizer::{Either, SaveOptions};
 

@@ -11,7 +11,9 @@
 //! | `report_file` | the JSON report, written beside and renamed |
 //! | `paths` | places that must not be the same |
 //! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
+//! | [`bug`] | panics |
 
+pub mod bug;
 mod completions;
 mod compress;
 mod decompress;
@@ -52,7 +54,8 @@ use output::Voice;
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
   palettizer compress model.safetensors -o small.safetensors --nbits 4
 
-Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict."
+Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict,
+70 a bug of palettizer's own."
 )]
 struct Cli {
     /// Say nothing but errors; what --json and --report - ask for is printed
@@ -114,11 +117,33 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let name = command.name();
     interrupt::install();
     palettizer::guard_mappings();
-    match command.run(voice) {
-        Ok(()) => 0,
-        Err(failure) => {
+    ended(name, bug::caught(|| command.run(voice)))
+}
+
+/// The exit code of a fault of ours: that of BSD's sysexits for an internal error.
+const BUG: i32 = 70;
+
+/// Says how a command ended, and gives its exit code.
+fn ended(name: &str, done: Result<Result<(), Failure>, bug::Bug>) -> i32 {
+    match done {
+        Ok(Ok(())) => 0,
+        Ok(Err(failure)) => {
             interrupt::wait_if_interrupted();
             failure.report(name)
         }
+        Err(bug) => {
+            interrupt::wait_if_interrupted();
+            output::error(&bug.to_string());
+            BUG
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_bug_has_an_exit_code_of_its_own() {
+        let done = super::bug::caught(|| panic!("told to"));
+        assert_eq!(super::ended("compress", done), 70);
     }
 }

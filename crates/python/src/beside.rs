@@ -1,6 +1,7 @@
 //! A file of Python's making on its way to its place.
 
 use crate::error::Failure;
+use crate::work;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use std::path::PathBuf;
@@ -38,7 +39,7 @@ impl Beside {
     ) -> PyResult<()> {
         // dropped at the end of this, if there was an exception
         if let (Some(beside), None) = (self.0.take(), kind) {
-            py.detach(|| beside.put()).map_err(Failure::from)?;
+            work::brief(py, || beside.put())?.map_err(Failure::from)?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::json::json;
 use crate::lut_function::Raised;
 use crate::model::limits;
 use crate::palette::Palette;
+use crate::whole;
 use crate::work::{self, Line};
 
 /// Tensors by name: a `.safetensors` file, or a folder of them with its index.
@@ -43,8 +44,12 @@ impl Checkpoint {
     /// Opens a file, a folder of shards, or its index.
     #[staticmethod]
     #[pyo3(signature = (path, *, max_expansion = None))]
-    fn open(py: Python<'_>, path: PathBuf, max_expansion: Option<u64>) -> PyResult<Self> {
-        let opened = py.detach(|| Inner::open_with(path, limits(max_expansion)));
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
+    ) -> PyResult<Self> {
+        let opened = work::brief(py, || Inner::open_with(path, limits(max_expansion)))?;
         let opened = opened.map_err(Failure::from)?;
         Ok(Self(opened))
     }
@@ -61,7 +66,8 @@ impl Checkpoint {
 
     /// One tensor.
     fn get<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Tensor<'py>> {
-        match self.0.get(name).map_err(Failure::from)? {
+        let content = work::brief(py, || self.0.get(name))?;
+        match content.map_err(Failure::from)? {
             Content::Palette(palette) => Bound::new(py, Palette(*palette)).map(Tensor::Palette),
             Content::Dense(tensor) => {
                 let name = tensor.element.name();
@@ -75,8 +81,8 @@ impl Checkpoint {
     fn weights(
         &self,
         py: Python<'_>,
-        threshold: usize,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threshold)] threshold: usize,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<String> {
         let stop = Raised::default();
         let weights = work::run(py, threads, None, stop.stop(), |_| {
@@ -86,9 +92,10 @@ impl Checkpoint {
     }
 
     /// The weights that the configuration palettizes, with their bytes.
-    fn jobs(&self, config: Config) -> PyResult<Vec<(&str, u64)>> {
+    fn jobs(&self, py: Python<'_>, config: Config) -> PyResult<Vec<(&str, u64)>> {
         let config = config.into_rust(&Arc::default())?;
-        Ok(self.0.jobs(&config).map_err(Failure::from)?)
+        let jobs = work::brief(py, || self.0.jobs(&config))?;
+        Ok(jobs.map_err(Failure::from)?)
     }
 
     /// Palettizes to another checkpoint; the report as JSON.
@@ -99,7 +106,7 @@ impl Checkpoint {
         config: Config,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions { overwrite };
@@ -122,7 +129,7 @@ impl Checkpoint {
         config: Config,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let options = SaveOptions { overwrite };
@@ -141,7 +148,7 @@ impl Checkpoint {
         parts: Vec<PathBuf>,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions { overwrite };
@@ -161,7 +168,7 @@ impl Checkpoint {
         py: Python<'_>,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let stop = Raised::default();
@@ -188,7 +195,7 @@ impl Checkpoint {
             given.push((name, content.borrow(name)?));
         }
         let options = SaveOptions { overwrite };
-        py.detach(|| Inner::write(out, &given, &metadata, options))
+        work::brief(py, || Inner::write(out, &given, &metadata, options))?
             .map_err(Failure::from)?;
         Ok(())
     }

@@ -7,5 +7,6 @@ use pyo3::prelude::*;
 /// Runs the command with `argv`, whose first element is the program's name, and gives the exit code.
 #[pyfunction]
 pub(crate) fn main(py: Python<'_>, argv: Vec<OsString>) -> i32 {
+    // it looks after its own faults
     py.detach(|| palettizer_cli::run(argv))
 }

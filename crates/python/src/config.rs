@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use palettizer::config_file;
 use palettizer::{MissingSensitivity, OpPalettizerConfig, OptimizationConfig, sensitivities};
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -12,12 +13,34 @@ use crate::error::{Failure, bad_value};
 use crate::json::json;
 use crate::lut_function::{Raised, lut_function};
 use crate::spec::Wishes;
+use crate::whole;
 use crate::work::{self, Line};
 
 /// What `palettizer.coreml` says of a whole run.
+pub(crate) struct Config(Fields);
+
+impl<'a, 'py> FromPyObject<'a, 'py> for Config {
+    type Error = PyErr;
+
+    /// What is wrong with the value of a field is raised as it is, not as the cause of a `TypeError`.
+    fn extract(object: Borrowed<'a, 'py, PyAny>) -> PyResult<Self> {
+        let py = object.py();
+        object.extract().map(Self).map_err(|error: PyErr| {
+            let mut inner = error.cause(py);
+            while let Some(cause) = inner {
+                if cause.is_instance_of::<PyValueError>(py) {
+                    return cause;
+                }
+                inner = cause.cause(py);
+            }
+            error
+        })
+    }
+}
+
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
-pub(crate) struct Config {
+struct Fields {
     global_config: Option<OpFields>,
     #[pyo3(default)]
     op_type_configs: Named,
@@ -31,7 +54,7 @@ pub(crate) struct Config {
     strict: bool,
     #[pyo3(default)]
     exact: bool,
-    #[pyo3(default)]
+    #[pyo3(default, from_py_with = whole::seed)]
     seed: u64,
     #[pyo3(default)]
     minimum_deployment_target: Option<String>,
@@ -61,17 +84,19 @@ impl FromPyObject<'_, '_> for Named {
 #[pyo3(from_item_all)]
 struct OpFields {
     mode: String,
-    #[pyo3(default)]
+    #[pyo3(default, from_py_with = whole::nbits)]
     nbits: Option<i64>,
     #[pyo3(default)]
     lut_function: Option<Py<PyAny>>,
     granularity: String,
-    #[pyo3(default)]
+    #[pyo3(default, from_py_with = whole::group_size)]
     group_size: Option<usize>,
-    #[pyo3(default)]
+    #[pyo3(default, from_py_with = whole::channel_axis)]
     channel_axis: Option<i64>,
+    #[pyo3(from_py_with = whole::cluster_dim)]
     cluster_dim: usize,
     enable_per_channel_scale: bool,
+    #[pyo3(from_py_with = whole::weight_threshold)]
     weight_threshold: usize,
     #[pyo3(default)]
     lut_dtype: Option<String>,
@@ -100,6 +125,12 @@ impl Config {
 
     /// The configuration; what its functions raise goes to `raised`.
     pub(crate) fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
+        self.0.into_rust(raised)
+    }
+}
+
+impl Fields {
+    fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
         let (exact, seed) = (self.exact, self.seed);
         let one = |fields: Option<OpFields>| {
             fields
@@ -170,12 +201,14 @@ impl OpFields {
 
 /// A YAML document, as JSON.
 #[pyfunction]
-pub(crate) fn yaml_text(text: &str) -> PyResult<String> {
-    json(&config_file::yaml_value(text).map_err(Failure::from)?)
+pub(crate) fn yaml_text(py: Python<'_>, text: &str) -> PyResult<String> {
+    let value = work::brief(py, || config_file::yaml_value(text))?;
+    json(&value.map_err(Failure::from)?)
 }
 
 /// The YAML document of a file, as JSON.
 #[pyfunction]
-pub(crate) fn yaml_file(path: PathBuf) -> PyResult<String> {
-    json(&config_file::yaml_file(path).map_err(Failure::from)?)
+pub(crate) fn yaml_file(py: Python<'_>, path: PathBuf) -> PyResult<String> {
+    let value = work::brief(py, || config_file::yaml_file(path))?;
+    json(&value.map_err(Failure::from)?)
 }

@@ -10,6 +10,7 @@ use pyo3::prelude::*;
 use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
+use crate::whole;
 use crate::work;
 
 type Bytes<'py> = PyReadonlyArray1<'py, u8>;
@@ -53,12 +54,13 @@ impl SoftKMeans {
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
+        py: Python<'_>,
         dtype: &str,
-        shape: Vec<usize>,
-        nbits: i64,
-        cluster_dim: usize,
-        group_size: Option<usize>,
-        iterations: usize,
+        #[pyo3(from_py_with = whole::shape)] shape: Vec<usize>,
+        #[pyo3(from_py_with = whole::nbits)] nbits: i64,
+        #[pyo3(from_py_with = whole::cluster_dim)] cluster_dim: usize,
+        #[pyo3(from_py_with = whole::group_size)] group_size: Option<usize>,
+        #[pyo3(from_py_with = whole::iterations)] iterations: usize,
         temperature: f64,
         epsilon: f64,
         floor: f64,
@@ -69,8 +71,8 @@ impl SoftKMeans {
         scale_scheme: Option<&str>,
         enabled: f64,
         cluster_tolerance: f64,
-        starts: u32,
-        seed: u64,
+        #[pyo3(from_py_with = whole::starts)] starts: u32,
+        #[pyo3(from_py_with = whole::seed)] seed: u64,
         implicit: bool,
     ) -> PyResult<Self> {
         let elements = match dtype {
@@ -109,7 +111,7 @@ impl SoftKMeans {
             seed,
             implicit,
         };
-        let dkm = Dkm::new(spec, &shape).map_err(Failure::from)?;
+        let dkm = work::brief(py, || Dkm::new(spec, &shape))?.map_err(Failure::from)?;
         Ok(SoftKMeans { dkm, elements })
     }
 
@@ -139,7 +141,7 @@ impl SoftKMeans {
         py: Python<'_>,
         values: Bytes<'_>,
         mut out: Place<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let out = slice_mut("out", &mut out)?;
@@ -155,7 +157,7 @@ impl SoftKMeans {
         values: Bytes<'_>,
         scale: Option<Bytes<'_>>,
         mut out: Place<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let scale = optional_slice("scale", &scale)?;
@@ -173,11 +175,11 @@ impl SoftKMeans {
         values: Bytes<'_>,
         centroids: Bytes<'_>,
         scale: Option<Bytes<'_>>,
-        noise: u64,
+        #[pyo3(from_py_with = whole::noise)] noise: u64,
         mut out: Place<'_>,
         mut next: Place<'_>,
         mut trail: Place<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;
@@ -200,11 +202,11 @@ impl SoftKMeans {
         py: Python<'_>,
         values: Bytes<'_>,
         scale: Option<Bytes<'_>>,
-        noise: u64,
+        #[pyo3(from_py_with = whole::noise)] noise: u64,
         trail: Bytes<'_>,
         grad: Bytes<'_>,
         mut out: Place<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let scale = optional_slice("scale", &scale)?;
@@ -227,7 +229,7 @@ impl SoftKMeans {
         centroids: Bytes<'_>,
         scale: Option<Bytes<'_>>,
         mut out: Place<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;
@@ -245,7 +247,7 @@ impl SoftKMeans {
         values: Bytes<'_>,
         centroids: Bytes<'_>,
         scale: Option<Bytes<'_>>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<Palette> {
         let values = slice("values", &values)?;
         let centroids = slice("centroids", &centroids)?;

@@ -2,8 +2,9 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `work` | runs a job on a thread pool while the calling thread listens for Ctrl-C and for progress |
+//! | `work` | runs a job on a thread pool while the calling thread listens for Ctrl-C and for progress; catches panics |
 //! | `error` | every error as the Python exception that it is |
+//! | `whole` | whole numbers in range, or a `ValueError` that names the argument |
 //! | `spec` | keyword arguments as a palette's specification |
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
@@ -28,6 +29,7 @@ mod palette;
 mod palettize;
 mod recover;
 mod spec;
+mod whole;
 mod work;
 
 /// The module `palettizer._native`.
@@ -53,6 +55,8 @@ mod _native {
     use crate::palettize::{normalise_sensitivity, palettize};
     #[pymodule_export]
     use crate::recover::recover;
+    #[pymodule_export]
+    use crate::work::_panic_for_tests;
 
     use pyo3::prelude::*;
 

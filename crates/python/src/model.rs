@@ -10,6 +10,7 @@ use crate::config::Config;
 use crate::error::Failure;
 use crate::json::json;
 use crate::lut_function::Raised;
+use crate::whole;
 use crate::work::{self, Line};
 
 /// A Core ML model: its program, and its weights, which stay in their file until they are needed.
@@ -20,16 +21,20 @@ pub(crate) struct Model(Inner);
 impl Model {
     /// The built-in model.
     #[staticmethod]
-    fn demo() -> PyResult<Self> {
-        let model = palettizer::demo::model().map_err(Failure::from)?;
+    fn demo(py: Python<'_>) -> PyResult<Self> {
+        let model = work::brief(py, palettizer::demo::model)?.map_err(Failure::from)?;
         Ok(Self(model))
     }
 
     /// Opens a package or an `.mlmodel` file.
     #[staticmethod]
     #[pyo3(signature = (path, *, max_expansion = None))]
-    fn open(py: Python<'_>, path: PathBuf, max_expansion: Option<u64>) -> PyResult<Self> {
-        let model = py.detach(|| Inner::open_with(path, limits(max_expansion)));
+    fn open(
+        py: Python<'_>,
+        path: PathBuf,
+        #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
+    ) -> PyResult<Self> {
+        let model = work::brief(py, || Inner::open_with(path, limits(max_expansion)))?;
         Ok(Self(model.map_err(Failure::from)?))
     }
 
@@ -40,17 +45,19 @@ impl Model {
         py: Python<'_>,
         spec: &[u8],
         weights_dir: PathBuf,
-        max_expansion: Option<u64>,
+        #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
     ) -> PyResult<Self> {
-        let model = py
-            .detach(|| Inner::open_parts(spec, weights_dir))
-            .map_err(Failure::from)?;
+        let model = work::brief(py, || Inner::open_parts(spec, weights_dir))?;
+        let model = model.map_err(Failure::from)?;
         Ok(Self(model.with_limits(limits(max_expansion))))
     }
 
     /// The same model, within other limits.
     #[pyo3(signature = (max_expansion = None))]
-    fn within(&self, max_expansion: Option<u64>) -> Self {
+    fn within(
+        &self,
+        #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
+    ) -> Self {
         Self(self.0.clone().with_limits(limits(max_expansion)))
     }
 
@@ -60,7 +67,7 @@ impl Model {
         &self,
         py: Python<'_>,
         config: Config,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Self, String)> {
         let (model, report) = configured(py, config, threads, progress, |config, line| {
@@ -77,7 +84,7 @@ impl Model {
         config: Config,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions { overwrite };
@@ -95,7 +102,7 @@ impl Model {
     fn decompress(
         &self,
         py: Python<'_>,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
         let stop = Raised::default();
@@ -112,7 +119,7 @@ impl Model {
         py: Python<'_>,
         out: PathBuf,
         overwrite: bool,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let stop = Raised::default();
@@ -128,8 +135,7 @@ impl Model {
     #[pyo3(signature = (out, *, overwrite = false))]
     fn save(&self, py: Python<'_>, out: PathBuf, overwrite: bool) -> PyResult<()> {
         let options = SaveOptions { overwrite };
-        py.detach(|| self.0.save(out, options))
-            .map_err(Failure::from)?;
+        work::brief(py, || self.0.save(out, options))?.map_err(Failure::from)?;
         Ok(())
     }
 
@@ -138,8 +144,8 @@ impl Model {
     fn weights(
         &self,
         py: Python<'_>,
-        threshold: usize,
-        threads: Option<usize>,
+        #[pyo3(from_py_with = whole::threshold)] threshold: usize,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<String> {
         let stop = Raised::default();
         let weights = work::run(py, threads, None, stop.stop(), |_| {
@@ -150,9 +156,7 @@ impl Model {
 
     /// The dense values of a constant: dtype, shape, bytes.
     fn weight_values<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Dense<'py>> {
-        let values = py
-            .detach(|| self.0.weight_values(name))
-            .map_err(Failure::from)?;
+        let values = work::brief(py, || self.0.weight_values(name))?.map_err(Failure::from)?;
         dense(py, values.dtype, &values.shape, &values.bytes)
     }
 }

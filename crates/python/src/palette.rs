@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyTuple};
 use crate::arrays::{bytes, slice_mut};
 use crate::error::bad_value;
 use crate::spec::dtype_name;
+use crate::work;
 
 type Bytes<'py> = Bound<'py, PyArray1<u8>>;
 
@@ -64,7 +65,7 @@ impl Palette {
 
     /// The tables' entries in the weight's dtype.
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
-        let entries = self.0.entries().map_err(bad_value)?;
+        let entries = work::brief(py, || self.0.entries())?.map_err(bad_value)?;
         Ok(bytes(py, &entries))
     }
 
@@ -133,7 +134,7 @@ impl Palette {
     /// Writes the dense weight.
     fn decompress_into(&self, py: Python<'_>, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = slice_mut("out", &mut out)?;
-        py.detach(|| self.0.decompress_into(out)).map_err(bad_value)
+        work::brief(py, || self.0.decompress_into(out))?.map_err(bad_value)
     }
 
     fn __repr__(&self) -> String {

@@ -10,6 +10,7 @@ use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
 use crate::spec::{Wishes, dtype as parse_dtype};
+use crate::whole;
 use crate::work;
 
 /// Palettizes one weight. See `_native.pyi` for the arguments.
@@ -24,22 +25,22 @@ pub(crate) fn palettize(
     py: Python<'_>,
     values: PyReadonlyArray1<'_, u8>,
     dtype: &str,
-    shape: Vec<usize>,
+    #[pyo3(from_py_with = whole::shape)] shape: Vec<usize>,
     mode: &str,
-    nbits: Option<i64>,
+    #[pyo3(from_py_with = whole::nbits)] nbits: Option<i64>,
     granularity: &str,
-    group_size: Option<usize>,
-    channel_axis: Option<i64>,
-    output_axis: Option<usize>,
-    cluster_dim: usize,
+    #[pyo3(from_py_with = whole::group_size)] group_size: Option<usize>,
+    #[pyo3(from_py_with = whole::channel_axis)] channel_axis: Option<i64>,
+    #[pyo3(from_py_with = whole::output_axis)] output_axis: Option<usize>,
+    #[pyo3(from_py_with = whole::cluster_dim)] cluster_dim: usize,
     enable_per_channel_scale: bool,
     lut_dtype: Option<&str>,
     fold_scale: bool,
     half_scales: bool,
     exact: bool,
-    seed: u64,
+    #[pyo3(from_py_with = whole::seed)] seed: u64,
     sensitivity: Option<PyReadonlyArray1<'_, f32>>,
-    threads: Option<usize>,
+    #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
 ) -> PyResult<Palette> {
     let wishes = Wishes {
         mode,
@@ -80,6 +81,5 @@ pub(crate) fn normalise_sensitivity(
     mut values: PyReadwriteArray1<'_, f32>,
 ) -> PyResult<()> {
     let values = slice_mut("values", &mut values)?;
-    py.detach(|| palettizer_palette::sensitivity::normalise(values))
-        .map_err(bad_value)
+    work::brief(py, || palettizer_palette::sensitivity::normalise(values))?.map_err(bad_value)
 }

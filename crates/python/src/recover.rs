@@ -10,6 +10,7 @@ use crate::arrays::slice;
 use crate::error::bad_value;
 use crate::palette::Palette;
 use crate::spec::dtype as parse_dtype;
+use crate::whole;
 use crate::work;
 
 type Bytes<'py> = PyReadonlyArray1<'py, u8>;
@@ -25,17 +26,17 @@ pub(crate) fn recover(
     py: Python<'_>,
     values: Bytes<'_>,
     dtype: &str,
-    shape: Vec<usize>,
+    #[pyo3(from_py_with = whole::shape)] shape: Vec<usize>,
     lut: Bytes<'_>,
-    lut_shape: Vec<usize>,
+    #[pyo3(from_py_with = whole::lut_shape)] lut_shape: Vec<usize>,
     lut_dtype: Option<&str>,
     lut_scale: Option<Bytes<'_>>,
-    lut_scale_shape: Option<Vec<usize>>,
+    #[pyo3(from_py_with = whole::lut_scale_shape)] lut_scale_shape: Option<Vec<usize>>,
     lut_offset: Option<Bytes<'_>>,
     scale: Option<Bytes<'_>>,
-    scale_shape: Option<Vec<usize>>,
-    vector_axis: Option<usize>,
-    threads: Option<usize>,
+    #[pyo3(from_py_with = whole::scale_shape)] scale_shape: Option<Vec<usize>>,
+    #[pyo3(from_py_with = whole::vector_axis)] vector_axis: Option<usize>,
+    #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
 ) -> PyResult<Palette> {
     let bytes = slice("values", &values)?;
     let tensor = Tensor::new(parse_dtype(dtype)?, &shape, bytes).map_err(bad_value)?;

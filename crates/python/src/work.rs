@@ -4,6 +4,9 @@
 //! handles signals on its main thread alone); if one raises, or a listener does, the work is told to stop, is waited
 //! for, and the exception goes on. Progress is told to the listener on the calling thread, in the order in which it
 //! was made.
+//!
+//! Whatever is done for Python is done here, at length by [`run`] or at once by [`brief`]: a panic, on whatever thread, is
+//! a fault of ours and becomes a `RuntimeError` that asks for a report.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,7 +14,10 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
+use palettizer_cli::bug::{self, Bug};
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::bad_value;
@@ -58,6 +64,15 @@ impl palettizer::Progress for Line<'_> {
     }
 }
 
+/// Does work that is over soon, on this thread, without the GIL.
+pub(crate) fn brief<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+    raised(bug::caught(|| py.detach(work)))
+}
+
+fn raised<T>(done: Result<T, Bug>) -> PyResult<T> {
+    done.map_err(|bug| PyRuntimeError::new_err(bug.to_string()))
+}
+
 /// Does `work` on `threads` threads (`None`: one for each core) without the GIL.
 ///
 /// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`. `stop` is the
@@ -73,19 +88,37 @@ pub(crate) fn run<T: Send>(
     let line = Line { stop, news };
     // A function of the caller's that is called from a pool has the pool's thread: it cannot wait for another.
     if rayon::current_thread_index().is_some() {
-        return Ok(py.detach(|| work(&line)));
+        return brief(py, || work(&line));
     }
     let pool = pool(threads)?;
     let mut result = None;
     let attended = pool.in_place_scope(|scope| {
         scope.spawn(|_| {
+            // The line ends with the work, and with it the waiting.
             let line = line;
-            result = Some(work(&line));
+            result = Some(bug::caught(|| work(&line)));
         });
         attend(py, &mut heard, stop, listener)
     });
     attended?;
-    result.ok_or_else(|| bad_value("the work ended without a result"))
+    raised(result.ok_or_else(|| bad_value("the work ended without a result"))?)
+}
+
+/// Most threads of a pool.
+const MOST_THREADS: usize = 1024;
+
+/// Panics, as a fault of ours would, on the thread that does the work or on one that helps it. For the tests of what
+/// becomes of that; it does nothing else.
+#[pyfunction]
+pub(crate) fn _panic_for_tests(py: Python<'_>, helped: bool) -> PyResult<()> {
+    let stop = AtomicBool::new(false);
+    run(py, None, None, &stop, |_| {
+        let work = |number: u32| assert!(number < 1000, "number {number} is too large");
+        match helped {
+            true => (0..1001).into_par_iter().for_each(work),
+            false => work(1000),
+        }
+    })
 }
 
 /// Listens until the work is done.
@@ -126,10 +159,10 @@ fn pool(threads: Option<usize>) -> PyResult<Arc<ThreadPool>> {
     type Pools = HashMap<(u32, usize), Arc<ThreadPool>>;
     static POOLS: LazyLock<Mutex<Pools>> = LazyLock::new(Mutex::default);
 
-    if threads == Some(0) {
-        return Err(bad_value(
-            "threads is 0; pass 1 or more, or None for one on each core",
-        ));
+    if let Some(threads) = threads.filter(|threads| !(1..=MOST_THREADS).contains(threads)) {
+        return Err(bad_value(format_args!(
+            "threads is {threads}; expected 1 to {MOST_THREADS}, or None for one on each core"
+        )));
     }
     let threads = threads.unwrap_or(0);
     let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);

@@ -54,17 +54,19 @@ def terminal(binary):
 
 
 def names(lines):
-    """The first cells of a table."""
+    """The first cells of the table, if there is one."""
+    if not lines[0].startswith(("weight ", "tensor ")):
+        return []
     rows = lines[1:lines.index("")]
     return [row.split("  ")[0] for row in rows]
 
 
-def check(terminal, args, distinct):
+def check(terminal, args, distinct=None):
     for width in WIDTHS:
         lines = terminal(width, *args)
         too_wide = [line for line in lines if columns(line) > width]
         assert not too_wide, (width, too_wide[:3])
-        if distinct:
+        if distinct is not None:
             shown = names(lines)
             assert len(set(shown)) == len(shown) == distinct, width
 
@@ -76,10 +78,9 @@ def test_real_models(terminal, palettizer, real_models, tmp_path):
             out = tmp_path / f"{len(args)}-{name}.mlpackage"
             report = tmp_path / "report.json"
             whole = palettizer("compress", path, "-o", out, *args, "--report", report, "--force").stdout.splitlines()
-            rows = names(whole) if "" in whole else []
-            check(terminal, ("compress", path, "-o", out, "--force", *args), len(set(rows)))
-            check(terminal, ("inspect", out), 0)
-            check(terminal, ("decompress", out, "-o", tmp_path / "dense.mlpackage", "--force"), 0)
+            check(terminal, ("compress", path, "-o", out, "--force", *args), len(names(whole)))
+            check(terminal, ("inspect", out))
+            check(terminal, ("decompress", out, "-o", tmp_path / "dense.mlpackage", "--force"))
 
 
 def checkpoint(path):
@@ -103,7 +104,7 @@ def test_checkpoints(terminal, palettizer, tmp_path):
     weights = [name for name, tensor in tensors.items() if tensor.ndim == 2]
     check(terminal, ("compress", path, "-o", out, "--nbits", 4, "--force"), len(weights))
     check(terminal, ("inspect", out), len(weights))
-    check(terminal, ("decompress", out, "-o", tmp_path / "dense.safetensors", "--force"), 0)
+    check(terminal, ("decompress", out, "-o", tmp_path / "dense.safetensors", "--force"))
 
     # a pipe gets all of it
     whole = palettizer("compress", path, "-o", out, "--nbits", 4, "--force").stdout
@@ -123,7 +124,7 @@ def test_columns_go_before_names_do(terminal, tmp_path):
 
 
 def test_the_demo(terminal):
-    check(terminal, ("demo",), 0)
+    check(terminal, ("demo",))
 
 
 def test_quiet(palettizer, tmp_path):

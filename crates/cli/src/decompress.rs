@@ -52,7 +52,7 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let shown = |path: &Path| {
         let path = path.display().to_string();
         columns.map_or(path.clone(), |columns| {
-            elide::cut(&path, columns.saturating_sub(1))
+            elide::cut(&path, columns.saturating_sub(3))
         })
     };
     let (input, output) = (shown(&args.input), shown(&args.output));

@@ -181,13 +181,15 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     };
     report_file.write(&report)?;
     for name in &report.unmatched {
-        voice.warn(&format!(
-            "no {} fits \"{name}\"; palettizer inspect lists them",
-            match model {
-                Either::Model(_) => "op, op type or constant",
-                Either::Checkpoint(_) => "tensor",
-            }
-        ));
+        let what = match model {
+            Either::Model(_) => "op, op type or constant with a weight",
+            Either::Checkpoint(_) => "tensor",
+        };
+        let hint = match report.near_names.get(name) {
+            Some(near) => format!("did you mean {}?", near.join(" or ")),
+            None => "palettizer inspect lists them".to_owned(),
+        };
+        voice.warn(&format!("no {what} fits \"{name}\"; {hint}"));
     }
     if let Some(reasons) = notes::nothing_done(&report) {
         voice.warn(&reasons);

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
-use crate::config::OptimizationConfig;
+use crate::config::{OptimizationConfig, Unmatched};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::limits::Limits;
@@ -57,7 +57,7 @@ pub struct Outcome {
     /// What became of every weight, in the order of the program.
     pub weights: Vec<WeightReport>,
     /// Op types and names of the configuration that fit nothing in the model.
-    pub unmatched: Vec<String>,
+    pub unmatched: Vec<Unmatched>,
     /// Forms that were written of which there are public reports of trouble on devices.
     pub notes: Vec<Note>,
 }

@@ -12,7 +12,7 @@ pub enum Status {
     Skipped,
 }
 
-/// What became of one weight. The fields after `reason` are empty for a skipped one.
+/// What became of one weight. The fields after `refused` are empty for a skipped one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WeightReport {
     /// The constant's name.
@@ -31,6 +31,8 @@ pub struct WeightReport {
     pub status: Status,
     /// Why it was not.
     pub reason: Option<String>,
+    /// Whether it was to be palettized and could not be: what strict mode objects to.
+    pub refused: bool,
     /// Bits per index.
     pub nbits: Option<u32>,
     /// `kmeans`, `uniform`, `unique` or `custom`.
@@ -77,6 +79,7 @@ impl WeightReport {
             dtype: dtype.to_owned(),
             status: Status::Skipped,
             reason: None,
+            refused: false,
             nbits: None,
             mode: None,
             granularity: None,

@@ -218,7 +218,8 @@ fn configurations_resolve_by_constant_consumer_type_and_globally() {
 fn patterns_come_after_names_and_before_types() {
     let bits = |config: &OptimizationConfig| {
         let (_, outcome) = palettize(&shared("CoreML8").build(), config).unwrap();
-        (outcome.weights[0].nbits, outcome.unmatched)
+        let unmatched = outcome.unmatched.into_iter().map(|entry| entry.name);
+        (outcome.weights[0].nbits, unmatched.collect::<Vec<String>>())
     };
     let with = |nbits| OpPalettizerConfig::new(kmeans(nbits));
     let by_type = config(kmeans(Nbits::B8)).with_op_type("lin.*r", with(Nbits::B6));
@@ -252,9 +253,24 @@ fn a_key_that_is_neither_name_nor_pattern_is_an_error() {
 fn entries_that_fit_nothing_are_named() {
     let config = config(kmeans(Nbits::B4))
         .with_op_type("conv", None)
-        .with_op_name("typo", None);
+        .with_op_type("lineal", None)
+        .with_op_name("typo", None)
+        .with_op_name("fc11", None);
     let (_, outcome) = palettize(&shared("CoreML8").build(), &config).unwrap();
-    assert_eq!(outcome.unmatched, ["conv", "typo"]);
+    let unmatched = outcome.unmatched.iter();
+    let unmatched: Vec<(&str, String)> = unmatched
+        .map(|entry| (entry.name.as_str(), entry.near.join(" ")))
+        .collect();
+    let expected = [
+        ("conv", ""),
+        ("lineal", "linear"),
+        ("fc11", "fc1"),
+        ("typo", ""),
+    ];
+    assert_eq!(
+        unmatched,
+        expected.map(|(name, near)| (name, near.to_owned()))
+    );
 }
 
 #[test]

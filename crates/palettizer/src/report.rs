@@ -1,8 +1,10 @@
 //! The report of a whole run.
 
+use palettizer_coreml::config::Unmatched;
 use palettizer_coreml::report::WeightReport;
 use palettizer_coreml::{Note, Outcome};
 use serde::Serialize;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
@@ -34,6 +36,8 @@ pub struct Report {
     pub unmatched: Vec<String>,
     /// Forms that were written of which there are public reports of trouble on devices; none for a checkpoint.
     pub notes: Vec<Note>,
+    /// For those of them that are near to names in the model: these, the nearest first.
+    pub near_names: BTreeMap<String, Vec<String>>,
     /// What became of every weight, in the order of the program; of a checkpoint, of every tensor.
     pub weights: Vec<WeightReport>,
 }
@@ -70,8 +74,9 @@ impl Report {
             bits_per_weight: bits_per_weight(&outcome.weights),
             seconds: elapsed.as_secs_f64(),
             target: Some(outcome.target),
-            unmatched: outcome.unmatched,
             notes: outcome.notes,
+            unmatched: names(&outcome.unmatched),
+            near_names: near_names(&outcome.unmatched),
             weights: outcome.weights,
         }
     }
@@ -84,8 +89,9 @@ impl Report {
             bits_per_weight: bits_per_weight(&outcome.weights),
             seconds: elapsed.as_secs_f64(),
             target: None,
-            unmatched: outcome.unmatched,
             notes: Vec::new(),
+            unmatched: names(&outcome.unmatched),
+            near_names: near_names(&outcome.unmatched),
             weights: outcome.weights,
         }
     }
@@ -102,9 +108,20 @@ impl Report {
             target: None,
             unmatched: Vec::new(),
             notes: Vec::new(),
+            near_names: BTreeMap::new(),
             weights,
         }
     }
+}
+
+fn names(unmatched: &[Unmatched]) -> Vec<String> {
+    unmatched.iter().map(|entry| entry.name.clone()).collect()
+}
+
+fn near_names(unmatched: &[Unmatched]) -> BTreeMap<String, Vec<String>> {
+    let near = unmatched.iter().filter(|entry| !entry.near.is_empty());
+    near.map(|entry| (entry.name.clone(), entry.near.clone()))
+        .collect()
 }
 
 fn bits_per_weight(weights: &[WeightReport]) -> f64 {

@@ -9,7 +9,7 @@ use crate::part::{self, Part};
 use crate::plan::{Decision, Job, Plan, Skip, check_strict, plan, row};
 use crate::write::{self, Piece};
 use palettizer_coreml::Progress;
-use palettizer_coreml::config::OptimizationConfig;
+use palettizer_coreml::config::{OptimizationConfig, Unmatched};
 use palettizer_coreml::report::WeightReport;
 use palettizer_coreml::save::{self, Beside};
 use std::collections::{BTreeMap, HashMap};
@@ -26,7 +26,7 @@ pub struct Outcome {
     /// What became of every tensor, in the order of the checkpoint.
     pub weights: Vec<WeightReport>,
     /// Names of the configuration that fit nothing.
-    pub unmatched: Vec<String>,
+    pub unmatched: Vec<Unmatched>,
 }
 
 impl Checkpoint {

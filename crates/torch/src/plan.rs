@@ -6,6 +6,7 @@ use crate::compact::Role;
 use crate::element::ElementType;
 use palettizer_coreml::config::{
     Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry, Sensitivities,
+    Unmatched,
 };
 use palettizer_coreml::report::WeightReport;
 use palettizer_palette::{Dtype, Mode, Nbits, PaletteSpec, Refusal, layout, suits};
@@ -19,7 +20,7 @@ pub(crate) struct Plan<'a> {
     /// Every tensor and palettized weight, in the order of the checkpoint.
     pub rows: Vec<Planned<'a>>,
     /// Names of the configuration that fit nothing.
-    pub unmatched: Vec<String>,
+    pub unmatched: Vec<Unmatched>,
 }
 
 /// What will happen to one tensor.
@@ -122,7 +123,10 @@ pub(crate) fn plan<'a>(opened: &'a Opened, config: &OptimizationConfig) -> Resul
         }
         rows.push(Planned { item, decision });
     }
-    let unmatched = rules.names.unmatched().map(str::to_owned).collect();
+    let tensors = || opened.items.iter().map(|item| item.name.as_str());
+    let unmatched = rules.names.unmatched();
+    let unmatched = unmatched.map(|key| Unmatched::among(key, tensors()));
+    let unmatched = unmatched.collect();
     check_strict(config, &rows)?;
     if let Some(sensitivities) = config.sensitivity() {
         weigh(opened, &mut rows, sensitivities)?;
@@ -271,11 +275,13 @@ pub(crate) fn row(opened: &Opened, planned: &Planned<'_>) -> WeightReport {
             (stored.shape().to_vec(), stored.dtype.into(), bytes)
         }
     };
+    let skip = match &planned.decision {
+        Decision::Skip(skip) => Some(skip),
+        Decision::Compress(_) => None,
+    };
     WeightReport {
-        reason: match &planned.decision {
-            Decision::Skip(skip) => Some(skip.to_string()),
-            Decision::Compress(_) => None,
-        },
+        reason: skip.map(ToString::to_string),
+        refused: skip.is_some_and(Skip::is_failure),
         ..WeightReport::untouched(item.name.clone(), shape, element.shown(), bytes)
     }
 }

@@ -82,7 +82,7 @@ impl fmt::Display for Target {
 /// A deployment target that nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "unknown deployment target \"{found}\": expected one of iOS15, iOS16, iOS17, iOS18, iOS26 (or macOS12, macOS13, macOS14, macOS15, macOS26)"
+    "unknown deployment target \"{found}\": expected one of iOS15, iOS16, iOS17, iOS18, iOS26 (or the macOS, tvOS or watchOS of that year, such as macOS15)"
 )]
 pub struct UnknownTarget {
     /// What was written.
@@ -92,20 +92,21 @@ pub struct UnknownTarget {
 impl FromStr for Target {
     type Err = UnknownTarget;
 
-    /// Reads a target by its iOS or macOS name, in any case.
+    /// Reads a target by its iOS, macOS, tvOS or watchOS name, in any case.
     ///
     /// ```
     /// use palettizer_coreml::opset::Target;
     /// assert_eq!("macos15".parse(), Ok(Target::IOS18));
+    /// assert_eq!("watchOS11".parse(), Ok(Target::IOS18));
     /// assert!("iOS12".parse::<Target>().is_err());
     /// ```
     fn from_str(text: &str) -> Result<Self, UnknownTarget> {
         Ok(match text.to_ascii_lowercase().as_str() {
-            "ios15" | "macos12" => Target::IOS15,
-            "ios16" | "macos13" => Target::IOS16,
-            "ios17" | "macos14" => Target::IOS17,
-            "ios18" | "macos15" => Target::IOS18,
-            "ios26" | "macos26" => Target::IOS26,
+            "ios15" | "macos12" | "tvos15" | "watchos8" => Target::IOS15,
+            "ios16" | "macos13" | "tvos16" | "watchos9" => Target::IOS16,
+            "ios17" | "macos14" | "tvos17" | "watchos10" => Target::IOS17,
+            "ios18" | "macos15" | "tvos18" | "watchos11" => Target::IOS18,
+            "ios26" | "macos26" | "tvos26" | "watchos26" => Target::IOS26,
             _ => {
                 return Err(UnknownTarget {
                     found: text.to_owned(),

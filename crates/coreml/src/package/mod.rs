@@ -206,7 +206,12 @@ impl Package {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn open_parts(model: &[u8], weights_dir: &Path) -> Result<(Package, Model), Error> {
-        let decoded = decode_model(weights_dir, model, Limits::default())?;
+        // a model without weight files has no folder; messages begin with a name all the same
+        let shown = match weights_dir.as_os_str().is_empty() {
+            true => Path::new("model in memory"),
+            false => weights_dir,
+        };
+        let decoded = decode_model(shown, model, Limits::default())?;
         let mut files = BTreeMap::new();
         for name in references::weight_files(&decoded) {
             let relative = path::weight_file(&name)?;
@@ -216,13 +221,13 @@ impl Package {
             };
             let Some(file) = file else {
                 return Err(Error::MissingWeightFile {
-                    path: weights_dir.to_owned(),
+                    path: shown.to_owned(),
                     name,
                 });
             };
             files.insert(name, WeightFile::open(&file)?);
         }
-        Self::without_folder(weights_dir.to_owned(), decoded, model.len() as u64, files)
+        Self::without_folder(shown.to_owned(), decoded, model.len() as u64, files)
     }
 
     fn without_folder(

@@ -6,7 +6,7 @@
 
 use crate::Error;
 use crate::blob::WeightWriter;
-use crate::config::{OptimizationConfig, Sensitivities};
+use crate::config::{OptimizationConfig, Sensitivities, Unmatched};
 use crate::notes::{Note, notes};
 use crate::opset;
 use crate::package::Package;
@@ -49,7 +49,7 @@ pub(crate) struct Applied<W> {
     /// What became of every weight.
     pub weights: Vec<WeightReport>,
     /// Entries of the configuration that fit nothing.
-    pub unmatched: Vec<String>,
+    pub unmatched: Vec<Unmatched>,
     /// What is known of the forms that were written.
     pub notes: Vec<Note>,
 }
@@ -402,7 +402,10 @@ fn report(planned: &Planned<'_>, done: Option<&Done>) -> WeightReport {
                 matches!(job.spec.mode(), Mode::Kmeans(_)) && job.spec.cluster_dim() == 1;
             row.optimality_gap = scalar_kmeans.then_some(done.gap);
         }
-        (Decision::Skip(skip), _) => row.reason = Some(skip.to_string()),
+        (Decision::Skip(skip), _) => {
+            row.reason = Some(skip.to_string());
+            row.refused = skip.is_failure();
+        }
         (Decision::Compress(_), None) => {}
     }
     row

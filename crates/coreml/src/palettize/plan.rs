@@ -5,7 +5,7 @@
 //! skip in the report too; the model that came in is never touched either way.
 
 use crate::Error;
-use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig};
+use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig, Unmatched};
 use crate::opset::Target;
 use crate::palettize::resolve::{Resolution, Resolver};
 use crate::palettize::sensitivity;
@@ -25,7 +25,7 @@ pub(crate) struct Plan<'a> {
     /// Every weight, in the order of the program.
     pub weights: Vec<Planned<'a>>,
     /// Op types and names of the configuration that fit nothing in the model.
-    pub unmatched: Vec<String>,
+    pub unmatched: Vec<Unmatched>,
 }
 
 /// What will happen to one weight.
@@ -142,7 +142,7 @@ pub(crate) fn plan<'a>(
     }
     Ok(Plan {
         weights,
-        unmatched: resolver.unmatched(),
+        unmatched: resolver.unmatched(graph),
     })
 }
 
@@ -365,7 +365,11 @@ fn joint(op: &crate::proto::Operation) -> Option<(Slot<'_>, &Value)> {
         }
         _ => return None,
     };
-    let (dtype, _) = known_tensor(data.r#type.as_ref())?;
+    let (dtype, shape) = known_tensor(data.r#type.as_ref())?;
+    // a weight of zeros alone keeps no value: there is nothing to find a table for
+    if shape.contains(&0) {
+        return None;
+    }
     let fits = match slot {
         Slot::QuantizedData { .. } => matches!(dtype, DataType::Int8 | DataType::UInt8),
         _ => palette_dtype(dtype).is_some(),
@@ -474,11 +478,12 @@ fn needs(spec: &PaletteSpec, slot: Slot<'_>) -> (Target, &'static str) {
     if !matches!(slot, Slot::Const) {
         return ios18("joint compression");
     }
-    if matches!(spec.granularity(), Granularity::PerGroupedChannel { .. }) {
-        return ios18("per_grouped_channel granularity");
+    if matches!(spec.granularity(), Granularity::PerGroupedChannel { group_size, .. } if group_size > 0)
+    {
+        return ios18("per_grouped_channel palettization");
     }
     if spec.cluster_dim() > 1 {
-        return ios18("cluster_dim over 1");
+        return ios18("vector palettization");
     }
     if spec.per_channel_scale() {
         return ios18("a per-channel scale");

@@ -2,13 +2,13 @@
 
 use crate::Error;
 use crate::config::{
-    Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry,
+    Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry, Unmatched,
 };
 use crate::palettize::role::Flow;
 use crate::program::graph::{Graph, User};
 use crate::program::mil::op_name;
 use crate::proto::{Model, Operation};
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 /// What the configuration says of a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -72,10 +72,17 @@ impl<'c, 'm> Resolver<'c, 'm> {
         })
     }
 
-    /// The keys that fit nothing in the model.
-    pub(crate) fn unmatched(&self) -> Vec<String> {
-        let keys = self.types.unmatched().chain(self.names.unmatched());
-        keys.map(str::to_owned).collect()
+    /// The keys that fit nothing in the model, with the names that were probably meant.
+    pub(crate) fn unmatched(&self, graph: &Graph<'_>) -> Vec<Unmatched> {
+        let users = || graph.nodes.iter().flat_map(|node| &node.users);
+        let types: BTreeSet<&str> = users().map(|user| user.op.r#type.as_str()).collect();
+        let own = graph.nodes.iter().flat_map(|node| constant_names(node.op));
+        let names: BTreeSet<&str> = own.chain(users().map(|user| op_name(user.op))).collect();
+        let of_types = self.types.unmatched();
+        let of_types = of_types.map(|key| Unmatched::among(key, types.iter().copied()));
+        let of_names = self.names.unmatched();
+        let of_names = of_names.map(|key| Unmatched::among(key, names.iter().copied()));
+        of_types.chain(of_names).collect()
     }
 
     /// The first that is set of: the constant's name, the name of its user, a pattern of names that fits either, the

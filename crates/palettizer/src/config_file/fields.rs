@@ -1,5 +1,6 @@
 //! One mapping of a configuration: its keys, each read as what it has to be, with errors that name the whole path.
 
+use palettizer_coreml::config::near;
 use palettizer_palette::Nbits;
 use serde_json::{Map, Value};
 
@@ -66,7 +67,7 @@ impl<'a> Fields<'a> {
             if !allowed.contains(&key.as_str()) {
                 return Err(ConfigError::UnknownKey {
                     key: self.key(&shorten(key)),
-                    nearest: nearest(key, allowed),
+                    nearest: near(key, allowed.iter().copied()).first().copied(),
                     allowed,
                 });
             }
@@ -201,40 +202,4 @@ fn shorten(text: &str) -> String {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
     }
-}
-
-/// The allowed key that differs by the fewest edits, if they are few.
-fn nearest(key: &str, allowed: &'static [&'static str]) -> Option<&'static str> {
-    if key.len() > 64 {
-        return None;
-    }
-    let key = key.to_ascii_lowercase().replace('-', "_");
-    allowed
-        .iter()
-        .map(|&candidate| (edits(&key, candidate), candidate))
-        .min()
-        .filter(|&(distance, candidate)| distance <= candidate.len() / 3)
-        .map(|(_, candidate)| candidate)
-}
-
-/// Levenshtein's distance, one row at a time.
-fn edits(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, from) in a.chars().enumerate() {
-        let mut diagonal = i;
-        let mut left = i + 1;
-        for (to, above) in b.iter().zip(row.iter_mut().skip(1)) {
-            let cost = (diagonal + usize::from(from != *to))
-                .min(left + 1)
-                .min(*above + 1);
-            diagonal = *above;
-            *above = cost;
-            left = cost;
-        }
-        if let Some(first) = row.first_mut() {
-            *first = i + 1;
-        }
-    }
-    row.last().copied().unwrap_or(0)
 }

@@ -72,7 +72,13 @@ fn set(settings: &mut Settings, key: &str, value: &str) -> Result<(), String> {
             key,
             named::<GranularityName>(key, value),
         ),
-        "group-size" => once(&mut settings.group_size, key, number(key, value)),
+        "group-size" => once(
+            &mut settings.group_size,
+            key,
+            value
+                .parse()
+                .map_err(|_| format!("group-size is {value}; expected a whole number, 0 or more")),
+        ),
         "channel-axis" => once(
             &mut settings.channel_axis,
             key,

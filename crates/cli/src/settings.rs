@@ -75,8 +75,8 @@ pub(crate) struct Flags {
     /// Which weights share a table [default: per_tensor]
     #[arg(long, value_name = "G")]
     granularity: Option<GranularityName>,
-    /// Channels that share a table; implies --granularity per_grouped_channel [default: 32]
-    #[arg(long, value_name = "N", value_parser = at_least_one)]
+    /// Channels that share a table, 0 for all; implies --granularity per_grouped_channel [default: 32]
+    #[arg(long, value_name = "N")]
     group_size: Option<usize>,
     /// The axis of the groups, negative from the end; implies per_grouped_channel [default: the op's output channels]
     #[arg(long, value_name = "N", allow_negative_numbers = true)]

@@ -125,32 +125,42 @@ pub fn layout(
         return Err(unknown("per-channel scale"));
     }
     let cluster_dim = spec.cluster_dim();
-    let vector_axis = |axis| (cluster_dim > 1).then_some(axis);
+    let vectors_along = |axis: Option<usize>| match (cluster_dim, axis) {
+        (1, _) => Ok(None),
+        (_, Some(axis)) => Ok(Some(axis)),
+        (_, None) => Err(unknown("vector palettization")),
+    };
     let (group_axis, groups, vector_axis) = match spec.granularity() {
-        Granularity::PerTensor if cluster_dim == 1 => (None, 1, None),
-        Granularity::PerTensor => {
-            let axis = output_axis.ok_or_else(|| unknown("vector palettization"))?;
-            (None, 1, vector_axis(axis))
-        }
+        Granularity::PerTensor => (None, 1, vectors_along(output_axis)?),
         Granularity::PerGroupedChannel {
             group_size,
             channel_axis,
         } => {
             let axis = match channel_axis {
                 Some(axis) => {
-                    from_front(axis, rank).ok_or(Refusal::ChannelAxisOutOfRange { axis, rank })?
+                    let front = from_front(axis, rank);
+                    Some(front.ok_or(Refusal::ChannelAxisOutOfRange { axis, rank })?)
                 }
-                None => output_axis.ok_or_else(|| unknown("per_grouped_channel"))?,
+                None => output_axis,
             };
-            let channels = shape[axis];
-            if !channels.is_multiple_of(group_size) {
-                return Err(Refusal::GroupSize {
-                    channels,
-                    axis,
-                    group_size,
-                });
+            if group_size == 0 {
+                (None, 1, vectors_along(axis)?)
+            } else {
+                let axis = axis.ok_or_else(|| unknown("per_grouped_channel"))?;
+                let channels = shape[axis];
+                if !channels.is_multiple_of(group_size) {
+                    return Err(Refusal::GroupSize {
+                        channels,
+                        axis,
+                        group_size,
+                    });
+                }
+                (
+                    Some(axis),
+                    channels / group_size,
+                    vectors_along(Some(axis))?,
+                )
             }
-            (Some(axis), channels / group_size, vector_axis(axis))
         }
     };
     let mut index_shape = shape.to_vec();

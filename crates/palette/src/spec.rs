@@ -25,7 +25,7 @@ pub enum Granularity {
     PerTensor,
     /// One table for every `group_size` consecutive channels.
     PerGroupedChannel {
-        /// Channels that share a table, at least 1; must divide the number of channels.
+        /// Channels that share a table, which must divide the number of channels; 0: all of them.
         group_size: usize,
         /// The axis, counted from the end when negative; `None`: the consumer's output axis.
         channel_axis: Option<i64>,
@@ -326,7 +326,7 @@ impl PaletteSpec {
     /// Checks the fields, each alone and with the others.
     ///
     /// # Errors
-    /// [`SpecError`] when `cluster_dim` or `group_size` is 0, when vectors are asked of uniform or custom mode, an
+    /// [`SpecError`] when `cluster_dim` is 0, when vectors are asked of uniform or custom mode, an
     /// integer table of unique or custom mode, or a folded scale of vectors.
     pub fn validate(&self) -> Result<(), SpecError> {
         let refuse = |field, found: String, allowed| {
@@ -339,9 +339,6 @@ impl PaletteSpec {
         let mode = self.mode.name();
         if self.cluster_dim == 0 {
             return refuse("cluster_dim", "0".to_owned(), "1 or more");
-        }
-        if let Granularity::PerGroupedChannel { group_size: 0, .. } = self.granularity {
-            return refuse("group_size", "0".to_owned(), "1 or more");
         }
         if self.cluster_dim > 1 && matches!(self.mode, Mode::Uniform(_) | Mode::Custom(_)) {
             let found = format!("{} with mode {mode}", self.cluster_dim);
@@ -378,7 +375,7 @@ mod tests {
         };
         let table = [
             (kmeans().with_cluster_dim(0), Some("cluster_dim")),
-            (kmeans().with_granularity(grouped(0)), Some("group_size")),
+            (kmeans().with_granularity(grouped(0)), None),
             (
                 PaletteSpec::new(custom()).with_cluster_dim(2),
                 Some("cluster_dim"),

@@ -25,7 +25,7 @@
 //! | `mode` | `kmeans`, `uniform` or `unique`, in any case | `kmeans` |
 //! | `nbits` | 1, 2, 3, 4, 6 or 8; required for `kmeans` and `uniform`, refused for `unique` | |
 //! | `granularity` | `per_tensor` or `per_grouped_channel` | `per_tensor` |
-//! | `group_size` | channels per group, at least 1; ignored for `per_tensor` | 32 |
+//! | `group_size` | channels per group, 0 for all of them; ignored for `per_tensor` | 32 |
 //! | `channel_axis` | an axis, negative from the end, or null; ignored for `per_tensor` | picked from the op |
 //! | `cluster_dim` | weights per index, at least 1 | 1 |
 //! | `enable_per_channel_scale` | `true` or `false` | `false` |
@@ -38,8 +38,8 @@
 //! calling rayon pool (`--threads` of the command), and the result does not depend on how many there are: the
 //! key is checked, so that such files can be read, and has no other effect.
 //!
-//! We differ from coremltools where it guesses: a number in quotes, a fraction, a 1 for `true`, a zero group
-//! size or a repeated key is an error here. Mode `custom` needs a function, so it needs the Rust API.
+//! We differ from coremltools where it guesses: a number in quotes, a fraction, a 1 for `true` or a
+//! repeated key is an error here. Mode `custom` needs a function, so it needs the Rust API.
 
 mod document;
 mod error;
@@ -298,7 +298,7 @@ fn op_config(
     let fields = Fields::new(value, key, "a mapping such as {nbits: 4}, or null for none")?;
     fields.known(&OP_KEYS)?;
     fields.config_type(false)?;
-    let group_size = fields.at_least("group_size", 1)?;
+    let group_size = fields.at_least("group_size", 0)?;
     let channel_axis = fields.axis("channel_axis")?;
     let granularity = match fields.choice("granularity", &["per_tensor", "per_grouped_channel"])? {
         Some("per_grouped_channel") => Granularity::PerGroupedChannel {

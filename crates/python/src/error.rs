@@ -3,7 +3,9 @@
 use palettizer::config_file::ConfigError;
 use palettizer::visible_lines;
 use pyo3::PyErr;
-use pyo3::exceptions::{PyFileExistsError, PyKeyboardInterrupt, PyOSError, PyValueError};
+use pyo3::exceptions::{
+    PyFileExistsError, PyKeyboardInterrupt, PyOSError, PyTypeError, PyValueError,
+};
 
 pyo3::create_exception!(
     palettizer._native,
@@ -39,6 +41,17 @@ impl From<palettizer::Error> for Failure {
             Reason::Exists { path } => PyFileExistsError::new_err(format!(
                 "{}: exists already; pass overwrite=True to replace it",
                 path.display()
+            )),
+            Reason::NotAnMlProgram { .. } => PyTypeError::new_err(message),
+            Reason::OpsetTooOld {
+                weight,
+                feature,
+                needed,
+                found,
+            } => bad_value(format_args!(
+                "The {feature} is supported since {needed}. Please re-convert your model with \
+                 minimum_deployment_target set to at least ct.target.{needed}, or pass \
+                 minimum_deployment_target=\"{needed}\": the program that holds \"{weight}\" is written for {found}"
             )),
             Reason::Stopped => PyKeyboardInterrupt::new_err(()),
             _ => bad_value(message),

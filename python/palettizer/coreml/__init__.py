@@ -8,10 +8,16 @@ A model comes as the path of an ``.mlpackage``, as a :class:`Model` of :func:`lo
 >>> small = cto.palettize_weights(cto.demo(), config)  # or of a path, or of an MLModel
 >>> small.report.bytes_after < small.report.bytes_before
 True
+
+Pruning and linear quantization (``prune_weights``, ``OpLinearQuantizerConfig`` and the others) are coremltools' own and
+come from there when they are first used; they take the configurations and the models of this module, and the other way
+round.
 """
 
-from typing import NoReturn
+import importlib as _importlib
+from typing import Any as _Any
 
+from palettizer import _peer
 from palettizer.coreml._metadata import CoreMLOpMetaData, CoreMLWeightMetaData, get_weights_metadata
 from palettizer.coreml._model import Model, demo, load
 from palettizer.coreml._op_config import CompressionGranularity, OpPalettizerConfig
@@ -34,21 +40,25 @@ __all__ = [
     "palettize_weights",
 ]
 
-_ELSEWHERE = (
+# what coremltools has and we have not
+_PEER = (
     "OpLinearQuantizerConfig",
     "OpMagnitudePrunerConfig",
     "OpThresholdPrunerConfig",
-    "experimental",
     "linear_quantize_activations",
     "linear_quantize_weights",
     "prune_weights",
 )
 
 
-def __getattr__(name: str) -> NoReturn:
-    if name in _ELSEWHERE:
-        raise AttributeError(
-            f"palettizer.coreml has no {name}: palettizer palettizes. It is coremltools.optimize.coreml.{name}, "
-            "and takes and gives the same MLModel objects"
-        )
+def __getattr__(name: str) -> _Any:
+    if name in _PEER:
+        globals()[name] = _peer.attribute(__name__, "coremltools.optimize.coreml", name)
+        return globals()[name]
+    if name == "experimental":
+        return _importlib.import_module("palettizer.coreml.experimental")
     raise AttributeError(f"module 'palettizer.coreml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PEER, "experimental"})

@@ -5,6 +5,7 @@ coremltools is imported only if such an object is at hand.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from palettizer.coreml._model import Model, load
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
+
+    from palettizer.coreml._report import Report
 
 
 def is_mlmodel(model: object) -> bool:
@@ -43,19 +46,59 @@ def temporary_package() -> str:
     return tempfile.mkdtemp(suffix=".mlpackage")
 
 
-def like(mlmodel: MLModel, package: str) -> MLModel:
+def like(mlmodel: MLModel, package: str, report: Report | None) -> MLModel:
     """The package as an MLModel that runs where ``mlmodel`` does, loaded if that was."""
-    from coremltools.models import MLModel
-
     more: dict[str, Any] = {}
     if getattr(mlmodel, "optimization_hints", None) is not None:
         more["optimization_hints"] = mlmodel.optimization_hints
     if getattr(mlmodel, "function_name", None) is not None:
         more["function_name"] = mlmodel.function_name
-    return MLModel(
+    made = _result()(
         package,
         is_temp_package=True,
         skip_model_load=mlmodel.__proxy__ is None,
         compute_units=mlmodel.compute_unit,
         **more,
     )
+    made.report = report
+    return made
+
+
+@functools.cache
+def _result() -> Any:
+    """The class of our results, once coremltools is there to derive it from."""
+    from coremltools.converters.mil.frontend.milproto import load as milproto
+    from coremltools.models import MLModel
+
+    class CompressedMLModel(MLModel):  # type: ignore[misc]
+        """An MLModel with the report of its compression. Its MIL program, which the results of coremltools hold, is read
+        from the package when it is first asked for."""
+
+        report: Report | None = None
+        _read: Any = None
+        _saving = False
+
+        @property
+        def _mil_program(self) -> Any:
+            if self._read is None and not self._saving and self._spec.WhichOneof("Type") == "mlProgram":
+                self._read = milproto.load(
+                    model_spec=self._spec,
+                    specification_version=self._spec.specificationVersion,
+                    file_weights_dir=self.weights_dir,
+                )
+            return self._read
+
+        @_mil_program.setter
+        def _mil_program(self, program: Any) -> None:
+            self._read = program
+
+        def save(self, *args: Any, **options: Any) -> None:
+            # which asks for the program, for something that only a program from a converter has
+            self._saving = True
+            try:
+                super().save(*args, **options)
+            finally:
+                self._saving = False
+
+    CompressedMLModel.__qualname__ = "CompressedMLModel"
+    return CompressedMLModel

@@ -88,8 +88,10 @@ def load(path: str | os.PathLike[str], *, max_expansion: int | None = None) -> M
     ------
     OSError
         If it cannot be read.
+    TypeError
+        If it is no ML Program.
     ValueError
-        If it is no ML Program, or damaged; the message says where.
+        If it is damaged; the message says where.
 
     Examples
     --------

@@ -7,17 +7,26 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any
 
+from palettizer._dtypes import dtype_name
+from palettizer._peer import Counterpart
+
 
 class CompressionGranularity(Enum):
-    """Which weights share a lookup table."""
+    """Which weights share a lookup table. A member equals the one of coremltools that has its name."""
 
     PER_TENSOR = 1
     PER_GROUPED_CHANNEL = 2
     PER_CHANNEL = 3
     PER_BLOCK = 4
 
+    def __eq__(self, other: object) -> bool:
+        same_enum = isinstance(other, Enum) and type(other).__name__ == "CompressionGranularity"
+        return same_enum and other.name == self.name  # type: ignore[attr-defined]
 
-class OpPalettizerConfig:
+    __hash__ = Enum.__hash__
+
+
+class OpPalettizerConfig(Counterpart):
     """How a weight is palettized.
 
     Every field is checked when it is set, in the constructor and afterwards; a wrong type is a ``TypeError``, a wrong
@@ -37,7 +46,7 @@ class OpPalettizerConfig:
     granularity : str or CompressionGranularity
         ``"per_tensor"``, or ``"per_grouped_channel"``: a table for every ``group_size`` channels.
     group_size : int
-        Channels that share a table; used by ``per_grouped_channel`` alone.
+        Channels that share a table, 0 for all of them; used by ``per_grouped_channel`` alone.
     channel_axis : int, optional
         The axis of the channels, negative from the end; ``None``: the output channels of the op that uses the weight.
     cluster_dim : int
@@ -48,8 +57,9 @@ class OpPalettizerConfig:
         The number of threads, if it is above 1. See :func:`palettizer.coreml.palettize_weights`.
     weight_threshold : int, optional
         Only weights with more elements are palettized.
-    lut_dtype : str, optional
+    lut_dtype : str or type, optional
         What the entries are stored as: ``"int8"``, ``"uint8"``, or ``None`` (or ``"float"``) for the weight's own type.
+        The types of numpy, PyTorch and coremltools that have these names are taken too, and kept as the name.
 
     Examples
     --------
@@ -60,7 +70,7 @@ class OpPalettizerConfig:
     >>> config.nbits = 5
     Traceback (most recent call last):
         ...
-    ValueError: nbits is 5; allowed: 1, 2, 3, 4, 6 and 8
+    ValueError: Invalid value of "nbits" (5) for palettization. Supported "nbits" are 1, 2, 3, 4, 6 and 8
     """
 
     __slots__ = (
@@ -101,7 +111,7 @@ class OpPalettizerConfig:
         enable_per_channel_scale: bool = False,
         num_kmeans_workers: int = 1,
         weight_threshold: int | None = 2048,
-        lut_dtype: str | None = None,
+        lut_dtype: Any = None,
     ) -> None:
         given = locals()
         # the mode first: what nbits and lut_function may be depends on it
@@ -124,6 +134,9 @@ class OpPalettizerConfig:
 
     __hash__ = None  # type: ignore[assignment]  # fields change
 
+    def _validate_op_type(self, op_type: str) -> None:
+        """Asked by coremltools: every op type will do."""
+
     @classmethod
     def _from_dict(cls, fields: dict[str, Any]) -> OpPalettizerConfig:
         if "lut_function" in fields:
@@ -141,40 +154,44 @@ def _mode(value: object, name: str, config: OpPalettizerConfig) -> str:
     if not isinstance(value, str):
         raise TypeError(f"mode is {value!r}; expected a string")
     if value.upper() not in modes:
-        raise ValueError(f"mode is {value!r}; allowed: kmeans, uniform, unique and custom")
+        raise ValueError(f'Only modes {modes} are supported for weight palettization. Got "mode": "{value}"')
     return value.upper()
 
 
 def _nbits(value: object, name: str, config: OpPalettizerConfig) -> int | None:
     needed = config.mode in ("KMEANS", "UNIFORM")
     if value is None and needed:
-        raise ValueError(f"nbits is None, and mode {config.mode} needs 1, 2, 3, 4, 6 or 8")
+        raise ValueError(f'"nbits" must be provided for {config.mode} mode: 1, 2, 3, 4, 6 or 8')
     if value is not None and not needed:
-        raise ValueError(f"nbits is {value!r}, and mode {config.mode} takes none; leave it out")
+        raise ValueError(f'"nbits" must NOT be provided for {config.mode} mode; found {value!r}')
     if value is None:
         return None
     bits = _integer(value, name)
     if bits not in (1, 2, 3, 4, 6, 8):
-        raise ValueError(f"nbits is {bits}; allowed: 1, 2, 3, 4, 6 and 8")
+        raise ValueError(
+            f'Invalid value of "nbits" ({bits}) for palettization. Supported "nbits" are 1, 2, 3, 4, 6 and 8'
+        )
     return bits
 
 
 def _lut_function(value: object, name: str, config: OpPalettizerConfig) -> object:
     if value is None and config.mode == "CUSTOM":
-        raise ValueError("lut_function is None, and mode CUSTOM needs one")
+        raise ValueError('"lut_function" can not be None, if "mode" is "custom".')
     if value is not None and config.mode != "CUSTOM":
-        raise ValueError(f"lut_function is given, and mode {config.mode} takes none; set mode to custom")
+        raise ValueError(f'"lut_function" must be None, if "mode" is not "custom". The mode is {config.mode}')
     if value is not None and not callable(value):
-        raise ValueError(f"lut_function is {value!r}, which cannot be called")
+        raise ValueError(f'A function object must be provided as "lut_function". Got {value!r}')
     return value
 
 
 def _granularity(value: object, name: str, config: OpPalettizerConfig) -> CompressionGranularity:
     allowed = (CompressionGranularity.PER_TENSOR, CompressionGranularity.PER_GROUPED_CHANNEL)
     for granularity in allowed:
-        if value in (granularity, granularity.name.lower()):
+        if granularity == value or (isinstance(value, str) and value.lower() == granularity.name.lower()):
             return granularity
-    raise ValueError(f"granularity is {value!r}; allowed: 'per_tensor' and 'per_grouped_channel'")
+    raise ValueError(
+        f"\"granularity\" must be one of 'per_tensor' and 'per_grouped_channel', but got {value!r}"
+    )
 
 
 def _channel_axis(value: object, name: str, config: OpPalettizerConfig) -> int | None:
@@ -186,6 +203,13 @@ def _at_least_one(value: object, name: str, config: OpPalettizerConfig) -> int:
     if number < 1:
         raise ValueError(f"{name} is {number}; expected 1 or more")
     return number
+
+
+def _group_size(value: object, name: str, config: OpPalettizerConfig) -> int:
+    channels = _integer(value, name)
+    if channels < 0:
+        raise ValueError(f"group_size is {channels}; expected 1 or more, or 0 for all channels")
+    return channels
 
 
 def _flag(value: object, name: str, config: OpPalettizerConfig) -> bool:
@@ -206,10 +230,11 @@ def _weight_threshold(value: object, name: str, config: OpPalettizerConfig) -> i
 def _lut_dtype(value: object, name: str, config: OpPalettizerConfig) -> str | None:
     if value is None:
         return None
-    if not isinstance(value, str):
-        raise TypeError(f"lut_dtype is {value!r}; expected None or a string")
-    if value in ("float", "int8", "uint8"):
-        return value
+    dtype = dtype_name(value)
+    if dtype is None:
+        raise TypeError(f"lut_dtype is {value!r}; expected None, a string or a type")
+    if dtype in ("float", "int8", "uint8"):
+        return dtype
     raise ValueError(f"lut_dtype is {value!r}; allowed: None, 'float', 'int8' and 'uint8'")
 
 
@@ -225,7 +250,7 @@ _RULES: dict[str, Callable[[Any, str, OpPalettizerConfig], Any]] = {
     "nbits": _nbits,
     "lut_function": _lut_function,
     "granularity": _granularity,
-    "group_size": _at_least_one,
+    "group_size": _group_size,
     "channel_axis": _channel_axis,
     "cluster_dim": _at_least_one,
     "enable_per_channel_scale": _flag,

@@ -6,13 +6,20 @@ import os
 from collections.abc import Mapping
 from typing import IO, Any
 
-from palettizer import _yaml
+from palettizer import _peer, _yaml
+from palettizer.coreml import _counterparts
 from palettizer.coreml._op_config import OpPalettizerConfig
+
+# of coremltools; that of palettization is ours
+_PEER_TYPES = ("OpLinearQuantizerConfig", "OpMagnitudePrunerConfig", "OpThresholdPrunerConfig")
+
+# what the passes of coremltools ask of a configuration
+_ASKED = ("_get_const_op_config", "_get_op_config", "_is_deprecated", "_op_selector")
 
 _KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs", "preset")
 
 
-class OptimizationConfig:
+class OptimizationConfig(_peer.Counterpart):
     """Which weights are palettized, and how.
 
     For a weight, the first of these that is set decides: the name of the constant, the name of the op that uses it, the
@@ -20,6 +27,9 @@ class OptimizationConfig:
     configuration. ``None`` leaves the weight alone. A pattern is a regular expression that matches the whole name, as in
     configurations of PyTorch modules (but without look-around and back-references); a name in the model is never taken
     for one.
+
+    The configurations of pruning and linear quantization may stand in the place of an :class:`OpPalettizerConfig`, for the
+    functions that prune and quantize; and those of coremltools take an ``OptimizationConfig`` of either kind.
 
     Parameters
     ----------
@@ -48,16 +58,16 @@ class OptimizationConfig:
 
     __slots__ = ("global_config", "op_type_configs", "op_name_configs", "preset")
 
-    global_config: OpPalettizerConfig | None
-    op_type_configs: dict[str, OpPalettizerConfig | None]
-    op_name_configs: dict[str, OpPalettizerConfig | None]
+    global_config: Any
+    op_type_configs: dict[str, Any]
+    op_name_configs: dict[str, Any]
     preset: str | None
 
     def __init__(
         self,
-        global_config: OpPalettizerConfig | None = None,
-        op_type_configs: dict[str, OpPalettizerConfig | None] | None = None,
-        op_name_configs: dict[str, OpPalettizerConfig | None] | None = None,
+        global_config: Any = None,
+        op_type_configs: dict[str, Any] | None = None,
+        op_name_configs: dict[str, Any] | None = None,
         preset: str | None = None,
     ) -> None:
         self.global_config = global_config
@@ -74,20 +84,25 @@ class OptimizationConfig:
         elif name in self.__slots__:
             if not isinstance(value, Mapping):
                 raise TypeError(f"{name} is {value!r}; expected a dictionary from names to OpPalettizerConfig")
-            for config in value.values():
-                _check(config)
+            for key, config in value.items():
+                _check(config, key if name == "op_type_configs" else None)
         object.__setattr__(self, name, value)
 
-    def set_global(self, op_config: OpPalettizerConfig | None) -> None:
+    def __getattr__(self, name: str) -> Any:
+        if name in _ASKED and _counterparts.peer() is not None:
+            return getattr(_counterparts.peers_config(self), name)
+        raise AttributeError(f"'OptimizationConfig' object has no attribute {name!r}")
+
+    def set_global(self, op_config: Any) -> None:
         """Sets the configuration of every op without one of its own."""
         self.global_config = op_config
 
-    def set_op_type(self, op_type: str, op_config: OpPalettizerConfig | None) -> None:
-        """Sets the configuration of the ops of a type, or of all that a pattern fits; ``None`` leaves their weights alone."""
-        _check(op_config)
+    def set_op_type(self, op_type: str, op_config: Any) -> None:
+        """Sets the configuration of the ops of a type, or of the types that a pattern fits; ``None`` leaves their weights alone."""
+        _check(op_config, op_type)
         self.op_type_configs[op_type] = op_config
 
-    def set_op_name(self, op_name: str, op_config: OpPalettizerConfig | None) -> None:
+    def set_op_name(self, op_name: str, op_config: Any) -> None:
         """Sets the configuration of an op, constant or tensor, or of all that a pattern fits; ``None`` leaves them alone."""
         _check(op_config)
         self.op_name_configs[op_name] = op_config
@@ -110,8 +125,9 @@ class OptimizationConfig:
         Parameters
         ----------
         config_dict : dict
-            ``config_type`` (``"OpPalettizerConfig"``) and any of ``global_config``, ``op_type_configs``,
-            ``op_name_configs`` and ``preset``, with the fields of :class:`OpPalettizerConfig` in place of the objects.
+            ``config_type`` (``"OpPalettizerConfig"``, or the name of a configuration of coremltools) and any of
+            ``global_config``, ``op_type_configs``, ``op_name_configs`` and ``preset``, with the fields in place of the
+            objects; they may have a ``config_type`` of their own.
 
         Raises
         ------
@@ -133,20 +149,22 @@ class OptimizationConfig:
             raise TypeError(f"the configuration is {config_dict!r}; expected a dictionary")
         for key in config_dict:
             if key not in _KEYS:
-                raise ValueError(f"no key is called {key!r}; there are {', '.join(_KEYS)}")
-        config_type = config_dict.get("config_type")
-        _check_type(config_type, "config_type")
+                raise ValueError(
+                    f"Invalid key {key} to construct an OptimizationConfig object. Supported keys are {_KEYS}."
+                )
+        config_type = _type(config_dict.get("config_type"), "config_type")
         config = cls()
         if config_dict.get("global_config") is not None:
-            config.global_config = _one(config_dict["global_config"], "global_config")
+            config.global_config = _one(config_dict["global_config"], config_type, "global_config")
         config.preset = config_dict.get("preset")
         for key in ("op_type_configs", "op_name_configs"):
             named = config_dict.get(key)
             if named is None:
                 continue
             if not isinstance(named, Mapping):
-                raise ValueError(f"{key} is {named!r}; expected a dictionary from names to configurations")
-            setattr(config, key, {name: _one(fields, f"{key}[{name!r}]") for name, fields in named.items()})
+                raise ValueError(f"{key} must be type of dict. Got {type(named)}: {named!r}")
+            ones = {name: _one(fields, config_type, f"{key}[{name!r}]") for name, fields in named.items()}
+            setattr(config, key, ones)
         return config
 
     @classmethod
@@ -169,28 +187,35 @@ class OptimizationConfig:
         return cls.from_dict(_yaml.load(yml))
 
 
-def _check(config: object) -> None:
-    if config is not None and not isinstance(config, OpPalettizerConfig):
-        raise ValueError(f"config must be an OpPalettizerConfig or None, found {type(config).__name__}: {config!r}")
+def _check(config: Any, op_type: str | None = None) -> None:
+    if config is None:
+        return
+    if not _counterparts.is_op_config(config):
+        raise ValueError(f"config must be type of OpCompressorConfig. Got {type(config)}: {config!r}")
+    if op_type is not None:
+        config._validate_op_type(op_type)
 
 
-def _check_type(found: object, where: str) -> None:
-    if found != "OpPalettizerConfig":
-        raise ValueError(
-            f"{where} is {found!r}; expected 'OpPalettizerConfig', for pruning and linear quantization are in "
-            "coremltools.optimize.coreml alone"
-        )
+def _type(found: Any, where: str) -> Any:
+    """The class of that name."""
+    if not isinstance(found, str):
+        raise ValueError(f"config_type must be provided with type of string; {where} is {found!r}")
+    if found == "OpPalettizerConfig":
+        return OpPalettizerConfig
+    if found in _PEER_TYPES:
+        return _peer.attribute("palettizer.coreml", "coremltools.optimize.coreml", found)
+    raise ValueError(f"{where} is {found!r}; expected one of {', '.join(('OpPalettizerConfig', *_PEER_TYPES))}")
 
 
-def _one(fields: object, where: str) -> OpPalettizerConfig | None:
+def _one(fields: object, config_type: Any, where: str) -> Any:
     if fields is None:
         return None
     if not isinstance(fields, Mapping):
         raise ValueError(f"{where} is {fields!r}; expected a dictionary of fields, or None")
     fields = dict(fields)
     if "config_type" in fields:
-        _check_type(fields.pop("config_type"), f"{where}: config_type")
+        config_type = _type(fields.pop("config_type"), f"{where}: config_type")
     try:
-        return OpPalettizerConfig._from_dict(fields)
+        return config_type._from_dict(fields)
     except (TypeError, ValueError) as error:
         raise type(error)(f"{where}: {error}") from None

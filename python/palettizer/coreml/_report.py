@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 import json
+import logging
 from typing import Any
 
+_LOGGER = logging.getLogger("palettizer")
+
+# What coremltools logs of a weight that it skips, by the start of our reason: scripts look for it.
+_PEERS_WORDS = {
+    "cluster_dim ": "The `cluster_dim` is invalid for {}",
+    "group_size ": "Cannot perform palettization on {} as block_sizes is None",
+    "more than 256 distinct values": "Unique values in weight cannot be represented by 8 bits palettization. {}",
+}
+
+# of one reason, how many weights are named
+_MOST_NAMES = 3
 
 _HEADER = ("weight", "shape", "dtype", "bits", "luts", "bytes", "SNR dB", "")
 
@@ -25,7 +37,7 @@ class Report(dict[str, dict[str, Any]]):
     """A dictionary from the names of weights to what became of each, which prints as a table.
 
     The fields of a weight are those of the JSON report: ``status`` (``"compressed"`` or ``"skipped"``), ``reason``,
-    ``shape``, ``dtype``, ``nbits``, ``mode``, ``granularity``, ``group_size``, ``cluster_dim``, ``luts``,
+    ``refused``, ``shape``, ``dtype``, ``nbits``, ``mode``, ``granularity``, ``group_size``, ``cluster_dim``, ``luts``,
     ``bytes_before``, ``bytes_after``, ``mse``, ``snr_db`` and others.
 
     Attributes
@@ -43,6 +55,8 @@ class Report(dict[str, dict[str, Any]]):
     notes : list[dict]
         Forms that were written of which there are public reports of trouble on devices: ``code``, ``text``,
         ``reference`` and how many ``weights`` have it.
+    near_names : dict[str, list[str]]
+        For those of them that are near to names in the model: these.
 
     Examples
     --------
@@ -74,6 +88,26 @@ class Report(dict[str, dict[str, Any]]):
     target: str = property(lambda self: self._whole["target"])  # type: ignore[assignment]
     unmatched: list[str] = property(lambda self: self._whole["unmatched"])  # type: ignore[assignment]
     notes: list[dict[str, Any]] = property(lambda self: self._whole["notes"])  # type: ignore[assignment]
+    near_names: dict[str, list[str]] = property(lambda self: self._whole["near_names"])  # type: ignore[assignment]
+
+    def warn(self) -> None:
+        """Logs what was asked for and did not happen: a line for each reason, and one for each name that fits nothing."""
+        compressed = any(row["status"] == "compressed" for row in self.values())
+        if not compressed:
+            _LOGGER.warning("None of the %d weights was palettized", len(self))
+        by_reason: dict[str, list[str]] = {}
+        for name, row in self.items():
+            if row["refused"] or (not compressed and row["reason"]):
+                by_reason.setdefault(row["reason"], []).append(name)
+        for reason, names in by_reason.items():
+            more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+            listed = ", ".join(names[:_MOST_NAMES]) + more
+            theirs = next((words for start, words in _PEERS_WORDS.items() if reason.startswith(start)), "Cannot palettize {}")
+            _LOGGER.warning("%s: %s. Skipped this op.", theirs.format(listed), reason)
+        for name in self.unmatched:
+            near = self.near_names.get(name)
+            hint = f"; did you mean {' or '.join(near)}?" if near else ""
+            _LOGGER.warning("The configuration names %r, which fits no weight of the model%s", name, hint)
 
     def __repr__(self) -> str:
         rows = [_HEADER, *(_row(name, weight) for name, weight in self.items())]

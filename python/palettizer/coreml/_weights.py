@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from palettizer.coreml import _lut_function, _mlmodel
+from palettizer.coreml import _counterparts, _lut_function, _mlmodel
 from palettizer.coreml._model import Model
 from palettizer.coreml._op_config import OpPalettizerConfig
 from palettizer.coreml._optimization_config import OptimizationConfig
@@ -25,7 +26,7 @@ def palettize_weights(
     config: OptimizationConfig,
     joint_compression: bool = False,
     *,
-    minimum_deployment_target: str = "iOS16",
+    minimum_deployment_target: Any = "iOS16",
     sensitivity: Path | None = None,
     sensitivity_default: str = "error",
     strict: bool = False,
@@ -44,9 +45,9 @@ def palettize_weights(
         Which weights, and how.
     joint_compression : bool
         Palettize what is left of pruned weights, and the integers of quantized ones, too.
-    minimum_deployment_target : str
-        The program is raised to the ops of this system (``"iOS16"``, ``"iOS17"``, ``"iOS18"``, ``"iOS26"``) if it is
-        written for an older one. Grouped tables, vectors, scales and 3 bits need ``"iOS18"``.
+    minimum_deployment_target : str or coremltools.target
+        The program is raised to the ops of this system (``"iOS16"``, ``"iOS17"``, ``"iOS18"``, ``"iOS26"``, or what
+        coremltools calls so, such as ``coremltools.target.macOS15``) if it is written for an older one. Grouped tables, vectors, scales and 3 bits need ``"iOS18"``.
     sensitivity : str or path, optional
         A safetensors file with a tensor for each weight, of its name and shape, that says what an error in each element
         costs, such as squared gradients. k-means then minimises what its errors cost.
@@ -68,14 +69,15 @@ def palettize_weights(
     -------
     Model or coremltools.models.MLModel
         An MLModel gives an MLModel, with the same metadata, compute units and function, loaded if it was; all else gives
-        a :class:`Model`, whose ``report`` says what became of each weight.
+        a :class:`Model`. Its ``report`` says what became of each weight. What could not be palettized as asked, and what
+        the configuration names in vain, is logged as a warning under the logger ``palettizer``.
 
     Raises
     ------
     ValueError
         If the configuration and the model do not fit together, or the model is damaged; the message says where.
     TypeError
-        If an argument is of another type.
+        If an argument is of another type, or the model no ML Program.
     OSError
         If a file cannot be read or written.
 
@@ -88,9 +90,10 @@ def palettize_weights(
     >>> sum(row["status"] == "compressed" for row in small.report.values())
     2
     """
+    config = _ours(config)
     fields = _fields(config, joint_compression)
     fields.update(
-        minimum_deployment_target=minimum_deployment_target,
+        minimum_deployment_target=_target(minimum_deployment_target),
         sensitivity=None if sensitivity is None else os.path.expanduser(sensitivity),
         sensitivity_default=sensitivity_default,
         strict=strict,
@@ -104,10 +107,13 @@ def palettize_weights(
     opened = _mlmodel.opened(mlmodel)
     if _mlmodel.is_mlmodel(mlmodel):
         package = _mlmodel.temporary_package()
-        opened.palettize_to(fields, package, overwrite=True, **options)
-        return _mlmodel.like(mlmodel, package)
-    native, report = opened.palettize(fields, **options)
-    return Model(native, Report(report))
+        report = Report(opened.palettize_to(fields, package, overwrite=True, **options))
+        report.warn()
+        return _mlmodel.like(mlmodel, package, report)
+    native, text = opened.palettize(fields, **options)
+    report = Report(text)
+    report.warn()
+    return Model(native, report)
 
 
 def decompress_weights(
@@ -148,21 +154,14 @@ def decompress_weights(
     if _mlmodel.is_mlmodel(mlmodel):
         package = _mlmodel.temporary_package()
         opened.decompress_to(package, overwrite=True, **options)
-        return _mlmodel.like(mlmodel, package)
+        return _mlmodel.like(mlmodel, package, None)
     return Model(opened.decompress(**options))
 
 
 def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, Any]:
     """The configuration as the native module takes it."""
-    if not isinstance(config, OptimizationConfig):
-        hint = (
-            "; import it from palettizer.coreml, as palettize_weights is"
-            if type(config).__name__ == "OptimizationConfig"
-            else ""
-        )
-        raise ValueError(f"config is a {type(config).__name__}; expected an OptimizationConfig{hint}")
     if not isinstance(joint_compression, bool):
-        raise ValueError(f"joint_compression is {joint_compression!r}; expected True or False")
+        raise ValueError(f"joint_compression only supports bool, but got {joint_compression!r}")
     if "const" in config.op_type_configs:
         raise ValueError(
             "op_type_configs has 'const', but constants have no op type of their own; use set_global, or name a constant "
@@ -175,6 +174,27 @@ def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, An
         "op_name_configs": {name: _op_fields(op) for name, op in config.op_name_configs.items()},
         "joint_compression": joint_compression,
     }
+
+
+def _ours(config: Any) -> OptimizationConfig:
+    """A configuration, ours or coremltools', as ours that palettizes and nothing else."""
+    if not (isinstance(config, OptimizationConfig) or _counterparts.is_peers_config(config)):
+        raise ValueError(f"config must be of type OptimizationConfig. Got {type(config)}: {config!r}")
+    one = _counterparts.op_palettizer_config
+    types, names = config.op_type_configs, config.op_name_configs
+    return OptimizationConfig(
+        global_config=one(config.global_config, "global_config"),
+        op_type_configs={name: one(op, f"op_type_configs[{name!r}]") for name, op in types.items()},
+        op_name_configs={name: one(op, f"op_name_configs[{name!r}]") for name, op in names.items()},
+    )
+
+
+def _target(target: Any) -> str:
+    """The name of a deployment target: ``"iOS18"``, or a member of ``coremltools.target``."""
+    name = target.name if isinstance(target, Enum) else target
+    if not isinstance(name, str):
+        raise TypeError(f"minimum_deployment_target is {target!r}; expected a string or a coremltools.target")
+    return name.rpartition(".")[2]
 
 
 def _op_fields(config: OpPalettizerConfig | None) -> dict[str, Any] | None:

@@ -1,0 +1,67 @@
+"""Configurations of coremltools as ours, and ours as those of coremltools."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from palettizer.coreml._op_config import OpPalettizerConfig
+
+if TYPE_CHECKING:
+    from palettizer.coreml._optimization_config import OptimizationConfig
+
+_FIELDS = tuple(name for name in OpPalettizerConfig.__slots__ if name != "lut_dtype")
+
+
+def peer() -> Any:
+    """The module of coremltools' configurations; ``None`` while coremltools is not imported."""
+    return sys.modules.get("coremltools.optimize.coreml._config")
+
+
+def is_op_config(config: object) -> bool:
+    """Whether it says how an op is compressed: ours, or any of coremltools'."""
+    theirs = peer()
+    return isinstance(config, OpPalettizerConfig) or (
+        theirs is not None and isinstance(config, theirs.OpCompressorConfig)
+    )
+
+
+def is_peers_config(config: object) -> bool:
+    """Whether it is an ``OptimizationConfig`` of coremltools."""
+    theirs = peer()
+    return theirs is not None and isinstance(config, theirs.OptimizationConfig)
+
+
+def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
+    """What is set there, as ours; a ``ValueError`` if it is not palettization."""
+    if config is None or isinstance(config, OpPalettizerConfig):
+        return config
+    theirs = peer()
+    if theirs is not None and isinstance(config, theirs.OpPalettizerConfig):
+        return OpPalettizerConfig(**{name: getattr(config, name) for name in _FIELDS})
+    raise ValueError(
+        f"palettize_weights only accept OpPalettizerConfig type config. Got {type(config).__name__} in {where}; "
+        "prune_weights, linear_quantize_weights and linear_quantize_activations take the others"
+    )
+
+
+def peers_config(config: OptimizationConfig) -> Any:
+    """Ours as an ``OptimizationConfig`` of coremltools. Only coremltools asks, so it is imported."""
+    return peer().OptimizationConfig(
+        global_config=_peers_op_config(config.global_config),
+        op_type_configs={name: _peers_op_config(op) for name, op in config.op_type_configs.items()},
+        op_name_configs={name: _peers_op_config(op) for name, op in config.op_name_configs.items()},
+    )
+
+
+def _peers_op_config(config: Any) -> Any:
+    if not isinstance(config, OpPalettizerConfig):
+        return config
+    if config.lut_dtype not in (None, "float"):
+        raise ValueError(
+            f"lut_dtype is {config.lut_dtype!r}, which coremltools' own palettization does not have; "
+            "use palettizer.coreml.palettize_weights, or leave lut_dtype out"
+        )
+    fields = {name: getattr(config, name) for name in _FIELDS}
+    fields["granularity"] = peer().CompressionGranularity[config.granularity.name]
+    return peer().OpPalettizerConfig(**fields)

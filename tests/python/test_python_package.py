@@ -47,6 +47,8 @@ def test_examples(name, tmp_path, monkeypatch):
     """Every example of every docstring, run in an empty folder."""
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
+    if module.__name__ != name:
+        return  # a module of coremltools, passed on as it is
     assert module.__doc__ or name.endswith("_native"), f"{name} says nothing of itself"
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.failed == 0

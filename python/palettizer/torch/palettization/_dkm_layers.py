@@ -53,12 +53,12 @@ class DKMLayer(nn.Module):
 
 def _stand_in(module: nn.Module, name: str, value: Any) -> Any:
     """Makes a value an attribute of a module, past what the module does when it is set, and returns the one before."""
-    if name in module._parameters:
-        before: Any = module._parameters[name]
-        module._parameters[name] = value
-    else:  # made of other parameters: by a pruner, or by FullyShardedDataParallel
-        before = module.__dict__[name]
+    if name in module.__dict__:  # made of other parameters: by a pruner, or by FullyShardedDataParallel
+        before: Any = module.__dict__[name]
         object.__setattr__(module, name, value)
+    else:
+        before = module._parameters[name]
+        module._parameters[name] = value
     return before
 
 

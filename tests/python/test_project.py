@@ -122,3 +122,27 @@ def test_a_package_that_a_rule_forbids(change, words):
     rules = tomllib.loads((ROOT / "deny.toml").read_text())
     found = list(deny.faults([ours, other], rules))
     assert len(found) == (words is not None) and all(words in line for line in found)
+
+
+# made with `..Default::default()`, as their documentation shows: a new field breaks nobody
+WITH_DEFAULTS = {"DkmConfig", "DkmSpec"}
+
+
+def test_public_structs_can_grow():
+    """A struct with public fields that the crate `palettizer` shows is #[non_exhaustive]: 0.2 can add a field."""
+    sources = {path: path.read_text(encoding="utf-8") for folder in PUBLISHED for path in (ROOT / f"crates/{folder}/src").rglob("*.rs")}
+    shown = set()
+    for path in ("lib.rs", "dkm/mod.rs"):
+        for names in re.findall(r"^pub use ([^;]+);", sources[ROOT / "crates/palettizer/src" / path], re.M):
+            shown |= set(re.findall(r"\b[A-Z]\w+", names))
+    shown |= {"Defaults"}
+    closed, seen = [], 0
+    pattern = re.compile(r"((?:^(?:#\[|///|//)[^\n]*\n)*)^pub struct (\w+)[^;{(]*\{\n(.*?)^\}", re.M | re.S)
+    for text in sources.values():
+        for above, name, fields in pattern.findall(text):
+            if name in shown and re.search(r"^    pub \w+:", fields, re.M):
+                seen += 1
+                if "#[non_exhaustive]" not in above and name not in WITH_DEFAULTS:
+                    closed.append(name)
+    assert not closed, f"{closed} cannot get another field without breaking their users"
+    assert seen > 15

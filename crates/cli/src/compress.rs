@@ -249,13 +249,13 @@ fn no_program(args: &Args) -> Result<(), Failure> {
 }
 
 fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
-    let defaults = Defaults {
-        precision: match args.exact {
-            true => Precision::Exact,
-            false => Precision::Refined,
-        },
-        seed: args.seed.unwrap_or(0),
-    };
+    let mut defaults = Defaults::default();
+    if args.exact {
+        defaults.precision = Precision::Exact;
+    }
+    if let Some(seed) = args.seed {
+        defaults.seed = seed;
+    }
     let (config, base) = match &args.config {
         Some(path) => from_file(path, defaults)?,
         None => from_flags(args, defaults)?,

@@ -17,6 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// One constant of a model.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct WeightInfo {
     /// Its name.
     pub name: String,
@@ -40,6 +41,7 @@ pub struct WeightInfo {
 
 /// An op that uses a constant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Consumer {
     /// The op's name.
     pub name: String,
@@ -51,6 +53,7 @@ pub struct Consumer {
 
 /// A constant as it is used: what a compressed one stands for.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct WeightValues<'a> {
     /// The element type, such as `fp16`.
     pub dtype: &'static str,

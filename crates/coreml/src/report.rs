@@ -14,6 +14,7 @@ pub enum Status {
 
 /// What became of one weight. The fields after `refused` are empty for a skipped one.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct WeightReport {
     /// The constant's name.
     pub name: String,

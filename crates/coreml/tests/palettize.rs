@@ -377,7 +377,7 @@ fn a_custom_function_makes_the_table() {
         assert_eq!((group.shape, group.channel_axis), (&[64, 64][..], Some(0)));
         let indices = values.iter().map(|&value| u8::from(value >= 0.0)).collect();
         let lut = vec![-0.5, 0.5];
-        Ok(CustomLut { lut, indices })
+        Ok(CustomLut::new(lut, indices))
     });
     let custom = config(PaletteSpec::new(Mode::Custom(halves)));
     let (small, outcome) = palettize(&shared("CoreML8").build(), &custom).unwrap();

@@ -49,10 +49,11 @@ impl Mode {
 /// What a [`LutFunction`] returns for one group.
 ///
 /// ```
-/// let two = palettizer_palette::CustomLut { lut: vec![-1.0, 1.0], indices: vec![0, 1, 1] };
+/// let two = palettizer_palette::CustomLut::new(vec![-1.0, 1.0], vec![0, 1, 1]);
 /// assert_eq!(two.lut.len(), 2);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct CustomLut {
     /// 1 to 256 finite entries, in any order; they are rounded to the weight's dtype.
     pub lut: Vec<f32>,
@@ -60,15 +61,23 @@ pub struct CustomLut {
     pub indices: Vec<u8>,
 }
 
+impl CustomLut {
+    /// A table and the index of each value in it.
+    pub fn new(lut: Vec<f32>, indices: Vec<u8>) -> Self {
+        CustomLut { lut, indices }
+    }
+}
+
 /// What a [`LutFunction`] is told of a group beside its values.
 ///
 /// ```
 /// use palettizer_palette::{Dtype, LutGroup};
 ///
-/// let rows = LutGroup { shape: &[16, 3], channel_axis: Some(0), dtype: Dtype::F16 };
+/// let rows = LutGroup::new(&[16, 3], Some(0), Dtype::F16);
 /// assert_eq!(rows.shape[0], 16);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct LutGroup<'a> {
     /// The weight's shape, with the group size on the channel axis.
     pub shape: &'a [usize],
@@ -76,6 +85,17 @@ pub struct LutGroup<'a> {
     pub channel_axis: Option<usize>,
     /// The weight's dtype, from which the values were widened.
     pub dtype: Dtype,
+}
+
+impl<'a> LutGroup<'a> {
+    /// What is said of a group, to call a [`LutFunction`] with.
+    pub fn new(shape: &'a [usize], channel_axis: Option<usize>, dtype: Dtype) -> Self {
+        LutGroup {
+            shape,
+            channel_axis,
+            dtype,
+        }
+    }
 }
 
 /// What a [`LutFunction`] wraps.
@@ -91,9 +111,9 @@ type LutFn = dyn Fn(&[f32], &LutGroup<'_>) -> Result<CustomLut, String> + Send +
 /// use palettizer_palette::{CustomLut, Dtype, LutFunction, LutGroup};
 ///
 /// let signs = LutFunction::new(|values, _group| {
-///     Ok(CustomLut { lut: vec![-1.0, 1.0], indices: values.iter().map(|&v| u8::from(v > 0.0)).collect() })
+///     Ok(CustomLut::new(vec![-1.0, 1.0], values.iter().map(|&v| u8::from(v > 0.0)).collect()))
 /// });
-/// let group = LutGroup { shape: &[2], channel_axis: Some(0), dtype: Dtype::F32 };
+/// let group = LutGroup::new(&[2], Some(0), Dtype::F32);
 /// assert_eq!(signs.call(&[-3.0, 2.0], &group)?.indices, [0, 1]);
 /// assert_eq!(signs, signs.clone());
 /// # Ok::<(), String>(())

@@ -38,6 +38,7 @@ pub enum Nbits {
 /// A width that is not one of [`Nbits::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("nbits is {found}; Core ML has index types of 1, 2, 3, 4, 6 and 8 bits")]
+#[non_exhaustive]
 pub struct NbitsError {
     /// The refused value, as it was written.
     pub found: String,

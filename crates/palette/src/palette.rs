@@ -25,6 +25,7 @@ use palettizer_kernels::{pack, unpack};
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Palette {
     /// The weight's dtype, and that of its reconstruction.
     pub dtype: Dtype,
@@ -83,6 +84,23 @@ pub struct ChannelScale {
 }
 
 impl Palette {
+    /// A palette without indices and tables, for a reader of some format to fill in.
+    pub fn unfilled(dtype: Dtype, shape: Vec<usize>, nbits: Nbits) -> Self {
+        Palette {
+            dtype,
+            index_shape: shape.clone(),
+            shape,
+            nbits,
+            indices: Vec::new(),
+            lut: Lut::Float(Vec::new()),
+            lut_shape: Vec::new(),
+            vector_axis: None,
+            scale: None,
+            mask: None,
+            error: ErrorFigures::default(),
+        }
+    }
+
     /// Number of tables.
     pub fn luts(&self) -> usize {
         let groups = self.lut_shape.len().saturating_sub(2);

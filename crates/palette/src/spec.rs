@@ -97,6 +97,7 @@ impl FromStr for LutDtype {
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{field} is {found}; allowed: {allowed}")]
+#[non_exhaustive]
 pub struct SpecError {
     /// The field's name, as users write it.
     pub field: &'static str,

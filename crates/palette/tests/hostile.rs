@@ -169,19 +169,11 @@ fn every_error_of_scales_and_masks() {
 
 /// A palette that is right, to be made wrong.
 fn palette() -> Palette {
-    Palette {
-        dtype: Dtype::F16,
-        shape: vec![2, 2],
-        nbits: Nbits::B1,
-        index_shape: vec![2, 2],
-        indices: vec![0b0110],
-        lut: Lut::Float(vec![0; 4]),
-        lut_shape: vec![1, 1, 2, 1],
-        vector_axis: None,
-        scale: None,
-        mask: None,
-        error: ErrorFigures::default(),
-    }
+    let mut palette = Palette::unfilled(Dtype::F16, vec![2, 2], Nbits::B1);
+    palette.indices = vec![0b0110];
+    palette.lut = Lut::Float(vec![0; 4]);
+    palette.lut_shape = vec![1, 1, 2, 1];
+    palette
 }
 
 #[test]

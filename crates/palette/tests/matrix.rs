@@ -17,14 +17,14 @@ fn modes() -> Vec<Mode> {
     modes.push(Mode::Unique);
     modes.push(Mode::Custom(LutFunction::new(|values, group| {
         assert_eq!(values.len(), group.shape.iter().product::<usize>());
-        Ok(CustomLut {
-            lut: vec![1.0, -0.5, 0.0],
-            indices: values
+        Ok(CustomLut::new(
+            vec![1.0, -0.5, 0.0],
+            values
                 .iter()
                 .map(|&v| if v > 0.5 { 0 } else { u8::from(v < -0.2) * 2 })
                 .map(|i| i % 3)
                 .collect(),
-        })
+        ))
     })));
     modes
 }

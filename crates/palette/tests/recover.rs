@@ -26,11 +26,9 @@ fn again(palette: &Palette) -> Result<Palette, RecoverError> {
 fn check(palette: &Palette) {
     let found = again(palette).unwrap();
     assert_eq!(found.decompress(), palette.decompress());
-    let with_indices = Palette {
-        indices: palette.indices.clone(),
-        error: palette.error,
-        ..found.clone()
-    };
+    let mut with_indices = found.clone();
+    with_indices.indices.clone_from(&palette.indices);
+    with_indices.error = palette.error;
     assert_eq!(&with_indices, palette);
     assert_eq!(found.indices.len(), palette.indices.len());
     assert_eq!(found.error.squared_error, 0.0);

@@ -40,10 +40,7 @@ fn values_that_have_no_mean() {
             channel_axis: None,
         });
     let zeros = Mode::Custom(LutFunction::new(|values, _| {
-        Ok(CustomLut {
-            lut: vec![0.0],
-            indices: vec![0; values.len()],
-        })
+        Ok(CustomLut::new(vec![0.0], vec![0; values.len()]))
     }));
     for (spec, count, elements) in [
         (plain.clone(), 2, 64),
@@ -116,48 +113,23 @@ fn functions_that_return_nonsense() {
             "returned 0 entries, expected 1 to 256",
         ),
         (
-            |n| {
-                Ok(CustomLut {
-                    lut: vec![0.0; 257],
-                    indices: vec![0; n],
-                })
-            },
+            |n| Ok(CustomLut::new(vec![0.0; 257], vec![0; n])),
             "returned 257 entries, expected 1 to 256",
         ),
         (
-            |n| {
-                Ok(CustomLut {
-                    lut: vec![f32::NAN],
-                    indices: vec![0; n],
-                })
-            },
+            |n| Ok(CustomLut::new(vec![f32::NAN], vec![0; n])),
             "returned the entry NaN, expected finite ones",
         ),
         (
-            |n| {
-                Ok(CustomLut {
-                    lut: vec![1e9],
-                    indices: vec![0; n],
-                })
-            },
+            |n| Ok(CustomLut::new(vec![1e9], vec![0; n])),
             "returned the entry 1000000000, which is infinite in fp16",
         ),
         (
-            |n| {
-                Ok(CustomLut {
-                    lut: vec![0.0],
-                    indices: vec![0; n + 1],
-                })
-            },
+            |n| Ok(CustomLut::new(vec![0.0], vec![0; n + 1])),
             "returned 9 indices for 8 values",
         ),
         (
-            |n| {
-                Ok(CustomLut {
-                    lut: vec![0.0; 3],
-                    indices: vec![3; n],
-                })
-            },
+            |n| Ok(CustomLut::new(vec![0.0; 3], vec![3; n])),
             "returned index 3 into 3 entries",
         ),
     ];

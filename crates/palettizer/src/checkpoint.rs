@@ -24,7 +24,7 @@ use std::time::Instant;
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("model.safetensors");
 /// let bytes: Vec<u8> = (0..4096).flat_map(|i| (i as f32).sin().to_le_bytes()).collect();
-/// let weight = DenseTensor { element: ElementType::F32, shape: vec![64, 64], bytes: &bytes };
+/// let weight = DenseTensor::new(ElementType::F32, vec![64, 64], &bytes);
 /// Checkpoint::write(&path, &[("fc.weight", Content::Dense(weight))], &Default::default(), SaveOptions::default())?;
 ///
 /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));

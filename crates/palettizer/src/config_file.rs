@@ -94,6 +94,7 @@ const OP_KEYS: [&str; 11] = [
 /// What a whole configuration has beside its specs (strictness, the deployment target, joint compression) is set
 /// on the [`OptimizationConfig`] that is returned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Defaults {
     /// How hard scalar k-means tries.
     pub precision: Precision,

@@ -19,6 +19,7 @@ pub const REPORT_VERSION: u32 = 1;
 
 /// What palettizing a model or a checkpoint came to. Its JSON form is described in `docs/report.md`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct Report {
     /// [`REPORT_VERSION`].
     pub version: u32,

@@ -145,11 +145,7 @@ fn a_restored_run_goes_on_bit_for_bit() {
 }
 
 fn tensor<'a>(shape: &[usize], bytes: &'a [u8]) -> Content<'a> {
-    Content::Dense(DenseTensor {
-        element: ElementType::F32,
-        shape: shape.to_vec(),
-        bytes,
-    })
+    Content::Dense(DenseTensor::new(ElementType::F32, shape.to_vec(), bytes))
 }
 
 #[test]

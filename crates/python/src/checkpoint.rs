@@ -211,11 +211,11 @@ impl Given<'_> {
                         "{name}: dtype is {dtype:?}; expected a name that safetensors has, such as \"F32\""
                     ))
                 })?;
-                Ok(Content::Dense(DenseTensor {
+                Ok(Content::Dense(DenseTensor::new(
                     element,
-                    shape: shape.clone(),
-                    bytes: slice(name, data)?,
-                }))
+                    shape.clone(),
+                    slice(name, data)?,
+                )))
             }
         }
     }

@@ -50,8 +50,8 @@ fn call(function: &Bound<'_, PyAny>, values: &[f32], group: &LutGroup<'_>) -> Py
     let array = PyArray1::from_slice(function.py(), values).reshape(group.shape)?;
     let found = function.call1((array, group.channel_axis, group.dtype.name()))?;
     let (lut, indices): (PyReadonlyArray1<'_, f32>, PyReadonlyArray1<'_, u8>) = found.extract()?;
-    Ok(CustomLut {
-        lut: slice("lut", &lut)?.to_vec(),
-        indices: slice("indices", &indices)?.to_vec(),
-    })
+    Ok(CustomLut::new(
+        slice("lut", &lut)?.to_vec(),
+        slice("indices", &indices)?.to_vec(),
+    ))
 }

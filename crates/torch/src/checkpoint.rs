@@ -23,7 +23,7 @@ pub(crate) const EXTENSION: &str = ".safetensors";
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("model.safetensors");
-/// let bias = DenseTensor { element: ElementType::U8, shape: vec![3], bytes: &[1, 2, 3] };
+/// let bias = DenseTensor::new(ElementType::U8, vec![3], &[1, 2, 3]);
 /// write_palettes(&path, &[("bias", Content::Dense(bias))], &Default::default(), false)?;
 ///
 /// let checkpoint = Checkpoint::open(&path)?;
@@ -70,6 +70,7 @@ pub(crate) enum Kind {
 
 /// A tensor as it lies in a file.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct DenseTensor<'a> {
     /// The type of its elements.
     pub element: ElementType,
@@ -77,6 +78,17 @@ pub struct DenseTensor<'a> {
     pub shape: Vec<usize>,
     /// Its elements: little-endian, row-major.
     pub bytes: &'a [u8],
+}
+
+impl<'a> DenseTensor<'a> {
+    /// A tensor with little-endian, row-major elements.
+    pub fn new(element: ElementType, shape: Vec<usize>, bytes: &'a [u8]) -> Self {
+        DenseTensor {
+            element,
+            shape,
+            bytes,
+        }
+    }
 }
 
 /// What a checkpoint holds under a name.
@@ -177,11 +189,11 @@ impl Checkpoint {
             }
             Kind::Dense(at) => {
                 let entry = &shard.header.tensors[*at];
-                Content::Dense(DenseTensor {
-                    element: entry.element,
-                    shape: entry.shape.clone(),
-                    bytes: shard.data(entry),
-                })
+                Content::Dense(DenseTensor::new(
+                    entry.element,
+                    entry.shape.clone(),
+                    shard.data(entry),
+                ))
             }
         })
     }

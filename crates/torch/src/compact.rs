@@ -271,19 +271,14 @@ impl Stored {
             _ => Lut::Float(lut),
         };
         let scale = bytes(Role::Scale).zip(shape(Role::Scale));
-        Palette {
-            dtype: self.dtype,
-            shape: self.meta.shape.clone(),
-            nbits: self.nbits,
-            index_shape: self.meta.index_shape.clone(),
-            indices: bytes(Role::Indices).unwrap_or_default(),
-            lut,
-            lut_shape: self.lut_shape.clone(),
-            vector_axis: self.meta.vector_axis,
-            scale: scale.map(|(bytes, shape)| ChannelScale { shape, bytes }),
-            mask: None,
-            error: ErrorFigures::default(),
-        }
+        let mut palette = Palette::unfilled(self.dtype, self.meta.shape.clone(), self.nbits);
+        palette.index_shape = self.meta.index_shape.clone();
+        palette.indices = bytes(Role::Indices).unwrap_or_default();
+        palette.lut = lut;
+        palette.lut_shape = self.lut_shape.clone();
+        palette.vector_axis = self.meta.vector_axis;
+        palette.scale = scale.map(|(bytes, shape)| ChannelScale { shape, bytes });
+        palette
     }
 }
 

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 /// One tensor of a checkpoint, or one palettized weight.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[non_exhaustive]
 pub struct TensorInfo {
     /// Its name.
     pub name: String,

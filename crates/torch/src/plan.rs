@@ -279,9 +279,8 @@ pub(crate) fn row(opened: &Opened, planned: &Planned<'_>) -> WeightReport {
         Decision::Skip(skip) => Some(skip),
         Decision::Compress(_) => None,
     };
-    WeightReport {
-        reason: skip.map(ToString::to_string),
-        refused: skip.is_some_and(Skip::is_failure),
-        ..WeightReport::untouched(item.name.clone(), shape, element.shown(), bytes)
-    }
+    let mut row = WeightReport::untouched(item.name.clone(), shape, element.shown(), bytes);
+    row.reason = skip.map(ToString::to_string);
+    row.refused = skip.is_some_and(Skip::is_failure);
+    row
 }

@@ -20,7 +20,7 @@ const STRETCH: usize = 1 << 20;
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("sensitivities.safetensors");
 /// let bytes: Vec<u8> = [1.0_f32, 0.5].iter().flat_map(|value| value.to_le_bytes()).collect();
-/// let tensor = DenseTensor { element: ElementType::F32, shape: vec![1, 2], bytes: &bytes };
+/// let tensor = DenseTensor::new(ElementType::F32, vec![1, 2], &bytes);
 /// write_palettes(&path, &[("fc.weight", Content::Dense(tensor))], &Default::default(), false)?;
 ///
 /// let sensitivities = SafetensorsSensitivities::open(&path)?;

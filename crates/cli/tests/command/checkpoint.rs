@@ -26,11 +26,7 @@ fn write(scratch: &Scratch, name: &str, tensors: &[(&str, &[usize])]) {
             let shape = shape.to_vec();
             (
                 *name,
-                Content::Dense(DenseTensor {
-                    element,
-                    shape,
-                    bytes,
-                }),
+                Content::Dense(DenseTensor::new(element, shape, bytes)),
             )
         })
         .collect();
@@ -275,11 +271,7 @@ fn sensitivities_weigh_both_kinds_of_models() {
                 let (element, shape) = (ElementType::F32, shape.clone());
                 (
                     name,
-                    Content::Dense(DenseTensor {
-                        element,
-                        shape,
-                        bytes,
-                    }),
+                    Content::Dense(DenseTensor::new(element, shape, bytes)),
                 )
             })
             .collect();

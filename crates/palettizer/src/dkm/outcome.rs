@@ -11,6 +11,7 @@ use crate::{Checkpoint, CheckpointError, Report, SaveOptions};
 
 /// What training came to.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct DkmOutcome<'a> {
     /// Every weight by its name: its palette, or itself where it is not palettized. This is what
     /// [`Checkpoint::write`] takes, with the model's other tensors beside it.
@@ -63,11 +64,11 @@ fn shape<'c>(content: &'c Content<'_>) -> &'c [usize] {
 
 /// A weight as it is, for the file.
 pub(super) fn dense<'a>(shape: &[usize], values: &'a [f32]) -> Content<'a> {
-    Content::Dense(DenseTensor {
-        element: ElementType::F32,
-        shape: shape.to_vec(),
-        bytes: bytemuck::cast_slice(values),
-    })
+    Content::Dense(DenseTensor::new(
+        ElementType::F32,
+        shape.to_vec(),
+        bytemuck::cast_slice(values),
+    ))
 }
 
 /// The report's row of a palettized weight.
@@ -78,28 +79,29 @@ pub(super) fn palettized(name: &str, spec: &DkmSpec, palette: &Palette) -> Weigh
     };
     let error = palette.error;
     let snr = error.snr_db();
-    WeightReport {
-        status: Status::Compressed,
-        reason: None,
-        nbits: Some(palette.nbits.bits()),
-        mode: Some("kmeans".to_owned()),
-        granularity: Some(granularity.to_owned()),
-        group_size: spec.group_size,
-        cluster_dim: Some(spec.cluster_dim),
-        luts: Some(palette.luts()),
-        bytes_after: palette.stored_bytes() as u64,
-        mse: Some(error.mse()),
-        snr_db: snr.is_finite().then_some(snr),
-        ..skipped(name, &palette.shape, String::new())
-    }
+    let mut row = untouched(name, &palette.shape);
+    row.status = Status::Compressed;
+    row.nbits = Some(palette.nbits.bits());
+    row.mode = Some("kmeans".to_owned());
+    row.granularity = Some(granularity.to_owned());
+    row.group_size = spec.group_size;
+    row.cluster_dim = Some(spec.cluster_dim);
+    row.luts = Some(palette.luts());
+    row.bytes_after = palette.stored_bytes() as u64;
+    row.mse = Some(error.mse());
+    row.snr_db = snr.is_finite().then_some(snr);
+    row
 }
 
 /// The report's row of a weight that stays as it is.
 pub(super) fn skipped(name: &str, shape: &[usize], reason: String) -> WeightReport {
+    let mut row = untouched(name, shape);
+    row.reason = Some(reason);
+    row
+}
+
+fn untouched(name: &str, shape: &[usize]) -> WeightReport {
     let bytes = (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
     let (name, dtype) = (name.to_owned(), ElementType::F32.shown());
-    WeightReport {
-        reason: Some(reason),
-        ..WeightReport::untouched(name, shape.to_vec(), dtype, bytes)
-    }
+    WeightReport::untouched(name, shape.to_vec(), dtype, bytes)
 }

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DkmState {
     /// Calls of [`step`](super::DkmPalettizer::step).
     pub steps: u64,
@@ -32,6 +33,7 @@ pub struct DkmState {
 /// What is known of one weight.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[non_exhaustive]
 pub struct DkmWeightState {
     /// The centroids that the next step starts from, (group, cluster, element of a vector); empty before the first forward.
     pub centroids: Vec<f32>,

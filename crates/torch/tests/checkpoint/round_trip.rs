@@ -179,13 +179,8 @@ fn threads_change_nothing() {
 fn what_cannot_be_written_is_refused() {
     let scratch = Scratch::new();
     let bytes = [0; 8];
-    let dense = |shape: &[usize]| {
-        Content::Dense(DenseTensor {
-            element: ElementType::U8,
-            shape: shape.to_vec(),
-            bytes: &bytes,
-        })
-    };
+    let dense =
+        |shape: &[usize]| Content::Dense(DenseTensor::new(ElementType::U8, shape.to_vec(), &bytes));
     let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
     let palette = expected(&weight("w", "F32", &[8, 8], 1), &spec);
     let broken = |edit: &dyn Fn(&mut Palette)| {
@@ -262,7 +257,7 @@ proptest! {
                     return (name, Content::Palette(Box::new(expected(tensor, &spec))));
                 }
                 let element = ElementType::from_name(dtype).unwrap();
-                (name, Content::Dense(DenseTensor { element, shape: shape.clone(), bytes }))
+                (name, Content::Dense(DenseTensor::new(element, shape.clone(), bytes)))
             })
             .collect();
         write_palettes(&out, &contents, &metadata, false).unwrap();

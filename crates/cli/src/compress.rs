@@ -159,9 +159,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
         no_program(&args)?;
     }
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
-    let options = SaveOptions {
-        overwrite: args.force,
-    };
+    let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
         let progress = Bar::new(voice);
         match &model {

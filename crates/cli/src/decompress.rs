@@ -39,9 +39,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let model = Either::open_with(&args.input, args.limits.into())?;
     let before = model.stored_len();
-    let options = SaveOptions {
-        overwrite: args.force,
-    };
+    let options = SaveOptions::overwriting(args.force);
     let progress = Bar::new(voice);
     let done = match model {
         Either::Model(model) => model.decompress_to(&args.output, options, &progress)?,

@@ -33,9 +33,7 @@ const BAR: usize = 24;
 
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let model = palettizer::demo::model()?;
-    let options = SaveOptions {
-        overwrite: args.force,
-    };
+    let options = SaveOptions::overwriting(args.force);
     if let Some(folder) = &args.save {
         std::fs::create_dir_all(folder).map_err(|error| Failure::about(folder.display(), error))?;
         model.save(folder.join("digits.mlpackage"), options)?;

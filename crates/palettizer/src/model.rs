@@ -26,9 +26,17 @@ pub struct Model(palettizer_coreml::Model);
 
 /// How a model is saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct SaveOptions {
     /// Replace what is there.
     pub overwrite: bool,
+}
+
+impl SaveOptions {
+    /// Whether to replace what is there.
+    pub fn overwriting(overwrite: bool) -> Self {
+        SaveOptions { overwrite }
+    }
 }
 
 impl Model {
@@ -260,7 +268,7 @@ impl Model {
     ///
     /// ```no_run
     /// use palettizer::SaveOptions;
-    /// palettizer::demo::model()?.save("Digits.mlpackage", SaveOptions { overwrite: true })?;
+    /// palettizer::demo::model()?.save("Digits.mlpackage", SaveOptions::overwriting(true))?;
     /// # Ok::<(), palettizer::Error>(())
     /// ```
     pub fn save(&self, out: impl AsRef<Path>, options: SaveOptions) -> Result<(), Error> {

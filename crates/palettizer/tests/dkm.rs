@@ -151,7 +151,7 @@ fn tensor<'a>(shape: &[usize], bytes: &'a [u8]) -> Content<'a> {
 #[test]
 fn the_file_holds_what_evaluation_sees() {
     let folder = tempfile::tempdir().unwrap();
-    let options = SaveOptions { overwrite: true };
+    let options = SaveOptions::overwriting(true);
     let path = |name: &str| folder.path().join(format!("{name}.safetensors"));
     // The checkpoint that the weights came from, with a tensor that is not trained here.
     let old = vec![0_u8; N * 4];

@@ -109,7 +109,7 @@ impl Checkpoint {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         json(&configured(
             py,
             config,
@@ -132,7 +132,7 @@ impl Checkpoint {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         configured(py, config, threads, progress, |config, line| {
             self.0.palettize_part(&names, config, out, options, line)
         })
@@ -151,7 +151,7 @@ impl Checkpoint {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         json(&configured(
             py,
             config,
@@ -172,7 +172,7 @@ impl Checkpoint {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let stop = Raised::default();
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         work::run(py, threads, progress, stop.stop(), |line| {
             self.0.decompress_to(out, options, line)
         })?
@@ -194,7 +194,7 @@ impl Checkpoint {
         for (name, content) in &contents {
             given.push((name, content.borrow(name)?));
         }
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         work::brief(py, || Inner::write(out, &given, &metadata, options))?
             .map_err(Failure::from)?;
         Ok(())

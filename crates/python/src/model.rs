@@ -87,7 +87,7 @@ impl Model {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         json(&configured(
             py,
             config,
@@ -123,7 +123,7 @@ impl Model {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let stop = Raised::default();
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         work::run(py, threads, progress, stop.stop(), |line| {
             self.0.decompress_to(&out, options, line)
         })?
@@ -134,7 +134,7 @@ impl Model {
     /// Writes the package.
     #[pyo3(signature = (out, *, overwrite = false))]
     fn save(&self, py: Python<'_>, out: PathBuf, overwrite: bool) -> PyResult<()> {
-        let options = SaveOptions { overwrite };
+        let options = SaveOptions::overwriting(overwrite);
         work::brief(py, || self.0.save(out, options))?.map_err(Failure::from)?;
         Ok(())
     }

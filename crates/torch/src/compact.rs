@@ -17,7 +17,7 @@ use crate::json::Object;
 use crate::shard::Shard;
 use crate::write::{Piece, Source};
 use palettizer_palette::dense;
-use palettizer_palette::{ChannelScale, Dtype, ErrorFigures, Lut, Nbits, Palette};
+use palettizer_palette::{ChannelScale, Dtype, Lut, Nbits, Palette};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
 

@@ -321,7 +321,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         println!("{:<16} {:?}: {fate}", row.name, row.shape);
     }
     let out = std::env::temp_dir().join("dkm_digits.safetensors");
-    let options = SaveOptions { overwrite: true };
+    let options = SaveOptions::overwriting(true);
     Checkpoint::write(&out, &done.contents, &Default::default(), options)?;
     println!(
         "\n{} → {} bytes of weights, in {}",

@@ -84,6 +84,7 @@ impl fmt::Display for Target {
 #[error(
     "unknown deployment target \"{found}\": expected one of iOS15, iOS16, iOS17, iOS18, iOS26 (or the macOS, tvOS or watchOS of that year, such as macOS15)"
 )]
+#[non_exhaustive]
 pub struct UnknownTarget {
     /// What was written.
     pub found: String,

@@ -16,30 +16,29 @@ fn halved(palette: &Palette) -> Palette {
         let values = (0..bytes.len() / 4).map(|at| naive::read(Dtype::F32, bytes, at));
         naive::encode(Dtype::F16, &values.collect::<Vec<_>>())
     };
-    Palette {
-        dtype: Dtype::F16,
-        lut: match palette.lut.clone() {
-            Lut::Float(bytes) => Lut::Float(half(&bytes)),
-            Lut::Quantized {
-                dtype,
-                data,
-                scale,
-                scale_shape,
-                offset,
-            } => Lut::Quantized {
-                dtype,
-                data,
-                scale: half(&scale),
-                scale_shape,
-                offset,
-            },
+    let mut halved = palette.clone();
+    halved.dtype = Dtype::F16;
+    halved.lut = match palette.lut.clone() {
+        Lut::Float(bytes) => Lut::Float(half(&bytes)),
+        Lut::Quantized {
+            dtype,
+            data,
+            scale,
+            scale_shape,
+            offset,
+        } => Lut::Quantized {
+            dtype,
+            data,
+            scale: half(&scale),
+            scale_shape,
+            offset,
         },
-        scale: palette.scale.as_ref().map(|scale| ChannelScale {
-            shape: scale.shape.clone(),
-            bytes: half(&scale.bytes),
-        }),
-        ..palette.clone()
-    }
+    };
+    halved.scale = palette.scale.as_ref().map(|scale| ChannelScale {
+        shape: scale.shape.clone(),
+        bytes: half(&scale.bytes),
+    });
+    halved
 }
 
 /// How many elements the program in half precision has that the rounded weight has not.

@@ -39,13 +39,9 @@ fn bytes(draw: Draw, dtype: Dtype, n: usize, seed: u64) -> Vec<u8> {
 
 fn modes() -> [Mode; 6] {
     let custom = LutFunction::new(|values, _| {
-        Ok(CustomLut {
-            lut: vec![-0.5, -0.0, 1.0],
-            indices: values
-                .iter()
-                .map(|&v| if v > 0.5 { 2 } else { u8::from(v > -0.2) })
-                .collect(),
-        })
+        let index = |&v: &f32| if v > 0.5 { 2 } else { u8::from(v > -0.2) };
+        let indices = values.iter().map(index).collect();
+        Ok(CustomLut::new(vec![-0.5, -0.0, 1.0], indices))
     });
     [
         Mode::Kmeans(Nbits::B4),

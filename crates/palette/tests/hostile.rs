@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use palettizer_palette::dense::{self, Affine, DenseError, MAX_ELEMENTS};
-use palettizer_palette::{Dtype, ErrorFigures, Lut, Nbits, Palette};
+use palettizer_palette::{Dtype, Lut, Nbits, Palette};
 use proptest::prelude::*;
 
 #[test]

@@ -219,11 +219,7 @@ fn a_part_made_from_anything_else_is_refused() {
         values[change] *= 0.5;
         let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
         let path = scratch.path(name);
-        let tensor = DenseTensor {
-            element: ElementType::F32,
-            shape: all[at].2.to_vec(),
-            bytes: &bytes,
-        };
+        let tensor = DenseTensor::new(ElementType::F32, all[at].2.to_vec(), &bytes);
         write_palettes(
             &path,
             &[("fc2.weight", Content::Dense(tensor))],

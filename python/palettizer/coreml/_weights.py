@@ -186,6 +186,7 @@ def _ours(config: Any) -> OptimizationConfig:
         global_config=one(config.global_config, "global_config"),
         op_type_configs={name: one(op, f"op_type_configs[{name!r}]") for name, op in types.items()},
         op_name_configs={name: one(op, f"op_name_configs[{name!r}]") for name, op in names.items()},
+        preset=getattr(config, "preset", None),  # coremltools' own has none
     )
 
 

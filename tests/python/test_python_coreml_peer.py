@@ -279,9 +279,9 @@ def test_what_was_skipped_is_logged_once_a_reason(model, caplog, tmp_path):
 
 
 def test_names_that_fit_nothing_come_with_names_that_are_near(model, caplog):
-    config = ours.OptimizationConfig(ours.OpPalettizerConfig(nbits=4), {"lineal": None}, {"frist": None, "nowhere": None})
+    config = ours.OptimizationConfig(ours.OpPalettizerConfig(nbits=4), {"lineal": None}, {"firsd": None, "nowhere": None})
     small = ours.palettize_weights(model, config)
-    assert small.report.unmatched == ["lineal", "frist", "nowhere"]
+    assert small.report.unmatched == ["lineal", "firsd", "nowhere"]
     assert small.report.near_names == {"lineal": ["linear"]} | small.report.near_names
     said = messages(caplog)
     assert [name in line for name, line in zip(small.report.unmatched, said)] == [True] * 3

@@ -32,7 +32,7 @@ const MOST: usize = 3;
 /// ```
 /// use palettizer_coreml::config::near;
 ///
-/// assert_eq!(near("fc1_wieght", ["fc1_weight", "fc2_weight", "x"]), ["fc1_weight", "fc2_weight"]);
+/// assert_eq!(near("fc1_wight", ["fc1_weight", "fc2_weight", "x"]), ["fc1_weight", "fc2_weight"]);
 /// assert!(near("decoder", ["fc1_weight", "fc2_weight"]).is_empty());
 /// ```
 pub fn near<'k>(name: &str, known: impl IntoIterator<Item = &'k str>) -> Vec<&'k str> {

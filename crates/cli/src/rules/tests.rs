@@ -86,8 +86,8 @@ fn rules_that_are_refused() {
             "granularity is per_channel; expected one of per_tensor, per_grouped_channel",
         ),
         (
-            "linear=group-size=0",
-            "group-size is 0; expected a whole number, 1 or more",
+            "linear=group-size=-1",
+            "group-size is -1; expected a whole number, 0 or more",
         ),
         (
             "linear=channel-axis=x",

@@ -243,8 +243,11 @@ fn names_that_fit_nothing_are_told() {
         "{TO} --nbits 4 --op-type liner=8 --op-name conv9=skip"
     ));
     assert_eq!(run.code, 0);
-    for name in ["liner", "conv9"] {
-        let warning = format!("warning: no op, op type or constant fits \"{name}\"");
+    for hint in [
+        "\"liner\"; did you mean linear?",
+        "\"conv9\"; palettizer inspect lists them",
+    ] {
+        let warning = format!("warning: no op, op type or constant with a weight fits {hint}");
         assert!(run.err.contains(&warning), "{}", run.err);
     }
 }

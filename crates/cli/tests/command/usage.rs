@@ -51,8 +51,8 @@ fn usage_errors_say_what_to_do() {
             "--channel-axis cannot be used with --granularity per_tensor",
         ),
         (
-            "compress in.mlpackage -o x.mlpackage --nbits 4 --group-size 0",
-            "invalid value '0' for '--group-size <N>': expected a whole number, 1 or more",
+            "compress in.mlpackage -o x.mlpackage --nbits 4 --group-size x",
+            "invalid value 'x' for '--group-size <N>'",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --channel-axis x",

@@ -108,9 +108,9 @@ fn settings_that_are_refused() {
         (json!({"mode": "custom"}), "global_config.mode: mode custom needs a function, which a file cannot hold; use Mode::Custom of the Rust API, or one of kmeans, uniform, unique".to_owned()),
         (json!({"mode": "custom", "lut_function": "f"}), "global_config.lut_function: mode custom needs a function, which a file cannot hold; use Mode::Custom of the Rust API, or one of kmeans, uniform, unique".to_owned()),
         (json!({"nbits": 4, "granularity": "per_channel"}), "global_config.granularity is \"per_channel\"; expected per_tensor or per_grouped_channel".to_owned()),
-        (json!({"nbits": 4, "group_size": 0}), format!("global_config.group_size is 0; expected {workers}")),
-        (json!({"nbits": 4, "group_size": null}), format!("global_config.group_size is null; expected {workers}")),
-        (json!({"nbits": 4, "group_size": [1]}), format!("global_config.group_size is a list; expected {workers}")),
+        (json!({"nbits": 4, "group_size": -1}), "global_config.group_size is -1; expected a whole number, 0 or more".to_owned()),
+        (json!({"nbits": 4, "group_size": null}), "global_config.group_size is null; expected a whole number, 0 or more".to_owned()),
+        (json!({"nbits": 4, "group_size": [1]}), "global_config.group_size is a list; expected a whole number, 0 or more".to_owned()),
         (json!({"nbits": 4, "channel_axis": "1"}), "global_config.channel_axis is \"1\"; expected a whole number, or null to pick it from the op".to_owned()),
         (json!({"nbits": 4, "cluster_dim": 0}), format!("global_config.cluster_dim is 0; expected {workers}")),
         (json!({"nbits": 4, "cluster_dim": 2, "mode": "uniform"}), "global_config.cluster_dim is 2 with mode uniform; expected 1, or mode kmeans or unique".to_owned()),
@@ -141,7 +141,7 @@ fn a_typo_gets_the_nearest_key() {
         ("chanel_axis", Some("channel_axis")),
         ("per_channel_scale", Some("enable_per_channel_scale")),
         ("weight_treshold", Some("weight_threshold")),
-        ("dtype", None),
+        ("dtype", Some("lut_dtype")),
         ("x", None),
     ];
     for (typo, expected) in table {
@@ -183,7 +183,7 @@ fn whole_configurations_that_are_refused() {
         ),
         (
             "config_type: OpPalettizerConfig\nop_name_config: {}",
-            "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, global_config, op_type_configs, op_name_configs",
+            "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, preset, global_config, op_type_configs, op_name_configs",
         ),
         (
             "config_type: OpPalettizerConfig\nop_type_configs: [linear]",

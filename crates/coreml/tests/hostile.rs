@@ -57,7 +57,7 @@ fn a_folder_that_is_no_package() {
         Error::NotAPackage { .. }
     );
     fs::write(folder.path().join("coremldata.bin"), "").unwrap();
-    assert_error!(Package::open(folder.path()).unwrap_err(), Error::NotAPackage { reason, .. } if reason.contains("compiled"));
+    assert_error!(Package::open(folder.path()).unwrap_err(), Error::Foreign { what, .. } if what.contains("compiled"));
 }
 
 #[test]

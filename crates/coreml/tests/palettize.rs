@@ -264,8 +264,8 @@ fn entries_that_fit_nothing_are_named() {
     let expected = [
         ("conv", ""),
         ("lineal", "linear"),
-        ("fc11", "fc1"),
         ("typo", ""),
+        ("fc11", "fc1"),
     ];
     assert_eq!(
         unmatched,

@@ -183,6 +183,9 @@ impl DkmSpec {
         if self.iterations == 0 {
             return Err(error("iterations", 0, "1 or more"));
         }
+        if self.group_size == Some(0) {
+            return Err(error("group_size", 0, "1 or more, or none for one table"));
+        }
         self.palette_spec().validate()
     }
 

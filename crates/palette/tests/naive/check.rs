@@ -93,6 +93,7 @@ fn nearest(tensor: &Tensor<'_>, palette: &Palette) {
     let tables = tables(palette);
     let groups = &palette.lut_shape[..palette.shape.len()];
     let mut used: Vec<Vec<f64>> = tables.iter().map(|_| Vec::new()).collect();
+    let mut assigned = Vec::new();
     for at in 0..tensor.len() {
         if palette
             .mask
@@ -111,11 +112,16 @@ fn nearest(tensor: &Tensor<'_>, palette: &Palette) {
             super::element(palette, at),
         );
         used[group].push(found);
+        assigned.push((group, original, found));
+    }
+    for (group, original, found) in assigned {
         let real = tables[group].iter().take_while({
             let mut last = f64::NEG_INFINITY;
             move |&&entry| std::mem::replace(&mut last, entry) < entry
         });
+        // A zero that nothing uses may be the first of those at the end.
         let best = real
+            .filter(|&&entry| entry != 0.0 || used[group].contains(&0.0))
             .map(|entry| (entry - original).abs())
             .fold(f64::INFINITY, f64::min);
         assert!(

@@ -8,6 +8,7 @@ import peer
 from zoo_compressed import compressed
 
 KEY = 0, "main", "op", "weight"
+GROUPS = ["--granularity", "per_grouped_channel", "--group-size", 16]
 PALETTIZED = ["lut4", "lut3-groups", "lut6-vectors", "lut4-scale", "lut8-int8", "sparse-lut", "int8-lut"]
 
 
@@ -32,7 +33,7 @@ def test_pruned(kind, nbits, models, compress, dense):
 
 
 @pytest.mark.parametrize("flags", [
-    ["--granularity", "per_grouped_channel", "--group-size", 16], ["--lut-dtype", "int8"],
+    GROUPS, ["--lut-dtype", "int8"],
     ["--granularity", "per_grouped_channel", "--group-size", 8, "--lut-dtype", "uint8"],
     ["--per-channel-scale"], ["--per-channel-scale", "--lut-dtype", "int8"],
 ], ids=["groups", "int8", "groups-uint8", "scale", "scale-int8"])
@@ -83,9 +84,41 @@ def test_quantized(kind, nbits, models, compress, dense):
 
 
 def integers(package):
-    """The integers under the scale of a quantized weight, as int64."""
-    data = judge.constants(package)[KEY].op.inputs["data"]
-    return judge.value(data).astype(np.int64)
+    """The integers under the scale of a quantized weight, as int64: its data, or what the indices find in the table that
+    is scaled."""
+    op = judge.constants(package)[KEY].op
+    if op.op_type == "constexpr_blockwise_shift_scale":
+        return judge.value(op.inputs["data"]).astype(np.int64)
+    indices, table = op.inputs["indices"].val, op.inputs["lut"].op.inputs["data"].val
+    return type(op).decompress(indices, table, None).astype(np.int64)
+
+
+SCALED_TABLE = ["lut_to_dense", "blockwise_shift_scale"]
+SCALED_WEIGHT = SCALED_TABLE[::-1]
+
+
+@pytest.mark.parametrize("kind, target, flags, form, tables", [
+    ("int8-tensor", "iOS18", [], SCALED_TABLE, 1),
+    ("int8-tensor", "iOS18", GROUPS, SCALED_TABLE, 4),
+    ("int8", "iOS18", [], SCALED_TABLE, 64),
+    ("int8-affine", "iOS18", GROUPS, SCALED_TABLE, 64),
+    ("uint8-affine", "iOS18", [], SCALED_TABLE, 64),
+    ("int8", "iOS18", ["--nbits", 8], SCALED_WEIGHT, 1),
+    ("int8-tensor", "iOS26", [], SCALED_WEIGHT, 1),
+    ("int8-affine", "iOS26", GROUPS, SCALED_WEIGHT, 4),
+], ids=str)  # fmt: skip
+def test_the_table_of_a_quantized_weight_is_scaled(kind, target, flags, form, tables, models, compress, dense):
+    """As the peer has it before iOS26, unless the tables would take more than the indices do."""
+    model = models(compressed, kind, target)
+    out, report = compress(model, "--joint-compression", *(flags if "--nbits" in flags else ["--nbits", 4, *flags]))
+    variable = judge.constants(out)[KEY]
+    original, (entry,) = judge.weights(model)[KEY], report["weights"]
+    lost = judge.squared_error(original, judge.value(variable))
+    assert entry["mse"] == pytest.approx(lost / original.size, rel=1e-6), "the tables lie where they were made for"
+    assert judge.chain(variable) == form
+    _, _, shape = judge.table(variable)
+    assert int(np.prod(shape[:-2])) == tables
+    judge.assert_same_weights(out, dense(out))
 
 
 def peers_integers(model, nbits):

@@ -8,14 +8,22 @@
 //! | per-channel scale | `constexpr_blockwise_shift_scale` after it |
 //! | pruned weight | `constexpr_lut_to_sparse` before the `constexpr_sparse_to_dense` that is there |
 //! | its per-channel scale | `constexpr_sparse_blockwise_shift_scale` between the two |
-//! | quantized weight | `constexpr_lut_to_dense` before the `constexpr_blockwise_shift_scale` that is there |
+//! | quantized weight | the `constexpr_blockwise_shift_scale` that is there, its scale on the LUT, and `constexpr_lut_to_dense` behind it |
+//! | one whose LUT would grow | `constexpr_lut_to_dense` before the `constexpr_blockwise_shift_scale` that is there |
+//!
+//! Of the two forms of a quantized weight, which mean the same, coremltools writes the first for every system before
+//! iOS26, and says that the other gave trouble there. It repeats the LUT until each scale has one of its own; here that
+//! is done as long as the LUT takes no more than the indices.
 
 use crate::Error;
 use crate::notes::Written;
 use crate::opset::Target;
 use crate::palettize::plan::Slot;
 use crate::program::constant::data_type;
-use crate::program::mil::{bind_name, bind_value, bytes_value, int32_value, output, string_value};
+use crate::program::mil::{
+    Param, bind_name, bind_value, bytes_value, int32_value, known_tensor, op_name, output, param,
+    string_value, tensor_type,
+};
 use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
 use crate::rewrite::Rewriter;
 use palettizer_palette::dense::kept;
@@ -37,6 +45,8 @@ pub(crate) struct Stored {
     lut_offset: Option<Value>,
     vector_axis: Option<usize>,
     scale: Option<Value>,
+    /// Whether the scale of the quantized weight goes on the LUT.
+    scales_lut: bool,
     /// Bytes of all of it.
     pub bytes: u64,
 }
@@ -101,12 +111,21 @@ impl Stored {
             bytes += data.len();
             rewriter.store(file, dtype, shape, data)
         };
-        let lut_shape = match form {
-            Form::Ios16 => vec![palette.nbits.entries()],
+        let repeated = match slot {
+            Slot::QuantizedData { op } if target < Target::IOS26 => repeated(palette, op),
+            _ => None,
+        };
+        let scales_lut = repeated.is_some();
+        let lut_shape = match (form, &repeated) {
+            (Form::Ios16, _) => vec![palette.nbits.entries()],
+            (_, Some((_, shape))) => shape.clone(),
             _ => palette.lut_shape.clone(),
         };
         let (lut, lut_scale, lut_offset) = match &palette.lut {
-            Lut::Float(data) => (store(dtype, &lut_shape, data)?, None, None),
+            Lut::Float(data) => {
+                let data = repeated.as_ref().map_or(data, |(data, _)| data);
+                (store(dtype, &lut_shape, data)?, None, None)
+            }
             Lut::Quantized {
                 dtype: int,
                 data,
@@ -140,8 +159,39 @@ impl Stored {
             lut_offset,
             vector_axis: palette.vector_axis,
             scale,
+            scales_lut,
             bytes: bytes as u64,
         })
+    }
+
+    /// For a quantized weight, the operation that scales the LUT, and the one that looks the weight up in it, in the
+    /// place of `op`, the operation that scales the weight; `None` if that one stays.
+    pub(crate) fn on_lut(
+        &self,
+        op: &Operation,
+        name: &str,
+        fresh: &mut impl FnMut(String) -> String,
+    ) -> Option<[Operation; 2]> {
+        if !self.scales_lut {
+            return None;
+        }
+        let (dtype, _) = known_tensor(op.outputs.last()?.r#type.as_ref())?;
+        let lut_name = fresh(format!("{name}_palettized_lut"));
+        let outputs = vec![output(&lut_name, dtype, &self.lut_shape)];
+        let of_lut = |name| lut_rank(in_place(op, name)?);
+        let (data, offset) = (bind_value(self.lut.clone()), of_lut("offset"));
+        let scaled = shift_scale(&lut_name, data, &of_lut("scale")?, offset.as_ref(), outputs);
+        let inputs = BTreeMap::from([
+            ("indices", bind_value(self.indices.clone())),
+            ("lut", bind_name(&lut_name)),
+        ]);
+        let looked_up = constexpr(
+            "constexpr_lut_to_dense",
+            op_name(op),
+            inputs,
+            op.outputs.clone(),
+        );
+        Some([scaled, looked_up])
     }
 
     /// What there is to note of it.
@@ -282,6 +332,76 @@ impl Stored {
     }
 }
 
+/// A value for the weight as one for its tables: with two more axes.
+fn lut_rank(value: &Value) -> Option<Value> {
+    let (dtype, mut shape) = known_tensor(value.r#type.as_ref())?;
+    shape.extend([1, 1]);
+    Some(Value {
+        r#type: Some(tensor_type(dtype, &shape)),
+        ..value.clone()
+    })
+}
+
+/// A parameter that is a value in place.
+fn in_place<'a>(op: &'a Operation, name: &str) -> Option<&'a Value> {
+    match param(op, name)? {
+        Param::Value(value) => Some(value),
+        Param::Name(_) => None,
+    }
+}
+
+/// The tables of the weight that `op` scales, each as often as there are scales in its part of the weight, and their
+/// shape; `None` if scales and tables do not lie on each other, or the tables would grow beyond the indices.
+fn repeated(palette: &Palette, op: &Operation) -> Option<(Vec<u8>, Vec<usize>)> {
+    if matches!(param(op, "offset"), Some(Param::Name(_))) {
+        return None;
+    }
+    let (_, scales) = known_tensor(in_place(op, "scale")?.r#type.as_ref())?;
+    let rank = palette.shape.len();
+    let (Lut::Float(data), None, 1) = (&palette.lut, &palette.scale, palette.lut_shape.last()?)
+    else {
+        return None;
+    };
+    let tables = palette.lut_shape.get(..rank)?;
+    if scales.len() != rank {
+        return None;
+    }
+    let mut times = Vec::with_capacity(rank);
+    for (&scales, &tables) in scales.iter().zip(tables) {
+        match scales.checked_rem(tables)? {
+            0 => times.push(scales / tables),
+            _ if tables.checked_rem(scales)? == 0 => times.push(1),
+            _ => return None,
+        }
+    }
+    let grown = times
+        .iter()
+        .try_fold(data.len(), |bytes, &times| bytes.checked_mul(times))?;
+    if grown != data.len() && grown > palette.indices.len() {
+        return None;
+    }
+    let mut shape = palette.lut_shape.clone();
+    let data = repeat(data.clone(), &mut shape, &times);
+    Some((data, shape))
+}
+
+/// Repeats what lies along each of the first axes of a tensor, each slice as often as `times` says, one after the other.
+fn repeat(mut data: Vec<u8>, shape: &mut [usize], times: &[usize]) -> Vec<u8> {
+    let element = data.len() / shape.iter().product::<usize>().max(1);
+    // the last axis first, so that what lies behind an axis is whole when its turn comes
+    for (axis, &times) in times.iter().enumerate().rev() {
+        let slice = element * shape.iter().skip(axis + 1).product::<usize>();
+        data = data
+            .chunks(slice.max(1))
+            .flat_map(|slice| slice.repeat(times))
+            .collect();
+        if let Some(dim) = shape.get_mut(axis) {
+            *dim *= times;
+        }
+    }
+    data
+}
+
 fn shift_scale(
     name: &str,
     data: Argument,
@@ -311,5 +431,28 @@ fn constexpr(
         outputs,
         attributes: BTreeMap::from([("name".to_owned(), string_value(name))]),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::repeat;
+
+    #[test]
+    fn tables_are_repeated_along_each_axis() {
+        let mut shape = [2, 1, 2, 1];
+        let data = repeat(vec![1, 2, 3, 4], &mut shape, &[2, 3]);
+        assert_eq!(shape, [4, 3, 2, 1]);
+        let expected = [[1, 2].repeat(6), [3, 4].repeat(6)].concat();
+        assert_eq!(data, expected);
+
+        let mut shape = [2, 2, 1, 1];
+        let data = repeat(vec![1, 0, 2, 0, 3, 0, 4, 0], &mut shape, &[1, 2]);
+        assert_eq!(shape, [2, 4, 1, 1]);
+        assert_eq!(data, [1, 0, 1, 0, 2, 0, 2, 0, 3, 0, 3, 0, 4, 0, 4, 0]);
+
+        let mut shape = [1, 2, 1, 1];
+        let data = repeat(vec![1, 2], &mut shape, &[3, 1]);
+        assert_eq!((shape, data), ([3, 2, 1, 1], vec![1, 2, 1, 2, 1, 2]));
     }
 }

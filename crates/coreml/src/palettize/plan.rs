@@ -171,8 +171,11 @@ fn same_fate(a: &Planned<'_>, b: &Planned<'_>) -> bool {
         (Decision::Skip(a), Decision::Skip(b)) => a == b,
         (Decision::Compress(a), Decision::Compress(b)) => {
             let same_slot = match (a.slot, b.slot) {
-                (Slot::Const, Slot::Const)
-                | (Slot::QuantizedData { .. }, Slot::QuantizedData { .. }) => true,
+                (Slot::Const, Slot::Const) => true,
+                (Slot::QuantizedData { op: a }, Slot::QuantizedData { op: b }) => {
+                    let same = |name| param(a, name) == param(b, name);
+                    same("scale") && same("offset")
+                }
                 (Slot::NonzeroData { mask: a }, Slot::NonzeroData { mask: b }) => a == b,
                 _ => false,
             };

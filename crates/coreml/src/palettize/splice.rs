@@ -137,6 +137,11 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
             op.attributes.remove(data);
         }
         self.copy_values(op)?;
+        let stored = replacement.stored;
+        if let Some([scaled, looked_up]) = stored.on_lut(op, replacement.name, &mut self.fresh()) {
+            *op = looked_up;
+            return Ok(vec![scaled]);
+        }
         let mask = match param(op, "mask") {
             Some(Param::Value(mask)) => Some(mask.clone()),
             _ => None,
@@ -158,8 +163,14 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
         replacement: &Replacement<'_>,
         mask: Option<&Value>,
     ) -> Vec<Operation> {
+        let stored = replacement.stored;
+        stored.operations(replacement.name, mask, &mut self.fresh())
+    }
+
+    /// Makes names that nothing in the function has yet.
+    fn fresh(&mut self) -> impl FnMut(String) -> String {
         let taken = &mut self.taken;
-        let mut fresh = |wanted: String| {
+        |wanted: String| {
             let mut name = wanted.clone();
             let mut number = 0;
             while !taken.insert(name.clone()) {
@@ -167,10 +178,7 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
                 name = format!("{wanted}_{number}");
             }
             name
-        };
-        replacement
-            .stored
-            .operations(replacement.name, mask, &mut fresh)
+        }
     }
 
     fn copy_values(&mut self, op: &mut Operation) -> Result<(), Error> {

@@ -221,7 +221,7 @@ pub(crate) fn param<'a>(op: &'a Operation, name: &str) -> Option<Param<'a>> {
 }
 
 /// See [`param`].
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Param<'a> {
     /// A value in place.
     Value(&'a Value),

@@ -21,7 +21,7 @@ import pytest
 import palettizer.coreml
 import palettizer.torch
 import palettizer.torch.palettization
-from palettizer.torch.palettization import _dkm_layers
+from palettizer.torch.palettization._dkm_layers import prepared_class
 from peer_suite.suite import belongs
 
 _TESTS = Path(importlib.util.find_spec("coremltools").origin).parent / "test" / "optimize"
@@ -82,9 +82,7 @@ def _bridge_torch():
             sys.modules[f"coremltools.optimize.torch.palettization.{module.name}"] = ours
     # a helper of the tests asks for the classes of prepared layers there
     registry = importlib.import_module("coremltools.optimize.torch.palettization._supported_modules")
-    registry.DKMPalettizerModulesRegistry.get_palettizer_module = lambda layer: getattr(
-        _dkm_layers, f"DKM{type(layer).__name__}"
-    )
+    registry.DKMPalettizerModulesRegistry.get_palettizer_module = lambda layer: prepared_class(type(layer))
     for name in ("base_model_optimizer", "optimization_config"):
         _replace(f"coremltools.optimize.torch.{name}", importlib.import_module(f"palettizer.torch.{name}"))
 

@@ -84,7 +84,7 @@ fn with_environment(
     Ok(command)
 }
 
-/// The steps of [`test`], with what they take on two cores.
+/// The steps of [`test()`], with what they take on two cores.
 fn test_steps() -> Vec<Step> {
     let step = |name, takes| Step { name, takes };
     vec![

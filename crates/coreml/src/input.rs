@@ -2,7 +2,7 @@
 //!
 //! Whatever is no regular file is refused before it is opened: to open a named pipe is to wait for its writer, and a
 //! device may have no end. What is read may change meanwhile, and nothing can keep another program from that; so every
-//! file that stays mapped has a [`Stamp`], which is checked before a result is handed out.
+//! file that stays mapped has a `Stamp`, which is checked before a result is handed out.
 
 use crate::Error;
 use std::fs::{File, FileType, Metadata};

@@ -3,7 +3,7 @@
 //! Opening one reads and checks the manifest, decodes the model, and maps every weight file that the
 //! program refers to. Everything that can be wrong with the outside of a package is found here, before
 //! any work. The model is handed out as [`proto::Model`](crate::proto::Model); what else is in the
-//! package (other items, stray files) is kept, to be written back by [`save`](crate::save).
+//! package (other items, stray files) is kept, to be written back by [`save`].
 
 mod foreign;
 mod kind;

@@ -63,7 +63,6 @@ def test_the_same_as_pyyaml(text, tmp_path):
     assert _yaml.load(tmp_path / "c") == expected
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no pipes with names on this system")
 @pytest.mark.parametrize("read", READERS)
 def test_pipes_are_not_opened(read, tmp_path):
     os.mkfifo(tmp_path / "config.yaml")

@@ -105,6 +105,7 @@ impl fmt::Display for Preset {
 /// A preset that nobody knows.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown preset \"{found}\"; expected llm")]
+#[non_exhaustive]
 pub struct UnknownPreset {
     /// What was written.
     pub found: String,

@@ -94,7 +94,7 @@ BAD = {  # what is wrong -> (the file, words that the message must hold)
     "mode type": ({"global_config": {"mode": 3, "nbits": 4}}, ["mode", "3"]),
     "granularity": ({"global_config": {**GOOD, "granularity": "per_block"}},
                     ["granularity", "per_block", "per_tensor", "per_grouped_channel"]),
-    "group size 0": ({"global_config": {**GOOD, "granularity": "per_grouped_channel", "group_size": 0}},
+    "group size -1": ({"global_config": {**GOOD, "granularity": "per_grouped_channel", "group_size": -1}},
                      ["group_size"]),
     "cluster dim 0": ({"global_config": {**GOOD, "cluster_dim": 0}}, ["cluster_dim"]),
     "cluster dim uniform": ({"global_config": {"mode": "uniform", "nbits": 4, "cluster_dim": 2}}, ["cluster_dim"]),

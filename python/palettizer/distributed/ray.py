@@ -96,12 +96,12 @@ def compress(
 
     from palettizer.coreml._progress import bar
     from palettizer.coreml._report import Report
-    from palettizer.coreml._weights import _fields
+    from palettizer.coreml._weights import _fields, _ours
     from palettizer.distributed._checkpoint import compress_checkpoint
 
     if target is None:
         raise TypeError("a checkpoint needs out, where the palettized one goes")
-    fields = _fields(config, False)  # type: ignore[arg-type]
+    fields = _fields(_ours(config), False)
     fields.update(sensitivity=sensitivity, sensitivity_default=sensitivity_default)
     source = Path(checkpoint_or_module).expanduser()
     with cluster(address) as ray:

@@ -406,5 +406,5 @@ def yaml_text(text: str) -> str:
 def yaml_file(path: _Path) -> str:
     """The YAML document of a file, as JSON."""
 
-def _panic_for_tests(helped: bool) -> None:
+def panic_for_tests(helped: bool) -> None:
     """Panics, as a fault of ours would, for the tests of what becomes of that: a RuntimeError that asks for a report."""

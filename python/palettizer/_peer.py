@@ -41,7 +41,7 @@ class Counterpart:
     too, without coremltools being imported for it.
     """
 
-    __slots__ = ()
+    __slots__: tuple[str, ...] = ()
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:

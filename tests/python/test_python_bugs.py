@@ -20,7 +20,7 @@ VALUES = np.arange(64, dtype=np.float32).view(np.uint8)
 def test_a_panic_asks_for_a_report(helped, capfd, monkeypatch):
     monkeypatch.delenv("RUST_BACKTRACE", raising=False)
     with pytest.raises(RuntimeError) as caught:
-        _native._panic_for_tests(helped)
+        _native.panic_for_tests(helped)
     assert type(caught.value) is RuntimeError
     text = str(caught.value)
     assert f"palettizer {_native.__version__}" in text and "number 1000 is too large" in text
@@ -33,7 +33,7 @@ def test_a_panic_is_caught_by_except_exception():
     script = """
 from palettizer import _native
 try:
-    _native._panic_for_tests(True)
+    _native.panic_for_tests(True)
 except Exception as error:
     print("caught", type(error).__name__)
 """

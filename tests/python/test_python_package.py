@@ -92,7 +92,7 @@ try:
     cto.torch
 except ImportError as error:
     print("torch:", error)
-open("c.yaml", "w").write("config_type: OpPalettizerConfig\nglobal_config: {nbits: 4}")
+open("c.yaml", "w").write("config_type: OpPalettizerConfig\\nglobal_config: {nbits: 4}")
 assert cto.coreml.OptimizationConfig.from_yaml("c.yaml").global_config.nbits == 4
 """
     said = run(python, "-c", script, cwd=tmp_path, env=clean)

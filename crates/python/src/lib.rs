@@ -56,7 +56,7 @@ mod _native {
     #[pymodule_export]
     use crate::recover::recover;
     #[pymodule_export]
-    use crate::work::_panic_for_tests;
+    use crate::work::panic_for_tests;
 
     use pyo3::prelude::*;
 

@@ -110,7 +110,7 @@ const MOST_THREADS: usize = 1024;
 /// Panics, as a fault of ours would, on the thread that does the work or on one that helps it. For the tests of what
 /// becomes of that; it does nothing else.
 #[pyfunction]
-pub(crate) fn _panic_for_tests(py: Python<'_>, helped: bool) -> PyResult<()> {
+pub(crate) fn panic_for_tests(py: Python<'_>, helped: bool) -> PyResult<()> {
     let stop = AtomicBool::new(false);
     run(py, None, None, &stop, |_| {
         let work = |number: u32| assert!(number < 1000, "number {number} is too large");

@@ -20,6 +20,7 @@ __all__ = [
     "main",
     "normalise_sensitivity",
     "palettize",
+    "panic_for_tests",
     "recover",
     "yaml_file",
     "yaml_text",

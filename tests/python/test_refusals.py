@@ -19,7 +19,6 @@ USAGE = {
     "nbits with unique": (["--mode", "unique", "--nbits", 4], ["nbits", "unique"]),
     "uniform vectors": (["--nbits", 4, "--mode", "uniform", "--cluster-dim", 2], ["--cluster-dim", "uniform"]),
     "cluster dim 0": (["--nbits", 4, "--cluster-dim", 0], ["--cluster-dim"]),
-    "group size 0": (["--nbits", 4, "--group-size", 0], ["--group-size"]),
     "group size -1": (["--nbits", 4, "--group-size=-1"], ["--group-size"]),
     "granularity": (["--nbits", 4, "--granularity", "per_block"], ["--granularity", "per_grouped_channel"]),
     "lut dtype": (["--nbits", 4, "--lut-dtype", "int4"], ["--lut-dtype", "uint8"]),

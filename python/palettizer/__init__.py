@@ -23,7 +23,7 @@ from typing import Any as _Any
 from palettizer._native import __version__
 
 if _TYPE_CHECKING:
-    from palettizer.torch._estimate import estimate_memory
+    from palettizer.torch.palettization._dkm.estimate import estimate_memory
 
 __all__ = ["__version__", "coreml", "distributed", "estimate_memory", "torch"]
 
@@ -34,7 +34,7 @@ def __getattr__(name: str) -> _Any:
     if name in _SUBMODULES:
         return _importlib.import_module(f"palettizer.{name}")
     if name == "estimate_memory":
-        return _importlib.import_module("palettizer.torch._estimate").estimate_memory
+        return _importlib.import_module("palettizer.torch.palettization._dkm.estimate").estimate_memory
     raise AttributeError(f"module 'palettizer' has no attribute {name!r}")
 
 

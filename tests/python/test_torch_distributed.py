@@ -9,7 +9,7 @@ import torch.distributed as dist
 from torch import nn
 
 import palettizer.torch.palettization as ours
-from palettizer.torch.palettization._walk import walk
+from palettizer.torch.palettization._plan.walk import walk
 
 
 class Attention(nn.Module):

@@ -6,7 +6,7 @@ from torch import nn
 from torch_support import dkm
 from torch_support.sides import peer
 
-from palettizer.torch.palettization._fake_quantize import FakeQuantize
+from palettizer.torch.palettization._dkm.fake_quantize import FakeQuantize
 
 
 def expected(value, least, most, low, high):

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 import coremltools.optimize.torch.palettization as peer
-import palettizer.torch.palettization._dkm_config as ours
-from palettizer.torch.palettization._dkm_config import (
+import palettizer.torch.palettization._dkm.config as ours
+from palettizer.torch.palettization._dkm.config import (
     DKMPalettizerConfig,
     ModuleDKMPalettizerConfig,
     check_dkm_config,
     choose,
 )
-from palettizer.torch.palettization._layers import KINDS, NAMES
+from palettizer.torch.palettization._plan.layers import KINDS, NAMES
 
 WHOLE = [7, "7", "x", 7.9, None, [], True]
 FRACTION = [0.5, 1.0, 1, "0.5", "x", None, True, []]

@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn import functional
 
 import palettizer.torch.palettization as ours
-from palettizer.torch.palettization._walk import walk
+from palettizer.torch.palettization._plan.walk import walk
 
 
 class Block(nn.Module):

@@ -15,7 +15,7 @@ from torch_support import dkm
 from torch_support.sides import ours
 
 import palettizer
-from palettizer.torch._estimate import KEPT_BY_A_THREAD, LOADED
+from palettizer.torch.palettization._dkm.estimate import KEPT_BY_A_THREAD, LOADED
 
 
 class Block(nn.Module):

@@ -9,7 +9,7 @@ from torch import nn
 from torch_support import dkm
 
 from palettizer.torch.palettization import FakePalettize
-from palettizer.torch.palettization._dkm_layers import DKMLayer, prepared_class
+from palettizer.torch.palettization._dkm.layers import DKMLayer, prepared_class
 
 LAYER_CASES = {
     "linear": (lambda: nn.Linear(6, 8), (4, 6)),

@@ -14,7 +14,7 @@ from torch_support.dkm import fakes
 from torch_support.sides import ours, peer
 from torch_support.told import about, listening
 
-from palettizer.torch.palettization._dkm_layers import DKMLayer
+from palettizer.torch.palettization._dkm.layers import DKMLayer
 
 
 class Own(nn.Linear):

@@ -309,12 +309,12 @@ def test_weights_that_do_not_lie_in_order_in_memory():
 @pytest.fixture
 def elsewhere(monkeypatch):
     """Tensors are computed with as on devices other than the CPU."""
-    from palettizer.torch.palettization import _soft_kernels
+    from palettizer.torch.palettization._soft import kernels
 
-    monkeypatch.setattr(_soft_kernels, "NativeSoftKMeans", _soft_kernels.TorchSoftKMeans)
-    _soft_kernels.kernel.cache_clear()
+    monkeypatch.setattr(kernels, "NativeSoftKMeans", kernels.TorchSoftKMeans)
+    kernels.kernel.cache_clear()
     yield
-    _soft_kernels.kernel.cache_clear()
+    kernels.kernel.cache_clear()
 
 
 @pytest.mark.parametrize("options", [way for way in WAYS if "gsm" not in way.values()], ids=str)

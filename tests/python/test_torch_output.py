@@ -14,7 +14,7 @@ from palettizer import _native
 from palettizer.distributed._parts import parts_folder, put
 from palettizer.torch import save_safetensors
 from palettizer.torch.palettization import SKMPalettizer, SKMPalettizerConfig
-from palettizer.torch.palettization._safetensors import check_place, save
+from palettizer.torch.palettization._io.safetensors import check_place, save
 
 LONG = 255 * "n"
 

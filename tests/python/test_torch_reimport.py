@@ -25,7 +25,7 @@ START = """if True:
 WAYS = {
     "the module of operators is reloaded": """
     train()
-    import palettizer.torch.palettization._soft_ops as operators
+    import palettizer.torch.palettization._soft.operators as operators
     importlib.reload(operators)
     train()
     """,
@@ -77,7 +77,7 @@ WAYS = {
     "compiled code after a reload": """
     run = torch.compile(train(), backend="aot_eager")
     run(torch.ones(2, 64)).sum().backward()
-    import palettizer.torch.palettization._soft_ops as operators
+    import palettizer.torch.palettization._soft.operators as operators
     importlib.reload(operators)
     run(torch.ones(2, 64)).sum().backward()
     """,

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from palettizer import _native
-from palettizer.torch.palettization import _soft_k_means
-from palettizer.torch.palettization._palettize import as_bytes
-from palettizer.torch.palettization._soft_k_means import TorchSoftKMeans
+from palettizer.torch.palettization._soft import k_means
+from palettizer.torch.palettization._plan.palettize import as_bytes
+from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_support import optimum, soft_reference
 from torch_support.soft_reference import Settings
@@ -191,7 +191,7 @@ def formula(case, numbers, scale=None):
 def noise_of(kmeans):
     """(groups, steps, vectors, k): the noise that it makes block by block."""
     empty = torch.empty(kmeans.groups, kmeans.vectors, kmeans.cluster_dim, dtype=kmeans.real)
-    batch = _soft_k_means._Batch(kmeans, 0, empty, None, SEED)
+    batch = k_means._Batch(kmeans, 0, empty, None, SEED)
     steps = [torch.full((kmeans.groups,), step) for step in range(kmeans.iterations)]
     return torch.stack([batch.gumbel(slice(0, kmeans.vectors), at) for at in steps], 1)
 
@@ -206,7 +206,7 @@ def close(ours, theirs, tolerance, names=("out", "next", "back", "hard")):
 @table()
 @pytest.mark.parametrize("block", [2**22, 50], ids=["one block", "small blocks"])
 def test_as_the_formula(case, block, monkeypatch):
-    monkeypatch.setattr(_soft_k_means, "BLOCK", block)
+    monkeypatch.setattr(k_means, "BLOCK", block)
     close(found(TorchSoftKMeans, case, case.numbers()), formula(case, case.numbers()), 1e-9)
 
 
@@ -386,8 +386,8 @@ def test_memory(settings, monkeypatch):
     settings = soft(4, 2e-4, **settings)
     case = Case(settings, (64, 48))
     weight, centroids, grad = case.numbers()
-    monkeypatch.setattr(_soft_k_means, "BLOCK", weight.numel())
-    monkeypatch.setattr(_soft_k_means, "_ROUNDS", 3)
+    monkeypatch.setattr(k_means, "BLOCK", weight.numel())
+    monkeypatch.setattr(k_means, "_ROUNDS", 3)
     kmeans = TorchSoftKMeans(torch.float64, case.shape, **asdict(settings))
     with Largest() as largest:
         scale = kmeans.channel_scale(weight)

@@ -21,9 +21,9 @@ from palettizer.torch.palettization import (
     SKMPalettizerConfig,
     save_safetensors,
 )
-from palettizer.torch.palettization._palettize import NAMES, as_bytes, native_settings, to_native
-from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._sensitivity_source import Stored
+from palettizer.torch.palettization._plan.palettize import NAMES, as_bytes, native_settings, to_native
+from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._sensitivity.source import Stored
 
 Values = NDArray[np.uint8]
 

@@ -83,7 +83,7 @@ def compress(
         raise ValueError(f"out is the file of the sensitivities, {target}; choose another")
     cpus = max(1, int(cpus_per_task))
     if not isinstance(checkpoint_or_module, (str, os.PathLike)):
-        from palettizer.torch.palettization._safetensors import check_place
+        from palettizer.torch.palettization._io.safetensors import check_place
 
         if target is not None:
             check_place(target)

@@ -30,6 +30,27 @@ class PalettizationGranularity(Enum):
     per_grouped_channel = "per_grouped_channel"
 
 
+def to_granularity(value: Any) -> Any:
+    """A granularity by its name."""
+    try:
+        return PalettizationGranularity(value)
+    except ValueError:
+        names = " or ".join(repr(member.value) for member in PalettizationGranularity)
+        raise ValueError(f"granularity must be {names}, found {value!r}") from None
+
+
+def check_group_size(config: Any, group_size: Optional[int]) -> None:
+    """A group size and the granularity go together. As in coremltools, that they do not is an `AssertionError`."""
+    where = f"group_size of {type(config).__name__}"
+    if config.granularity == PalettizationGranularity.per_grouped_channel:
+        if group_size is None:
+            raise AssertionError(f"{where} must be given when granularity is per_grouped_channel")
+        if group_size <= 0:
+            raise AssertionError(f"{where} must be greater than zero, found {group_size}")
+    elif group_size is not None:
+        raise AssertionError(f"{where} must be None when granularity is per_tensor, found {group_size}")
+
+
 class ModuleOptimizationConfig(Settings):
     """Base of the configs of one module."""
 

@@ -21,7 +21,7 @@ import pytest
 import palettizer.coreml
 import palettizer.torch
 import palettizer.torch.palettization
-from palettizer.torch.palettization._dkm_layers import prepared_class
+from palettizer.torch.palettization._dkm.layers import prepared_class
 from peer_suite.suite import belongs
 
 _TESTS = Path(importlib.util.find_spec("coremltools").origin).parent / "test" / "optimize"

@@ -11,9 +11,9 @@ The names, defaults and errors are those of `coremltools.optimize.torch.palettiz
 ['_COREML_/metadata_version', '_COREML_/weight/compression_type']
 """
 
-from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
-from palettizer.torch.palettization._fake_palettize import FakePalettize
-from palettizer.torch.palettization._store import load_safetensors, save_safetensors
+from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
+from palettizer.torch.palettization._io.store import load_safetensors, save_safetensors
 from palettizer.torch.palettization.differentiable_k_means import DKMPalettizer
 from palettizer.torch.palettization.post_training_palettization import (
     ModulePostTrainingPalettizerConfig,

@@ -7,8 +7,8 @@ from typing import Any, Dict, Type
 from torch import nn
 
 from palettizer.torch.optimization_config import PalettizationGranularity
-from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
-from palettizer.torch.palettization._layers import KINDS
+from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._plan.layers import KINDS
 
 _OPTIONS = ("quant_min", "quant_max", "dtype", "lut_dtype", "weight_threshold", "milestone", "quantize_activations",
             "enable_per_channel_scale", "granularity", "group_size")  # fmt: skip

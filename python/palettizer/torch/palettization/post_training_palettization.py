@@ -10,9 +10,9 @@ import torch
 from palettizer.torch._settings import or_none, setting
 from palettizer.torch.base_model_optimizer import BasePostTrainingModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._compressor import Compressor
-from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
-from palettizer.torch.palettization._palettize import maker
+from palettizer.torch.palettization._plan.compressor import Compressor
+from palettizer.torch.palettization._plan.config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._plan.palettize import maker
 
 
 @dataclass

@@ -10,14 +10,14 @@ import torch
 from palettizer.torch._settings import setting
 from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization import _safetensors
-from palettizer.torch.palettization._compressor import Compressor
-from palettizer.torch.palettization._config import ModulePalettizerConfig, weight_threshold_setting
-from palettizer.torch.palettization._palettize import maker
-from palettizer.torch.palettization._plan import Plan, make_plan
-from palettizer.torch.palettization._sensitivity import LossFunction, compute
-from palettizer.torch.palettization._sensitivity_source import Computed, Stored
-from palettizer.torch.palettization._sharding import distributed, is_leader, is_sharded, wait_for_all, wrapped
+from palettizer.torch.palettization._io import safetensors
+from palettizer.torch.palettization._plan.compressor import Compressor
+from palettizer.torch.palettization._plan.config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._plan.palettize import maker
+from palettizer.torch.palettization._plan.plan import Plan, make_plan
+from palettizer.torch.palettization._plan.sharding import distributed, is_leader, is_sharded, wait_for_all, wrapped
+from palettizer.torch.palettization._sensitivity.gradients import LossFunction, compute
+from palettizer.torch.palettization._sensitivity.source import Computed, Stored
 
 
 @dataclass
@@ -124,12 +124,12 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         The model is as it was afterwards: its mode, its gradients and its buffers.
         """
         if sensitivity_path is not None:
-            _safetensors.check_place(sensitivity_path)
+            safetensors.check_place(sensitivity_path)
         plan = make_plan(self._model, self._config)
         tensors = self._compute(plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None:
             if is_leader():
-                _safetensors.save(tensors, sensitivity_path)
+                safetensors.save(tensors, sensitivity_path)
             wait_for_all()
         return tensors
 

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palettizer import _native
-from palettizer.torch.palettization._palettize import NAMES
-from palettizer.torch.palettization._soft_k_means import TorchSoftKMeans
+from palettizer.torch.palettization._plan.palettize import NAMES
+from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
 
 
 @dataclass(frozen=True)

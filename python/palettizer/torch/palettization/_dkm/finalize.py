@@ -13,14 +13,21 @@ import torch
 from torch import Tensor, nn
 
 from palettizer import _native
-from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._dkm_layers import DKMLayer, held, is_pruned, remove, unpad
-from palettizer.torch.palettization._dkm_pruned import commit
-from palettizer.torch.palettization._dkm_qconfig import forget
-from palettizer.torch.palettization._fake_palettize import FakePalettize
-from palettizer.torch.palettization._palettize import DTYPES, as_bytes, as_stored, buffers, check_values, undisturbed
-from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._walk import walk
+from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
+from palettizer.torch.palettization._dkm.layers import DKMLayer, held, is_pruned, remove, unpad
+from palettizer.torch.palettization._dkm.pruned import commit
+from palettizer.torch.palettization._dkm.qconfig import forget
+from palettizer.torch.palettization._plan import metadata
+from palettizer.torch.palettization._plan.palettize import (
+    DTYPES,
+    as_bytes,
+    as_stored,
+    buffers,
+    check_values,
+    undisturbed,
+)
+from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.walk import walk
 
 
 class Trained(NamedTuple):
@@ -63,7 +70,7 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
             remove(layer)
         unpad(model)
         forget(model)
-        _metadata.register_version(model.eval())
+        metadata.register_version(model.eval())
     return {one.fake.name: _error(made) for one, made in zip(done, palettes)}
 
 
@@ -91,7 +98,7 @@ def _store(one: Trained, made: "_native.Palette") -> None:
         tensor.copy_(_back(hard, permutation))
         fields = {name: as_stored(value, native, tensor.dtype) for name, value in fields.items()}
     for owner in one.weight.owners:
-        _metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
+        metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
 
 
 def _unpermuted(name: str, value: Tensor, permutation: Optional[Sequence[int]]) -> Tensor:

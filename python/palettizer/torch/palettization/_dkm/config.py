@@ -26,11 +26,13 @@ from palettizer.torch.optimization_config import (
     ModuleType,
     OptimizationConfig,
     PalettizationGranularity,
+    check_group_size,
     resolve_type,
+    to_granularity,
 )
-from palettizer.torch.palettization._config import check_group_size, dtype_name, to_granularity, weight_threshold_setting
-from palettizer.torch.palettization._layers import KINDS, NAMED, NAMES, Kind, class_kind
-from palettizer.torch.palettization._reasons import check_config
+from palettizer.torch.palettization._plan.config import dtype_name, weight_threshold_setting
+from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
+from palettizer.torch.palettization._plan.reasons import check_config
 
 _LUT_DTYPES: Dict[str, Optional[str]] = {
     **dict.fromkeys(("f32", "fp32", "float32")),

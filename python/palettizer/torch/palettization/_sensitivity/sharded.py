@@ -13,9 +13,9 @@ from typing import Any, Dict, Iterator, List, Sequence, Tuple
 import torch
 from torch import nn
 
-from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._sharding import full_gradient, is_dtensor
-from palettizer.torch.palettization._walk import Owner
+from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.sharding import full_gradient, is_dtensor
+from palettizer.torch.palettization._plan.walk import Owner
 
 _MARK = "_palettizer_squares_gradient"
 

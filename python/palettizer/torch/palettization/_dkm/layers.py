@@ -14,8 +14,8 @@ from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Tu
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
-from palettizer.torch.palettization._fake_palettize import FakePalettize
-from palettizer.torch.palettization._layers import Place
+from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
+from palettizer.torch.palettization._plan.layers import Place
 
 _SUFFIX = "_fake_quant"
 _ACTIVATION = "activation_post_process"

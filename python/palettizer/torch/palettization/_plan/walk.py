@@ -13,9 +13,8 @@ from typing import Any, Iterator, NamedTuple, Optional, Tuple
 import torch
 from torch import nn
 
-from palettizer.torch.palettization._layers import BARE, Kind, computed, kind_of
-from palettizer.torch.palettization._sharding import full_shapes, gathered, is_dtensor, plain_name, wrapped_units
-
+from palettizer.torch.palettization._plan.layers import BARE, Kind, computed, kind_of
+from palettizer.torch.palettization._plan.sharding import full_shapes, gathered, is_dtensor, plain_name, wrapped_units
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from torch import nn
 from torch.ao.quantization import QConfig
 
-from palettizer.torch.palettization._dkm_layers import DKMLayer, held
-from palettizer.torch.palettization._fake_palettize import FakePalettize
-from palettizer.torch.palettization._layers import kind_of
+from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
+from palettizer.torch.palettization._dkm.layers import DKMLayer, held
+from palettizer.torch.palettization._plan.layers import kind_of
 
 _NAME = "qconfig"
 

@@ -13,9 +13,9 @@ from typing import Any, Dict, List, Optional
 from torch import nn
 
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._metadata import conversion
-from palettizer.torch.palettization._reasons import Named, check_config, check_patterns, reason_to_leave, unmatched
-from palettizer.torch.palettization._walk import Memory, Owner, walk
+from palettizer.torch.palettization._plan.metadata import conversion
+from palettizer.torch.palettization._plan.reasons import Named, check_config, check_patterns, reason_to_leave, unmatched
+from palettizer.torch.palettization._plan.walk import Memory, Owner, walk
 
 _logger = logging.getLogger(__name__)
 

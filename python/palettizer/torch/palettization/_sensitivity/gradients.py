@@ -21,8 +21,8 @@ from torch import nn
 
 from palettizer import _native
 from palettizer.torch._progress import progress as _progress
-from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._sharding import distributed, is_sharded
+from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.sharding import distributed, is_sharded
 
 _logger = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def compute(
         TypeError: there is no data, no loss function, or it returns something else than a tensor.
         ValueError: no samples, a loss that is no scalar or depends on no weight, gradients that are NaN or infinite.
     """
-    from palettizer.torch.palettization._sharded_sensitivity import ShardedSums
+    from palettizer.torch.palettization._sensitivity.sharded import ShardedSums
 
     if not isinstance(dataloader, Iterable):
         raise TypeError(f"dataloader must be iterable, found {type(dataloader).__name__}")

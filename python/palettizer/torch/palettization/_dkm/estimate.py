@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from palettizer.torch.palettization._dkm_config import DKMPalettizerConfig
-from palettizer.torch.palettization._dkm_plan import SoftWeight, make_plan
-from palettizer.torch.palettization._layers import weights
-from palettizer.torch.palettization._sharding import is_sharded
-from palettizer.torch.palettization._soft_kernels import kernel, real_dtype
+from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig
+from palettizer.torch.palettization._dkm.plan import SoftWeight, make_plan
+from palettizer.torch.palettization._plan.layers import weights
+from palettizer.torch.palettization._plan.sharding import is_sharded
+from palettizer.torch.palettization._soft.kernels import kernel, real_dtype
 
 LOADED, KEPT_BY_A_THREAD = 3 << 20, 3 << 19
 """What a process takes once on the CPU: code, and the buffers that the kernel's threads keep for the next weight."""

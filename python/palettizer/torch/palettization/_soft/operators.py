@@ -20,7 +20,7 @@ from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from palettizer.torch.palettization._soft_kernels import Kernel, SoftSettings, arranged, kernel, parsed, real_dtype
+from palettizer.torch.palettization._soft.kernels import Kernel, SoftSettings, arranged, kernel, parsed, real_dtype
 
 if not hasattr(torch.library, "register_autograd"):
     raise ImportError(f"differentiable k-means needs torch 2.4 or newer, found {torch.__version__}")

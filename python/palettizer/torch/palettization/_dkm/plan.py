@@ -15,21 +15,21 @@ from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
 from torch import nn
 
 from palettizer.torch._report import Report
-from palettizer.torch.palettization._dkm_config import (
+from palettizer.torch.palettization._dkm.config import (
     DKMPalettizerConfig,
     ModuleConfigs,
     ModuleDKMPalettizerConfig,
     check_dkm_config,
     choose,
 )
-from palettizer.torch.palettization._dkm_layers import is_free
-from palettizer.torch.palettization._layers import BARE, Kind, Place, kind_of, weights
-from palettizer.torch.palettization._metadata import conversion
-from palettizer.torch.palettization._plan import Weight, warn_of_conversion
-from palettizer.torch.palettization._reasons import FLAT, Named, check_patterns, unmatched
-from palettizer.torch.palettization._sharding import plain_name
-from palettizer.torch.palettization._soft_kernels import SoftSettings
-from palettizer.torch.palettization._walk import Memory, Owner, walk
+from palettizer.torch.palettization._dkm.layers import is_free
+from palettizer.torch.palettization._plan.layers import BARE, Kind, Place, kind_of, weights
+from palettizer.torch.palettization._plan.metadata import conversion
+from palettizer.torch.palettization._plan.plan import Weight, warn_of_conversion
+from palettizer.torch.palettization._plan.reasons import FLAT, Named, check_patterns, unmatched
+from palettizer.torch.palettization._plan.sharding import plain_name
+from palettizer.torch.palettization._plan.walk import Memory, Owner, walk
+from palettizer.torch.palettization._soft.kernels import SoftSettings
 
 _logger = logging.getLogger(__name__)
 

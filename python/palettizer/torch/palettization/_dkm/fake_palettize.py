@@ -16,9 +16,9 @@ from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver
 
 from palettizer import _native
 from palettizer.torch.optimization_config import PalettizationGranularity
-from palettizer.torch.palettization._dkm_config import ModuleDKMPalettizerConfig
-from palettizer.torch.palettization._palettize import to_native
-from palettizer.torch.palettization._soft_kernels import NativeSoftKMeans, SoftSettings, arranged, kernel, real_dtype
+from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._plan.palettize import to_native
+from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, SoftSettings, arranged, kernel, real_dtype
 
 
 class FakePalettize(nn.Module):
@@ -326,9 +326,9 @@ class _Observer(MovingAveragePerChannelMinMaxObserver):
 
 def _operators() -> Any:
     """The operators, which only newer versions of torch can register; without them, the rest of the package works."""
-    from palettizer.torch.palettization import _soft_ops
+    from palettizer.torch.palettization._soft import operators
 
-    return _soft_ops
+    return operators
 
 
 def _nothing(module: nn.Module, args: Any) -> None:

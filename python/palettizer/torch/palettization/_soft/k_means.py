@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from palettizer import _native
-from palettizer.torch.palettization._palettize import NAMES, as_bytes
+from palettizer.torch.palettization._plan.palettize import NAMES, as_bytes
 
 BLOCK = 2**22
 """Most numbers of a block of attention."""

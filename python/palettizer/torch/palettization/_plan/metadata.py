@@ -10,7 +10,7 @@ from typing import Dict, List
 
 import torch
 
-from palettizer.torch.palettization._layers import BEYOND, kind_of
+from palettizer.torch.palettization._plan.layers import BEYOND, kind_of
 
 _PREFIX = "_COREML_"
 _DENSE_PREFIX = "_PALETTIZER_"

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn.utils.prune import BasePruningMethod
 
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._dkm_layers import DKMLayer, held, is_pruned
-from palettizer.torch.palettization._layers import kind_of
+from palettizer.torch.palettization._dkm.layers import DKMLayer, held, is_pruned
+from palettizer.torch.palettization._plan.layers import kind_of
 
 _PRUNER = "pruning_method"
 """The attribute by which a pruner of coremltools marks its modules."""

@@ -9,7 +9,12 @@ import numpy as np
 import torch
 
 from palettizer.torch._settings import at_least, one_of, or_none, setting
-from palettizer.torch.optimization_config import ModuleOptimizationConfig, PalettizationGranularity
+from palettizer.torch.optimization_config import (
+    ModuleOptimizationConfig,
+    PalettizationGranularity,
+    check_group_size,
+    to_granularity,
+)
 
 _DTYPES = {
     "int8": torch.int8,
@@ -51,27 +56,6 @@ def dtype_name(value: Any) -> str:
     if isinstance(value, (torch.dtype, np.dtype)):
         value = str(value)
     return value.rpartition(".")[2] if isinstance(value, str) else ""
-
-
-def to_granularity(value: Any) -> Any:
-    """A granularity by its name."""
-    try:
-        return PalettizationGranularity(value)
-    except ValueError:
-        names = " or ".join(repr(member.value) for member in PalettizationGranularity)
-        raise ValueError(f"granularity must be {names}, found {value!r}") from None
-
-
-def check_group_size(config: Any, group_size: Optional[int]) -> None:
-    """A group size and the granularity go together. As in coremltools, that they do not is an `AssertionError`."""
-    where = f"group_size of {type(config).__name__}"
-    if config.granularity == PalettizationGranularity.per_grouped_channel:
-        if group_size is None:
-            raise AssertionError(f"{where} must be given when granularity is per_grouped_channel")
-        if group_size <= 0:
-            raise AssertionError(f"{where} must be greater than zero, found {group_size}")
-    elif group_size is not None:
-        raise AssertionError(f"{where} must be None when granularity is per_tensor, found {group_size}")
 
 
 def check_cluster_dim(config: Any, cluster_dim: Optional[int]) -> None:

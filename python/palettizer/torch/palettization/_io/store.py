@@ -14,11 +14,18 @@ import torch
 from torch import nn
 
 from palettizer import _native
-from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._palettize import (
-    DTYPES, NAMES, as_bytes, as_stored, buffers, from_bytes, to_native, undisturbed,
+from palettizer.torch.palettization._plan import metadata
+from palettizer.torch.palettization._plan.palettize import (
+    DTYPES,
+    NAMES,
+    as_bytes,
+    as_stored,
+    buffers,
+    from_bytes,
+    to_native,
+    undisturbed,
 )  # fmt: skip
-from palettizer.torch.palettization._sharding import is_sharded
+from palettizer.torch.palettization._plan.sharding import is_sharded
 
 Path = Union[str, "os.PathLike[str]"]
 
@@ -76,8 +83,8 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
         module, inner = _place(model, name)
         if name in skipped:
             continue
-        if inner in module._parameters and _metadata.PALETTIZATION in _metadata.recorded(module, inner):
-            skipped.update(_beside(module, name, field) for field in _metadata.PALETTE_FIELDS)
+        if inner in module._parameters and metadata.PALETTIZATION in metadata.recorded(module, inner):
+            skipped.update(_beside(module, name, field) for field in metadata.PALETTE_FIELDS)
         first = seen.setdefault(_identity(value), name)
         if first != name:
             shared[name] = first
@@ -87,8 +94,8 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
             contents.append((name, _dense(name, value)))
     contents = [(name, content) for name, content in contents if name not in skipped]
     shared = {name: first for name, first in shared.items() if name not in skipped}
-    metadata = {_SHARED: json.dumps(shared, sort_keys=True)} if shared else {}
-    _native.Checkpoint.write(os.fspath(path), contents, metadata, overwrite=True)
+    strings = {_SHARED: json.dumps(shared, sort_keys=True)} if shared else {}
+    _native.Checkpoint.write(os.fspath(path), contents, strings, overwrite=True)
 
 
 def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[int] = None) -> None:
@@ -111,10 +118,10 @@ def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[in
     _check_fit(os.fspath(path), state, checkpoint, sources)
     with torch.no_grad(), undisturbed():
         for name in state:
-            if not _metadata.is_record(name):
-                _metadata.remove(*_place(model, name))
+            if not metadata.is_record(name):
+                metadata.remove(*_place(model, name))
         # The records come last: a palette writes its own, and the file may know better.
-        for name in sorted(sources, key=_metadata.is_record):
+        for name in sorted(sources, key=metadata.is_record):
             _restore(model, name, checkpoint.get(sources[name]), state.get(name))
 
 
@@ -134,7 +141,7 @@ def _place(model: nn.Module, name: str) -> Place:
 def _beside(module: nn.Module, name: str, field: str) -> str:
     """The name of a buffer that belongs to the parameter of this name, which a module holds."""
     prefix, dot, parameter = name.rpartition(".")
-    return prefix + dot + _metadata.buffer_name(module, parameter, field)
+    return prefix + dot + metadata.buffer_name(module, parameter, field)
 
 
 def _identity(value: torch.Tensor) -> Any:
@@ -154,14 +161,14 @@ def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) 
     """The palette of a weight that was palettized: its indices are found again."""
     native = value.dtype if value.dtype in NAMES else torch.float32
     fields: Dict[str, Optional[torch.Tensor]] = {
-        field: module._buffers.get(_metadata.buffer_name(module, parameter, field)) for field in _metadata.PALETTE_FIELDS
+        field: module._buffers.get(metadata.buffer_name(module, parameter, field)) for field in metadata.PALETTE_FIELDS
     }
     lut, scale, axis = fields["lut"], fields["palettization_scale"], fields["vector_axis"]
     table_scale, zero = fields["quantization_scale"], fields["zero_point"]
     assert lut is not None
     tables = lut.detach().to("cpu", native)
     settings: Dict[str, Any] = {}
-    quantized = _metadata.QUANTIZATION in _metadata.recorded(module, parameter) and table_scale is not None
+    quantized = metadata.QUANTIZATION in metadata.recorded(module, parameter) and table_scale is not None
     if quantized:
         assert table_scale is not None
         stored = table_scale.detach().to("cpu", native)
@@ -199,12 +206,12 @@ def _check_fit(
 ) -> None:
     """Compares names, shapes and dtypes before anything is changed."""
     stored = set(checkpoint.names())
-    ours = {name for name in state if not _metadata.is_record(name)}
-    theirs = {name for name in sources if not _metadata.is_record(name)}
+    ours = {name for name in state if not metadata.is_record(name)}
+    theirs = {name for name in sources if not metadata.is_record(name)}
     wrong = [f"{name} is missing" for name in sorted(ours - theirs)]
     wrong += [f"{name} is not in the model" for name in sorted(theirs - ours)]
     wrong += [f"{name} is to share {first}, which is missing" for name, first in sources.items() if first not in stored]
-    wrong += [f"{name} belongs to nothing" for name in sources if _metadata.is_record(name) and not _belongs(name, ours)]
+    wrong += [f"{name} belongs to nothing" for name in sources if metadata.is_record(name) and not _belongs(name, ours)]
     for name in sorted(ours & theirs):
         if sources[name] in stored:
             content, value = checkpoint.get(sources[name]), state[name]
@@ -238,7 +245,7 @@ def _describe(content: Any) -> Tuple[Tuple[int, ...], Sequence[torch.dtype]]:
 
 def _restore(model: nn.Module, name: str, content: Any, value: Optional[torch.Tensor]) -> None:
     module, inner = _place(model, name)
-    if value is None or _metadata.is_record(name):
+    if value is None or metadata.is_record(name):
         dtype, shape, data = content
         beside = next(module.parameters(recurse=False), None)
         record = from_bytes(data, _FROM_FILE[dtype], shape)
@@ -256,5 +263,5 @@ def _restore(model: nn.Module, name: str, content: Any, value: Optional[torch.Te
         target.copy_(dense)
     if inner in module._parameters:
         fields = {field: as_stored(tensor, native, target.dtype) for field, tensor in buffers(content, native).items()}
-        _metadata.register(module, inner, fields, content.lut_integers is not None)
-        _metadata.register_version(model)
+        metadata.register(module, inner, fields, content.lut_integers is not None)
+        metadata.register_version(model)

@@ -11,11 +11,11 @@ import torch
 from palettizer.torch._progress import progress as _progress
 from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
-from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._layers import KINDS
-from palettizer.torch.palettization._palettize import Maker, check_values, make_palette, put, undisturbed
-from palettizer.torch.palettization._plan import Plan, make_plan
-from palettizer.torch.palettization._sharding import is_sharded
+from palettizer.torch.palettization._plan import metadata
+from palettizer.torch.palettization._plan.layers import KINDS
+from palettizer.torch.palettization._plan.palettize import Maker, check_values, make_palette, put, undisturbed
+from palettizer.torch.palettization._plan.plan import Plan, make_plan
+from palettizer.torch.palettization._plan.sharding import is_sharded
 
 
 class Compressor(BaseModelOptimizer):
@@ -65,7 +65,7 @@ class Compressor(BaseModelOptimizer):
                     rows[owner.name] = dict(row)
                     if owner is not owners[0]:
                         rows[owner.name]["reason"] = f"is {one.weight.name}"
-            _metadata.register_version(model)
+            metadata.register_version(model)
             self._report = _full_report(plan, rows)
         return model
 

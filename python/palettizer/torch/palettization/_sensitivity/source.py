@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from palettizer import _native
-from palettizer.torch.palettization import _safetensors
-from palettizer.torch.palettization._plan import Weight
+from palettizer.torch.palettization._io import safetensors
+from palettizer.torch.palettization._plan.plan import Weight
 
 
 class Computed:
@@ -77,8 +77,8 @@ def _opened(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], t
     """The shapes of the tensors in a file by name, and what reads one."""
     if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
         return _torch_file(path)
-    entries = _safetensors.header(path)
-    return {name: entry.shape for name, entry in entries.items()}, lambda name: _safetensors.read(path, entries[name])
+    entries = safetensors.header(path)
+    return {name: entry.shape for name, entry in entries.items()}, lambda name: safetensors.read(path, entries[name])
 
 
 def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:

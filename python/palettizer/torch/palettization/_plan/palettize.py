@@ -18,9 +18,9 @@ import torch
 from numpy.typing import NDArray
 
 from palettizer import _native
-from palettizer.torch.palettization import _metadata
-from palettizer.torch.palettization._plan import Weight
-from palettizer.torch.palettization._walk import Owner
+from palettizer.torch.palettization._plan import metadata
+from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.walk import Owner
 
 NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
 DTYPES = {name: dtype for dtype, name in NAMES.items()}
@@ -118,11 +118,11 @@ def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
                 parameter.copy_(tensor)
         fields = {name: as_stored(v, native, tensor.dtype) for name, v in buffers(palette, native).items()}
     quantized = palette.lut_integers is not None
-    note = _metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
+    note = metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
-        _metadata.register(target.module, target.parameter, fields, quantized)
+        metadata.register(target.module, target.parameter, fields, quantized)
     row: Dict[str, Any] = {"error": math.sqrt(made.mse), "#params": owner.facts.numel}
-    if _metadata.QUANTIZATION in _metadata.recorded(target.module, target.parameter):
+    if metadata.QUANTIZATION in metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape
     row["palettization_mode"] = f"num_clusters={entries}, cluster_dim={cluster_dim}"

@@ -8,9 +8,9 @@ from typing import Any, Iterator, NamedTuple, Optional, Sequence
 from torch import nn
 
 from palettizer.torch.optimization_config import OptimizationConfig
-from palettizer.torch.palettization._layers import class_kind
-from palettizer.torch.palettization._sharding import plain_name
-from palettizer.torch.palettization._walk import Owner
+from palettizer.torch.palettization._plan.layers import class_kind
+from palettizer.torch.palettization._plan.sharding import plain_name
+from palettizer.torch.palettization._plan.walk import Owner
 
 # The widths that Core ML has an index type for.
 N_BITS = (1, 2, 3, 4, 6, 8)

@@ -1,0 +1,1 @@
+"""Models and sensitivities on disk."""

@@ -1,0 +1,1 @@
+"""How much the loss depends on each weight: computed from gradients, or read from a file."""

@@ -1,0 +1,1 @@
+"""Differentiable k-means of one weight: the native kernel, its twin in torch operations, and their operators."""

@@ -1,9 +1,9 @@
 //! A palettized weight, and back: indices, tables, scales, and the dense weight they stand for.
 //!
 //! A palette says exactly what a file will hold, so [`Palette::decompress`] gives the weight as a runtime will
-//! compute it: every product rounded in the weight's dtype, through the one set of rules in [`crate::dense`].
+//! compute it: every product rounded in the weight's dtype, through the one set of rules in [`crate::decode`].
 
-use crate::dense::{self, DenseError};
+use crate::decode::{self, DenseError};
 use crate::tensor::elements;
 use crate::{Dtype, ErrorFigures, Nbits};
 use bytemuck::Pod;
@@ -172,19 +172,19 @@ impl Palette {
         }
     }
 
-    fn float<F: dense::Float + Pod>(&self) -> Result<Vec<u8>, DenseError> {
+    fn float<F: decode::Float + Pod>(&self) -> Result<Vec<u8>, DenseError> {
         let weight = self.look_up(&self.entries_as::<F>()?)?;
         let weight = match &self.scale {
             None => weight,
             Some(scale) => {
                 let factors = elements::<F>(&scale.bytes);
-                dense::shift_scale::<F, F, F>(&weight, &self.shape, &factors, &scale.shape, None)?
+                decode::shift_scale::<F, F, F>(&weight, &self.shape, &factors, &scale.shape, None)?
             }
         };
         Ok(into_bytes(weight))
     }
 
-    pub(crate) fn entries_as<F: dense::Float + Pod>(&self) -> Result<Vec<F>, DenseError> {
+    pub(crate) fn entries_as<F: decode::Float + Pod>(&self) -> Result<Vec<F>, DenseError> {
         match &self.lut {
             Lut::Float(bytes) => Ok(elements::<F>(bytes).into_owned()),
             Lut::Quantized {
@@ -197,14 +197,14 @@ impl Palette {
                 let scale = elements::<F>(scale);
                 let offset = offset.as_deref();
                 match dtype {
-                    Dtype::I8 => dense::shift_scale(
+                    Dtype::I8 => decode::shift_scale(
                         bytemuck::cast_slice::<u8, i8>(data),
                         &self.lut_shape,
                         &scale,
                         scale_shape,
                         offset.map(bytemuck::cast_slice::<u8, i8>),
                     ),
-                    _ => dense::shift_scale(data, &self.lut_shape, &scale, scale_shape, offset),
+                    _ => decode::shift_scale(data, &self.lut_shape, &scale, scale_shape, offset),
                 }
             }
         }
@@ -213,14 +213,14 @@ impl Palette {
     /// How many indices there are of each entry of all tables, of a palette without a mask.
     pub(crate) fn uses(&self) -> Result<Vec<usize>, DenseError> {
         let vector_axis = self.vector_axis.and_then(|axis| i64::try_from(axis).ok());
-        let indices = self.wide(dense::count(&self.index_shape)?)?;
-        dense::uses(&indices, &self.index_shape, &self.lut_shape, vector_axis)
+        let indices = self.wide(decode::count(&self.index_shape)?)?;
+        decode::uses(&indices, &self.index_shape, &self.lut_shape, vector_axis)
     }
 
     /// The indices, one a byte.
     fn wide(&self, count: usize) -> Result<Vec<u8>, DenseError> {
         let bits = self.nbits.bits();
-        let mut indices = dense::room(count)?;
+        let mut indices = decode::room(count)?;
         indices.resize(count, 0);
         match unpack(&self.indices, bits, &mut indices) {
             true => Ok(indices),
@@ -235,18 +235,18 @@ impl Palette {
     /// Entries for indices: dense, without the per-channel scale.
     fn look_up<T: Copy + Default>(&self, entries: &[T]) -> Result<Vec<T>, DenseError> {
         let vector_axis = self.vector_axis.and_then(|axis| i64::try_from(axis).ok());
-        let found = dense::dense_shape(&self.index_shape, &self.lut_shape, vector_axis)?;
+        let found = decode::dense_shape(&self.index_shape, &self.lut_shape, vector_axis)?;
         if found != self.shape {
             let expected = self.shape.clone();
             return Err(DenseError::Shape { expected, found });
         }
         let count = match &self.mask {
-            None => dense::count(&self.index_shape)?,
-            Some(mask) => dense::kept(mask, &self.shape)?,
+            None => decode::count(&self.index_shape)?,
+            Some(mask) => decode::kept(mask, &self.shape)?,
         };
         let indices = self.wide(count)?;
         match &self.mask {
-            None => dense::lut_to_dense(
+            None => decode::lut_to_dense(
                 &indices,
                 &self.index_shape,
                 entries,
@@ -254,7 +254,7 @@ impl Palette {
                 vector_axis,
             ),
             Some(mask) => {
-                let sparse = dense::lut_to_sparse(
+                let sparse = decode::lut_to_sparse(
                     mask,
                     &self.index_shape,
                     &indices,
@@ -262,7 +262,7 @@ impl Palette {
                     &self.lut_shape,
                     vector_axis,
                 )?;
-                dense::sparse_to_dense(&sparse.values, &sparse.mask, &self.shape)
+                decode::sparse_to_dense(&sparse.values, &sparse.mask, &self.shape)
             }
         }
     }

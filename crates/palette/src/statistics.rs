@@ -3,7 +3,7 @@
 use half::{bf16, f16};
 use palettizer_kernels::{Census, Precision, Weights};
 
-use crate::dense::DenseError;
+use crate::decode::DenseError;
 use crate::tensor::elements;
 use crate::{Dtype, Palette, Tensor};
 

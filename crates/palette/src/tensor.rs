@@ -169,6 +169,17 @@ pub(crate) fn elements<T: Pod>(bytes: &[u8]) -> Cow<'_, [T]> {
     }
 }
 
+/// An axis that may be counted from the end, from the front; `None` when out of range.
+pub(crate) fn from_front(axis: i64, rank: usize) -> Option<usize> {
+    let back = usize::try_from(axis.unsigned_abs()).ok()?;
+    let front = if axis < 0 {
+        rank.checked_sub(back)?
+    } else {
+        back
+    };
+    (front < rank).then_some(front)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use bytemuck::Pod;
 use half::f16;
-use palettizer_palette::dense::{self, Affine, Float, Source};
+use palettizer_palette::decode::{self, Affine, Float, Source};
 use palettizer_palette::{Dtype, Granularity, Mode, Nbits, PaletteSpec, Tensor, palettize};
 
 #[derive(Clone, Debug)]
@@ -100,12 +100,12 @@ fn shift_scale<D: Source + Pod, S: Float + Pod>(case: &Case) -> Vec<u8> {
     let run = |offset: Option<&Array>| -> Vec<u8> {
         let Some(offset) = offset else {
             let out =
-                dense::shift_scale(&values, &data.shape, &factors, &scale.shape, None::<&[D]>);
+                decode::shift_scale(&values, &data.shape, &factors, &scale.shape, None::<&[D]>);
             return bytes(&out.unwrap());
         };
         with!(offset.dtype, O => {
             let offset = offset.to::<O>();
-            let out = dense::shift_scale(&values, &data.shape, &factors, &scale.shape, Some(&offset));
+            let out = decode::shift_scale(&values, &data.shape, &factors, &scale.shape, Some(&offset));
             bytes(&out.unwrap())
         })
     };
@@ -119,7 +119,7 @@ fn affine<D: Source + Pod, S: Float + Pod, Z: Source + Pod>(case: &Case) -> Vec<
         zero_point: &case.arrays["zero"].to::<Z>(),
         axis: case.words["axis"].parse().unwrap(),
     };
-    bytes(&dense::affine_dequantize(&data.to::<D>(), &data.shape, &params).unwrap())
+    bytes(&decode::affine_dequantize(&data.to::<D>(), &data.shape, &params).unwrap())
 }
 
 #[test]
@@ -133,10 +133,10 @@ fn dense_forms_bit_for_bit() {
             "lut" => {
                 let (indices, lut) = (&case.arrays["indices"], &case.arrays["lut"]);
                 with!(lut.dtype, T => {
-                    let shape = dense::dense_shape(&indices.shape, &lut.shape, axis).unwrap();
+                    let shape = decode::dense_shape(&indices.shape, &lut.shape, axis).unwrap();
                     assert_eq!(shape, out.shape);
                     let entries = lut.to::<T>();
-                    bytes(&dense::lut_to_dense(&indices.bytes, &indices.shape, &entries, &lut.shape, axis).unwrap())
+                    bytes(&decode::lut_to_dense(&indices.bytes, &indices.shape, &entries, &lut.shape, axis).unwrap())
                 })
             }
             "lut_sparse" => {
@@ -145,7 +145,7 @@ fn dense_forms_bit_for_bit() {
                 with!(lut.dtype, T => {
                     let entries = lut.to::<T>();
                     let sparse =
-                        dense::lut_to_sparse(mask, shape, &indices.bytes, &entries, &lut.shape, axis).unwrap();
+                        decode::lut_to_sparse(mask, shape, &indices.bytes, &entries, &lut.shape, axis).unwrap();
                     assert_eq!(sparse.mask, case.arrays["out_mask"].bytes);
                     bytes(&sparse.values)
                 })

@@ -1,7 +1,7 @@
 //! Inputs of `dense` that contradict each other: an error each, and never a panic.
 #![allow(clippy::unwrap_used)]
 
-use palettizer_palette::dense::{self, Affine, DenseError, MAX_ELEMENTS};
+use palettizer_palette::decode::{self, Affine, DenseError, MAX_ELEMENTS};
 use palettizer_palette::{Dtype, Lut, Nbits, Palette};
 use proptest::prelude::*;
 
@@ -74,13 +74,14 @@ fn every_error_of_a_table() {
         }),
     ];
     for (indices, index_shape, lut_shape, axis, kind) in table {
-        let error = dense::lut_to_dense(indices, &index_shape, &lut, &lut_shape, axis).unwrap_err();
+        let error =
+            decode::lut_to_dense(indices, &index_shape, &lut, &lut_shape, axis).unwrap_err();
         assert!(
             kind(&error),
             "{index_shape:?} {lut_shape:?} {axis:?}: {error}"
         );
         let mask = vec![0xff; index_shape[0].min(64).div_ceil(8)];
-        let sparse = dense::lut_to_sparse(&mask, &index_shape, indices, &lut, &lut_shape, axis);
+        let sparse = decode::lut_to_sparse(&mask, &index_shape, indices, &lut, &lut_shape, axis);
         assert!(sparse.is_err(), "{index_shape:?} {lut_shape:?}");
     }
 }
@@ -89,7 +90,7 @@ fn every_error_of_a_table() {
 fn every_error_of_scales_and_masks() {
     let none = None::<&[i8]>;
     let shift = |shape: &[usize], scale: &[f32], blocks: &[usize], offset| {
-        dense::shift_scale(&[0_i8; 4], shape, scale, blocks, offset).unwrap_err()
+        decode::shift_scale(&[0_i8; 4], shape, scale, blocks, offset).unwrap_err()
     };
     assert!(matches!(
         shift(&[], &[], &[], none),
@@ -121,7 +122,7 @@ fn every_error_of_scales_and_masks() {
             zero_point: zero,
             axis,
         };
-        dense::affine_dequantize(&[0_u8; 6], shape, &params).unwrap_err()
+        decode::affine_dequantize(&[0_u8; 6], shape, &params).unwrap_err()
     };
     assert!(matches!(
         affine(&[2, 3], &[1.0], &[0], 2),
@@ -144,7 +145,7 @@ fn every_error_of_scales_and_masks() {
     ));
 
     let sparse =
-        |values: &[u8], mask: &[u8], shape: &[usize]| dense::sparse_to_dense(values, mask, shape);
+        |values: &[u8], mask: &[u8], shape: &[usize]| decode::sparse_to_dense(values, mask, shape);
     assert_eq!(
         sparse(&[1], &[0b11], &[4]),
         Err(DenseError::Kept { kept: 2, found: 1 })
@@ -158,9 +159,9 @@ fn every_error_of_scales_and_masks() {
         Err(DenseError::TooLarge { .. })
     ));
     assert_eq!(sparse(&[], &[], &[0, 7]), Ok(vec![]));
-    let scaled = dense::sparse_shift_scale(&[1], &[4], &[1_i8, 2], &[1.0_f32], &[1], none);
+    let scaled = decode::sparse_shift_scale(&[1], &[4], &[1_i8, 2], &[1.0_f32], &[1], none);
     assert_eq!(scaled, Err(DenseError::Kept { kept: 1, found: 2 }));
-    let scaled = dense::sparse_shift_scale(&[3], &[4], &[1_i8, 2], &[1.0_f32], &[2], none);
+    let scaled = decode::sparse_shift_scale(&[3], &[4], &[1_i8, 2], &[1.0_f32], &[2], none);
     assert!(matches!(
         scaled,
         Err(DenseError::Length { what: "scale", .. })
@@ -222,14 +223,14 @@ proptest! {
         more in prop::collection::vec(any::<u8>(), 0..20),
         axis in prop::option::of(any::<i64>().prop_map(|a| a % 6)),
     ) {
-        let _ = dense::lut_to_dense(&data, &shape, &more, &blocks, axis);
-        let _ = dense::lut_to_sparse(&more, &shape, &data, &more, &blocks, axis);
-        let _ = dense::sparse_to_dense(&data, &more, &shape);
+        let _ = decode::lut_to_dense(&data, &shape, &more, &blocks, axis);
+        let _ = decode::lut_to_sparse(&more, &shape, &data, &more, &blocks, axis);
+        let _ = decode::sparse_to_dense(&data, &more, &shape);
         let scale: Vec<f32> = more.iter().map(|&b| f32::from(b)).collect();
-        let _ = dense::shift_scale(&data, &shape, &scale, &blocks, Some(&more));
-        let _ = dense::sparse_shift_scale(&more, &shape, &data, &scale, &blocks, Some(&more));
+        let _ = decode::shift_scale(&data, &shape, &scale, &blocks, Some(&more));
+        let _ = decode::sparse_shift_scale(&more, &shape, &data, &scale, &blocks, Some(&more));
         let params = Affine { scale: &scale, zero_point: &more, axis: axis.unwrap_or(0) };
-        let _ = dense::affine_dequantize(&data, &shape, &params);
+        let _ = decode::affine_dequantize(&data, &shape, &params);
     }
 
     #[test]
@@ -247,8 +248,8 @@ proptest! {
         let lut: Vec<u16> = (0..lut_shape.iter().product::<usize>()).map(|i| i as u16).collect();
         let count: usize = shape.iter().product();
         let indices: Vec<u8> = (0..count as u32).map(|i| (seed.rotate_left(i * 7) & 3) as u8).collect();
-        let dense = dense::lut_to_dense(&indices, &shape, &lut, &lut_shape, Some(axis as i64)).unwrap();
-        let full = dense::dense_shape(&shape, &lut_shape, Some(axis as i64 - shape.len() as i64)).unwrap();
+        let dense = decode::lut_to_dense(&indices, &shape, &lut, &lut_shape, Some(axis as i64)).unwrap();
+        let full = decode::dense_shape(&shape, &lut_shape, Some(axis as i64 - shape.len() as i64)).unwrap();
         for (flat, &found) in dense.iter().enumerate() {
             let (mut rest, mut number, mut stride) = (flat, 0, 1);
             let (mut group, mut group_stride, mut lane) = (0, 1, 0);

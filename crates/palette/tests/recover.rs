@@ -3,7 +3,7 @@
 
 mod naive;
 
-use palettizer_palette::dense::DenseError;
+use palettizer_palette::decode::DenseError;
 use palettizer_palette::{
     ChannelScale, Dtype, Granularity, Lut, LutDtype, Mode, Nbits, Palette, PaletteSpec,
     RecoverError, Tensor, palettize,

@@ -16,7 +16,7 @@ use crate::header::Entry;
 use crate::json::Object;
 use crate::shard::Shard;
 use crate::write::{Piece, Source};
-use palettizer_palette::dense;
+use palettizer_palette::decode;
 use palettizer_palette::{ChannelScale, Dtype, Lut, Nbits, Palette};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
@@ -144,7 +144,7 @@ impl Stored {
         let axis = meta
             .vector_axis
             .map(|axis| axis.try_into().unwrap_or(i64::MAX));
-        let dense = dense::dense_shape(&meta.index_shape, &lut.shape, axis)
+        let dense = decode::dense_shape(&meta.index_shape, &lut.shape, axis)
             .map_err(|error| error.to_string())?;
         if dense != meta.shape {
             return Err(format!(
@@ -160,7 +160,7 @@ impl Stored {
         )?;
 
         let indices = needed(Role::Indices)?;
-        let count = dense::count(&meta.index_shape).map_err(|error| error.to_string())?;
+        let count = decode::count(&meta.index_shape).map_err(|error| error.to_string())?;
         let packed = (count as u128 * u128::from(nbits.bits())).div_ceil(8) as usize;
         expect("the indices' type", &indices.element, &ElementType::U8)?;
         expect("the indices' shape", &indices.shape, &vec![packed])?;

@@ -4,7 +4,7 @@ use crate::Error;
 use crate::checkpoint::{Checkpoint, Item, Kind};
 use crate::compact::{Role, Stored};
 use palettizer_coreml::PaletteInfo;
-use palettizer_palette::dense::DenseError;
+use palettizer_palette::decode::DenseError;
 use palettizer_palette::{Tensor, statistics};
 use serde::Serialize;
 

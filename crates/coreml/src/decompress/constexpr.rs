@@ -1,7 +1,7 @@
 //! What a `constexpr_` operation stands for: its parameters read, its value computed.
 //!
 //! Both forms of each op are known: iOS16's, whose parameters are attributes with 1-D data and a `shape`, and
-//! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::dense`.
+//! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::decode`.
 
 use crate::Error;
 use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type, unpack};
@@ -9,7 +9,7 @@ use crate::package::Package;
 use crate::program::constant::Constant;
 use crate::program::mil::{Param, element_count, op_name, param};
 use crate::proto::{DataType, Operation};
-use palettizer_palette::dense::{self, Affine, DenseError};
+use palettizer_palette::decode::{self, Affine, DenseError};
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Params<'_> {
 
     /// Refuses a tensor of this shape, with elements like those of `numbers`, that is more than the files may unfold to.
     fn within(&self, shape: &[usize], numbers: &Numbers) -> Result<(), Error> {
-        let elements = dense::count(shape).map_err(self.dense_error())?;
+        let elements = decode::count(shape).map_err(self.dense_error())?;
         let size = numbers.dtype().bits().unwrap_or(8).div_ceil(8);
         let asked = (elements as u64).saturating_mul(u64::from(size));
         let stored = self.package.stored_len();
@@ -207,7 +207,7 @@ impl Params<'_> {
             // iOS16: packed bytes and a 1-D table.
             Some(shape) => {
                 let entries = lut.shape.iter().product::<usize>();
-                let elements = dense::count(&shape).map_err(self.dense_error())?;
+                let elements = decode::count(&shape).map_err(self.dense_error())?;
                 let packed = self.bytes_of("indices", indices)?;
                 let nbits = entries.checked_ilog2().unwrap_or(0);
                 let short = || {
@@ -229,10 +229,10 @@ impl Params<'_> {
             }
         };
         let shape =
-            dense::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
+            decode::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
         self.within(&shape, &lut.numbers)?;
         let numbers = each_type!(&lut.numbers, lut => {
-            dense::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
+            decode::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
                 .map(IntoNumbers::into_numbers)
         });
         Ok(Dense {
@@ -250,11 +250,11 @@ impl Params<'_> {
         let lut = self.required("lut")?;
         let axis = self.scalar("vector_axis")?;
         let shape =
-            dense::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
+            decode::dense_shape(&index_shape, &lut.shape, axis).map_err(self.dense_error())?;
         self.within(&shape, &lut.numbers)?;
         each_type!(&lut.numbers, table => {
             let sparse =
-                dense::lut_to_sparse(&mask, &index_shape, &indices, table, &lut.shape, axis)
+                decode::lut_to_sparse(&mask, &index_shape, &indices, table, &lut.shape, axis)
                     .map_err(self.dense_error())?;
             self.sparse_outputs(shape, &sparse.mask, sparse.values.into_numbers())
         })
@@ -265,9 +265,9 @@ impl Params<'_> {
         let offset = self.offset(&scale)?;
         self.within(&data.shape, &scale.numbers)?;
         let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
-            None => dense::shift_scale(of, &data.shape, by, &scale.shape, None::<&[i8]>),
+            None => decode::shift_scale(of, &data.shape, by, &scale.shape, None::<&[i8]>),
             Some(offset) => each_type!(offset, less => {
-                dense::shift_scale(of, &data.shape, by, &scale.shape, Some(less))
+                decode::shift_scale(of, &data.shape, by, &scale.shape, Some(less))
             }),
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
         Ok(Dense {
@@ -285,10 +285,10 @@ impl Params<'_> {
         let offset = self.offset(&scale)?;
         let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
             None => {
-                dense::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, None::<&[i8]>)
+                decode::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, None::<&[i8]>)
             }
             Some(offset) => each_type!(offset, less => {
-                dense::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, Some(less))
+                decode::sparse_shift_scale(&mask, &shape, of, by, &scale.shape, Some(less))
             }),
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
         let values = numbers.map_err(self.dense_error())?;
@@ -322,7 +322,7 @@ impl Params<'_> {
         let numbers = each_float!(&scale.numbers, scale => each_type!(&data.numbers, of => {
             each_type!(&zero_point.numbers, zero_point => {
                 let params = Affine { scale, zero_point, axis };
-                dense::affine_dequantize(of, &data.shape, &params)
+                decode::affine_dequantize(of, &data.shape, &params)
             })
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
         Ok(Dense {
@@ -344,7 +344,7 @@ impl Params<'_> {
         };
         self.within(&shape, &values.numbers)?;
         let numbers = each_type!(&values.numbers, values => {
-            dense::sparse_to_dense(values, &mask, &shape).map(IntoNumbers::into_numbers)
+            decode::sparse_to_dense(values, &mask, &shape).map(IntoNumbers::into_numbers)
         });
         Ok(Dense {
             numbers: numbers.map_err(self.dense_error())?,
@@ -377,7 +377,7 @@ impl Params<'_> {
 
     fn cast(&self) -> Result<Dense, Error> {
         let source = self.required("source_val")?;
-        let numbers = each_type!(&source.numbers, from => dense::cast::<_, f32>(from));
+        let numbers = each_type!(&source.numbers, from => decode::cast::<_, f32>(from));
         Ok(Dense {
             shape: source.shape,
             numbers: numbers.map_err(self.dense_error())?.into_numbers(),

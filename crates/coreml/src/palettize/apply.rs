@@ -23,7 +23,7 @@ use crate::progress::{Progress, go_on};
 use crate::proto::Model;
 use crate::report::{Status, WeightReport};
 use crate::rewrite::{Rewriter, Written};
-use palettizer_palette::{Context, Granularity, Mode, Palette, Refusal, Tensor, dense, palettize};
+use palettizer_palette::{Context, Granularity, Mode, Palette, Refusal, Tensor, decode, palettize};
 use rayon::prelude::*;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -336,14 +336,17 @@ fn dense_bytes(
     data: &Constant<'_>,
     mask: &Constant<'_>,
     size: usize,
-) -> Result<Vec<u8>, dense::DenseError> {
+) -> Result<Vec<u8>, decode::DenseError> {
     // The elements are moved, not looked into: an element is any `N` bytes.
-    fn moved<const N: usize>(data: &[u8], mask: &Constant<'_>) -> Result<Vec<u8>, dense::DenseError>
+    fn moved<const N: usize>(
+        data: &[u8],
+        mask: &Constant<'_>,
+    ) -> Result<Vec<u8>, decode::DenseError>
     where
         [u8; N]: Default,
     {
         let (elements, _) = data.as_chunks::<N>();
-        Ok(dense::sparse_to_dense(elements, &mask.bytes, &mask.shape)?.concat())
+        Ok(decode::sparse_to_dense(elements, &mask.bytes, &mask.shape)?.concat())
     }
     match size {
         1 => moved::<1>(&data.bytes, mask),

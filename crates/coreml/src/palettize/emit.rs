@@ -26,7 +26,7 @@ use crate::program::mil::{
 };
 use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
 use crate::rewrite::Rewriter;
-use palettizer_palette::dense::kept;
+use palettizer_palette::decode::kept;
 use palettizer_palette::{Lut, Nbits, Palette};
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};

@@ -6,7 +6,7 @@ before the first step and, of each step, the means and the column sums of A. The
 to the first and makes every A again. Nothing is as large as vectors × clusters: a tensor has at most ``BLOCK`` numbers,
 or as many as the weight.
 
-``_native.SoftKMeans`` (`crates/palette/src/dkm`, `crates/kernels/src/soft`) does the same on the CPU, faster, and
+``_native.SoftKMeans`` (`crates/palette/src/training`, `crates/kernels/src/soft`) does the same on the CPU, faster, and
 explains the gradient; it also checks the settings and finds the first centroids. Products of matrices are written as
 products and sums of elements here: vectors are short, and autocast or TF32 would round them.
 
@@ -431,7 +431,7 @@ class _Batch:
 
 
 class _Storage:
-    """How a finished palette holds entries and scales, as `crates/palette/src/entries.rs` says."""
+    """How a finished palette holds entries and scales, as `crates/palette/src/encode/entries.rs` says."""
 
     def __init__(self, dtype: torch.dtype, lut_dtype: Optional[str], scaled: bool, cluster_dim: int) -> None:
         self.dtype = torch.float32 if dtype == torch.float64 else dtype

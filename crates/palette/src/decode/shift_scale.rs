@@ -13,11 +13,11 @@ use super::{DenseError, Float, Source, check_length, count, room};
 /// A [`DenseError`] when shapes or lengths do not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::shift_scale;
+/// use palettizer_palette::decode::shift_scale;
 ///
 /// let out = shift_scale(&[1_i8, 2, 3, 4], &[2, 2], &[0.5_f32, 2.0], &[2, 1], Some(&[0_i8, 1]))?;
 /// assert_eq!(out, [0.5, 1.0, 4.0, 6.0]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn shift_scale<D: Source, S: Float, O: Source>(
     data: &[D],

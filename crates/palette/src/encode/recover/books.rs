@@ -9,7 +9,7 @@
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::dense::{self, DenseError};
+use crate::decode::{self, DenseError};
 use crate::tensor::elements;
 use crate::{Dtype, Palette};
 
@@ -71,10 +71,10 @@ impl Books {
         let rank = palette.shape.len();
         let entries = palette.nbits.entries();
         let dim = palette.lut_shape[rank + 1];
-        let tables = dense::count(&palette.lut_shape)?;
+        let tables = decode::count(&palette.lut_shape)?;
         let bytes = palette.entries()?;
         let size = palette.dtype.size();
-        dense::check_length("lut", tables * size, bytes.len())?;
+        decode::check_length("lut", tables * size, bytes.len())?;
         let scales = scales(palette)?;
         let ones = vec![1; rank];
         let scale_shape = palette.scale.as_ref().map_or(&ones, |scale| &scale.shape);
@@ -340,11 +340,11 @@ fn scales(palette: &Palette) -> Result<Vec<f32>, DenseError> {
     let Some(scale) = &palette.scale else {
         return Ok(Vec::new());
     };
-    dense::check_blocks("scale", &palette.shape, &scale.shape)?;
+    decode::check_blocks("scale", &palette.shape, &scale.shape)?;
     let size = palette.dtype.size();
-    dense::check_length(
+    decode::check_length(
         "scale",
-        dense::count(&scale.shape)? * size,
+        decode::count(&scale.shape)? * size,
         scale.bytes.len(),
     )?;
     Ok(match palette.dtype {

@@ -2,12 +2,12 @@
 
 use super::blocks::runs;
 use super::{DenseError, Float, Source, count, room};
-use crate::layout::from_front;
+use crate::tensor::from_front;
 
 /// Scale and zero point of a quantized weight: each one number, or one for each element of the axis.
 ///
 /// ```
-/// use palettizer_palette::dense::Affine;
+/// use palettizer_palette::decode::Affine;
 ///
 /// let params = Affine { scale: &[0.5_f32], zero_point: &[1_u8, 2], axis: -1 };
 /// assert_eq!(params.zero_point.len(), 2);
@@ -30,11 +30,11 @@ pub struct Affine<'a, S, Z> {
 /// A [`DenseError`] when the axis or a length does not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::{Affine, affine_dequantize};
+/// use palettizer_palette::decode::{Affine, affine_dequantize};
 ///
 /// let params = Affine { scale: &[0.5_f32], zero_point: &[1_u8, 2], axis: 1 };
 /// assert_eq!(affine_dequantize(&[3_u8, 4, 5, 6], &[2, 2], &params)?, [1.0, 1.0, 2.0, 2.0]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn affine_dequantize<D: Source, S: Float, Z: Source>(
     data: &[D],

@@ -6,12 +6,12 @@
 
 use palettizer_kernels::Element;
 
-use crate::channels::Channels;
-use crate::entries::Quantized;
-use crate::job::Job;
-use crate::scalar::Table;
+use crate::encode::channels::Channels;
+use crate::encode::entries::Quantized;
+use crate::encode::group_encoder::GroupEncoder;
+use crate::encode::scalar::Table;
 
-impl<T: Element> Job<'_, T> {
+impl<T: Element> GroupEncoder<'_, T> {
     /// Measures squared error and energy on a group's final weights; with a folded scale, moves indices first.
     pub(crate) fn finish(
         &self,

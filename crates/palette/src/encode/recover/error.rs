@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::dense::DenseError;
+use crate::decode::DenseError;
 
 /// Why a dense weight is not what its tables can make.
 #[derive(Clone, Debug, PartialEq, Error)]

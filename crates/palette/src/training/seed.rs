@@ -7,8 +7,8 @@ use rayon::prelude::*;
 
 use super::{Dkm, DkmElement, ScaleScheme};
 use crate::Refusal;
-use crate::entries::Rounding;
-use crate::vector::mixed;
+use crate::encode::entries::Rounding;
+use crate::encode::vector::mixed;
 
 impl Dkm {
     /// The scale of each row, if one is asked for: to be found once and kept.

@@ -6,7 +6,7 @@
 
 use palettizer_kernels::{Census, Element, Weights};
 
-use crate::entries::{self, Entries, Storage};
+use crate::encode::entries::{self, Entries, Storage};
 use crate::{LutDtype, Mode, Nbits, PaletteSpec, Refusal};
 
 /// A finished table and what it cost.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::{Layout, dense};
+use crate::{Layout, decode};
 
 /// The geometry of all groups of one weight.
 #[derive(Clone, Debug)]
@@ -130,6 +130,6 @@ impl Mask<'_> {
     }
 
     fn count(&self, range: Range<usize>) -> usize {
-        dense::ones(self.0, range)
+        decode::ones(self.0, range)
     }
 }

@@ -25,7 +25,7 @@ mod spec;
 use half::{bf16, f16};
 use palettizer_kernels::{Attention, Real, Settle, SoftElement, SoftGroup, SoftOptions};
 
-use crate::entries::{self, Rounding, Storage};
+use crate::encode::entries::{self, Rounding, Storage};
 use crate::{Dtype, Layout, Refusal, layout};
 pub use soft::DkmForward;
 pub use spec::{DkmLut, DkmMode, DkmSpec, ScaleScheme};

@@ -7,9 +7,9 @@ use super::MAX_ELEMENTS;
 /// Inputs of a compressed form that contradict each other.
 ///
 /// ```
-/// use palettizer_palette::dense::{self, DenseError};
+/// use palettizer_palette::decode::{self, DenseError};
 ///
-/// let error = dense::lut_to_dense(&[0, 3], &[2], &[1.0, 2.0], &[1, 2, 1], None).unwrap_err();
+/// let error = decode::lut_to_dense(&[0, 3], &[2], &[1.0, 2.0], &[1, 2, 1], None).unwrap_err();
 /// assert_eq!(error, DenseError::Index { index: 3, entries: 2 });
 /// assert_eq!(error.to_string(), "index 3 in a table of 2 entries");
 /// ```

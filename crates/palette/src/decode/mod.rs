@@ -27,8 +27,10 @@ mod blocks;
 mod error;
 mod float;
 mod lut;
+mod restore;
 mod shift_scale;
 mod sparse;
+mod widen;
 
 pub use affine::{Affine, affine_dequantize};
 pub(crate) use blocks::check as check_blocks;
@@ -49,11 +51,11 @@ pub const MAX_ELEMENTS: usize = 1 << 33;
 /// [`DenseError::TooLarge`] above [`MAX_ELEMENTS`].
 ///
 /// ```
-/// use palettizer_palette::dense;
+/// use palettizer_palette::decode;
 ///
-/// assert_eq!(dense::count(&[2, 3, 4]), Ok(24));
-/// assert_eq!(dense::count(&[usize::MAX, 3, 0]), Ok(0));
-/// assert!(dense::count(&[usize::MAX, 3]).is_err());
+/// assert_eq!(decode::count(&[2, 3, 4]), Ok(24));
+/// assert_eq!(decode::count(&[usize::MAX, 3, 0]), Ok(0));
+/// assert!(decode::count(&[usize::MAX, 3]).is_err());
 /// ```
 pub fn count(shape: &[usize]) -> Result<usize, DenseError> {
     if shape.contains(&0) {

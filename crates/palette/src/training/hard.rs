@@ -4,7 +4,7 @@ use palettizer_kernels::{Real, soft_nearest};
 use rayon::prelude::*;
 
 use super::{Dkm, DkmElement};
-use crate::entries::{self, Entries, Quantized, ZERO_POINT};
+use crate::encode::entries::{self, Entries, Quantized, ZERO_POINT};
 use crate::palette::packed;
 use crate::{ChannelScale, Dtype, ErrorFigures, Lut, LutDtype, Palette, Refusal};
 
@@ -149,7 +149,7 @@ impl Dkm {
         scale: Option<&[E::Real]>,
         out: &mut [E],
     ) {
-        let rounding = crate::entries::Rounding(E::DTYPE);
+        let rounding = crate::encode::entries::Rounding(E::DTYPE);
         let rows = scale.map(|scale| &scale[number * self.rows..(number + 1) * self.rows]);
         let integers = table
             .entries
@@ -220,7 +220,7 @@ impl Dkm {
 
     /// The tables in the order of the file.
     fn lut<E: DkmElement>(&self, tables: &[&Table]) -> Lut {
-        let rounding = crate::entries::Rounding(E::DTYPE);
+        let rounding = crate::encode::entries::Rounding(E::DTYPE);
         let lut_dtype = self.spec.palette_spec().lut_dtype();
         if lut_dtype == LutDtype::Float {
             let mut bytes = Vec::new();
@@ -260,7 +260,7 @@ impl Dkm {
 
     fn final_scale<E: DkmElement>(&self, scale: Option<&[E::Real]>) -> Option<ChannelScale> {
         let (scale, shape) = (scale?, self.layout.scale_shape()?);
-        let rounding = crate::entries::Rounding(E::DTYPE);
+        let rounding = crate::encode::entries::Rounding(E::DTYPE);
         let mut bytes = Vec::new();
         for factor in scale {
             rounding.push(rounding.nearest(factor.to_f64()), &mut bytes);

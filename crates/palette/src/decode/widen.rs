@@ -1,6 +1,6 @@
 //! A palette with wider indices than it needs, for a format that has no narrower ones.
 
-use crate::entries::ZERO_POINT;
+use crate::encode::entries::ZERO_POINT;
 use crate::{Lut, Nbits, Palette};
 use palettizer_kernels::{pack, unpack};
 

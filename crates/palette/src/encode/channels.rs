@@ -11,7 +11,7 @@ use std::ops::Range;
 use palettizer_kernels::Element;
 use rayon::prelude::*;
 
-use crate::entries::{Rounding, Storage};
+use crate::encode::entries::{Rounding, Storage};
 use crate::{Layout, Refusal};
 
 /// The factors of a weight's output channels, and which element belongs to which.

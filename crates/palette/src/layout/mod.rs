@@ -3,6 +3,9 @@
 //! Groups are runs of consecutive channels along one axis; a vector is `cluster_dim` consecutive channels at the
 //! same other position. Both live on the *channel axis*: the spec's own, or else the consumer's output axis.
 
+pub(crate) mod groups;
+
+use crate::tensor::from_front;
 use crate::{Dtype, Granularity, LutDtype, Nbits, PaletteSpec, Refusal};
 
 /// The shapes of a palettized weight, known before it is palettized.
@@ -218,15 +221,4 @@ pub fn suits(dtype: Dtype, masked: bool, spec: &PaletteSpec) -> Result<(), Refus
         return Err(Refusal::MaskedVector { cluster_dim });
     }
     Ok(())
-}
-
-/// An axis that may be counted from the end, from the front; `None` when out of range.
-pub(crate) fn from_front(axis: i64, rank: usize) -> Option<usize> {
-    let back = usize::try_from(axis.unsigned_abs()).ok()?;
-    let front = if axis < 0 {
-        rank.checked_sub(back)?
-    } else {
-        back
-    };
-    (front < rank).then_some(front)
 }

@@ -7,15 +7,16 @@
 use palettizer_kernels::{Element, Weights};
 use rayon::prelude::*;
 
-use crate::channels::Channels;
 use crate::context::Sensitivity;
-use crate::entries::{Rounding, Storage};
-use crate::groups::{Groups, Mask};
-use crate::scalar::{self, Table};
-use crate::{Context, LutGroup, Mode, PaletteSpec, Refusal, vector};
+use crate::encode::channels::Channels;
+use crate::encode::entries::{Rounding, Storage};
+use crate::encode::scalar::{self, Table};
+use crate::encode::vector;
+use crate::layout::groups::{Groups, Mask};
+use crate::{Context, LutGroup, Mode, PaletteSpec, Refusal};
 
 /// One weight at work.
-pub(crate) struct Job<'a, T> {
+pub(crate) struct GroupEncoder<'a, T> {
     pub(crate) values: &'a [T],
     pub(crate) groups: Groups,
     pub(crate) channels: Option<Channels>,
@@ -36,7 +37,7 @@ struct Scratch<T> {
     weights: Vec<f32>,
 }
 
-impl<T: Element> Job<'_, T> {
+impl<T: Element> GroupEncoder<'_, T> {
     /// The tables of all groups; their indices, group after group.
     pub(crate) fn tables(
         &self,

@@ -8,7 +8,7 @@ use super::room;
 /// A stored number. Everything here is exact in `f32`; 4-bit integers come widened to `i8`, `u8` or `i16`.
 ///
 /// ```
-/// use palettizer_palette::dense::Source;
+/// use palettizer_palette::decode::Source;
 ///
 /// assert_eq!(200_u8.to_f32(), 200.0);
 /// assert!(!u8::WIDE);
@@ -24,7 +24,7 @@ pub trait Source: Copy {
 /// A number that a compressed weight can be made of.
 ///
 /// ```
-/// use palettizer_palette::dense::{Float, Source};
+/// use palettizer_palette::decode::{Float, Source};
 ///
 /// assert_eq!(half::f16::from_f32_rounded(2049.0).to_f32(), 2048.0);
 /// ```
@@ -82,8 +82,8 @@ impl Float for f32 {
 /// use half::f16;
 ///
 /// let halves = [f16::from_f32(0.5), f16::NEG_INFINITY];
-/// assert_eq!(palettizer_palette::dense::cast::<f16, f32>(&halves)?, [0.5, f32::NEG_INFINITY]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// assert_eq!(palettizer_palette::decode::cast::<f16, f32>(&halves)?, [0.5, f32::NEG_INFINITY]);
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn cast<S: Source, F: Float>(source: &[S]) -> Result<Vec<F>, DenseError> {
     let mut out = room(source.len())?;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::{Dkm, DkmElement, DkmMode, settle};
 use crate::Refusal;
-use crate::vector::mixed;
+use crate::encode::vector::mixed;
 
 /// Where a forward writes.
 #[derive(Debug)]

@@ -13,7 +13,7 @@ mod error;
 
 use rayon::prelude::*;
 
-use crate::dense::{self, DenseError};
+use crate::decode::{self, DenseError};
 use crate::palette::packed;
 use crate::{ChannelScale, Dtype, ErrorFigures, Lut, Nbits, Palette, Tensor};
 use books::Books;
@@ -135,7 +135,7 @@ fn shapes(
     }
     // The rest: groups that divide, tables that are not too large.
     let axis = vector_axis.and_then(|axis| i64::try_from(axis).ok());
-    dense::dense_shape(&index_shape, lut_shape, axis)?;
+    decode::dense_shape(&index_shape, lut_shape, axis)?;
     Ok((nbits, index_shape))
 }
 

@@ -2,7 +2,7 @@
 
 use super::blocks::{Runs, runs};
 use super::{DenseError, check_length, count, room};
-use crate::layout::from_front;
+use crate::tensor::from_front;
 
 /// The parts of a checked set of tables.
 pub(super) struct Tables {
@@ -106,10 +106,10 @@ pub(crate) fn uses(
 /// As [`lut_to_dense`], for shapes.
 ///
 /// ```
-/// use palettizer_palette::dense::dense_shape;
+/// use palettizer_palette::decode::dense_shape;
 ///
 /// assert_eq!(dense_shape(&[2, 5], &[1, 1, 16, 4], Some(-2))?, [8, 5]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn dense_shape(
     index_shape: &[usize],
@@ -131,13 +131,13 @@ pub fn dense_shape(
 /// A [`DenseError`] when shapes, lengths, the axis or an index do not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::lut_to_dense;
+/// use palettizer_palette::decode::lut_to_dense;
 ///
 /// // One index for two rows, two tables: one for each half of the columns.
 /// let lut = [10, 11, 20, 21, /* second table */ 50, 51, 60, 61];
 /// let dense = lut_to_dense(&[0, 1, 1, 0], &[1, 4], &lut, &[1, 2, 2, 2], Some(0))?;
 /// assert_eq!(dense, [10, 20, 60, 50, /* second row */ 11, 21, 61, 51]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn lut_to_dense<T: Copy + Default>(
     indices: &[u8],

@@ -22,12 +22,12 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use palettizer_kernels::Element;
 
-use crate::channels::Channels;
-use crate::entries::{Rounding, Storage, ZERO_POINT};
-use crate::groups::{Groups, Mask};
-use crate::job::Job;
+use crate::encode::channels::Channels;
+use crate::encode::entries::{Rounding, Storage, ZERO_POINT};
+use crate::encode::group_encoder::GroupEncoder;
+use crate::encode::scalar::{self, Table};
+use crate::layout::groups::{Groups, Mask};
 use crate::palette::packed;
-use crate::scalar::{self, Table};
 use crate::tensor::elements;
 use crate::{
     ChannelScale, Context, Dtype, ErrorFigures, Layout, Lut, LutDtype, Nbits, Palette, PaletteSpec,
@@ -121,7 +121,7 @@ fn typed<T: Element + Pod>(
         storage = storage.under(largest, rounding);
     }
     let mask = context.mask.map(Mask);
-    let job = Job {
+    let job = GroupEncoder {
         values,
         sensitivity,
         context,
@@ -170,7 +170,7 @@ fn typed<T: Element + Pod>(
     })
 }
 
-impl<T: Element> Job<'_, T> {
+impl<T: Element> GroupEncoder<'_, T> {
     /// All tables in one, padded to 2^n entries.
     fn lut(&self, tables: &[Table], layout: &Layout, nbits: Nbits) -> Lut {
         let entries = nbits.entries() * layout.cluster_dim;

@@ -2,7 +2,7 @@
 //!
 //! When tables and scales lie along the first axis (or there is one), each is for a run of the weight, and the weight is
 //! written a piece at a time from the packed indices: nothing of its size is needed beside it. Every other palette is
-//! made dense by the rules of [`crate::dense`] and copied. Both give the same bits.
+//! made dense by the rules of [`crate::decode`] and copied. Both give the same bits.
 
 use std::iter;
 
@@ -10,7 +10,7 @@ use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::dense::{self, DenseError};
+use crate::decode::{self, DenseError};
 use crate::tensor::elements;
 use crate::{Dtype, Palette, unpack};
 
@@ -36,7 +36,7 @@ impl Palette {
     /// # Errors
     /// A [`DenseError`] when `out` is not as long as the weight, or shapes and lengths contradict each other.
     pub fn decompress_into(&self, out: &mut [u8]) -> Result<(), DenseError> {
-        let expected = dense::count(&self.shape)?.saturating_mul(self.dtype.size());
+        let expected = decode::count(&self.shape)?.saturating_mul(self.dtype.size());
         if out.len() != expected {
             return Err(DenseError::Length {
                 what: "out",
@@ -57,7 +57,7 @@ impl Palette {
     }
 
     /// Writes the weight run by run, if it is made of runs; says whether it did.
-    fn write_runs<F: dense::Float + Pod + Send + Sync>(
+    fn write_runs<F: decode::Float + Pod + Send + Sync>(
         &self,
         out: &mut [u8],
     ) -> Result<bool, DenseError> {

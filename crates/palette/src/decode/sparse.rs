@@ -11,11 +11,11 @@ use super::{DenseError, Float, Source, check_length, count, room};
 /// A sparse weight: the second and first output of the sparse ops.
 ///
 /// ```
-/// use palettizer_palette::dense::{Sparse, sparse_to_dense};
+/// use palettizer_palette::decode::{Sparse, sparse_to_dense};
 ///
 /// let sparse = Sparse { mask: vec![0b101], values: vec![7, 9] };
 /// assert_eq!(sparse_to_dense(&sparse.values, &sparse.mask, &[3])?, [7, 0, 9]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sparse<T> {
@@ -32,7 +32,7 @@ pub struct Sparse<T> {
 ///
 /// ```
 /// // The last four bits lie behind the end.
-/// assert_eq!(palettizer_palette::dense::kept(&[0b1111_0110], &[2, 2]), Ok(2));
+/// assert_eq!(palettizer_palette::decode::kept(&[0b1111_0110], &[2, 2]), Ok(2));
 /// ```
 pub fn kept(mask: &[u8], shape: &[usize]) -> Result<usize, DenseError> {
     let elements = count(shape)?;
@@ -73,10 +73,10 @@ fn check_kept(mask: &[u8], shape: &[usize], found: usize) -> Result<(), DenseErr
 /// A [`DenseError`] when mask, shape and number of values do not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::sparse_to_dense;
+/// use palettizer_palette::decode::sparse_to_dense;
 ///
 /// assert_eq!(sparse_to_dense(&[1.5, 2.5], &[0b1010], &[2, 2])?, [0.0, 1.5, 0.0, 2.5]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn sparse_to_dense<T: Copy + Default>(
     values: &[T],
@@ -102,11 +102,11 @@ pub fn sparse_to_dense<T: Copy + Default>(
 /// A [`DenseError`] when shapes, lengths, the axis or an index do not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::lut_to_sparse;
+/// use palettizer_palette::decode::lut_to_sparse;
 ///
 /// let sparse = lut_to_sparse(&[0b0110], &[2, 2], &[1, 0], &[10, 11], &[1, 1, 2, 1], None)?;
 /// assert_eq!((sparse.mask, sparse.values), (vec![0b0110], vec![11, 10]));
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn lut_to_sparse<T: Copy + Default>(
     mask: &[u8],
@@ -164,11 +164,11 @@ pub fn lut_to_sparse<T: Copy + Default>(
 /// A [`DenseError`] when shapes or lengths do not fit.
 ///
 /// ```
-/// use palettizer_palette::dense::sparse_shift_scale;
+/// use palettizer_palette::decode::sparse_shift_scale;
 ///
 /// let out = sparse_shift_scale(&[0b1001], &[2, 2], &[3_i8, 4], &[0.5_f32, 2.0], &[2, 1], None::<&[i8]>)?;
 /// assert_eq!(out, [1.5, 8.0]);
-/// # Ok::<(), palettizer_palette::dense::DenseError>(())
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
 pub fn sparse_shift_scale<D: Source, S: Float, O: Source>(
     mask: &[u8],

@@ -8,9 +8,9 @@ use std::collections::hash_map::Entry;
 
 use palettizer_kernels::{VectorOptions, assign_vectors, cluster_vectors};
 
-use crate::entries::{self, Entries};
-use crate::job::Job;
-use crate::scalar::{MOST_ENTRIES, Table};
+use crate::encode::entries::{self, Entries};
+use crate::encode::group_encoder::GroupEncoder;
+use crate::encode::scalar::{MOST_ENTRIES, Table};
 use crate::{LutDtype, Mode, Refusal};
 
 /// Finds the table of the vectors in `values` and the index of each.
@@ -22,7 +22,7 @@ pub(crate) fn table<T>(
     weights: Option<&[f32]>,
     exact: bool,
     group: usize,
-    job: &Job<'_, T>,
+    job: &GroupEncoder<'_, T>,
     indices: &mut [u8],
 ) -> Result<Table, Refusal> {
     let (spec, storage) = (job.spec, job.storage);

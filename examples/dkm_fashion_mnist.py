@@ -33,7 +33,8 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Callable, NamedTuple, Optional
+from typing import NamedTuple
+from collections.abc import Callable
 
 import coremltools as ct
 import numpy as np
@@ -74,7 +75,7 @@ class Result:
     size: int = 0
 
 
-def load(folder: Path, part: str, count: Optional[int]) -> Images:
+def load(folder: Path, part: str, count: int | None) -> Images:
     """The first so many images of a part, "train" or "t10k"; all of them for None."""
     pixels, classes = (read(folder, f"{part}-{what}")[:count] for what in ("images-idx3-ubyte", "labels-idx1-ubyte"))
     return Images((pixels.float() / 255).unsqueeze(1), classes.long())

@@ -1,6 +1,6 @@
 """Palettization (weight clustering) of Core ML and PyTorch models: exact, fast, on any machine.
 
-A script that uses ``coremltools.optimize`` runs with the import changed:
+A script that uses `coremltools.optimize` runs with the import changed:
 
     import palettizer as cto      # was: import coremltools.optimize as cto
 
@@ -8,7 +8,7 @@ A script that uses ``coremltools.optimize`` runs with the import changed:
         global_config=cto.coreml.OpPalettizerConfig(nbits=4)
     )
 
-``palettizer.coreml`` needs numpy alone; ``palettizer.torch`` and ``estimate_memory`` need torch; each is imported when it
+`palettizer.coreml` needs numpy alone; `palettizer.torch` and `estimate_memory` need torch; each is imported when it
 is first used.
 
 >>> import palettizer

@@ -1,4 +1,4 @@
-"""The command ``palettizer``, as the wheel installs it."""
+"""The command `palettizer`, as the wheel installs it."""
 
 import sys
 

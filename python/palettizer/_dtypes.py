@@ -9,7 +9,7 @@ import numpy as np
 
 
 def dtype_name(value: Any) -> str | None:
-    """The name of a type; ``None`` if it is none. Of a string, itself.
+    """The name of a type; `None` if it is none. Of a string, itself.
 
     >>> import numpy as np
     >>> dtype_name(np.int8), dtype_name(np.dtype("uint8")), dtype_name("int8"), dtype_name(8)

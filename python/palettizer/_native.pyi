@@ -1,5 +1,7 @@
-"""The native half of the package. Users have better-dressed names for most of it in ``palettizer.coreml`` and
-``palettizer.torch``; what is here takes and gives flat arrays of bytes, little-endian and row-major."""
+"""The native half of the package, in flat arrays of bytes, little-endian and row-major.
+
+Users have better-dressed names for most of it in `palettizer.coreml` and `palettizer.torch`.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -56,11 +58,11 @@ class Refusal(ValueError):
 class Palette:
     """One weight as indices into lookup tables.
 
-    ``dtype`` is ``"f32"``, ``"f16"`` or ``"bf16"``. ``indices`` are packed, ``nbits`` each, least-significant bits first,
-    shaped ``index_shape``. ``lut_shape`` has the weight's rank plus 2: groups per axis, ``2**nbits``, vector length. An
-    integer LUT has ``lut_integers`` (int8, or uint8 with ``lut_offset``) and ``lut_scale``, in the weight's dtype and
-    shaped ``lut_scale_shape``; a per-channel scale is ``scale``, shaped ``scale_shape``; what there is none of is
-    ``None``. ``error`` has ``squared_error``, ``energy``, ``elements``, ``mse``, ``snr_db`` and ``gap``.
+    `dtype` is `"f32"`, `"f16"` or `"bf16"`. `indices` are packed, `nbits` each, least-significant bits first,
+    shaped `index_shape`. `lut_shape` has the weight's rank plus 2: groups per axis, `2**nbits`, vector length. An
+    integer LUT has `lut_integers` (int8, or uint8 with `lut_offset`) and `lut_scale`, in the weight's dtype and
+    shaped `lut_scale_shape`; a per-channel scale is `scale`, shaped `scale_shape`; what there is none of is
+    `None`. `error` has `squared_error`, `energy`, `elements`, `mse`, `snr_db` and `gap`.
     """
 
     @property
@@ -96,10 +98,10 @@ class Palette:
     @property
     def error(self) -> dict[str, float]: ...
     def entries(self) -> NDArray[np.uint8]:
-        """The tables' entries in the weight's dtype, shaped ``lut_shape`` when viewed; integers are dequantized."""
+        """The tables' entries in the weight's dtype, shaped `lut_shape` when viewed; integers are dequantized."""
 
     def decompress_into(self, out: NDArray[np.uint8]) -> None:
-        """Writes the dense weight. ``ValueError`` if ``out`` has not its number of bytes."""
+        """Writes the dense weight. `ValueError` if `out` has not its number of bytes."""
 
 @final
 class Model:
@@ -111,7 +113,7 @@ class Model:
 
     @staticmethod
     def open(path: _Path, *, max_expansion: int | None = None) -> Model:
-        """An ``.mlpackage`` folder or an ``.mlmodel`` file. Its weights may unfold to ``max_expansion`` times its size."""
+        """An `.mlpackage` folder or an `.mlmodel` file. Its weights may unfold to `max_expansion` times its size."""
 
     @staticmethod
     def open_parts(spec: bytes, weights_dir: _Path, *, max_expansion: int | None = None) -> Model:
@@ -148,18 +150,18 @@ class Model:
         """Writes the package."""
 
     def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
-        """Every constant with more than ``threshold`` elements, as JSON."""
+        """Every constant with more than `threshold` elements, as JSON."""
 
     def weight_values(self, name: str) -> _Dense:
         """The dense values of a constant."""
 
 @final
 class Checkpoint:
-    """Tensors by name: a ``.safetensors`` file, or a folder of shards with its index. Dtypes are safetensors' names."""
+    """Tensors by name: a `.safetensors` file, or a folder of shards with its index. Dtypes are safetensors' names."""
 
     @staticmethod
     def open(path: _Path, *, max_expansion: int | None = None) -> Checkpoint:
-        """Opens a file, a folder of shards, or its index. Its weights may unfold to ``max_expansion`` times its size."""
+        """Opens a file, a folder of shards, or its index. Its weights may unfold to `max_expansion` times its size."""
 
     @staticmethod
     def write(
@@ -169,7 +171,7 @@ class Checkpoint:
         *,
         overwrite: bool = False,
     ) -> None:
-        """Writes palettes and tensors to one file in the compact form, which ``open`` reads."""
+        """Writes palettes and tensors to one file in the compact form, which `open` reads."""
 
     def names(self) -> list[str]:
         """The names of all tensors; a palettized weight has its own."""
@@ -181,7 +183,7 @@ class Checkpoint:
         """One tensor."""
 
     def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
-        """Every tensor with more than ``threshold`` elements, as JSON."""
+        """Every tensor with more than `threshold` elements, as JSON."""
 
     def jobs(self, config: _Config) -> list[tuple[str, int]]:
         """The weights that the configuration palettizes, with their bytes."""
@@ -207,7 +209,7 @@ class Checkpoint:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> None:
-        """Palettizes some of the weights to a part, for ``assemble``."""
+        """Palettizes some of the weights to a part, for `assemble`."""
 
     def assemble(
         self,
@@ -219,7 +221,7 @@ class Checkpoint:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> str:
-        """Puts parts together to the very bytes that ``compress_to`` writes; the report as JSON."""
+        """Puts parts together to the very bytes that `compress_to` writes; the report as JSON."""
 
     def decompress_to(
         self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
@@ -228,8 +230,11 @@ class Checkpoint:
 
 @final
 class Beside:
-    """A file on its way to ``path``: ``with Beside(path) as built:``, and the block makes a file at ``built``. Then it is
-    put in its place in one step, or it is gone if the block raises. Whether it can go there is found out at once."""
+    """A file on its way to `path`: `with Beside(path) as built:`, and the block makes a file at `built`.
+
+    Then it is put in its place in one step, or it is gone if the block raises. Whether it can go there is found out at
+    once.
+    """
 
     def __new__(cls, path: _Path, *, overwrite: bool = False) -> Beside: ...
     def __enter__(self) -> Path: ...
@@ -239,14 +244,14 @@ class Beside:
 class SoftKMeans:
     """Differentiable k-means of one weight: the soft weight for training, its gradient, and the palette in the end.
 
-    ``dtype`` is ``"f64"``, ``"f32"``, ``"f16"`` or ``"bf16"``; axis 0 of ``shape`` is that of the output channels. ``mode``
-    is ``"dkm"``, ``"gsm"`` or ``"hard"``; ``lut_dtype`` ``"f16"``, ``"bf16"``, ``"int8"``, ``"uint8"`` or ``None``;
-    ``scale_scheme`` ``"min_max"``, ``"abs"`` or ``None``; ``floor`` is the least attention, ``temperature`` the softmax's τ, ``enabled``
-    the part of the groups that is trained, ``starts`` multiplies the starts of vector k-means, ``implicit`` asks for the
-    gradient of a fixed point. ``ValueError`` for what cannot be.
+    `dtype` is `"f64"`, `"f32"`, `"f16"` or `"bf16"`; axis 0 of `shape` is that of the output channels. `mode`
+    is `"dkm"`, `"gsm"` or `"hard"`; `lut_dtype` `"f16"`, `"bf16"`, `"int8"`, `"uint8"` or `None`;
+    `scale_scheme` `"min_max"`, `"abs"` or `None`; `floor` is the least attention, `temperature` the softmax's τ, `enabled`
+    the part of the groups that is trained, `starts` multiplies the starts of vector k-means, `implicit` asks for the
+    gradient of a fixed point. `ValueError` for what cannot be.
 
-    Weights go in and out in ``dtype``. Centroids (group, cluster, element), scales and trails are reals: 64-bit floats for
-    ``"f64"``, else 32-bit. ``threads=None`` means one for each core.
+    Weights go in and out in `dtype`. Centroids (group, cluster, element), scales and trails are reals: 64-bit floats for
+    `"f64"`, else 32-bit. `threads=None` means one for each core.
     """
 
     def __new__(
@@ -283,7 +288,7 @@ class SoftKMeans:
         """Numbers that a forward leaves for its backward."""
 
     def channel_scale(self, values: NDArray[np.uint8], out: NDArray[np.uint8], threads: int | None = None) -> None:
-        """Writes the scale of each row; to be called once, and only with a ``scale_scheme``."""
+        """Writes the scale of each row; to be called once, and only with a `scale_scheme`."""
 
     def seed_centroids(
         self,
@@ -305,7 +310,7 @@ class SoftKMeans:
         trail: NDArray[np.uint8],
         threads: int | None = None,
     ) -> None:
-        """Writes the soft weight, the centroids after the last step, and the trail. ``noise`` seeds ``"gsm"``."""
+        """Writes the soft weight, the centroids after the last step, and the trail. `noise` seeds `"gsm"`."""
 
     def backward(
         self,
@@ -336,7 +341,7 @@ class SoftKMeans:
         scale: NDArray[np.uint8] | None,
         threads: int | None = None,
     ) -> Palette:
-        """The palette of the same; of ``"f64"`` weights in ``"f32"``."""
+        """The palette of the same; of `"f64"` weights in `"f32"`."""
 
 def palettize(
     values: NDArray[np.uint8],
@@ -359,14 +364,14 @@ def palettize(
     sensitivity: NDArray[np.float32] | None = None,
     threads: int | None = None,
 ) -> Palette:
-    """Palettizes one weight of ``shape`` and ``dtype`` (``"f32"``, ``"f16"`` or ``"bf16"``).
+    """Palettizes one weight of `shape` and `dtype` (`"f32"`, `"f16"` or `"bf16"`).
 
-    ``output_axis`` is the axis of the output channels; ``channel_axis`` that of the groups, where it is another.
-    ``fold_scale`` puts a per-channel scale into the scales of integer LUTs, of which each output channel then has its
-    own. ``half_scales`` gives a float32 weight scales that float16 has, so that a program that computes it in float16
+    `output_axis` is the axis of the output channels; `channel_axis` that of the groups, where it is another.
+    `fold_scale` puts a per-channel scale into the scales of integer LUTs, of which each output channel then has its
+    own. `half_scales` gives a float32 weight scales that float16 has, so that a program that computes it in float16
     comes to the rounded weight.
-    ``sensitivity`` has a number for each element that says what an error there costs. ``threads`` is one for each core
-    unless given. Ctrl-C ends it. Raises ``Refusal`` for a weight that cannot be palettized so, ``ValueError`` for
+    `sensitivity` has a number for each element that says what an error there costs. `threads` is one for each core
+    unless given. Ctrl-C ends it. Raises `Refusal` for a weight that cannot be palettized so, `ValueError` for
     arguments that nothing can be done with.
     """
 
@@ -386,23 +391,25 @@ def recover(
     vector_axis: int | None = None,
     threads: int | None = None,
 ) -> Palette:
-    """The palette of a dense weight that already is one: finds the indices, so that the result decompresses to it bit for
-    bit.
+    """The palette of a dense weight that already is one.
 
-    ``lut`` has the tables, shaped ``lut_shape``: entries in the weight's dtype, or with ``lut_dtype`` ``"int8"`` or
-    ``"uint8"`` integers with ``lut_scale`` (and ``lut_offset``). ``ValueError`` if a value is in no table.
+    Finds the indices, so that the result decompresses to it bit for bit.
+    `lut` has the tables, shaped `lut_shape`: entries in the weight's dtype, or with `lut_dtype` `"int8"` or
+    `"uint8"` integers with `lut_scale` (and `lut_offset`). `ValueError` if a value is in no table.
     """
 
 def normalise_sensitivity(values: NDArray[np.float32]) -> None:
-    """Makes squared gradients usable as a sensitivity, in place: all zero becomes ones; else divided by the largest, zeros
-    become the smallest other value, and nothing is below 1e-12. ``ValueError`` for negative, NaN or infinite values.
+    """Makes squared gradients usable as a sensitivity, in place.
+
+    All zero becomes ones; else divided by the largest, zeros become the smallest other value, and nothing is below
+    1e-12. `ValueError` for negative, NaN or infinite values.
     """
 
 def main(argv: Sequence[str]) -> int:
-    """Runs the command ``palettizer`` and gives its exit code. ``argv`` begins with the program's name."""
+    """Runs the command `palettizer` and gives its exit code. `argv` begins with the program's name."""
 
 def yaml_text(text: str) -> str:
-    """A YAML document, as JSON; ``ValueError`` says what is wrong, on which line and in which column."""
+    """A YAML document, as JSON; `ValueError` says what is wrong, on which line and in which column."""
 
 def yaml_file(path: _Path) -> str:
     """The YAML document of a file, as JSON."""

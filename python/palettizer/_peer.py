@@ -12,12 +12,12 @@ from typing import Any
 
 
 def attribute(ours: str, peer: str, name: str) -> Any:
-    """``name`` of the module ``peer``, which ``ours`` gives as its own."""
+    """`name` of the module `peer`, which `ours` gives as its own."""
     return getattr(_imported(peer, f"{ours}.{name}"), name)
 
 
 def stand_for(ours: str, peer: str) -> None:
-    """Makes the module ``peer``, and the modules in it, importable under the name of ``ours`` too."""
+    """Makes the module `peer`, and the modules in it, importable under the name of `ours` too."""
     module = _imported(peer, ours)
     for name in [name for name in sys.modules if name.startswith(f"{peer}.")]:
         sys.modules[ours + name.removeprefix(peer)] = sys.modules[name]
@@ -37,7 +37,7 @@ def _imported(peer: str, asked: str) -> ModuleType:
 class Counterpart:
     """What coremltools takes for an object of its own class of the same name, once that is imported.
 
-    coremltools asks ``isinstance``; so a configuration of ours goes wherever one of its own goes, into a pass pipeline
+    coremltools asks `isinstance`; so a configuration of ours goes wherever one of its own goes, into a pass pipeline
     too, without coremltools being imported for it.
     """
 

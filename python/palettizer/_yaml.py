@@ -13,14 +13,11 @@ _MOST = 1 << 20
 
 
 def load(yml: str | os.PathLike[str] | IO[str] | IO[bytes]) -> Any:
-    """The document of a file, given by its path, or of an open stream. ``None`` for an empty one.
+    """The document of a file, given by its path, or of an open stream. `None` for an empty one.
 
-    Raises
-    ------
-    ValueError
-        What is no YAML, or more of it than a configuration can have.
-    OSError
-        A file that cannot be read, or is no regular file.
+    Raises:
+        ValueError: what is no YAML, or more of it than a configuration can have.
+        OSError: a file that cannot be read, or is no regular file.
     """
     if isinstance(yml, (str, os.PathLike)):
         return json.loads(_native.yaml_file(yml))

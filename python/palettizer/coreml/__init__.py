@@ -1,7 +1,7 @@
-"""Palettization of Core ML models, under the names of ``coremltools.optimize.coreml``.
+"""Palettization of Core ML models, under the names of `coremltools.optimize.coreml`.
 
-A model comes as the path of an ``.mlpackage``, as a :class:`Model` of :func:`load`, or as a
-``coremltools.models.MLModel``; what comes back is of the kind that came in (a path gives a :class:`Model`).
+A model comes as the path of an `.mlpackage`, as a `Model` of `load`, or as a
+`coremltools.models.MLModel`; what comes back is of the kind that came in (a path gives a `Model`).
 
 >>> import palettizer.coreml as cto
 >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
@@ -9,7 +9,7 @@ A model comes as the path of an ``.mlpackage``, as a :class:`Model` of :func:`lo
 >>> small.report.bytes_after < small.report.bytes_before
 True
 
-Pruning and linear quantization (``prune_weights``, ``OpLinearQuantizerConfig`` and the others) are coremltools' own and
+Pruning and linear quantization (`prune_weights`, `OpLinearQuantizerConfig` and the others) are coremltools' own and
 come from there when they are first used; they take the configurations and the models of this module, and the other way
 round.
 """

@@ -14,7 +14,7 @@ _FIELDS = tuple(name for name in OpPalettizerConfig.__slots__ if name != "lut_dt
 
 
 def peer() -> Any:
-    """The module of coremltools' configurations; ``None`` while coremltools is not imported."""
+    """The module of coremltools' configurations; `None` while coremltools is not imported."""
     return sys.modules.get("coremltools.optimize.coreml._config")
 
 
@@ -27,13 +27,13 @@ def is_op_config(config: object) -> bool:
 
 
 def is_peers_config(config: object) -> bool:
-    """Whether it is an ``OptimizationConfig`` of coremltools."""
+    """Whether it is an `OptimizationConfig` of coremltools."""
     theirs = peer()
     return theirs is not None and isinstance(config, theirs.OptimizationConfig)
 
 
 def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
-    """What is set there, as ours; a ``ValueError`` if it is not palettization."""
+    """What is set there, as ours; a `ValueError` if it is not palettization."""
     if config is None or isinstance(config, OpPalettizerConfig):
         return config
     theirs = peer()
@@ -46,7 +46,7 @@ def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
 
 
 def peers_config(config: OptimizationConfig) -> Any:
-    """Ours as an ``OptimizationConfig`` of coremltools. Only coremltools asks, so it is imported."""
+    """Ours as an `OptimizationConfig` of coremltools. Only coremltools asks, so it is imported."""
     return peer().OptimizationConfig(
         global_config=_peers_op_config(config.global_config),
         op_type_configs={name: _peers_op_config(op) for name, op in config.op_type_configs.items()},

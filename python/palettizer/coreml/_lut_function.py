@@ -16,7 +16,7 @@ Native = Callable[[NDArray[np.float32], "int | None", str], "tuple[NDArray[np.fl
 def native(function: Callable[[NDArray[Any]], Any]) -> Native:
     """Wraps a function of one array: the channel axis first, in the weight's dtype where numpy has it.
 
-    The function returns entries and indices, one index for each value of ``array.flatten()``.
+    The function returns entries and indices, one index for each value of `array.flatten()`.
     """
 
     def call(

@@ -24,17 +24,12 @@ if TYPE_CHECKING:
 class CoreMLOpMetaData:
     """An op that uses a weight.
 
-    Attributes
-    ----------
-    op_type : str
-        Its type, such as ``"conv"``.
-    name : str
-        Its name.
-    params_name_mapping : dict[str, str]
-        Its large constants: parameter -> name, such as ``{"weight": "conv_1_weight"}``. A parameter is an attribute too.
+    Attributes:
+        op_type: its type, such as `"conv"`.
+        name: its name.
+        params_name_mapping: its large constants: parameter -> name, such as `{"weight": "conv_1_weight"}`. A parameter
+            is an attribute too.
 
-    Examples
-    --------
     >>> from palettizer.coreml import CoreMLOpMetaData
     >>> op = CoreMLOpMetaData("conv", "conv_1", {"weight": "conv_1_weight"})
     >>> op.weight
@@ -65,19 +60,12 @@ class CoreMLOpMetaData:
 class CoreMLWeightMetaData:
     """A weight. Its attributes cannot be assigned.
 
-    Attributes
-    ----------
-    val : numpy.ndarray
-        The values; of a compressed weight, the dense ones. Read from the model when first asked for.
-    sparsity : float
-        The fraction of values of a magnitude of at most 1e-12.
-    unique_values : int
-        The number of distinct values.
-    child_ops : list[CoreMLOpMetaData] or None
-        The ops that use it.
+    Attributes:
+        val: the values; of a compressed weight, the dense ones. Read from the model when first asked for.
+        sparsity: the fraction of values of a magnitude of at most 1e-12.
+        unique_values: the number of distinct values.
+        child_ops: the ops that use it.
 
-    Examples
-    --------
     >>> import numpy as np
     >>> from palettizer.coreml import CoreMLWeightMetaData
     >>> weight = CoreMLWeightMetaData(np.array([[1.0, 0.0], [0.0, 6.0]], np.float32))
@@ -171,20 +159,13 @@ def get_weights_metadata(
 ) -> dict[str, CoreMLWeightMetaData]:
     """The weights of a model by name: values, sparsity, distinct values, and the ops that use each.
 
-    Parameters
-    ----------
-    mlmodel : str, path, Model or coremltools.models.MLModel
-        An ML Program.
-    weight_threshold : int
-        Only weights with at least so many elements.
+    Args:
+        mlmodel: an ML Program.
+        weight_threshold: only weights with at least so many elements.
 
-    Returns
-    -------
-    dict[str, CoreMLWeightMetaData]
+    Returns:
         In the order of the program. A compressed weight is there under its own name with the values that it stands for.
 
-    Examples
-    --------
     >>> import palettizer.coreml as cto
     >>> weights = cto.get_weights_metadata(cto.demo(), weight_threshold=30_000)
     >>> [(weight.val.shape, weight.child_ops[0].op_type) for weight in weights.values()]

@@ -1,4 +1,4 @@
-"""Models as they come: paths, our own, and ``coremltools.models.MLModel`` objects.
+"""Models as they come: paths, our own, and `coremltools.models.MLModel` objects.
 
 coremltools is imported only if such an object is at hand.
 """
@@ -27,8 +27,10 @@ def is_mlmodel(model: object) -> bool:
 
 
 def opened(model: Any, *, max_expansion: int | None = None) -> _native.Model:
-    """What any of them holds. Of an MLModel: the specification in memory, with what the user has changed there, and the
-    weights on disk. Weights may unfold to ``max_expansion`` times the model's size."""
+    """What any of them holds; weights may unfold to `max_expansion` times the model's size.
+
+    Of an MLModel it is the specification in memory, with what the user has changed there, and the weights on disk.
+    """
     if isinstance(model, Model):
         return model._native if max_expansion is None else model._native.within(max_expansion)
     if isinstance(model, (str, os.PathLike)):
@@ -47,7 +49,7 @@ def temporary_package() -> str:
 
 
 def like(mlmodel: MLModel, package: str, report: Report | None) -> MLModel:
-    """The package as an MLModel that runs where ``mlmodel`` does, loaded if that was."""
+    """The package as an MLModel that runs where `mlmodel` does, loaded if that was."""
     more: dict[str, Any] = {}
     if getattr(mlmodel, "optimization_hints", None) is not None:
         more["optimization_hints"] = mlmodel.optimization_hints
@@ -71,8 +73,10 @@ def _result() -> Any:
     from coremltools.models import MLModel
 
     class CompressedMLModel(MLModel):  # type: ignore[misc]
-        """An MLModel with the report of its compression. Its MIL program, which the results of coremltools hold, is read
-        from the package when it is first asked for."""
+        """An MLModel with the report of its compression.
+
+        Its MIL program, which the results of coremltools hold, is read from the package when it is first asked for.
+        """
 
         report: Report | None = None
         _read: Any = None

@@ -13,13 +13,11 @@ from palettizer.coreml._report import Report
 class Model:
     """A Core ML model: its program, and its weights, which stay in their file until they are needed: keep it until then.
 
-    Made by :func:`load` and :func:`demo`, and by :func:`palettizer.coreml.palettize_weights` and
-    :func:`palettizer.coreml.decompress_weights` of a path or of another ``Model``.
+    Made by `load` and `demo`, and by `palettizer.coreml.palettize_weights` and
+    `palettizer.coreml.decompress_weights` of a path or of another `Model`.
 
-    Attributes
-    ----------
-    report : Report or None
-        What became of every weight, if this is the result of ``palettize_weights``.
+    Attributes:
+        report: what became of every weight, if this is the result of `palettize_weights`.
     """
 
     __slots__ = ("_native", "report")
@@ -31,25 +29,20 @@ class Model:
         self.report = report
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = True) -> None:
-        """Writes the model to the package ``path``, whose name ends in ``.mlpackage``.
+        """Writes the model to the package `path`, whose name ends in `.mlpackage`.
 
-        Parameters
-        ----------
-        path : str or path
-            A model that is there is replaced, as ``MLModel.save`` does, once the new one is whole.
-        overwrite : bool
-            ``False``: ``FileExistsError`` if there is something.
+        Args:
+            path: a model that is there is replaced, as `MLModel.save` does, once the new one is whole.
+            overwrite: `False`: `FileExistsError` if there is something.
         """
         self._native.save(os.path.expanduser(path), overwrite=overwrite)
 
     def weights(self, threshold: int = 2048) -> list[dict[str, Any]]:
-        """Every constant with more than ``threshold`` elements, in the order of the program, compressed ones included.
+        """Every constant with more than `threshold` elements, in the order of the program, compressed ones included.
 
-        Each is a dictionary with ``name``, ``shape``, ``dtype``, ``elements``, ``bytes``, ``sparsity``,
-        ``unique_values``, ``consumers`` and ``compression``.
+        Each is a dictionary with `name`, `shape`, `dtype`, `elements`, `bytes`, `sparsity`,
+        `unique_values`, `consumers` and `compression`.
 
-        Examples
-        --------
         >>> import palettizer.coreml as cto
         >>> [weight["elements"] for weight in cto.demo().weights(20_000)]
         [36864, 24576]
@@ -64,8 +57,6 @@ class Model:
 def demo() -> Model:
     """A small model that is part of the package: a convolutional network that reads handwritten digits.
 
-    Examples
-    --------
     >>> import palettizer.coreml as cto
     >>> len(cto.demo().weights())
     3
@@ -74,27 +65,18 @@ def demo() -> Model:
 
 
 def load(path: str | os.PathLike[str], *, max_expansion: int | None = None) -> Model:
-    """Opens an ``.mlpackage`` folder or an ``.mlmodel`` file.
+    """Opens an `.mlpackage` folder or an `.mlmodel` file.
 
-    Parameters
-    ----------
-    path : str or path
-        The package or the file.
-    max_expansion : int, optional
-        How many times its own size the model's weights may unfold to; ``None`` for 512. Forged files of a few kilobytes
-        unfold to many gigabytes.
+    Args:
+        path: the package or the file.
+        max_expansion: how many times its own size the model's weights may unfold to; `None` for 512. Forged files of a
+            few kilobytes unfold to many gigabytes.
 
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    TypeError
-        If it is no ML Program.
-    ValueError
-        If it is damaged; the message says where.
+    Raises:
+        OSError: if it cannot be read.
+        TypeError: if it is no ML Program.
+        ValueError: if it is damaged; the message says where.
 
-    Examples
-    --------
     >>> import tempfile
     >>> import palettizer.coreml as cto
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -29,40 +29,27 @@ class CompressionGranularity(Enum):
 class OpPalettizerConfig(Counterpart):
     """How a weight is palettized.
 
-    Every field is checked when it is set, in the constructor and afterwards; a wrong type is a ``TypeError``, a wrong
-    value a ``ValueError``.
+    Every field is checked when it is set, in the constructor and afterwards; a wrong type is a `TypeError`, a wrong
+    value a `ValueError`.
 
-    Parameters
-    ----------
-    mode : str
-        How the lookup table (LUT) is found: ``"kmeans"`` (the least squared error), ``"uniform"`` (evenly spaced from
-        the smallest to the largest value), ``"unique"`` (the distinct values themselves, when there are at most 256) or
-        ``"custom"`` (``lut_function``). Kept in capitals.
-    nbits : int
-        Bits per index: 1, 2, 3, 4, 6 or 8. Required by ``kmeans`` and ``uniform``, refused by the others.
-    lut_function : callable
-        For ``custom``: takes the values of one group as a numpy array (the channel axis first) and returns the table's
-        entries and one index for each value, in the order of ``array.flatten()``.
-    granularity : str or CompressionGranularity
-        ``"per_tensor"``, or ``"per_grouped_channel"``: a table for every ``group_size`` channels.
-    group_size : int
-        Channels that share a table, 0 for all of them; used by ``per_grouped_channel`` alone.
-    channel_axis : int, optional
-        The axis of the channels, negative from the end; ``None``: the output channels of the op that uses the weight.
-    cluster_dim : int
-        Weights per index: vectors of so many consecutive channels when above 1.
-    enable_per_channel_scale : bool
-        Whether each output channel is divided by its largest absolute value first.
-    num_kmeans_workers : int
-        The number of threads, if it is above 1. See :func:`palettizer.coreml.palettize_weights`.
-    weight_threshold : int, optional
-        Only weights with more elements are palettized.
-    lut_dtype : str or type, optional
-        What the entries are stored as: ``"int8"``, ``"uint8"``, or ``None`` (or ``"float"``) for the weight's own type.
-        The types of numpy, PyTorch and coremltools that have these names are taken too, and kept as the name.
+    Args:
+        mode: how the lookup table (LUT) is found: `"kmeans"` (the least squared error), `"uniform"` (evenly spaced from
+            the smallest to the largest value), `"unique"` (the distinct values themselves, when there are at most 256)
+            or `"custom"` (`lut_function`). Kept in capitals.
+        nbits: bits per index: 1, 2, 3, 4, 6 or 8. Required by `kmeans` and `uniform`, refused by the others.
+        lut_function: for `custom`: takes the values of one group as a numpy array (the channel axis first) and returns
+            the table's entries and one index for each value, in the order of `array.flatten()`.
+        granularity: `"per_tensor"`, or `"per_grouped_channel"`: a table for every `group_size` channels.
+        group_size: channels that share a table, 0 for all of them; used by `per_grouped_channel` alone.
+        channel_axis: the axis of the channels, negative from the end; `None`: the output channels of the op that uses
+            the weight.
+        cluster_dim: weights per index: vectors of so many consecutive channels when above 1.
+        enable_per_channel_scale: whether each output channel is divided by its largest absolute value first.
+        num_kmeans_workers: the number of threads, if it is above 1. See `palettizer.coreml.palettize_weights`.
+        weight_threshold: only weights with more elements are palettized.
+        lut_dtype: what the entries are stored as: `"int8"`, `"uint8"`, or `None` (or `"float"`) for the weight's own
+            type. The types of numpy, PyTorch and coremltools that have these names are taken too, and kept as the name.
 
-    Examples
-    --------
     >>> from palettizer.coreml import OpPalettizerConfig
     >>> config = OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16)
     >>> config.granularity

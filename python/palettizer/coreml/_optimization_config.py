@@ -24,28 +24,21 @@ class OptimizationConfig(_peer.Counterpart):
 
     For a weight, the first of these that is set decides: the name of the constant, the name of the op that uses it, the
     first pattern of names that fits either, the type of that op, the first pattern of types that fits it, the global
-    configuration. ``None`` leaves the weight alone. A pattern is a regular expression that matches the whole name, as in
+    configuration. `None` leaves the weight alone. A pattern is a regular expression that matches the whole name, as in
     configurations of PyTorch modules (but without look-around and back-references); a name in the model is never taken
     for one.
 
-    The configurations of pruning and linear quantization may stand in the place of an :class:`OpPalettizerConfig`, for the
-    functions that prune and quantize; and those of coremltools take an ``OptimizationConfig`` of either kind.
+    The configurations of pruning and linear quantization may stand in the place of an `OpPalettizerConfig`, for the
+    functions that prune and quantize; and those of coremltools take an `OptimizationConfig` of either kind.
 
-    Parameters
-    ----------
-    global_config : OpPalettizerConfig, optional
-        For every op without a configuration of its own.
-    op_type_configs : dict[str, OpPalettizerConfig | None], optional
-        For the ops of a type, such as ``"conv"``.
-    op_name_configs : dict[str, OpPalettizerConfig | None], optional
-        For one op or one constant, or for all that a pattern such as ``".*norm.*"`` fits.
-        :func:`palettizer.coreml.get_weights_metadata` has the names.
-    preset : str, optional
-        What suits a kind of model, before the global configuration. ``"llm"`` gives embeddings and heads 8 bits and leaves
-        rotary tables and masks as they are.
+    Args:
+        global_config: for every op without a configuration of its own.
+        op_type_configs: for the ops of a type, such as `"conv"`.
+        op_name_configs: for one op or one constant, or for all that a pattern such as `".*norm.*"` fits.
+            `palettizer.coreml.get_weights_metadata` has the names.
+        preset: what suits a kind of model, before the global configuration. `"llm"` gives embeddings and heads 8 bits
+            and leaves rotary tables and masks as they are.
 
-    Examples
-    --------
     >>> from palettizer.coreml import OpPalettizerConfig, OptimizationConfig
     >>> config = OptimizationConfig(
     ...     global_config=OpPalettizerConfig(nbits=8),
@@ -98,12 +91,12 @@ class OptimizationConfig(_peer.Counterpart):
         self.global_config = op_config
 
     def set_op_type(self, op_type: str, op_config: Any) -> None:
-        """Sets the configuration of the ops of a type, or of the types that a pattern fits; ``None`` leaves their weights alone."""
+        """Sets the configuration of the ops of a type, or of the types that a pattern fits; `None` leaves their weights alone."""
         _check(op_config, op_type)
         self.op_type_configs[op_type] = op_config
 
     def set_op_name(self, op_name: str, op_config: Any) -> None:
-        """Sets the configuration of an op, constant or tensor, or of all that a pattern fits; ``None`` leaves them alone."""
+        """Sets the configuration of an op, constant or tensor, or of all that a pattern fits; `None` leaves them alone."""
         _check(op_config)
         self.op_name_configs[op_name] = op_config
 
@@ -122,20 +115,15 @@ class OptimizationConfig(_peer.Counterpart):
     def from_dict(cls, config_dict: dict[str, Any]) -> OptimizationConfig:
         """A configuration from nested dictionaries.
 
-        Parameters
-        ----------
-        config_dict : dict
-            ``config_type`` (``"OpPalettizerConfig"``, or the name of a configuration of coremltools) and any of
-            ``global_config``, ``op_type_configs``, ``op_name_configs`` and ``preset``, with the fields in place of the
-            objects; they may have a ``config_type`` of their own.
+        Args:
+            config_dict: `config_type` (`"OpPalettizerConfig"`, or the name of a configuration of coremltools) and any
+                of `global_config`, `op_type_configs`, `op_name_configs` and `preset`, with the fields in place of the
+                objects; they may have a `config_type` of their own.
 
-        Raises
-        ------
-        ValueError, TypeError
-            For an unknown key, and whatever the fields raise; the message says where it is.
+        Raises:
+            ValueError: an unknown key, or a value that a field cannot have; the message says where it is.
+            TypeError: a value of the wrong type, likewise.
 
-        Examples
-        --------
         >>> from palettizer.coreml import OptimizationConfig
         >>> config = OptimizationConfig.from_dict({
         ...     "config_type": "OpPalettizerConfig",
@@ -169,18 +157,14 @@ class OptimizationConfig(_peer.Counterpart):
 
     @classmethod
     def from_yaml(cls, yml: str | os.PathLike[str] | IO[str] | IO[bytes]) -> OptimizationConfig:
-        """A configuration from a YAML file, laid out as :meth:`from_dict` has it.
+        r"""A configuration from a YAML file, laid out as `from_dict` has it.
 
-        Parameters
-        ----------
-        yml : str, path or file
-            The file, or its path.
+        Args:
+            yml: the file, or its path.
 
-        Examples
-        --------
         >>> import io
         >>> from palettizer.coreml import OptimizationConfig
-        >>> text = "config_type: OpPalettizerConfig\\nglobal_config: {nbits: 4}"
+        >>> text = "config_type: OpPalettizerConfig\nglobal_config: {nbits: 4}"
         >>> OptimizationConfig.from_yaml(io.StringIO(text)).global_config.nbits
         4
         """

@@ -25,7 +25,7 @@ class Bar:
 
 
 def bar(title: str, progress: bool) -> Bar | None:
-    """A bar, or ``None`` if it is not wanted or there is no tqdm."""
+    """A bar, or `None` if it is not wanted or there is no tqdm."""
     if not progress:
         return None
     try:

@@ -36,30 +36,20 @@ def _row(name: str, weight: dict[str, Any]) -> tuple[str, ...]:
 class Report(dict[str, dict[str, Any]]):
     """A dictionary from the names of weights to what became of each, which prints as a table.
 
-    The fields of a weight are those of the JSON report: ``status`` (``"compressed"`` or ``"skipped"``), ``reason``,
-    ``refused``, ``shape``, ``dtype``, ``nbits``, ``mode``, ``granularity``, ``group_size``, ``cluster_dim``, ``luts``,
-    ``bytes_before``, ``bytes_after``, ``mse``, ``snr_db`` and others.
+    The fields of a weight are those of the JSON report: `status` (`"compressed"` or `"skipped"`), `reason`,
+    `refused`, `shape`, `dtype`, `nbits`, `mode`, `granularity`, `group_size`, `cluster_dim`, `luts`,
+    `bytes_before`, `bytes_after`, `mse`, `snr_db` and others.
 
-    Attributes
-    ----------
-    bytes_before, bytes_after : int
-        Bytes of the program and its weight files.
-    bits_per_weight : float
-        Over all weights of the report.
-    seconds : float
-        How long it took.
-    target : str
-        The deployment target of the new model, such as ``"iOS18"``.
-    unmatched : list[str]
-        Op types and names of the configuration that fit nothing in the model.
-    notes : list[dict]
-        Forms that were written of which there are public reports of trouble on devices: ``code``, ``text``,
-        ``reference`` and how many ``weights`` have it.
-    near_names : dict[str, list[str]]
-        For those of them that are near to names in the model: these.
+    Attributes:
+        bytes_before, bytes_after: bytes of the program and its weight files.
+        bits_per_weight: over all weights of the report.
+        seconds: how long it took.
+        target: the deployment target of the new model, such as `"iOS18"`.
+        unmatched: op types and names of the configuration that fit nothing in the model.
+        notes: forms that were written of which there are public reports of trouble on devices: `code`, `text`,
+            `reference` and how many `weights` have it.
+        near_names: for those of them that are near to names in the model: these.
 
-    Examples
-    --------
     >>> import palettizer.coreml as cto
     >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
     >>> report = cto.palettize_weights(cto.demo(), config).report
@@ -123,5 +113,5 @@ class Report(dict[str, dict[str, Any]]):
     __str__ = __repr__
 
     def to_json(self) -> str:
-        """The whole report, laid out as ``palettizer compress --report`` writes it."""
+        """The whole report, laid out as `palettizer compress --report` writes it."""
         return json.dumps(self._whole, indent=2)

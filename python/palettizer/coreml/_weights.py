@@ -37,52 +37,35 @@ def palettize_weights(
 ) -> Any:
     """Palettizes the weights of a model. The model that came in stays as it is.
 
-    Parameters
-    ----------
-    mlmodel : str, path, Model or coremltools.models.MLModel
-        An ML Program, multifunction models and pipelines among them.
-    config : OptimizationConfig
-        Which weights, and how.
-    joint_compression : bool
-        Palettize what is left of pruned weights, and the integers of quantized ones, too.
-    minimum_deployment_target : str or coremltools.target
-        The program is raised to the ops of this system (``"iOS16"``, ``"iOS17"``, ``"iOS18"``, ``"iOS26"``, or what
-        coremltools calls so, such as ``coremltools.target.macOS15``) if it is written for an older one. Grouped tables, vectors, scales and 3 bits need ``"iOS18"``.
-    sensitivity : str or path, optional
-        A safetensors file with a tensor for each weight, of its name and shape, that says what an error in each element
-        costs, such as squared gradients. k-means then minimises what its errors cost.
-    sensitivity_default : str
-        What becomes of a weight that is not in the file: ``"error"``, or ``"ones"``: all its elements count alike.
-    strict : bool
-        ``ValueError`` if a weight has to be skipped that was not to be.
-    exact : bool
-        Cluster fp32 weights exactly too; takes about ten times as long.
-    seed : int
-        Where the random numbers of ``cluster_dim`` start.
-    threads : int, optional
-        Threads to work on. ``None``: the largest ``num_kmeans_workers`` of the configuration if that is above 1, and
-        else one for each core. The result does not depend on it.
-    progress : bool
-        Show a progress bar, if tqdm is installed.
+    Args:
+        mlmodel: an ML Program, multifunction models and pipelines among them.
+        config: which weights, and how.
+        joint_compression: palettize what is left of pruned weights, and the integers of quantized ones, too.
+        minimum_deployment_target: the program is raised to the ops of this system (`"iOS16"`, `"iOS17"`, `"iOS18"`,
+            `"iOS26"`, or what coremltools calls so, such as `coremltools.target.macOS15`) if it is written for an older
+            one. Grouped tables, vectors, scales and 3 bits need `"iOS18"`.
+        sensitivity: a safetensors file with a tensor for each weight, of its name and shape, that says what an error in
+            each element costs, such as squared gradients. k-means then minimises what its errors cost.
+        sensitivity_default: what becomes of a weight that is not in the file: `"error"`, or `"ones"`: all its elements
+            count alike.
+        strict: `ValueError` if a weight has to be skipped that was not to be.
+        exact: cluster fp32 weights exactly too; takes about ten times as long.
+        seed: where the random numbers of `cluster_dim` start.
+        threads: threads to work on. `None`: the largest `num_kmeans_workers` of the configuration if that is above 1,
+            and else one for each core. The result does not depend on it.
+        progress: show a progress bar, if tqdm is installed.
 
-    Returns
-    -------
-    Model or coremltools.models.MLModel
-        An MLModel gives an MLModel, with the same metadata, compute units and function, loaded if it was; all else gives
-        a :class:`Model`. Its ``report`` says what became of each weight. What could not be palettized as asked, and what
-        the configuration names in vain, is logged as a warning under the logger ``palettizer``.
+    Returns:
+        An MLModel gives an MLModel, with the same metadata, compute units and function, loaded if it was; all else
+        gives a `Model`. Its `report` says what became of each weight. What could not be palettized as asked, and what
+        the configuration names in vain, is logged as a warning under the logger `palettizer`.
 
-    Raises
-    ------
-    ValueError
-        If the configuration and the model do not fit together, or the model is damaged; the message says where.
-    TypeError
-        If an argument is of another type, or the model no ML Program.
-    OSError
-        If a file cannot be read or written.
+    Raises:
+        ValueError: if the configuration and the model do not fit together, or the model is damaged; the message says
+            where.
+        TypeError: if an argument is of another type, or the model no ML Program.
+        OSError: if a file cannot be read or written.
 
-    Examples
-    --------
     >>> import palettizer.coreml as cto
     >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
     >>> config.set_op_type("linear", None)
@@ -125,24 +108,15 @@ def decompress_weights(
 ) -> Any:
     """Makes every compressed weight dense again, whether it was palettized, pruned or quantized.
 
-    Parameters
-    ----------
-    mlmodel : str, path, Model or coremltools.models.MLModel
-        An ML Program.
-    threads : int, optional
-        Threads to work on; ``None`` for one on each core.
-    progress : bool
-        Show a progress bar, if tqdm is installed.
-    max_expansion : int, optional
-        How many times the model's size its dense weights may come to; ``None`` for 512.
+    Args:
+        mlmodel: an ML Program.
+        threads: threads to work on; `None` for one on each core.
+        progress: show a progress bar, if tqdm is installed.
+        max_expansion: how many times the model's size its dense weights may come to; `None` for 512.
 
-    Returns
-    -------
-    Model or coremltools.models.MLModel
-        Of the kind that came in, as with :func:`palettize_weights`.
+    Returns:
+        Of the kind that came in, as with `palettize_weights`.
 
-    Examples
-    --------
     >>> import palettizer.coreml as cto
     >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=2))
     >>> dense = cto.decompress_weights(cto.palettize_weights(cto.demo(), config))
@@ -191,7 +165,7 @@ def _ours(config: Any) -> OptimizationConfig:
 
 
 def _target(target: Any) -> str:
-    """The name of a deployment target: ``"iOS18"``, or a member of ``coremltools.target``."""
+    """The name of a deployment target: `"iOS18"`, or a member of `coremltools.target`."""
     name = target.name if isinstance(target, Enum) else target
     if not isinstance(name, str):
         raise TypeError(f"minimum_deployment_target is {target!r}; expected a string or a coremltools.target")

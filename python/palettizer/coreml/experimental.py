@@ -1,4 +1,4 @@
-"""``coremltools.optimize.coreml.experimental``, straight from there."""
+"""`coremltools.optimize.coreml.experimental`, straight from there."""
 
 from palettizer import _peer
 

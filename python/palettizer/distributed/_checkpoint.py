@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Callable, Dict, Iterator, List, Optional, Tuple
+from typing import Any
 
 from palettizer import _native
 from palettizer.distributed._cluster import spread
@@ -13,7 +14,7 @@ from palettizer.distributed._parts import Fingerprint, parts_folder
 
 
 def compress_checkpoint(
-    ray: Any, source: Path, fields: Dict[str, Any], out: Path, overwrite: bool, part_bytes: int, cpus: int, bar: Any
+    ray: Any, source: Path, fields: dict[str, Any], out: Path, overwrite: bool, part_bytes: int, cpus: int, bar: Any
 ) -> str:
     """Palettizes a checkpoint that all machines can read to a place that all can write; the report as JSON."""
     checkpoint = _native.Checkpoint.open(source)
@@ -39,13 +40,13 @@ def compress_checkpoint(
         return checkpoint.assemble(fields, parts, out, overwrite=overwrite)
 
 
-def _make_part(source: str, names: List[str], fields: Dict[str, Any], part: str, threads: int) -> None:
+def _make_part(source: str, names: list[str], fields: dict[str, Any], part: str, threads: int) -> None:
     _native.Checkpoint.open(source).compress_part(names, fields, part, overwrite=True, threads=threads)
 
 
-def _batches(jobs: List[Tuple[str, int]], part_bytes: int) -> Iterator[List[str]]:
+def _batches(jobs: list[tuple[str, int]], part_bytes: int) -> Iterator[list[str]]:
     """Runs of weights of at most so many bytes; a larger weight is one by itself."""
-    names: List[str] = []
+    names: list[str] = []
     size = 0
     for name, length in jobs:
         if names and size + length > part_bytes:
@@ -65,16 +66,18 @@ def _identity(source: Path) -> str:
     return json.dumps([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
-def _stable(fields: Dict[str, Any], dumps: Callable[[Any], bytes]) -> str:
-    """A configuration as text that is the same in every run, its functions by what they do; and what changes when its
-    sensitivities do."""
-    sensitivity: Optional[str] = fields.get("sensitivity")
+def _stable(fields: dict[str, Any], dumps: Callable[[Any], bytes]) -> str:
+    """A configuration as text that is the same in every run, and that changes when its sensitivities do.
+
+    A function in it counts by what it does.
+    """
+    sensitivity: str | None = fields.get("sensitivity")
     about = None if sensitivity is None else os.stat(sensitivity)
     seen = None if about is None else [about.st_size, about.st_mtime_ns]
     return json.dumps([fields, seen], sort_keys=True, default=lambda function: dumps(function).hex())
 
 
-def _advance(bar: Any, sizes: Dict[str, int], names: Any) -> None:
+def _advance(bar: Any, sizes: dict[str, int], names: Any) -> None:
     for name in names:
         if bar is not None:
             bar.advance(name, sizes[name])

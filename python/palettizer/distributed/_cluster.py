@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, Optional, Tuple
+from typing import Any
 
 
 @contextmanager
-def cluster(address: Optional[str]) -> Iterator[Any]:
+def cluster(address: str | None) -> Iterator[Any]:
     """The Ray that runs, or else one that is joined, or started here, and left at the end."""
     try:
         import ray
@@ -25,8 +26,8 @@ def cluster(address: Optional[str]) -> Iterator[Any]:
 
 
 def spread(
-    ray: Any, function: Callable[..., Any], jobs: Iterable[Tuple[Any, Tuple[Any, ...]]], cpus: int
-) -> Iterator[Tuple[Any, Any]]:
+    ray: Any, function: Callable[..., Any], jobs: Iterable[tuple[Any, tuple[Any, ...]]], cpus: int
+) -> Iterator[tuple[Any, Any]]:
     """Calls a function for each (key, arguments) on the cluster, and gives (key, result) as they come.
 
     Twice as many tasks are under way as the cluster can run, so that arguments are made while others are worked on.
@@ -34,7 +35,7 @@ def spread(
     """
     slots = max(1, int(ray.cluster_resources().get("CPU", 1)) // cpus)
     remote = ray.remote(num_cpus=cpus, max_retries=3)(function)
-    under_way: Dict[Any, Any] = {}
+    under_way: dict[Any, Any] = {}
     waiting = iter(jobs)
     try:
         while True:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any, Dict, Optional, Tuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,8 +32,8 @@ def compress_module(
     ray: Any,
     model: torch.nn.Module,
     config: Any,
-    out: Optional[Path],
-    sensitivity_path: Optional[str],
+    out: Path | None,
+    sensitivity_path: str | None,
     inplace: bool,
     cpus: int,
     progress: bool,
@@ -56,7 +56,7 @@ def compress_module(
         for name, data in _progress(made, progress, "palettizing", len(missing)):
             put(data, parts[name])
 
-        def take(weight: Weight, _dense: torch.Tensor) -> Tuple["_native.Palette", float]:
+        def take(weight: Weight, _dense: torch.Tensor) -> tuple[_native.Palette, float]:
             part = _native.Checkpoint.open(parts[weight.name])
             palette = part.get("weight")
             assert isinstance(palette, _native.Palette)
@@ -69,15 +69,15 @@ def compress_module(
 
 
 def _arguments(
-    weight: Weight, stored: Optional[Stored]
-) -> Tuple[Values, str, Tuple[int, ...], Dict[str, Any], Optional[NDArray[np.float32]]]:
+    weight: Weight, stored: Stored | None
+) -> tuple[Values, str, tuple[int, ...], dict[str, Any], NDArray[np.float32] | None]:
     with weight.owners[0].values() as tensor:
         dense = to_native(tensor)
     sensitivity = None if stored is None else stored.of(weight)
     return as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), native_settings(weight), sensitivity
 
 
-def _fingerprint(weight: Weight, stored: Optional[Stored]) -> Fingerprint:
+def _fingerprint(weight: Weight, stored: Stored | None) -> Fingerprint:
     values, dtype, shape, settings, sensitivity = _arguments(weight, stored)
     text = json.dumps([dtype, shape, settings], sort_keys=True)
     return Fingerprint(text, values.data, b"" if sensitivity is None else sensitivity.view(np.uint8).data)
@@ -86,9 +86,9 @@ def _fingerprint(weight: Weight, stored: Optional[Stored]) -> Fingerprint:
 def _make_part(
     values: Values,
     dtype: str,
-    shape: Tuple[int, ...],
-    settings: Dict[str, Any],
-    sensitivity: Optional[NDArray[np.float32]],
+    shape: tuple[int, ...],
+    settings: dict[str, Any],
+    sensitivity: NDArray[np.float32] | None,
     threads: int,
 ) -> bytes:
     """One weight's palette, as the bytes of a file."""

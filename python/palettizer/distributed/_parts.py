@@ -10,9 +10,9 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Iterator, Optional, Union
 
 from palettizer import __version__, _native
 
@@ -27,7 +27,7 @@ class Fingerprint:
     True
     """
 
-    def __init__(self, *ingredients: Union[str, bytes, memoryview]) -> None:
+    def __init__(self, *ingredients: str | bytes | memoryview) -> None:
         digest = hashlib.sha256()
         for ingredient in (__version__, *ingredients):
             data = ingredient.encode() if isinstance(ingredient, str) else ingredient
@@ -37,7 +37,7 @@ class Fingerprint:
 
 
 @contextmanager
-def parts_folder(out: Optional[Path]) -> Iterator[Path]:
+def parts_folder(out: Path | None) -> Iterator[Path]:
     """The folder of the parts; they go when the work is done, and stay when it is not. Without an output they go always."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="palettizer-") as folder:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Optional, Union
+from typing import TYPE_CHECKING, Any
 
 from palettizer.distributed._cluster import cluster
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
     from palettizer.coreml import OptimizationConfig
     from palettizer.torch.palettization import PostTrainingPalettizerConfig, SKMPalettizerConfig
 
-PathLike = Union[str, "os.PathLike[str]"]
+PathLike = str | os.PathLike[str]
 
 
 def compress(
-    checkpoint_or_module: Union[PathLike, "torch.nn.Module"],
-    config: Union["OptimizationConfig", "PostTrainingPalettizerConfig", "SKMPalettizerConfig", None] = None,
-    out: Optional[PathLike] = None,
+    checkpoint_or_module: PathLike | torch.nn.Module,
+    config: OptimizationConfig | PostTrainingPalettizerConfig | SKMPalettizerConfig | None = None,
+    out: PathLike | None = None,
     *,
-    sensitivity_path: Optional[PathLike] = None,
+    sensitivity_path: PathLike | None = None,
     sensitivity_default: str = "error",
     overwrite: bool = False,
     inplace: bool = False,
     part_bytes: int = 256 << 20,
     cpus_per_task: int = 1,
-    address: Optional[str] = None,
+    address: str | None = None,
     progress: bool = True,
 ) -> Any:
     """Palettizes a checkpoint or a model on a Ray cluster.

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Iterable, Iterator, Optional, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def progress(items: Iterable[T], shown: bool, what: str, total: Optional[int] = None) -> Iterator[T]:
+def progress(items: Iterable[T], shown: bool, what: str, total: int | None = None) -> Iterator[T]:
     """The items, with a bar on the terminal while they are taken; without a terminal or tqdm just the items.
 
     >>> list(progress([1, 2], shown=False, what="counting"))

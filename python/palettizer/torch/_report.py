@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import UserDict
-from typing import Any, Dict, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 
 class Report(UserDict):  # type: ignore[type-arg]
@@ -17,9 +18,9 @@ class Report(UserDict):  # type: ignore[type-arg]
       fc.bias |      -1 |      -1 | a bias
     """
 
-    def aligned(self) -> "Report":
+    def aligned(self) -> Report:
         """The same rows with all columns of any of them; what does not apply to a row is -1, as in coremltools."""
-        columns: Dict[str, None] = {}
+        columns: dict[str, None] = {}
         for row in self.data.values():
             columns.update(dict.fromkeys(row))
         return Report({name: {c: row.get(c, -1) for c in columns} for name, row in self.data.items()})

@@ -23,8 +23,9 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import IO, Any, Callable, ClassVar, Dict, Mapping, Optional, Tuple, Type, TypeVar, Union
+from typing import IO, Any, ClassVar, TypeVar
 
 from palettizer import _yaml
 
@@ -37,12 +38,12 @@ class Setting:
     def __init__(
         self,
         default: Any,
-        types: Tuple[type, ...],
+        types: tuple[type, ...],
         optional: bool,
-        convert: Optional[Callable[[Any], Any]],
-        cast: Optional[Callable[[Any], Any]],
-        check: Optional[Callable[[Any, Any], None]],
-        together: Optional[Callable[[Any, Any], None]],
+        convert: Callable[[Any], Any] | None,
+        cast: Callable[[Any], Any] | None,
+        check: Callable[[Any, Any], None] | None,
+        together: Callable[[Any, Any], None] | None,
     ) -> None:
         self.default = default
         self.types = types
@@ -56,7 +57,7 @@ class Setting:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, config: Optional[Any], owner: Optional[type] = None) -> Any:
+    def __get__(self, config: Any, owner: type | None = None) -> Any:
         # Asked on the class, it is dataclass that wants to know the default.
         return self.default if config is None else config.__dict__[self.name]
 
@@ -84,12 +85,12 @@ class Setting:
 def setting(
     default: Any,
     *,
-    types: Union[type, Tuple[type, ...]],
+    types: type | tuple[type, ...],
     optional: bool = False,
-    convert: Optional[Callable[[Any], Any]] = None,
-    cast: Optional[Callable[[Any], Any]] = None,
-    check: Optional[Callable[[str, Any], None]] = None,
-    together: Optional[Callable[[Any, Any], None]] = None,
+    convert: Callable[[Any], Any] | None = None,
+    cast: Callable[[Any], Any] | None = None,
+    check: Callable[[str, Any], None] | None = None,
+    together: Callable[[Any, Any], None] | None = None,
 ) -> Any:
     """A field with a default and rules.
 
@@ -160,7 +161,7 @@ class Settings:
         object.__setattr__(self, name, value)
 
     @classmethod
-    def from_dict(cls: Type[S], config_dict: Dict[str, Any]) -> S:
+    def from_dict(cls: type[S], config_dict: dict[str, Any]) -> S:
         """Makes a config of a dict whose keys are the names of the settings; numbers and enums may be text.
 
         A key that is no setting is a `ValueError`.
@@ -176,7 +177,7 @@ class Settings:
         return cls(**{key: known[key].structure(value) for key, value in config_dict.items()})
 
     @classmethod
-    def from_yaml(cls: Type[S], yml: Union[IO[Any], str, "os.PathLike[str]"]) -> S:
+    def from_yaml(cls: type[S], yml: IO[Any] | str | os.PathLike[str]) -> S:
         """Makes a config of YAML: the path of a file, or an open stream. An empty document is an empty dict."""
         loaded = _yaml.load(yml)
         if loaded is None:
@@ -185,7 +186,7 @@ class Settings:
             raise AssertionError(f"the YAML of a {cls.__name__} must be a mapping, found a {type(loaded).__name__}")
         return cls.from_dict(loaded)
 
-    def as_dict(self) -> Dict[str, Any]:
+    def as_dict(self) -> dict[str, Any]:
         """The settings as a dict, nested configs included; `from_dict` takes it back."""
         return {name: _plain(getattr(self, name)) for name in self._settings}
 

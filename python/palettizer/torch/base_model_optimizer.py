@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, List, Optional, Tuple, Type
+from typing import Any, ClassVar
 
 import torch
 
@@ -15,10 +15,10 @@ from palettizer.torch.optimization_config import OptimizationConfig
 class BaseModelOptimizer(ABC):
     """A model and how it is to be compressed."""
 
-    _supported_modules: ClassVar[Tuple[Type[torch.nn.Module], ...]] = ()
-    _config_class: ClassVar[Type[OptimizationConfig]] = OptimizationConfig
+    _supported_modules: ClassVar[tuple[type[torch.nn.Module], ...]] = ()
+    _config_class: ClassVar[type[OptimizationConfig]] = OptimizationConfig
 
-    def __init__(self, model: torch.nn.Module, config: Optional[OptimizationConfig] = None) -> None:
+    def __init__(self, model: torch.nn.Module, config: OptimizationConfig | None = None) -> None:
         if not isinstance(model, torch.nn.Module):
             raise TypeError(f"model must be a torch.nn.Module, found {type(model).__name__}")
         if config is None:
@@ -33,7 +33,7 @@ class BaseModelOptimizer(ABC):
         """What happened to each parameter."""
 
     @property
-    def supported_modules(self) -> Tuple[Type[torch.nn.Module], ...]:
+    def supported_modules(self) -> tuple[type[torch.nn.Module], ...]:
         """The classes of modules whose weights are compressed; subclasses count."""
         return self._supported_modules
 
@@ -56,12 +56,12 @@ class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
         """Counts a step of training."""
 
     @abstractmethod
-    def finalize(self, model: Optional[torch.nn.Module] = None, inplace: bool = False) -> torch.nn.Module:
+    def finalize(self, model: torch.nn.Module | None = None, inplace: bool = False) -> torch.nn.Module:
         """Makes the trained model an ordinary one."""
 
 
 class _Compressing(BaseModelOptimizer):
-    _uncompressed_model: Optional[torch.nn.Module] = None
+    _uncompressed_model: torch.nn.Module | None = None
 
     def compress(self, *args: Any, inplace: bool = False, **kwargs: Any) -> torch.nn.Module:
         """The model that a subclass is to compress: the model itself, or a copy."""
@@ -86,5 +86,5 @@ __all__ = [
 ]
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return __all__

@@ -1,4 +1,4 @@
-"""``coremltools.optimize.torch.layerwise_compression``, straight from there."""
+"""`coremltools.optimize.torch.layerwise_compression`, straight from there."""
 
 from palettizer import _peer
 

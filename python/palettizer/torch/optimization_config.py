@@ -10,9 +10,10 @@ from __future__ import annotations
 import importlib
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Callable, ClassVar, Dict, List, Optional, Type, TypeVar, Union
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -20,7 +21,7 @@ from palettizer.torch._settings import Settings, setting
 
 C = TypeVar("C", bound="OptimizationConfig")
 
-ModuleType = Union[Callable[..., Any], str]
+ModuleType = Callable[..., Any] | str
 
 
 class PalettizationGranularity(Enum):
@@ -39,7 +40,7 @@ def to_granularity(value: Any) -> Any:
         raise ValueError(f"granularity must be {names}, found {value!r}") from None
 
 
-def check_group_size(config: Any, group_size: Optional[int]) -> None:
+def check_group_size(config: Any, group_size: int | None) -> None:
     """A group size and the granularity go together. As in coremltools, that they do not is an `AssertionError`."""
     where = f"group_size of {type(config).__name__}"
     if config.granularity == PalettizationGranularity.per_grouped_channel:
@@ -65,11 +66,11 @@ class _Empty:
 _EMPTY = _Empty()
 
 
-def _check_global(container: "OptimizationConfig", value: Any) -> None:
+def _check_global(container: OptimizationConfig, value: Any) -> None:
     container._check_module(f"global_config of {type(container).__name__}", value)
 
 
-def _check_types(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
+def _check_types(container: OptimizationConfig, value: dict[Any, Any]) -> None:
     for key, config in value.items():
         where = f"module_type_configs of {type(container).__name__}"
         if not isinstance(key, str) and not callable(key):
@@ -78,7 +79,7 @@ def _check_types(container: "OptimizationConfig", value: Dict[Any, Any]) -> None
         container._check_module(f"{key!r} in {where}", config)
 
 
-def _check_names(container: "OptimizationConfig", value: Dict[Any, Any]) -> None:
+def _check_names(container: OptimizationConfig, value: dict[Any, Any]) -> None:
     for key, config in value.items():
         where = f"module_name_configs of {type(container).__name__}"
         if not isinstance(key, str):
@@ -98,13 +99,13 @@ class OptimizationConfig(Settings):
     of its class, then the global config. A value of None leaves the module alone.
     """
 
-    module_config: ClassVar[Type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
+    module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
 
-    global_config: Optional[Any] = setting(None, types=object, optional=True, together=_check_global)
-    module_type_configs: Dict[ModuleType, Optional[Any]] = setting(
+    global_config: Any = setting(None, types=object, optional=True, together=_check_global)
+    module_type_configs: dict[ModuleType, Any] = setting(
         _EMPTY, types=dict, convert=_dict_or_empty, together=_check_types
     )
-    module_name_configs: Dict[str, Optional[Any]] = setting(
+    module_name_configs: dict[str, Any] = setting(
         _EMPTY, types=dict, convert=_dict_or_empty, together=_check_names
     )
 
@@ -129,25 +130,27 @@ class OptimizationConfig(Settings):
         if config is not None and not isinstance(config, wanted):
             raise TypeError(f"{where} must be a {wanted.__name__} or None, found {config!r} ({type(config).__name__})")
 
-    def set_global(self: C, global_config: Optional[Any]) -> C:
+    def set_global(self: C, global_config: Any) -> C:
         """Sets the config of the modules that no name and no type matches. Returns the config itself."""
         self.global_config = global_config
         return self
 
-    def set_module_type(self: C, object_type: ModuleType, opt_config: Optional[Any]) -> C:
+    def set_module_type(self: C, object_type: ModuleType, opt_config: Any) -> C:
         """Sets the config of a class of modules, replacing an earlier one. Returns the config itself."""
         _check_types(self, {object_type: opt_config})
         self.module_type_configs[object_type] = opt_config
         return self
 
-    def set_module_name(self: C, module_name: str, opt_config: Optional[Any]) -> C:
-        """Sets the config of the modules whose whole name a regular expression matches, replacing an earlier one of
-        the same text. Returns the config itself."""
+    def set_module_name(self: C, module_name: str, opt_config: Any) -> C:
+        """Sets the config of the modules whose whole name a regular expression matches. Returns the config itself.
+
+        An earlier one of the same text is replaced.
+        """
         _check_names(self, {module_name: opt_config})
         self.module_name_configs[module_name] = opt_config
         return self
 
-    def get_module_config(self, name: str, module: torch.nn.Module) -> Optional[Any]:
+    def get_module_config(self, name: str, module: torch.nn.Module) -> Any:
         """The config of a module, or None when it is to be left alone."""
         for pattern, config in self.module_name_configs.items():
             if re.fullmatch(pattern, name):
@@ -158,7 +161,7 @@ class OptimizationConfig(Settings):
         return self.global_config
 
     @classmethod
-    def from_dict(cls: Type[C], config_dict: Dict[str, Any]) -> C:
+    def from_dict(cls: type[C], config_dict: dict[str, Any]) -> C:
         """Makes a config of nested dicts that mirror the names of the settings.
 
         A key that is no setting, here or in a module's config, is a `ValueError`.
@@ -179,7 +182,7 @@ class OptimizationConfig(Settings):
         return super().from_dict(read)
 
     @classmethod
-    def _structure_module(cls, value: Any, error: Type[Exception]) -> Any:
+    def _structure_module(cls, value: Any, error: type[Exception]) -> Any:
         """A module's config of a dict; what cannot be one is the error that coremltools raises there."""
         if value is None or isinstance(value, cls.module_config):
             return value
@@ -215,5 +218,5 @@ def __getattr__(name: str) -> Any:
     return vars(peer)[name]
 
 
-def __dir__() -> List[str]:
+def __dir__() -> list[str]:
     return [*__all__, _PEER]

@@ -1,4 +1,4 @@
-"""``coremltools.optimize.torch.pruning``, straight from there."""
+"""`coremltools.optimize.torch.pruning`, straight from there."""
 
 from palettizer import _peer
 

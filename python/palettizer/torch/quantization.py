@@ -1,4 +1,4 @@
-"""``coremltools.optimize.torch.quantization``, straight from there."""
+"""`coremltools.optimize.torch.quantization`, straight from there."""
 
 from palettizer import _peer
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from typing import Dict, List, Optional
 
 import torch
 from torch import nn
@@ -43,7 +42,6 @@ class DKMPalettizer(Palettizer):
         config: how; without one, 4 bits for Linear and 2 for all others.
 
     Example:
-
         >>> from torch.nn import functional as F
         >>> model = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 10))
         >>> config = DKMPalettizerConfig.from_dict({"global_config": {"n_bits": 2, "weight_threshold": 500}})
@@ -63,10 +61,10 @@ class DKMPalettizer(Palettizer):
 
     _config_class = DKMPalettizerConfig
     _supported_modules = tuple(KINDS)
-    _plan: Optional[DKMPlan] = None
-    _errors: Dict[str, float] = {}
+    _plan: DKMPlan | None = None
+    _errors: dict[str, float] = {}
 
-    def __init__(self, model: nn.Module, config: Optional[DKMPalettizerConfig] = None) -> None:
+    def __init__(self, model: nn.Module, config: DKMPalettizerConfig | None = None) -> None:
         super().__init__(model, config)
 
     def prepare(self, inplace: bool = False) -> nn.Module:
@@ -90,8 +88,8 @@ class DKMPalettizer(Palettizer):
         plan = make_plan(model, config)
         check_values(plan.weights.values())
         fakes = {identity: _fake(weight) for identity, weight in plan.weights.items()}
-        places: Dict[int, Dict[Place, FakePalettize]] = {}
-        activations: Dict[int, nn.Module] = {}
+        places: dict[int, dict[Place, FakePalettize]] = {}
+        activations: dict[int, nn.Module] = {}
         for layer in plan.layers:
             prepared_class(type(layer.module))
             key, own = id(layer.module), {place: fakes[owner.identity] for place, owner in layer.owners.items()}
@@ -120,7 +118,7 @@ class DKMPalettizer(Palettizer):
         for fake in _fakes(self._model):
             fake.enable_fake_palett(flag)
 
-    def finalize(self, model: Optional[nn.Module] = None, inplace: bool = False) -> nn.Module:
+    def finalize(self, model: nn.Module | None = None, inplace: bool = False) -> nn.Module:
         """Gives each palettized weight the nearest entries of its table, and the layers their own classes back.
 
         The model is in evaluation mode then, and carries the buffers that `coremltools.convert` reads. Weights whose
@@ -147,7 +145,7 @@ class DKMPalettizer(Palettizer):
         self._errors = finalize_weights(model)
         return model
 
-    def report(self, model: Optional[nn.Module] = None) -> Report:
+    def report(self, model: nn.Module | None = None) -> Report:
         """What is palettized now, as a dict that prints as a table.
 
         The key of a palettized `weight` is its module's name, as in coremltools; other parameters have their own name.
@@ -181,7 +179,7 @@ def _is_prepared(model: nn.Module) -> bool:
     return any(isinstance(module, DKMLayer) for module in model.modules())
 
 
-def _fakes(model: nn.Module) -> List[FakePalettize]:
+def _fakes(model: nn.Module) -> list[FakePalettize]:
     """Those of a model, a shared one once."""
     return list({id(place.fake): place.fake for place in held(model)}.values())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, Type
+from typing import Any
 
 from torch import nn
 
@@ -15,18 +15,18 @@ _OPTIONS = ("quant_min", "quant_max", "dtype", "lut_dtype", "weight_threshold", 
 _OTHERS = ("n_bits", "cluster_dim", "partition_size", "cluster_dtype", "implicit")
 _DEFAULTS = ModuleDKMPalettizerConfig().as_dict()
 
-DEFAULT_PALETTIZATION_OPTIONS: Dict[str, Any] = {
+DEFAULT_PALETTIZATION_OPTIONS: dict[str, Any] = {
     **{name: _DEFAULTS[name] for name in _OPTIONS},
     "granularity": _DEFAULTS["granularity"].value,
 }
 """The settings that do not depend on the kind of layer, with their defaults."""
 
-DEFAULT_PALETTIZATION_ADVANCED_OPTIONS: Dict[str, Any] = {
+DEFAULT_PALETTIZATION_ADVANCED_OPTIONS: dict[str, Any] = {
     name: value for name, value in _DEFAULTS.items() if name not in (*_OPTIONS, *_OTHERS)
 }
 """Those that few need to change, with their defaults."""
 
-DEFAULT_PALETTIZATION_SCHEME: Dict[Type[nn.Module], Dict[str, Any]] = {
+DEFAULT_PALETTIZATION_SCHEME: dict[type[nn.Module], dict[str, Any]] = {
     cls: {
         "n_bits": kind.n_bits,
         "cluster_dim": 1,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Optional
 
 import torch
 
@@ -45,8 +44,8 @@ class ModulePostTrainingPalettizerConfig(ModulePalettizerConfig):
     AssertionError: group_size of ModulePostTrainingPalettizerConfig must be given when granularity is per_grouped_channel
     """
 
-    enable_fast_kmeans_mode: Optional[bool] = setting(True, types=bool, optional=True, cast=or_none(bool))
-    rounding_precision: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
+    enable_fast_kmeans_mode: bool | None = setting(True, types=bool, optional=True, cast=or_none(bool))
+    rounding_precision: int | None = setting(4, types=int, optional=True, cast=or_none(int))
     weight_threshold: int = weight_threshold_setting(0)
 
 
@@ -104,7 +103,7 @@ class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
 
     _config_class = PostTrainingPalettizerConfig
 
-    def __init__(self, model: torch.nn.Module, config: Optional[PostTrainingPalettizerConfig] = None) -> None:
+    def __init__(self, model: torch.nn.Module, config: PostTrainingPalettizerConfig | None = None) -> None:
         super().__init__(model, config)
 
     def compress(  # type: ignore[override]

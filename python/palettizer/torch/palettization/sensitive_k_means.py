@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Dict, Iterable, Optional, Union
+from typing import Any
 
 import torch
 
@@ -88,19 +89,19 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
     _config_class = SKMPalettizerConfig
     _config: SKMPalettizerConfig
 
-    def __init__(self, model: torch.nn.Module, config: Optional[SKMPalettizerConfig] = None) -> None:
+    def __init__(self, model: torch.nn.Module, config: SKMPalettizerConfig | None = None) -> None:
         super().__init__(model, config)
 
     def compute_sensitivity(
         self,
         dataloader: Iterable[Any],
         loss_fn: LossFunction,
-        sensitivity_path: Optional[str] = None,
+        sensitivity_path: str | None = None,
         num_sensitivity_workers: int = 1,
-        fsdp_auto_wrap_policy: Optional[Any] = None,
+        fsdp_auto_wrap_policy: Any = None,
         *,
         progress: bool = True,
-    ) -> Dict[str, torch.Tensor]:
+    ) -> dict[str, torch.Tensor]:
         """Computes the sensitivities of the parameters.
 
         Args:
@@ -135,13 +136,13 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
 
     def compress(  # type: ignore[override]
         self,
-        dataloader: Optional[Iterable[Any]] = None,
-        loss_fn: Optional[LossFunction] = None,
-        sensitivity_path: Optional[str] = None,
+        dataloader: Iterable[Any] | None = None,
+        loss_fn: LossFunction | None = None,
+        sensitivity_path: str | None = None,
         num_kmeans_workers: int = 1,
         num_sensitivity_workers: int = 1,
         inplace: bool = False,
-        fsdp_auto_wrap_policy: Optional[Any] = None,
+        fsdp_auto_wrap_policy: Any = None,
         *,
         progress: bool = True,
     ) -> torch.nn.Module:
@@ -166,7 +167,7 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             missing = " and ".join(n for n, v in (("dataloader", dataloader), ("loss_fn", loss_fn)) if v is None)
             raise TypeError(f"compress needs {missing}, or sensitivity_path")
         plan = self._plan(inplace)
-        sensitivities: Union[Computed, Stored]
+        sensitivities: Computed | Stored
         if sensitivity_path is not None:
             sensitivities = Stored(sensitivity_path, plan.weights)
         else:
@@ -183,9 +184,9 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         all_parameters: bool,
         dataloader: Iterable[Any],
         loss_fn: LossFunction,
-        policy: Optional[Any],
+        policy: Any,
         progress: bool,
-    ) -> Dict[str, torch.Tensor]:
+    ) -> dict[str, torch.Tensor]:
         model = self._model
         if policy is not None and distributed() and not is_sharded(model):
             model = wrapped(model, policy)

@@ -14,8 +14,9 @@ import copy
 import re
 import sys
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Type, Union
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,7 +35,7 @@ from palettizer.torch.palettization._plan.config import dtype_name, weight_thres
 from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
 from palettizer.torch.palettization._plan.reasons import check_config
 
-_LUT_DTYPES: Dict[str, Optional[str]] = {
+_LUT_DTYPES: dict[str, str | None] = {
     **dict.fromkeys(("f32", "fp32", "float32")),
     **dict.fromkeys(("f16", "fp16", "float16"), "f16"),
     **dict.fromkeys(("bf16", "b16", "bfloat16"), "bf16"),
@@ -86,7 +87,7 @@ def _check_quant_range(config: Any, least: int, most: int) -> None:
         raise ValueError(f"quant_min of {type(config).__name__} must be below quant_max, found {least} and {most}")
 
 
-def _check_permutation(where: str, value: Tuple[Any, ...]) -> None:
+def _check_permutation(where: str, value: tuple[Any, ...]) -> None:
     if not all(isinstance(axis, int) for axis in value) or sorted(value) != list(range(len(value))):
         raise ValueError(f"{where} must hold each axis from 0 once, as in (1, 0) for a matrix, found {value!r}")
 
@@ -103,11 +104,11 @@ def _refuse_partition_size(value: Any) -> Any:
     return value
 
 
-def _integer(default: int, check: Optional[Callable[[str, Any], None]] = None, **rules: Any) -> Any:
+def _integer(default: int, check: Callable[[str, Any], None] | None = None, **rules: Any) -> Any:
     return setting(default, types=int, cast=int, check=check, **rules)
 
 
-def _number(default: float, check: Optional[Callable[[str, Any], None]] = None) -> Any:
+def _number(default: float, check: Callable[[str, Any], None] | None = None) -> Any:
     return setting(default, types=float, cast=float, check=check)
 
 
@@ -183,16 +184,16 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     TypeError: palett_tau of ModuleDKMPalettizerConfig must be float, found 1 (int)
     """
 
-    n_bits: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int))
+    n_bits: int | None = setting(None, types=int, optional=True, cast=or_none(int))
     weight_threshold: int = weight_threshold_setting(2048)
     granularity: PalettizationGranularity = setting(
         PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
     )
-    group_size: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
-    channel_axis: Optional[int] = _integer(0, one_of(0), optional=True)
+    group_size: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
+    channel_axis: int | None = _integer(0, one_of(0), optional=True)
     enable_per_channel_scale: bool = _flag()
     milestone: int = _integer(0, at_least(0))
-    cluster_dim: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int))
+    cluster_dim: int | None = setting(None, types=int, optional=True, cast=or_none(int))
     quant_min: int = _integer(-128, together=_check_quant_min)
     quant_max: int = _integer(127, together=_check_quant_max)
     dtype: torch.dtype = setting(
@@ -203,7 +204,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     )
     lut_dtype: str = setting("f32", types=str, convert=_to_lut_dtype, check=_check_lut_dtype)
     quantize_activations: bool = _flag()
-    cluster_permute: Optional[Tuple[int, ...]] = setting(
+    cluster_permute: tuple[int, ...] | None = setting(
         None, types=tuple, optional=True, cast=or_none(tuple), check=_check_permutation
     )
     palett_max_mem: float = _number(1.0)
@@ -229,10 +230,10 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     kmeans_n_init: int = _integer(10, at_least(1))
     zero_threshold: float = _number(1e-7, at_least(0))
     kmeans_error_bnd: float = _number(0.0)
-    partition_size: Optional[int] = setting(
+    partition_size: int | None = setting(
         None, types=int, optional=True, cast=or_none(int), convert=_refuse_partition_size
     )
-    cluster_dtype: Optional[str] = setting(None, types=str, optional=True)
+    cluster_dtype: str | None = setting(None, types=str, optional=True)
     implicit: bool = _flag()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -254,7 +255,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
             )
 
     @property
-    def native_lut_dtype(self) -> Optional[str]:
+    def native_lut_dtype(self) -> str | None:
         """What the kernel calls `lut_dtype`: None (as precise as the weights), "f16", "bf16", "int8" or "uint8"."""
         return _LUT_DTYPES[self.lut_dtype.lower()]
 
@@ -267,7 +268,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         """
         return max(1, self.kmeans_n_init // 10)
 
-    def resolved(self, kind: Kind) -> "ModuleDKMPalettizerConfig":
+    def resolved(self, kind: Kind) -> ModuleDKMPalettizerConfig:
         """A copy for a kind of layers, in which `n_bits` and `cluster_dim` are numbers.
 
         >>> linear, convolution = (ModuleDKMPalettizerConfig().resolved(KINDS[cls]) for cls in (nn.Linear, nn.Conv2d))
@@ -290,7 +291,7 @@ def _frames_of_ours() -> int:
     return level
 
 
-ModuleConfigs = Union[ModuleDKMPalettizerConfig, List[ModuleDKMPalettizerConfig]]
+ModuleConfigs = ModuleDKMPalettizerConfig | list[ModuleDKMPalettizerConfig]
 """One config for modules of any size, or several with a `weight_threshold` each."""
 
 
@@ -332,12 +333,12 @@ class DKMPalettizerConfig(OptimizationConfig):
         self.module_type_configs = {key: _ascending(value) for key, value in self.module_type_configs.items()}
         self.module_name_configs = {key: _ascending(value) for key, value in self.module_name_configs.items()}
 
-    def set_module_type(self, object_type: ModuleType, opt_config: Optional[Any]) -> "DKMPalettizerConfig":
+    def set_module_type(self, object_type: ModuleType, opt_config: Any) -> DKMPalettizerConfig:
         """Sets the config of a class of modules, replacing an earlier one. Returns the config itself."""
         return super().set_module_type(resolve_type(object_type), opt_config)
 
     def _take_defaults(self) -> None:
-        kinds: List[Tuple[ModuleType, Kind]] = [*KINDS.items(), *NAMED.items()]
+        kinds: list[tuple[ModuleType, Kind]] = [*KINDS.items(), *NAMED.items()]
         self.module_type_configs = {key: ModuleDKMPalettizerConfig().resolved(kind) for key, kind in kinds}
 
     def _check_type(self, where: str, key: ModuleType) -> None:
@@ -345,7 +346,7 @@ class DKMPalettizerConfig(OptimizationConfig):
         if class_kind(resolved) is None and resolved not in NAMES:
             raise AssertionError(f"a key in {where} must be one of {', '.join(NAMES)} or its name, found {key!r}")
 
-    def get_module_config(self, name: str, module: nn.Module) -> Optional[Any]:
+    def get_module_config(self, name: str, module: nn.Module) -> Any:
         """The config of a module, or None when it is to be left alone. A subclass is what its class is."""
         for pattern, config in self.module_name_configs.items():
             if re.fullmatch(pattern, name):
@@ -366,22 +367,22 @@ class DKMPalettizerConfig(OptimizationConfig):
             super()._check_module(f"a member of the list of {where}", member)
 
     @classmethod
-    def _structure_module(cls, value: Any, error: Type[Exception]) -> Any:
+    def _structure_module(cls, value: Any, error: type[Exception]) -> Any:
         if isinstance(value, list):
             return [super(DKMPalettizerConfig, cls)._structure_module(member, TypeError) for member in value]
         return super()._structure_module(value, TypeError)
 
 
-def _ascending(configs: Optional[ModuleConfigs]) -> Optional[ModuleConfigs]:
+def _ascending(configs: ModuleConfigs | None) -> ModuleConfigs | None:
     """A list by `weight_threshold`; what is no list stays."""
     return sorted(configs, key=lambda config: config.weight_threshold) if isinstance(configs, list) else configs
 
 
 def choose(
-    configs: Optional[ModuleConfigs],
+    configs: ModuleConfigs | None,
     numels: Sequence[int],
     fits: Callable[[ModuleDKMPalettizerConfig], bool] = lambda config: True,
-) -> Optional[ModuleDKMPalettizerConfig]:
+) -> ModuleDKMPalettizerConfig | None:
     """The config for a module whose weights have so many elements, or None when it is to be left alone.
 
     Of a list, it is the one with the highest `weight_threshold` that all weights exceed; of equal ones, the last.

@@ -10,7 +10,7 @@ and its gradient go.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Dict, List, Optional, Set, Tuple, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ LOADED, KEPT_BY_A_THREAD = 3 << 20, 3 << 19
 
 
 def estimate_memory(
-    model: nn.Module, config: Optional[DKMPalettizerConfig] = None, example_inputs: Any = None
+    model: nn.Module, config: DKMPalettizerConfig | None = None, example_inputs: Any = None
 ) -> int:
     """The bytes by which the peak of a training step rises when `DKMPalettizer` palettizes the model so.
 
@@ -42,7 +42,8 @@ def estimate_memory(
             run once, and it is known when which tensors are saved; without it, the layers are taken to be used in
             their order, on a batch that takes little memory itself.
 
-    Returns: bytes, for the device that the model is on; weights and buffers that are there either way do not count.
+    Returns:
+        bytes, for the device that the model is on; weights and buffers that are there either way do not count.
 
     Raises:
         ValueError: settings that cannot be, or parameters in shards.
@@ -118,11 +119,11 @@ class Use:
     """The gradient of its input."""
 
 
-Step = Union[int, Use]
+Step = int | Use
 """What happens in a forward pass: so many bytes are saved, or a parameter is used."""
 
 
-def _peak(steps: List[Step], costs: Dict[int, Cost]) -> int:
+def _peak(steps: list[Step], costs: dict[int, Cost]) -> int:
     """The most bytes at a time, beside parameters and buffers, in a forward and a backward pass."""
     now = top = 0
     for step in steps:
@@ -136,7 +137,7 @@ def _peak(steps: List[Step], costs: Dict[int, Cost]) -> int:
             continue
         top = max(top, now + cost.copy + max(cost.forward, step.scratch))
         now += (cost.copy if step.saved else 0) + (cost.trail if step.trained else 0)
-    done: Set[int] = set()
+    done: set[int] = set()
     for step in reversed(steps):
         if isinstance(step, int):
             now -= step
@@ -156,9 +157,9 @@ def _peak(steps: List[Step], costs: Dict[int, Cost]) -> int:
     return top
 
 
-def _in_order(model: nn.Module) -> List[Step]:
+def _in_order(model: nn.Module) -> list[Step]:
     """Every layer once, in the model's order. The input of the first one is taken to need no gradient."""
-    steps: List[Step] = []
+    steps: list[Step] = []
     for module in model.modules():
         for parameter in _own(module):
             saves = parameter.dim() > 1 and not isinstance(module, (nn.Embedding, nn.EmbeddingBag))
@@ -166,12 +167,12 @@ def _in_order(model: nn.Module) -> List[Step]:
     return steps
 
 
-def _recorded(model: nn.Module, inputs: Tuple[Any, ...]) -> List[Step]:
+def _recorded(model: nn.Module, inputs: tuple[Any, ...]) -> list[Step]:
     """What a forward pass in training mode does, run on copies of the buffers."""
-    steps: List[Step] = []
+    steps: list[Step] = []
     owners = {parameter.untyped_storage().data_ptr(): parameter for parameter in model.parameters()}
-    seen: Set[int] = set()
-    calls: List[Tuple[nn.Module, Dict[int, int]]] = [(model, {})]  # of each, where in the steps it uses a parameter
+    seen: set[int] = set()
+    calls: list[tuple[nn.Module, dict[int, int]]] = [(model, {})]  # of each, where in the steps it uses a parameter
 
     def use(parameter: Tensor, saved: bool) -> None:
         module, used = calls[-1]
@@ -222,7 +223,7 @@ def _gradients(values: Any) -> int:
     return sum(value.nbytes for value in tensors.values() if isinstance(value, Tensor) and value.requires_grad)
 
 
-def _own(module: nn.Module) -> List[Tensor]:
+def _own(module: nn.Module) -> list[Tensor]:
     """The parameters that a call of the module uses itself."""
     inside = [place.module(module).get_parameter(place.parameter) for place in weights(module) if place.within]
     return [*module.parameters(recurse=False), *inside]

@@ -7,8 +7,9 @@ accumulated gradient too.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, List, Optional, Sequence, Tuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class FakePalettize(nn.Module):
     proj_factor = None
     start: Tensor
     seen: Tensor
-    scale: Optional[Tensor]
+    scale: Tensor | None
     fake_palett_enabled: Tensor
     step_count: Tensor
 
@@ -74,7 +75,7 @@ class FakePalettize(nn.Module):
         dtype: torch.dtype = torch.float32,
         device: Any = None,
         name: str = "",
-        config: Optional[ModuleDKMPalettizerConfig] = None,
+        config: ModuleDKMPalettizerConfig | None = None,
     ) -> None:
         super().__init__()
         _operators()
@@ -116,7 +117,7 @@ class FakePalettize(nn.Module):
         return 1 << self.settings.nbits
 
     @property
-    def cluster_permute(self) -> Optional[Tuple[int, ...]]:
+    def cluster_permute(self) -> tuple[int, ...] | None:
         """The order of axes that the weight is brought to before it is cut into groups."""
         return self.settings.permutation
 
@@ -126,12 +127,12 @@ class FakePalettize(nn.Module):
         return self.settings.prune_threshold
 
     @property
-    def enforce_zero(self) -> List[bool]:
+    def enforce_zero(self) -> list[bool]:
         """Whether an entry stays at zero, for each group."""
         return [self.settings.enforce_zero] * len(self.centroids)
 
     @property
-    def per_channel_scaling_factor(self) -> Optional[Tensor]:
+    def per_channel_scaling_factor(self) -> Tensor | None:
         """A number for each output channel, NaN until the first forward; None without a per-channel scale."""
         return self.scale
 
@@ -146,7 +147,7 @@ class FakePalettize(nn.Module):
         return self.settings.lut_dtype is not None
 
     @property
-    def partitions(self) -> List[List[int]]:
+    def partitions(self) -> list[list[int]]:
         """The channels of each group."""
         size = self._rows // len(self.centroids)
         return [list(range(start, start + size)) for start in range(0, self._rows, size)]
@@ -158,12 +159,12 @@ class FakePalettize(nn.Module):
         return torch.full((groups,), self._numel // groups)
 
     @property
-    def labels(self) -> List[None]:
+    def labels(self) -> list[None]:
         """Nothing for each group: which weight has which entry is found anew when it is asked."""
         return [None] * len(self.centroids)
 
     @property
-    def enable_partition(self) -> List[bool]:
+    def enable_partition(self) -> list[bool]:
         """Whether the entries of each group are trained."""
         groups = len(self.centroids)
         trained = min(groups, max(1, int(self.settings.enabled * groups)))
@@ -171,8 +172,11 @@ class FakePalettize(nn.Module):
 
     @property
     def activation_post_process(self) -> nn.Module:
-        """An observer with the configured range. coremltools finds the scale of integer tables by it; here a table
-        has the scale that its own entries need, and the observer sees nothing."""
+        """An observer with the configured range.
+
+        coremltools finds the scale of integer tables by it; here a table has the scale that its own entries need, and
+        the observer sees nothing.
+        """
         return _Observer(dtype=self.config.dtype, quant_min=self.config.quant_min, quant_max=self.config.quant_max)
 
     def reset_parameters(self) -> None:
@@ -262,7 +266,7 @@ class FakePalettize(nn.Module):
             hard: Tensor = _operators().hard_weight(weight.detach(), self.centroids, scale, self._text)[0]
         return hard
 
-    def palette(self, weight: Tensor) -> "_native.Palette":
+    def palette(self, weight: Tensor) -> _native.Palette:
         """The palette of the weight as evaluation sees it, its axes in the order that the settings permute them to.
 
         A float64 weight is rounded to float32. The weight may be on any device; nothing changes.

@@ -7,7 +7,8 @@ all processes must come here together.
 from __future__ import annotations
 
 import math
-from typing import Dict, List, NamedTuple, Optional, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,10 +38,10 @@ class Trained(NamedTuple):
     fake: FakePalettize
 
 
-def trained(model: nn.Module) -> List[Trained]:
+def trained(model: nn.Module) -> list[Trained]:
     """The prepared weights of a model, in its order."""
     fakes = {(id(place.module), place.parameter): place.fake for place in held(model)}
-    found: Dict[int, Trained] = {}
+    found: dict[int, Trained] = {}
     for owner in walk(model):
         fake = fakes.get((id(owner.module), owner.parameter))
         if fake is not None:
@@ -48,12 +49,12 @@ def trained(model: nn.Module) -> List[Trained]:
     return list(found.values())
 
 
-def weight_errors(model: nn.Module) -> Dict[str, float]:
+def weight_errors(model: nn.Module) -> dict[str, float]:
     """The root of the mean squared error of each weight that is palettized now, by the name it was prepared under."""
     return {one.fake.name: _error(_palette(one)) for one in trained(model) if one.fake.enabled}
 
 
-def finalize_weights(model: nn.Module) -> Dict[str, float]:
+def finalize_weights(model: nn.Module) -> dict[str, float]:
     """Makes a prepared model an ordinary one, and returns the errors that `weight_errors` would have.
 
     Raises:
@@ -74,7 +75,7 @@ def finalize_weights(model: nn.Module) -> Dict[str, float]:
     return {one.fake.name: _error(made) for one, made in zip(done, palettes)}
 
 
-def _palette(one: Trained) -> "_native.Palette":
+def _palette(one: Trained) -> _native.Palette:
     module, parameter = one.weight.owners[0].module, one.weight.owners[0].parameter
     if is_pruned(module, parameter):
         with torch.no_grad():
@@ -83,11 +84,11 @@ def _palette(one: Trained) -> "_native.Palette":
         return one.fake.palette(tensor)
 
 
-def _error(made: "_native.Palette") -> float:
+def _error(made: _native.Palette) -> float:
     return math.sqrt(made.error["mse"])
 
 
-def _store(one: Trained, made: "_native.Palette") -> None:
+def _store(one: Trained, made: _native.Palette) -> None:
     """Writes the hard weight to where it is held, and the record of it beside."""
     permutation = one.fake.settings.permutation
     native = DTYPES[made.dtype]
@@ -101,7 +102,7 @@ def _store(one: Trained, made: "_native.Palette") -> None:
         metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
 
 
-def _unpermuted(name: str, value: Tensor, permutation: Optional[Sequence[int]]) -> Tensor:
+def _unpermuted(name: str, value: Tensor, permutation: Sequence[int] | None) -> Tensor:
     """A buffer of a permuted weight as one of the weight itself."""
     if permutation is None:
         return value
@@ -110,7 +111,7 @@ def _unpermuted(name: str, value: Tensor, permutation: Optional[Sequence[int]]) 
     return value if value.dim() == 0 else _back(value, permutation)
 
 
-def _back(value: Tensor, permutation: Optional[Sequence[int]]) -> Tensor:
+def _back(value: Tensor, permutation: Sequence[int] | None) -> Tensor:
     """A tensor whose first axes are permuted ones, in the order before; further axes stay."""
     if permutation is None:
         return value

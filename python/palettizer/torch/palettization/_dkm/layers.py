@@ -9,7 +9,8 @@ its parameters, whatever it does with them; before and after, its attributes are
 from __future__ import annotations
 
 import weakref
-from typing import Any, Callable, ClassVar, Dict, Iterator, List, NamedTuple, Tuple, Type
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -27,15 +28,15 @@ class DKMLayer(nn.Module):
     `activation_post_process` is what the output passes at the end.
     """
 
-    float_class: ClassVar[Type[nn.Module]]
+    float_class: ClassVar[type[nn.Module]]
     """The layer's own class."""
 
-    palettized_places: Tuple[Place, ...]
+    palettized_places: tuple[Place, ...]
     activation_post_process: nn.Module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """The layer's own forward with palettized weights."""
-        standing: List[Tuple[nn.Module, str, Any]] = []
+        standing: list[tuple[nn.Module, str, Any]] = []
         try:
             for module, name, value in _palettized(self):
                 standing.append((module, name, _stand_in(module, name, value)))
@@ -62,7 +63,7 @@ def _stand_in(module: nn.Module, name: str, value: Any) -> Any:
     return before
 
 
-def _palettized(layer: DKMLayer) -> Iterator[Tuple[nn.Module, str, Any]]:
+def _palettized(layer: DKMLayer) -> Iterator[tuple[nn.Module, str, Any]]:
     """What stands in for attributes of the modules of a layer during its forward pass."""
     for within, parameter in layer.palettized_places:
         module = layer.get_submodule(within) if within else layer
@@ -86,10 +87,10 @@ def _first(made: Any, activation: Callable[[Tensor], Tensor]) -> Any:
     return activation(made) if isinstance(made, Tensor) else made
 
 
-_PREPARED: Dict[Type[nn.Module], Type[DKMLayer]] = {}
+_PREPARED: dict[type[nn.Module], type[DKMLayer]] = {}
 
 
-def prepared_class(cls: Type[nn.Module]) -> Type[DKMLayer]:
+def prepared_class(cls: type[nn.Module]) -> type[DKMLayer]:
     """The class of the prepared layers of a class.
 
     >>> issubclass(prepared_class(nn.Linear), nn.Linear), prepared_class(nn.Linear) is prepared_class(nn.Linear)
@@ -101,13 +102,13 @@ def prepared_class(cls: Type[nn.Module]) -> Type[DKMLayer]:
     return _PREPARED[cls]
 
 
-def _blank(cls: Type[nn.Module]) -> DKMLayer:
+def _blank(cls: type[nn.Module]) -> DKMLayer:
     """A prepared layer without any state yet."""
     made = prepared_class(cls)
     return made.__new__(made)
 
 
-def insert(layer: nn.Module, fakes: Dict[Place, FakePalettize], activation: nn.Module) -> None:
+def insert(layer: nn.Module, fakes: dict[Place, FakePalettize], activation: nn.Module) -> None:
     """Prepares a layer: the weights of the dict pass its fakes."""
     for place, fake in fakes.items():
         place.module(layer).add_module(place.parameter + _SUFFIX, fake)
@@ -137,7 +138,7 @@ def remove(layer: DKMLayer) -> None:
         place.module(layer)._modules.pop(place.parameter + _SUFFIX, None)
     del layer._modules[_ACTIVATION]
     del vars(layer)["palettized_places"]
-    cls: Type[nn.Module] = type(layer)
+    cls: type[nn.Module] = type(layer)
     if "float_class" in vars(cls):
         layer.__class__ = layer.float_class  # type: ignore[assignment]
     else:  # fully_shard has derived a class of it

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Tuple
+from typing import Any
 
 from torch import nn
 
@@ -53,8 +54,8 @@ class Layer:
     name: str
     module: nn.Module
     kind: Kind
-    owners: Dict[Place, Owner]
-    config: Optional[ModuleDKMPalettizerConfig] = None
+    owners: dict[Place, Owner]
+    config: ModuleDKMPalettizerConfig | None = None
 
 
 @dataclass
@@ -65,10 +66,10 @@ class DKMPlan:
     several; `reasons` says of the other parameters, by qualified name, why they are left alone.
     """
 
-    owners: List[Owner]
-    weights: Dict[Any, SoftWeight]
-    layers: List[Layer]
-    reasons: Dict[str, str]
+    owners: list[Owner]
+    weights: dict[Any, SoftWeight]
+    layers: list[Layer]
+    reasons: dict[str, str]
 
 
 def make_plan(model: nn.Module, config: DKMPalettizerConfig) -> DKMPlan:
@@ -86,7 +87,7 @@ def make_plan(model: nn.Module, config: DKMPalettizerConfig) -> DKMPlan:
     claimed = {id(owner): layer for layer in layers for owner in layer.owners.values()}
     holders = {id(owner.module) for owner in owners if id(owner) in claimed}
     reasons = {owner.name: _no_weight(owner, id(owner.module) in holders) for owner in owners}
-    found: Dict[Any, SoftWeight] = {}
+    found: dict[Any, SoftWeight] = {}
     for layer in layers:
         configs = named.config(next(iter(layer.owners.values()))) if layer.kind is BARE else None
         configs = config.get_module_config(layer.name, layer.module) if configs is None else configs
@@ -123,9 +124,9 @@ def make_plan(model: nn.Module, config: DKMPalettizerConfig) -> DKMPlan:
     return DKMPlan(owners, found, [layer for layer in layers if layer.owners], reasons)
 
 
-def _layers(owners: Sequence[Owner]) -> List[Layer]:
+def _layers(owners: Sequence[Owner]) -> list[Layer]:
     """The modules that can be prepared, in the model's order, with those of their weights that there are."""
-    holding: Dict[Tuple[int, str], Owner] = {(id(owner.module), owner.parameter): owner for owner in owners}
+    holding: dict[tuple[int, str], Owner] = {(id(owner.module), owner.parameter): owner for owner in owners}
     modules = {id(owner.module): (owner.module_name, owner.module) for owner in owners}
     places = {key: weights(module) for key, (_, module) in modules.items()}
     used = {id(place.module(modules[key][1])) for key, found in places.items() for place in found if place.within}
@@ -160,16 +161,18 @@ def _is_weight(owner: Owner) -> bool:
     return owner.kind is not None and owner.kind.has(owner.parameter)
 
 
-def _leave(owner: Owner, reason: str, reasons: Dict[str, str]) -> None:
+def _leave(owner: Owner, reason: str, reasons: dict[str, str]) -> None:
     reasons[owner.name] = reason
     _logger.warning("%s: %s; it is left as it is", owner.name, reason)
 
 
-def _configure(layer: Layer, configs: Optional[ModuleConfigs], reasons: Dict[str, str]) -> List[Owner]:
-    """Finds the config that a layer is palettized with, and returns those of its owners that are. Of the others it says
-    why they are not."""
+def _configure(layer: Layer, configs: ModuleConfigs | None, reasons: dict[str, str]) -> list[Owner]:
+    """Finds the config that a layer is palettized with, and returns those of its owners that are.
+
+    Of the others it says why they are not.
+    """
     owners = list(layer.owners.values())
-    refusals: Dict[str, str] = {}
+    refusals: dict[str, str] = {}
     if configs is None:
         refusals.update((owner.name, "no config asks for it") for owner in owners)
     problem = next((found for found in map(_problem, owners) if found is not None), None)
@@ -213,7 +216,7 @@ def _leave_all(layer: Layer, reason: str) -> None:
     _logger.warning("%s: %s; %s is left as it is", first.name, reason, what)
 
 
-def _problem(owner: Owner) -> Optional[str]:
+def _problem(owner: Owner) -> str | None:
     """Why a parameter cannot be palettized with any config, or None."""
     if owner.facts.problem is None and not is_free(owner.module, owner.parameter):
         return "is prepared for quantization already; finalize that first"
@@ -247,20 +250,20 @@ def soft_settings(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence
     )
 
 
-def _permutation(config: ModuleDKMPalettizerConfig, kind: Kind, rank: int) -> Optional[Tuple[int, ...]]:
+def _permutation(config: ModuleDKMPalettizerConfig, kind: Kind, rank: int) -> tuple[int, ...] | None:
     if config.cluster_permute is not None:
         return config.cluster_permute
     return (1, 0, *range(2, rank)) if kind.axes == (1, 0) else None
 
 
-def _rows(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> Tuple[int, int]:
+def _rows(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> tuple[int, int]:
     """How many channels there are along the axis of groups, and in a group."""
     permutation = _permutation(config, kind, len(shape))
     rows = shape[0] if permutation is None else shape[permutation[0]]
     return rows, rows if config.group_size is None else config.group_size
 
 
-def _misfit(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> Optional[str]:
+def _misfit(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
     """Why a layer with such a weight cannot be palettized with a config, or None."""
     permutation = _permutation(config, kind, len(shape))
     if permutation is not None and len(permutation) != len(shape):
@@ -275,7 +278,7 @@ def _misfit(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int])
     return None
 
 
-def _too_few(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> Optional[str]:
+def _too_few(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
     """Why a weight alone cannot be palettized with a config that fits its layer, or None."""
     assert config.n_bits is not None and config.cluster_dim is not None
     rows, group = _rows(config, kind, shape)
@@ -293,7 +296,7 @@ def _no_weight(owner: Owner, holder: bool) -> str:
     return f"{kind} is not a kind of module that is palettized"
 
 
-def _overlap(owner: Owner, found: Dict[Any, SoftWeight]) -> Optional[str]:
+def _overlap(owner: Owner, found: dict[Any, SoftWeight]) -> str | None:
     """Why a tensor that lies in the memory of another one cannot be palettized, or None."""
     memory = owner.identity
     for other in found:
@@ -302,13 +305,13 @@ def _overlap(owner: Owner, found: Dict[Any, SoftWeight]) -> Optional[str]:
     return None
 
 
-def plan_report(plan: DKMPlan, errors: Dict[str, float]) -> Report:
+def plan_report(plan: DKMPlan, errors: dict[str, float]) -> Report:
     """A row for each parameter of a plan, with the errors of those that are palettized by now."""
     report = Report()
     of = {id(owner): weight for weight in plan.weights.values() for owner in weight.owners}
     for owner in plan.owners:
         weight = of.get(id(owner))
-        row: Dict[str, Any] = {"device": -1, "error": 0.0, "#params": owner.facts.numel, "#dtype": -1}
+        row: dict[str, Any] = {"device": -1, "error": 0.0, "#params": owner.facts.numel, "#dtype": -1}
         if weight is None:
             report[owner.name] = {**row, "reason": plan.reasons[owner.name]}
             continue

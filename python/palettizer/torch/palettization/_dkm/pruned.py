@@ -11,7 +11,7 @@ it was prepared with has fakes still, while the model must have none. So such a 
 
 from __future__ import annotations
 
-from typing import Any, Dict, List
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,7 +77,7 @@ def _forget_schedule(module: nn.Module, parameter: str, hook: Any) -> None:
 
 def _replace_pruned(model: nn.Module) -> None:
     """Puts a new module in the place of each prepared layer that a pruner of coremltools knows."""
-    parents: Dict[int, List[Any]] = {}
+    parents: dict[int, list[Any]] = {}
     for parent in model.modules():
         for name, child in parent._modules.items():
             if isinstance(child, DKMLayer) and _has_pruner(child):

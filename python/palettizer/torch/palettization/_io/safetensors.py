@@ -10,14 +10,15 @@ import json
 import math
 import os
 import struct
-from typing import Dict, List, Mapping, NamedTuple, Tuple, Union
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from palettizer import _native
 
-Path = Union[str, "os.PathLike[str]"]
+Path = str | os.PathLike[str]
 
 _DTYPES = {
     "F64": torch.float64,
@@ -32,7 +33,7 @@ class Entry(NamedTuple):
     """A tensor of a file: its dtype, its shape, and its bytes counted from the start of the file."""
 
     dtype: torch.dtype
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     start: int
     end: int
 
@@ -62,7 +63,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     >>> read(os.path.join(folder, "a.safetensors"), header(os.path.join(folder, "a.safetensors"))["a"]).sum()
     tensor(6.)
     """
-    entries: Dict[str, object] = {}
+    entries: dict[str, object] = {}
     place = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * 4
@@ -80,7 +81,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         os.fsync(file.fileno())
 
 
-def header(path: Path) -> Dict[str, Entry]:
+def header(path: Path) -> dict[str, Entry]:
     """Name -> tensor of a file.
 
     Raises:
@@ -106,7 +107,7 @@ def _entry(path: Path, name: str, listed: object, base: int, total: int) -> Entr
     where = f"{name!r} in {os.fspath(path)}"
     try:
         dtype, shape, (start, end) = (listed[key] for key in ("dtype", "shape", "data_offsets"))  # type: ignore[index]
-        numbers: List[int] = [*shape, start, end]
+        numbers: list[int] = [*shape, start, end]
         sensible = all(type(number) is int and number >= 0 for number in numbers)
     except (TypeError, KeyError, ValueError):
         sensible = False

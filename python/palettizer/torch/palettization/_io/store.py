@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple, Union
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -27,7 +28,7 @@ from palettizer.torch.palettization._plan.palettize import (
 )  # fmt: skip
 from palettizer.torch.palettization._plan.sharding import is_sharded
 
-Path = Union[str, "os.PathLike[str]"]
+Path = str | os.PathLike[str]
 
 _SHARED = "torch.shared"
 _NAMES = {
@@ -75,10 +76,10 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
     if is_sharded(model):
         raise ValueError("the parameters of the model are sharded; gather them first")
     state = _state(model)
-    contents: List[Tuple[str, Any]] = []
-    shared: Dict[str, str] = {}
-    seen: Dict[Any, str] = {}
-    skipped: Set[str] = set()
+    contents: list[tuple[str, Any]] = []
+    shared: dict[str, str] = {}
+    seen: dict[Any, str] = {}
+    skipped: set[str] = set()
     for name, value in state.items():
         module, inner = _place(model, name)
         if name in skipped:
@@ -98,7 +99,7 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
     _native.Checkpoint.write(os.fspath(path), contents, strings, overwrite=True)
 
 
-def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[int] = None) -> None:
+def load_safetensors(model: nn.Module, path: Path, *, max_expansion: int | None = None) -> None:
     """Restores what `save_safetensors` stored, or a checkpoint that the command `palettizer` wrote, into a model.
 
     Args:
@@ -125,8 +126,8 @@ def load_safetensors(model: nn.Module, path: Path, *, max_expansion: Optional[in
             _restore(model, name, checkpoint.get(sources[name]), state.get(name))
 
 
-def _state(model: nn.Module) -> Dict[str, torch.Tensor]:
-    state: Dict[str, Any] = model.state_dict(keep_vars=True)
+def _state(model: nn.Module) -> dict[str, torch.Tensor]:
+    state: dict[str, Any] = model.state_dict(keep_vars=True)
     for name, value in state.items():
         if not isinstance(value, torch.Tensor):
             raise ValueError(f"{name} in the state of the model is a {type(value).__name__}, not a tensor")
@@ -150,24 +151,24 @@ def _identity(value: torch.Tensor) -> Any:
     return value.data_ptr(), tuple(value.shape), value.stride(), value.dtype
 
 
-def _dense(name: str, value: torch.Tensor) -> Tuple[str, Sequence[int], Any]:
+def _dense(name: str, value: torch.Tensor) -> tuple[str, Sequence[int], Any]:
     if value.is_meta or value.layout != torch.strided or value.dtype not in _TO_FILE:
         where = "on the meta device" if value.is_meta else f"{value.dtype} ({value.layout})"
         raise ValueError(f"{name} is {where}; such a tensor has no place in a safetensors file")
     return _TO_FILE[value.dtype], tuple(value.shape), as_bytes(value.detach().to("cpu").contiguous())
 
 
-def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> "_native.Palette":
+def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> _native.Palette:
     """The palette of a weight that was palettized: its indices are found again."""
     native = value.dtype if value.dtype in NAMES else torch.float32
-    fields: Dict[str, Optional[torch.Tensor]] = {
+    fields: dict[str, torch.Tensor | None] = {
         field: module._buffers.get(metadata.buffer_name(module, parameter, field)) for field in metadata.PALETTE_FIELDS
     }
     lut, scale, axis = fields["lut"], fields["palettization_scale"], fields["vector_axis"]
     table_scale, zero = fields["quantization_scale"], fields["zero_point"]
     assert lut is not None
     tables = lut.detach().to("cpu", native)
-    settings: Dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     quantized = metadata.QUANTIZATION in metadata.recorded(module, parameter) and table_scale is not None
     if quantized:
         assert table_scale is not None
@@ -194,7 +195,7 @@ def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) 
         ) from error
 
 
-def _shared_names(path: str, text: str) -> Dict[str, str]:
+def _shared_names(path: str, text: str) -> dict[str, str]:
     shared: Any = json.loads(text)
     if not isinstance(shared, dict) or not all(isinstance(first, str) for first in shared.values()):
         raise ValueError(f"{path} has {_SHARED} {text!r}, which is not names by names; is it damaged?")
@@ -202,7 +203,7 @@ def _shared_names(path: str, text: str) -> Dict[str, str]:
 
 
 def _check_fit(
-    path: str, state: Dict[str, torch.Tensor], checkpoint: "_native.Checkpoint", sources: Dict[str, str]
+    path: str, state: dict[str, torch.Tensor], checkpoint: _native.Checkpoint, sources: dict[str, str]
 ) -> None:
     """Compares names, shapes and dtypes before anything is changed."""
     stored = set(checkpoint.names())
@@ -227,14 +228,14 @@ def _check_fit(
         raise ValueError(f"{path} is not of this model: {', '.join(wrong[:8])}{more}; nothing was changed")
 
 
-def _belongs(record: str, names: Set[str]) -> bool:
+def _belongs(record: str, names: set[str]) -> bool:
     """Whether a record is that of a parameter, or of the whole model."""
     module, dot, inner = record.rpartition(".")
     parameter = inner.split("/")[1:-1]
     return not parameter or module + dot + "/".join(parameter) in names
 
 
-def _describe(content: Any) -> Tuple[Tuple[int, ...], Sequence[torch.dtype]]:
+def _describe(content: Any) -> tuple[tuple[int, ...], Sequence[torch.dtype]]:
     """The shape of a stored tensor, and the dtypes that it can be restored to."""
     if isinstance(content, _native.Palette):
         dtype = DTYPES[content.dtype]
@@ -243,7 +244,7 @@ def _describe(content: Any) -> Tuple[Tuple[int, ...], Sequence[torch.dtype]]:
     return tuple(shape), (_FROM_FILE[name],) if name in _FROM_FILE else (name,)
 
 
-def _restore(model: nn.Module, name: str, content: Any, value: Optional[torch.Tensor]) -> None:
+def _restore(model: nn.Module, name: str, content: Any, value: torch.Tensor | None) -> None:
     module, inner = _place(model, name)
     if value is None or metadata.is_record(name):
         dtype, shape, data = content

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Dict, Mapping, Optional
+from typing import Any
 
 import torch
 
@@ -22,10 +23,12 @@ class Compressor(BaseModelOptimizer):
     """Base of the palettizers that look at a finished model."""
 
     _supported_modules = tuple(cls for cls, kind in KINDS.items() if not kind.in_training)
-    _report: Optional[Report] = None
+    _report: Report | None = None
 
     def report(self) -> Report:
-        """What the last `compress` did, as a dict that prints as a table: the qualified name of every parameter, with
+        """What the last `compress` did, as a dict that prints as a table.
+
+        It has the qualified name of every parameter, with
 
         - `error`: the root of the mean squared difference that palettizing made, 0 for a parameter left alone,
         - `#params`: its number of elements,
@@ -54,7 +57,7 @@ class Compressor(BaseModelOptimizer):
         """Palettizes the planned weights of the model, or of a copy."""
         made = [make_palette(weight, make) for weight in _progress(plan.weights, progress, "palettizing")]
         model = self._model if inplace else _copied(self._model, plan)
-        rows: Dict[str, Dict[str, object]] = {}
+        rows: dict[str, dict[str, object]] = {}
         with undisturbed():
             for one in made:
                 targets = owners = one.weight.owners
@@ -72,14 +75,14 @@ class Compressor(BaseModelOptimizer):
 
 def _copied(model: torch.nn.Module, plan: Plan) -> torch.nn.Module:
     """A deep copy of the model, but for the values of the weights that will be palettized: they are not set yet."""
-    memo: Dict[int, Any] = {}
+    memo: dict[int, Any] = {}
     for weight in plan.weights:
         for parameter in weight.parameters():
             memo[id(parameter)] = type(parameter)(torch.empty_like(parameter.data), parameter.requires_grad)
     return copy.deepcopy(model, memo)
 
 
-def _full_report(plan: Plan, rows: Mapping[str, Dict[str, object]]) -> Report:
+def _full_report(plan: Plan, rows: Mapping[str, dict[str, object]]) -> Report:
     report = Report()
     for owner in plan.owners:
         left = {"error": 0.0, "#params": owner.facts.numel, "reason": plan.reasons.get(owner.name, "")}

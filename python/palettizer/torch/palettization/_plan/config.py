@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,7 +58,7 @@ def dtype_name(value: Any) -> str:
     return value.rpartition(".")[2] if isinstance(value, str) else ""
 
 
-def check_cluster_dim(config: Any, cluster_dim: Optional[int]) -> None:
+def check_cluster_dim(config: Any, cluster_dim: int | None) -> None:
     """Vectors and a per-channel scale do not go together. As in coremltools, that is an `AssertionError`."""
     if cluster_dim and cluster_dim > 1 and config.enable_per_channel_scale:
         raise AssertionError(
@@ -70,17 +70,17 @@ def check_cluster_dim(config: Any, cluster_dim: Optional[int]) -> None:
 class ModulePalettizerConfig(ModuleOptimizationConfig):
     """The settings that post-training and sensitive k-means have in common, in coremltools' order."""
 
-    n_bits: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
-    lut_dtype: Optional[torch.dtype] = setting(
+    n_bits: int | None = setting(4, types=int, optional=True, cast=or_none(int))
+    lut_dtype: torch.dtype | None = setting(
         None, types=torch.dtype, optional=True, convert=to_lut_dtype, check=one_of(torch.int8, torch.uint8)
     )
     granularity: PalettizationGranularity = setting(
         PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
     )
-    group_size: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
-    channel_axis: Optional[int] = setting(0, types=int, optional=True, check=one_of(0, 1), cast=int)
-    cluster_dim: Optional[int] = setting(None, types=int, optional=True, cast=or_none(int), together=check_cluster_dim)
-    enable_per_channel_scale: Optional[bool] = setting(False, types=bool, optional=True, cast=or_none(bool))
+    group_size: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
+    channel_axis: int | None = setting(0, types=int, optional=True, check=one_of(0, 1), cast=int)
+    cluster_dim: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_cluster_dim)
+    enable_per_channel_scale: bool | None = setting(False, types=bool, optional=True, cast=or_none(bool))
 
 
 def weight_threshold_setting(default: int) -> Any:

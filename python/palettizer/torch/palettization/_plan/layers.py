@@ -6,7 +6,7 @@ A subclass is what its class is. Classes of other packages are known by their na
 from __future__ import annotations
 
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple, Type
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -28,11 +28,11 @@ class Kind(NamedTuple):
 
     weights: str = "weight"
     """A regular expression of the names of the parameters."""
-    axes: Tuple[int, int] = (0, 1)
+    axes: tuple[int, int] = (0, 1)
     """Of the output channels, and of the input channels."""
     n_bits: int = 2
     """Of differentiable k-means without `n_bits`, as in coremltools."""
-    inside: Tuple[Place, ...] = ()
+    inside: tuple[Place, ...] = ()
     """Weights of modules inside that are used without calling those modules."""
     in_training: bool = False
     """Palettized by differentiable k-means alone, as in coremltools."""
@@ -66,7 +66,7 @@ def _beyond(kind: Kind) -> Kind:
     return kind._replace(conversion=BEYOND)
 
 
-KINDS: Dict[Type[nn.Module], Kind] = {
+KINDS: dict[type[nn.Module], Kind] = {
     nn.Linear: Kind(n_bits=4),
     nn.Conv1d: _FORWARD,
     nn.Conv2d: _FORWARD,
@@ -88,7 +88,7 @@ KINDS: Dict[Type[nn.Module], Kind] = {
     nn.GRUCell: _beyond(_CELL),
 }
 
-NAMED: Dict[str, Kind] = {
+NAMED: dict[str, Kind] = {
     # A Linear whose weight is (input, output): all projections of GPT-2.
     "Conv1D": Kind(axes=(1, 0), n_bits=4),
 }
@@ -103,7 +103,7 @@ NAMES = (*(cls.__name__ for cls in KINDS), *NAMED)
 """The names of the classes of all kinds."""
 
 
-def class_kind(cls: Any) -> Optional[Kind]:
+def class_kind(cls: Any) -> Kind | None:
     """The kind of a class of modules, or None.
 
     >>> class Own(nn.Linear): ...
@@ -118,12 +118,12 @@ def class_kind(cls: Any) -> Optional[Kind]:
     return None
 
 
-def kind_of(module: nn.Module) -> Optional[Kind]:
+def kind_of(module: nn.Module) -> Kind | None:
     """The kind of a module, or None."""
     return class_kind(type(module))
 
 
-def weights(layer: nn.Module) -> List[Place]:
+def weights(layer: nn.Module) -> list[Place]:
     """The weights of a layer, those that are computed of other parameters included.
 
     >>> weights(nn.MultiheadAttention(8, 2))
@@ -138,7 +138,7 @@ def weights(layer: nn.Module) -> List[Place]:
     return [*(Place("", name) for name in [*own, *computed(layer, kind)]), *kind.inside]
 
 
-def computed(layer: nn.Module, kind: Kind) -> Dict[str, str]:
+def computed(layer: nn.Module, kind: Kind) -> dict[str, str]:
     """The weights that are computed of other parameters, and so are no parameters themselves, with what to do about it."""
     found = {}
     if parametrize.is_parametrized(layer):

@@ -6,8 +6,6 @@ fail on them, they have a prefix of our own, so that it makes the weight a dense
 
 from __future__ import annotations
 
-from typing import Dict, List
-
 import torch
 
 from palettizer.torch.palettization._plan.layers import BEYOND, kind_of
@@ -40,7 +38,7 @@ def is_record(name: str) -> bool:
     return name.rpartition(".")[2].startswith((f"{_PREFIX}/", f"{_DENSE_PREFIX}/"))
 
 
-def register(module: torch.nn.Module, parameter: str, fields: Dict[str, torch.Tensor], quantized: bool) -> None:
+def register(module: torch.nn.Module, parameter: str, fields: dict[str, torch.Tensor], quantized: bool) -> None:
     """Records how a parameter was palettized: `fields` are tensors by name, `quantized` says that the LUT is integer.
 
     An earlier palettization of the parameter is replaced; another compression stays recorded before this one, as far as
@@ -76,7 +74,7 @@ def conversion(module: torch.nn.Module, parameter: str, vectors: bool, quantized
     return ""
 
 
-def remove(module: torch.nn.Module, parameter: str) -> List[int]:
+def remove(module: torch.nn.Module, parameter: str) -> list[int]:
     """Removes the record of a palettization, and returns the numbers of the compressions that stay recorded."""
     types = recorded(module, parameter)
     if PALETTIZATION not in types:
@@ -89,7 +87,7 @@ def remove(module: torch.nn.Module, parameter: str) -> List[int]:
     return types[:at]
 
 
-def recorded(module: torch.nn.Module, parameter: str) -> List[int]:
+def recorded(module: torch.nn.Module, parameter: str) -> list[int]:
     """The numbers of the compressions that are recorded for a parameter, in the order applied."""
     types = module._buffers.get(buffer_name(module, parameter, "compression_type"))
     return [] if types is None else [int(t) for t in types.tolist()]

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import signal
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -49,14 +50,14 @@ def check_values(weights: Iterable[Weight]) -> None:
         )
 
 
-Maker = Callable[[Weight, torch.Tensor], Tuple["_native.Palette", float]]
+Maker = Callable[[Weight, torch.Tensor], tuple["_native.Palette", float]]
 """Makes the palette of a weight's values, as the native module can read them, and gives its mean squared error."""
 
 
-def maker(threads: int, sensitivity: Optional[SensitivityOf] = None) -> Maker:
+def maker(threads: int, sensitivity: SensitivityOf | None = None) -> Maker:
     """Palettizes here, on some threads."""
 
-    def make(weight: Weight, dense: torch.Tensor) -> Tuple["_native.Palette", float]:
+    def make(weight: Weight, dense: torch.Tensor) -> tuple[_native.Palette, float]:
         made = _native.palettize(
             as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
             sensitivity=None if sensitivity is None else sensitivity(weight), threads=threads,
@@ -70,7 +71,7 @@ class Made(NamedTuple):
     """A weight's palette, not yet put anywhere."""
 
     weight: Weight
-    palette: "_native.Palette"
+    palette: _native.Palette
     mse: float
 
 
@@ -88,7 +89,7 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread() or before is None:
         yield
         return
-    came: List[Any] = []
+    came: list[Any] = []
     signal.signal(signal.SIGINT, lambda *signal_and_frame: came.append(signal_and_frame))
     try:
         yield
@@ -98,7 +99,7 @@ def undisturbed() -> Iterator[None]:
             before(*came[0])
 
 
-def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
+def put(made: Made, targets: Sequence[Owner]) -> dict[str, Any]:
     """Writes one palettized weight to `targets`, and returns its row of the report.
 
     The targets are the weight's owners, or those in a copy of the model.
@@ -121,7 +122,7 @@ def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
     note = metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         metadata.register(target.module, target.parameter, fields, quantized)
-    row: Dict[str, Any] = {"error": math.sqrt(made.mse), "#params": owner.facts.numel}
+    row: dict[str, Any] = {"error": math.sqrt(made.mse), "#params": owner.facts.numel}
     if metadata.QUANTIZATION in metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape
@@ -132,7 +133,7 @@ def put(made: Made, targets: Sequence[Owner]) -> Dict[str, Any]:
     return row
 
 
-def native_settings(weight: Weight) -> Dict[str, Any]:
+def native_settings(weight: Weight) -> dict[str, Any]:
     """The settings of a weight's config as the native module takes them."""
     config = weight.config
     vectors = (config.cluster_dim or 1) > 1
@@ -166,7 +167,7 @@ def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
     return array
 
 
-def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Optional[Iterable[int]]) -> torch.Tensor:
+def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Iterable[int] | None) -> torch.Tensor:
     """A tensor of its bytes; what is there has a shape."""
     tensor = torch.empty(tuple(shape or ()), dtype=dtype)
     if tensor.numel() > 0:
@@ -174,7 +175,7 @@ def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Optional[Iter
     return tensor
 
 
-def buffers(made: "_native.Palette", dtype: torch.dtype) -> Dict[str, torch.Tensor]:
+def buffers(made: _native.Palette, dtype: torch.dtype) -> dict[str, torch.Tensor]:
     """What a converter needs to know of a palette: the tensors by the names of their buffers."""
     fields = {"lut": from_bytes(made.entries(), dtype, made.lut_shape)}
     if made.scale is not None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import Any, Dict, List, Optional
+from typing import Any
 
 from torch import nn
 
@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 class Weight:
     """A parameter that will be palettized, seen by the first owner whose config asks for it."""
 
-    owners: List[Owner]
+    owners: list[Owner]
     config: Any
 
     @property
@@ -32,7 +32,7 @@ class Weight:
         """The qualified name under the first owner."""
         return self.owners[0].name
 
-    def parameters(self) -> List[nn.Parameter]:
+    def parameters(self) -> list[nn.Parameter]:
         """The tensor as its owners hold it now: one parameter, or several that lie in the same memory."""
         held = (owner.module.get_parameter(owner.parameter) for owner in self.owners)
         return list({id(parameter): parameter for parameter in held}.values())
@@ -55,15 +55,15 @@ class Plan:
     `owners` are all places that hold a parameter, in the model's order.
     """
 
-    owners: List[Owner]
-    weights: List[Weight]
-    reasons: Dict[str, str]
+    owners: list[Owner]
+    weights: list[Weight]
+    reasons: dict[str, str]
 
 
-    def others(self) -> List[Weight]:
+    def others(self) -> list[Weight]:
         """The parameters that are left alone, as weights without a config."""
         taken = {id(parameter) for weight in self.weights for parameter in weight.parameters()}
-        found: Dict[int, Weight] = {}
+        found: dict[int, Weight] = {}
         for owner in self.owners:
             if owner.facts.problem is None:
                 parameter = owner.module.get_parameter(owner.parameter)
@@ -85,13 +85,13 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
     check_patterns(config)
     owners = list(walk(model))
     named = Named(model, config)
-    tied: Dict[Any, List[Owner]] = {}
+    tied: dict[Any, list[Owner]] = {}
     for owner in owners:
         tied.setdefault(owner.identity, []).append(owner)
 
-    weights: List[Weight] = []
-    reasons: Dict[str, str] = {}
-    stored: Dict[int, List[Weight]] = {}
+    weights: list[Weight] = []
+    reasons: dict[str, str] = {}
+    stored: dict[int, list[Weight]] = {}
     for sharing in tied.values():
         chosen = _choose(sharing, config, named, reasons)
         if chosen is None:
@@ -122,8 +122,8 @@ def warn_of_conversion(owner: Owner, vectors: bool, quantized: bool) -> None:
 
 
 def _choose(
-    sharing: List[Owner], config: OptimizationConfig, named: Named, reasons: Dict[str, str]
-) -> Optional[Weight]:
+    sharing: list[Owner], config: OptimizationConfig, named: Named, reasons: dict[str, str]
+) -> Weight | None:
     """The weight that the owners of one tensor make together, or None with their reasons noted."""
     for first in sharing:
         module_config = (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Iterator, NamedTuple, Optional, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -41,7 +42,7 @@ class Named:
             if not any(re.fullmatch(pattern, name) for name in modules)
         }
 
-    def config(self, owner: Owner) -> Optional[Any]:
+    def config(self, owner: Owner) -> Any:
         """The config of a parameter that is named, or None."""
         return next((found for key, found in self._configs.items() if re.fullmatch(key, owner.name)), None)
 
@@ -50,7 +51,7 @@ class Named:
         return (key for key in self._configs if not any(re.fullmatch(key, owner.name) for owner in owners))
 
 
-def reason_to_leave(owner: Owner, config: Optional[Any]) -> Optional[Reason]:
+def reason_to_leave(owner: Owner, config: Any) -> Reason | None:
     """Why a parameter is not palettized with the config of its module, or with the one that names it; None if it is."""
     facts = owner.facts
     if not owner.supported and config is None:
@@ -72,7 +73,7 @@ def reason_to_leave(owner: Owner, config: Optional[Any]) -> Optional[Reason]:
     return None if text is None else Reason(text, True)
 
 
-def _indivisible(owner: Owner, config: Any) -> Optional[str]:
+def _indivisible(owner: Owner, config: Any) -> str | None:
     axis = owner.axes[config.channel_axis or 0]
     channels, cluster_dim = owner.facts.shape[axis], config.cluster_dim or 1
     if config.group_size is not None:

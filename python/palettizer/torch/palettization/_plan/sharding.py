@@ -6,8 +6,9 @@ processes in the same order. Without torch.distributed, all of this comes down t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Dict, Iterator, Optional, Tuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -52,7 +53,7 @@ def is_sharded(model: nn.Module) -> bool:
     return bool(wrapped_units(model)) or any(is_dtensor(value) for value in model.parameters())
 
 
-def wrapped_units(model: nn.Module) -> Dict[int, nn.Module]:
+def wrapped_units(model: nn.Module) -> dict[int, nn.Module]:
     """Of each module (by id) inside a FullyShardedDataParallel wrapper: the innermost wrapper.
 
     Raises:
@@ -62,7 +63,7 @@ def wrapped_units(model: nn.Module) -> Dict[int, nn.Module]:
         return {}
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    found: Dict[int, nn.Module] = {}
+    found: dict[int, nn.Module] = {}
     for name, wrapper in model.named_modules():  # outer ones come first
         if isinstance(wrapper, FullyShardedDataParallel):
             if not wrapper._use_orig_params:
@@ -74,9 +75,9 @@ def wrapped_units(model: nn.Module) -> Dict[int, nn.Module]:
     return found
 
 
-def full_shapes(model: nn.Module, wrapped: Dict[int, nn.Module]) -> Dict[int, Tuple[int, ...]]:
+def full_shapes(model: nn.Module, wrapped: dict[int, nn.Module]) -> dict[int, tuple[int, ...]]:
     """The whole shape of each parameter (by id) that a wrapper keeps as a flat shard."""
-    shapes: Dict[int, Tuple[int, ...]] = {}
+    shapes: dict[int, tuple[int, ...]] = {}
     done = set()
     for wrapper in wrapped.values():
         if id(wrapper) not in done:
@@ -89,7 +90,7 @@ def full_shapes(model: nn.Module, wrapped: Dict[int, nn.Module]) -> Dict[int, Tu
 
 
 @contextmanager
-def gathered(module: nn.Module, parameter: str, wrapper: Optional[nn.Module], write: bool) -> Iterator[torch.Tensor]:
+def gathered(module: nn.Module, parameter: str, wrapper: nn.Module | None, write: bool) -> Iterator[torch.Tensor]:
     """The whole values of a parameter; with `write`, what is changed in place in them is kept.
 
     All processes must come here in the same order.
@@ -123,7 +124,7 @@ def _summoned(wrapper: nn.Module, write: bool) -> Any:
     return FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=write)
 
 
-def full_gradient(module: nn.Module, parameter: str, wrapper: Optional[nn.Module]) -> Optional[torch.Tensor]:
+def full_gradient(module: nn.Module, parameter: str, wrapper: nn.Module | None) -> torch.Tensor | None:
     """The whole gradient of a parameter in shards, or None if it has none.
 
     All processes must come here in the same order.

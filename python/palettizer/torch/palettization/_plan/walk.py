@@ -6,9 +6,10 @@ Parameters that are one tensor have the same `identity`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, Iterator, NamedTuple, Optional, Tuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -22,10 +23,10 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 class Facts(NamedTuple):
     """What the plan needs to know of a parameter without touching its values."""
 
-    shape: Tuple[int, ...]
+    shape: tuple[int, ...]
     numel: int
     dtype: torch.dtype
-    problem: Optional[str]
+    problem: str | None
     """Why its values cannot be had, if they cannot."""
 
 
@@ -38,7 +39,7 @@ class Owner:
     parameter: str
     facts: Facts
     identity: Any
-    wrapper: Optional[nn.Module] = None
+    wrapper: nn.Module | None = None
     """The FullyShardedDataParallel wrapper that keeps the parameter in shards."""
 
     @property
@@ -47,7 +48,7 @@ class Owner:
         return f"{self.module_name}.{self.parameter}" if self.module_name else self.parameter
 
     @property
-    def kind(self) -> Optional[Kind]:
+    def kind(self) -> Kind | None:
         """The kind of the module, or None."""
         return kind_of(self.module)
 
@@ -58,11 +59,11 @@ class Owner:
         return kind is not None and not kind.in_training and kind.has(self.parameter)
 
     @property
-    def axes(self) -> Tuple[int, int]:
+    def axes(self) -> tuple[int, int]:
         """The axes of the output and the input channels."""
         return self.kind.axes if self.kind is not None and self.supported else BARE.axes
 
-    def values(self, write: bool = False) -> "AbstractContextManager[torch.Tensor]":
+    def values(self, write: bool = False) -> AbstractContextManager[torch.Tensor]:
         """The whole tensor; with `write`, changes made in place are kept."""
         return gathered(self.module, self.parameter, self.wrapper, write)
 
@@ -84,7 +85,7 @@ def walk(model: nn.Module) -> Iterator[Owner]:
         yield from _computed(name, module)
 
 
-def _facts(value: torch.Tensor, whole: Optional[Tuple[int, ...]]) -> Facts:
+def _facts(value: torch.Tensor, whole: tuple[int, ...] | None) -> Facts:
     if isinstance(value, (nn.UninitializedParameter, nn.UninitializedBuffer)):
         return Facts((), 0, torch.float32, "has no shape yet (a lazy module); run the model once first")
     shape = tuple(value.shape) if whole is None else whole
@@ -117,16 +118,16 @@ class Memory(NamedTuple):
 
     storage: int
     offset: int
-    shape: Tuple[int, ...]
-    stride: Tuple[int, ...]
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
     dtype: torch.dtype
 
-    def span(self) -> Tuple[int, int]:
+    def span(self) -> tuple[int, int]:
         """The first byte in the storage, and the one behind the last."""
         last = sum((size - 1) * stride for size, stride in zip(self.shape, self.stride))
         return self.offset * self.dtype.itemsize, (self.offset + last + 1) * self.dtype.itemsize
 
-    def overlaps(self, other: "Memory") -> bool:
+    def overlaps(self, other: Memory) -> bool:
         """Whether the two may have an element in common."""
         (start, end), (other_start, other_end) = self.span(), other.span()
         return self.storage == other.storage and start < other_end and other_start < end

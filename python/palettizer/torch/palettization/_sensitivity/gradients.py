@@ -10,9 +10,10 @@ With several processes each takes its share of the samples, and the sums are add
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import islice
-from typing import Any, Callable, Dict, Iterable, Iterator, List, Sequence, Set, Tuple, Union
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def compute(
     loss_fn: LossFunction,
     nsamples: int,
     progress: bool,
-) -> Dict[str, torch.Tensor]:
+) -> dict[str, torch.Tensor]:
     """Name -> normalised sensitivity of each weight, float32 on the CPU, of the weight's shape.
 
     A weight that got no gradient is reported with a warning and gets ones. Of `others` there is nothing to report.
@@ -55,7 +56,7 @@ def compute(
     if nsamples < 1:
         raise ValueError(f"calibration_nsamples is {nsamples}; at least one sample is needed")
     all_of_them = [*weights, *others]
-    sums: Union[Sums, ShardedSums]
+    sums: Sums | ShardedSums
     sums = ShardedSums(model, all_of_them) if is_sharded(model) else Sums(model, all_of_them)
     if weights and not any(_asks(weight) for weight in weights):
         raise ValueError(
@@ -163,10 +164,10 @@ class Sums:
     def __init__(self, model: nn.Module, weights: Sequence[Weight]) -> None:
         self.model = model
         self.weights = weights
-        self.sums: Dict[str, torch.Tensor] = {}
-        self.handles: List[Any] = []
+        self.sums: dict[str, torch.Tensor] = {}
+        self.handles: list[Any] = []
 
-    def __enter__(self) -> "Sums":
+    def __enter__(self) -> Sums:
         for weight in self.weights:
             for parameter in weight.parameters():
                 if parameter.requires_grad:
@@ -194,7 +195,7 @@ class Sums:
         for parameter in self.model.parameters():
             parameter.grad = None
 
-    def collect(self) -> Iterator[Tuple[str, torch.Tensor]]:
+    def collect(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, sum) of each weight that got a gradient in any process; each sum is let go when the next is asked."""
         found = set(self.sums)
         if distributed():
@@ -221,15 +222,15 @@ def _add_square(total: torch.Tensor, gradient: torch.Tensor) -> None:
             total.addcmul_(gradient, gradient)
 
 
-def _in_any_process(weights: Sequence[Weight], found: Iterable[str]) -> Set[str]:
+def _in_any_process(weights: Sequence[Weight], found: Iterable[str]) -> set[str]:
     """The names that any process has."""
-    gathered: List[Any] = [None] * dist.get_world_size()
+    gathered: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(gathered, sorted(found))
     return {name for names in gathered for name in names}
 
 
-def _normalised(weights: Sequence[Weight], raw: Iterator[Tuple[str, torch.Tensor]]) -> Dict[str, torch.Tensor]:
-    done: Dict[str, torch.Tensor] = {}
+def _normalised(weights: Sequence[Weight], raw: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    done: dict[str, torch.Tensor] = {}
     for name, total in raw:
         values = total.detach().to("cpu", torch.float32).contiguous()
         del total

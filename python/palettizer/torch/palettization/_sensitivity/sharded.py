@@ -7,8 +7,9 @@ then receive the average of the squares, and add them up from sample to sample.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Dict, Iterator, List, Sequence, Tuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -27,11 +28,11 @@ class ShardedSums:
         self.model = model
         self.weights = weights
         self.kept = {id(parameter) for weight in weights for parameter in weight.parameters()}
-        self.handles: List[Any] = []
-        self.marked: List[torch.Tensor] = []
+        self.handles: list[Any] = []
+        self.marked: list[torch.Tensor] = []
 
-    def __enter__(self) -> "ShardedSums":
-        held: Dict[int, List[Owner]] = {}
+    def __enter__(self) -> ShardedSums:
+        held: dict[int, list[Owner]] = {}
         for weight in self.weights:
             for owner in weight.owners:
                 held.setdefault(id(owner.module), []).append(owner)
@@ -67,7 +68,7 @@ class ShardedSums:
             if id(parameter) not in self.kept:
                 parameter.grad = None
 
-    def collect(self) -> Iterator[Tuple[str, torch.Tensor]]:
+    def collect(self) -> Iterator[tuple[str, torch.Tensor]]:
         """(name, sum) of each weight that got a gradient, gathered one at a time."""
         for weight in self.weights:
             owner = weight.owners[0]

@@ -6,7 +6,8 @@ import math
 import os
 import pickle
 import zipfile
-from typing import Any, Callable, Dict, Iterable, Mapping, Optional, Tuple, Union
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from palettizer.torch.palettization._plan.plan import Weight
 class Computed:
     """Sensitivities in memory, normalised already. Each is let go when its weight has been palettized."""
 
-    def __init__(self, tensors: Dict[str, torch.Tensor]) -> None:
+    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
         self.tensors = tensors
 
     def of(self, weight: Weight) -> NDArray[np.float32]:
@@ -37,10 +38,10 @@ class Stored:
             that are negative, infinite or NaN.
     """
 
-    def __init__(self, path: Union[str, "os.PathLike[str]"], weights: Iterable[Weight]) -> None:
+    def __init__(self, path: str | os.PathLike[str], weights: Iterable[Weight]) -> None:
         self.path = os.fspath(path)
         shapes, self.read = _opened(self.path)
-        self.names: Dict[str, str] = {}
+        self.names: dict[str, str] = {}
         missing, different = [], []
         for weight in weights:
             name = next((owner.name for owner in weight.owners if owner.name in shapes), None)
@@ -73,7 +74,7 @@ class Stored:
         return values
 
 
-def _opened(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:
+def _opened(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:
     """The shapes of the tensors in a file by name, and what reads one."""
     if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
         return _torch_file(path)
@@ -81,12 +82,12 @@ def _opened(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], t
     return {name: entry.shape for name, entry in entries.items()}, lambda name: safetensors.read(path, entries[name])
 
 
-def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str], torch.Tensor]]:
+def _torch_file(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:
     try:
         loaded: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f"{path} holds something else than tensors, which is not loaded: {error}") from error
-    wrong: Optional[str] = None
+    wrong: str | None = None
     if not isinstance(loaded, dict):
         wrong = f"a {type(loaded).__name__}"
     else:
@@ -97,6 +98,6 @@ def _torch_file(path: str) -> Tuple[Mapping[str, Tuple[int, ...]], Callable[[str
     return {name: tuple(tensor.shape) for name, tensor in loaded.items()}, loaded.__getitem__
 
 
-def _some(names: "list[str]") -> str:
+def _some(names: list[str]) -> str:
     shown = ", ".join(names[:8])
     return shown if len(names) <= 8 else f"{shown} and {len(names) - 8} more"

@@ -3,10 +3,10 @@
 Idea: a row of the attention A = softmax(−|x − c|²/τ) depends on one vector and the centroids alone. So A is made for
 a block of vectors, used, and dropped. What is kept from a forward to its backward (the *trail*) are the centroids
 before the first step and, of each step, the means and the column sums of A. The backward walks the steps from the last
-to the first and makes every A again. Nothing is as large as vectors × clusters: a tensor has at most ``BLOCK`` numbers,
+to the first and makes every A again. Nothing is as large as vectors × clusters: a tensor has at most `BLOCK` numbers,
 or as many as the weight.
 
-``_native.SoftKMeans`` (`crates/palette/src/training`, `crates/kernels/src/soft`) does the same on the CPU, faster, and
+`_native.SoftKMeans` (`crates/palette/src/training`, `crates/kernels/src/soft`) does the same on the CPU, faster, and
 explains the gradient; it also checks the settings and finds the first centroids. Products of matrices are written as
 products and sums of elements here: vectors are short, and autocast or TF32 would round them.
 
@@ -16,8 +16,9 @@ Sources: Cho et al., arXiv 2108.12659 (DKM); Jaffe et al., arXiv 2312.07759 (the
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Iterator, NamedTuple, Optional, Sequence, Tuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,9 +37,9 @@ _LUT_FLOATS = {"f16": torch.float16, "bf16": torch.bfloat16}
 
 
 class TorchSoftKMeans:
-    """Soft k-means of one weight, with the settings of ``_native.SoftKMeans``.
+    """Soft k-means of one weight, with the settings of `_native.SoftKMeans`.
 
-    Weights have ``shape`` and ``dtype``. Centroids are ``(groups, clusters, cluster_dim)``, a scale is ``(rows,)``,
+    Weights have `shape` and `dtype`. Centroids are `(groups, clusters, cluster_dim)`, a scale is `(rows,)`,
     and a trail is flat; these are float64 for weights of float64, else float32, on the device of the weight. Autograd
     records nothing of it.
 
@@ -60,7 +61,7 @@ class TorchSoftKMeans:
         *,
         nbits: int,
         cluster_dim: int = 1,
-        group_size: Optional[int] = None,
+        group_size: int | None = None,
         iterations: int = 3,
         temperature: float = 1e-4,
         epsilon: float = 1e-4,
@@ -68,8 +69,8 @@ class TorchSoftKMeans:
         prune_threshold: float = 1e-7,
         enforce_zero: bool = False,
         mode: str = "dkm",
-        lut_dtype: Optional[str] = None,
-        scale_scheme: Optional[str] = None,
+        lut_dtype: str | None = None,
+        scale_scheme: str | None = None,
         enabled: float = 1.0,
         cluster_tolerance: float = 0.0,
         starts: int = 1,
@@ -102,8 +103,8 @@ class TorchSoftKMeans:
         self.trail_len = self.soft_groups * (1 + size + (0 if implicit else iterations) * (size + self.clusters))
 
     @torch.no_grad()
-    def channel_scale(self, weight: Tensor) -> Optional[Tensor]:
-        """What each row is divided by, or None without a ``scale_scheme``."""
+    def channel_scale(self, weight: Tensor) -> Tensor | None:
+        """What each row is divided by, or None without a `scale_scheme`."""
         if self.scale_scheme is None:
             return None
         least, most = weight.reshape(self.rows, -1).to(self.real).aminmax(dim=1)
@@ -112,7 +113,7 @@ class TorchSoftKMeans:
         return torch.where(exact == 0, 1.0, scale).to(self.real)
 
     @torch.no_grad()
-    def seed_centroids(self, weight: Tensor, scale: Optional[Tensor]) -> Tensor:
+    def seed_centroids(self, weight: Tensor, scale: Tensor | None) -> Tensor:
         """The best centroids for the weight as it is; where it has fewer values than that, the last one repeats."""
         values = weight.detach().cpu().contiguous()
         factors = None if scale is None else as_bytes(scale.cpu().contiguous())
@@ -122,11 +123,11 @@ class TorchSoftKMeans:
 
     @torch.no_grad()
     def forward(
-        self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor], noise: int
-    ) -> Tuple[Tensor, Tensor, Tensor]:
-        """The soft weight, the centroids to start the next step from, and the trail for ``backward``.
+        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, noise: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The soft weight, the centroids to start the next step from, and the trail for `backward`.
 
-        ``noise`` is the seed of mode "gsm". Groups that are not enabled get their nearest centroids.
+        `noise` is the seed of mode "gsm". Groups that are not enabled get their nearest centroids.
         """
         values, following = self._vectors(weight), centroids.clone()
         out, trail = torch.empty_like(values), centroids.new_zeros(self.trail_len)
@@ -149,7 +150,7 @@ class TorchSoftKMeans:
         return self._weight(out), following, trail
 
     @torch.no_grad()
-    def backward(self, weight: Tensor, scale: Optional[Tensor], noise: int, trail: Tensor, grad: Tensor) -> Tensor:
+    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, trail: Tensor, grad: Tensor) -> Tensor:
         """The gradient for the weight, given that for the soft weight; start centroids and scale are constants."""
         values, grads = self._vectors(weight), self._vectors(grad)
         out, record = torch.zeros_like(values, dtype=self.real), self._record(trail)
@@ -178,7 +179,7 @@ class TorchSoftKMeans:
         return made.to(self.dtype)
 
     @torch.no_grad()
-    def assign(self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor]) -> Tensor:
+    def assign(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
         """The hard weight: the nearest centroid everywhere, as it would be stored."""
         values = self._vectors(weight)
         out = torch.empty_like(values)
@@ -189,7 +190,7 @@ class TorchSoftKMeans:
             batch.put_nearest(out[groups], entries, numbers, factors, self.storage.dtype)
         return self._weight(out)
 
-    def _iterate(self, batch: _Batch, start: Tensor, record: _Record, groups: slice) -> Tuple[Tensor, Tensor, Tensor]:
+    def _iterate(self, batch: _Batch, start: Tensor, record: _Record, groups: slice) -> tuple[Tensor, Tensor, Tensor]:
         """The steps that each group makes, and its centroids before and after the last of them."""
         steps = torch.zeros(len(start), dtype=torch.long, device=start.device)
         running = torch.ones_like(steps, dtype=torch.bool)
@@ -229,7 +230,7 @@ class TorchSoftKMeans:
         pull = best
         batch.gradient(fixed, at, self._through_means(pull, means, columns), (grad, fixed), out)
 
-    def _through_means(self, pull: Tensor, means: Tensor, columns: Tensor) -> Tuple[Tensor, Tensor]:
+    def _through_means(self, pull: Tensor, means: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """From the gradient of the centroids to those of N = AᵀX and the column sums, of which the means are made."""
         passes = columns != 0
         if self.enforce_zero:
@@ -279,14 +280,17 @@ class TorchSoftKMeans:
         for first in range(start, end, together):
             yield slice(first, min(end, first + together))
 
-    def _batch(self, groups: slice, values: Tensor, scale: Optional[Tensor], noise: int = 0) -> _Batch:
+    def _batch(self, groups: slice, values: Tensor, scale: Tensor | None, noise: int = 0) -> _Batch:
         rows = None if scale is None else scale.reshape(self.groups, -1, self.cluster_dim)[groups]
         return _Batch(self, groups.start, values[groups], rows, noise)
 
 
 class _Record(NamedTuple):
-    """What a trail holds of all groups: the number of steps, the centroids before the first (with ``implicit`` after
-    the last), and for each step, the second dim, the means and the column sums."""
+    """What a trail holds of all groups.
+
+    The number of steps, the centroids before the first (with `implicit` after the last), and for each step, the second
+    dim, the means and the column sums.
+    """
 
     steps: Tensor
     start: Tensor
@@ -304,7 +308,7 @@ class _Batch:
     of: TorchSoftKMeans
     first: int
     values: Tensor
-    scale: Optional[Tensor]
+    scale: Tensor | None
     noise: int
 
     def blocks(self) -> Iterator[slice]:
@@ -327,7 +331,7 @@ class _Batch:
         return factors[:, torch.arange(block.start, block.stop, device=factors.device) // self.of.cols]
 
     def put_nearest(
-        self, out: Tensor, entries: Tensor, numbers: Tensor, factors: Optional[Tensor], dtype: torch.dtype
+        self, out: Tensor, entries: Tensor, numbers: Tensor, factors: Tensor | None, dtype: torch.dtype
     ) -> None:
         """Writes the number for the nearest entry, times the factor of the row, rounded to `dtype`."""
         for block in self.blocks():
@@ -346,7 +350,7 @@ class _Batch:
             total[..., 0].masked_fill_(x.any(-1), self.of.barred)
         return total
 
-    def attend(self, block: slice, x: Tensor, c: Tensor, at: Tensor) -> Tuple[Tensor, Tensor]:
+    def attend(self, block: slice, x: Tensor, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor]:
         """The attention before it is raised to the floor, and the least distance of each vector."""
         distances = self.distances(x, c)
         least = distances.amin(-1)
@@ -373,7 +377,7 @@ class _Batch:
         unit = bits.to(self.of.real).add_(0.5).mul_(2.0**-digits)
         return unit.log_().neg_().log_().neg_()
 
-    def means(self, c: Tensor, at: Tensor) -> Tuple[Tensor, Tensor, Tensor]:
+    def means(self, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted means of the vectors, the column sums of A, and the sum of least distances."""
         sums, columns, inertia = torch.zeros_like(c), torch.zeros_like(c[..., 0]), torch.zeros_like(c[:, 0, 0])
         for block in self.blocks():
@@ -398,9 +402,9 @@ class _Batch:
         self,
         c: Tensor,
         at: Tensor,
-        through: Tuple[Tensor, Tensor],
-        product: Optional[Tuple[Tensor, Tensor]],
-        out: Optional[Tensor],
+        through: tuple[Tensor, Tensor],
+        product: tuple[Tensor, Tensor] | None,
+        out: Tensor | None,
     ) -> Tensor:
         """Gives the gradient of `c` by the attention to it, and adds that of the vectors to `out`.
 
@@ -433,7 +437,7 @@ class _Batch:
 class _Storage:
     """How a finished palette holds entries and scales, as `crates/palette/src/encode/entries.rs` says."""
 
-    def __init__(self, dtype: torch.dtype, lut_dtype: Optional[str], scaled: bool, cluster_dim: int) -> None:
+    def __init__(self, dtype: torch.dtype, lut_dtype: str | None, scaled: bool, cluster_dim: int) -> None:
         self.dtype = torch.float32 if dtype == torch.float64 else dtype
         self._halves = self.dtype == torch.float32
         self._integers = lut_dtype in ("int8", "uint8")
@@ -453,14 +457,14 @@ class _Storage:
         integers, scale = self._quantized(centroids)
         return (integers * scale).to(self.dtype).to(centroids.dtype)
 
-    def products(self, centroids: Tensor, scale: Optional[Tensor]) -> Tuple[Tensor, Optional[Tensor]]:
+    def products(self, centroids: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """The numbers and the factors of each row whose product is the finished weight."""
         if scale is None or not self._folds:
             return self.entries(centroids), None if scale is None else scale.to(self.dtype).to(scale.dtype)
         integers, own = self._quantized(centroids)
         return integers, _half_above(own * scale) if self._halves else _above(own * scale, self.dtype)
 
-    def _quantized(self, centroids: Tensor) -> Tuple[Tensor, Tensor]:
+    def _quantized(self, centroids: Tensor) -> tuple[Tensor, Tensor]:
         """Integers from −127 to 127, and the scale of each group."""
         scale = (centroids.abs().amax((1, 2), keepdim=True) / 127).to(self.dtype).float()
         scale = torch.where(scale == 0, 1.0, self.scale(scale)).to(centroids.dtype)

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import ctypes
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from typing import Any, Dict, Optional, Sequence, Tuple, Union
+from functools import cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,7 @@ class SoftSettings:
 
     nbits: int
     cluster_dim: int = 1
-    group_size: Optional[int] = None
+    group_size: int | None = None
     iterations: int = 3
     temperature: float = 1e-4
     epsilon: float = 1e-4
@@ -35,14 +36,14 @@ class SoftSettings:
     prune_threshold: float = 1e-7
     enforce_zero: bool = False
     mode: str = "dkm"
-    lut_dtype: Optional[str] = None
-    scale_scheme: Optional[str] = None
+    lut_dtype: str | None = None
+    scale_scheme: str | None = None
     enabled: float = 1.0
     cluster_tolerance: float = 0.0
     starts: int = 1
     seed: int = 0
     implicit: bool = False
-    permutation: Optional[Tuple[int, ...]] = None
+    permutation: tuple[int, ...] | None = None
 
     def text(self) -> str:
         """The settings as the operators take them.
@@ -52,18 +53,18 @@ class SoftSettings:
         """
         return json.dumps(asdict(self), sort_keys=True)
 
-    def arguments(self) -> Dict[str, Any]:
+    def arguments(self) -> dict[str, Any]:
         """What the kernels take."""
         arguments = asdict(self)
         del arguments["permutation"]
         return arguments
 
-    def permuted(self, shape: Sequence[int]) -> Tuple[int, ...]:
+    def permuted(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The shape that a weight of some shape has for the kernels."""
         return tuple(shape) if self.permutation is None else tuple(shape[axis] for axis in self.permutation)
 
 
-@lru_cache(maxsize=None)
+@cache
 def parsed(text: str) -> SoftSettings:
     """The settings of their text."""
     fields = json.loads(text)
@@ -82,28 +83,28 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 class NativeSoftKMeans:
     """The native kernel with the methods of `TorchSoftKMeans`; the tensors are contiguous and on the CPU."""
 
-    def __init__(self, dtype: torch.dtype, shape: Tuple[int, ...], **arguments: Any) -> None:
+    def __init__(self, dtype: torch.dtype, shape: tuple[int, ...], **arguments: Any) -> None:
         self._kernel = _native.SoftKMeans(NATIVE_NAMES[dtype], shape, **arguments)
         self._real = real_dtype(dtype)
         self.groups, self.clusters = self._kernel.groups, self._kernel.clusters
         self.cluster_dim, self.trail_len = self._kernel.cluster_dim, self._kernel.trail_len
         self._scaled = arguments["scale_scheme"] is not None
 
-    def channel_scale(self, weight: Tensor) -> Optional[Tensor]:
+    def channel_scale(self, weight: Tensor) -> Tensor | None:
         if not self._scaled:
             return None
         out = torch.empty(weight.shape[0], dtype=self._real)
         self._kernel.channel_scale(_memory(weight), _memory(out), threads=torch.get_num_threads())
         return out
 
-    def seed_centroids(self, weight: Tensor, scale: Optional[Tensor]) -> Tensor:
+    def seed_centroids(self, weight: Tensor, scale: Tensor | None) -> Tensor:
         out = torch.empty(self.groups, self.clusters, self.cluster_dim, dtype=self._real)
         self._kernel.seed_centroids(_memory(weight), _scale(scale), _memory(out), threads=torch.get_num_threads())
         return out
 
     def forward(
-        self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor], noise: int
-    ) -> Tuple[Tensor, Tensor, Tensor]:
+        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, noise: int
+    ) -> tuple[Tensor, Tensor, Tensor]:
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
         trail = torch.empty(self.trail_len, dtype=self._real)
         self._kernel.forward(
@@ -112,7 +113,7 @@ class NativeSoftKMeans:
         )  # fmt: skip
         return out, following, trail
 
-    def backward(self, weight: Tensor, scale: Optional[Tensor], noise: int, trail: Tensor, grad: Tensor) -> Tensor:
+    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, trail: Tensor, grad: Tensor) -> Tensor:
         out = torch.empty_like(weight)
         self._kernel.backward(
             _memory(weight), _scale(scale), noise, _memory(trail), _memory(grad), _memory(out),
@@ -120,14 +121,14 @@ class NativeSoftKMeans:
         )  # fmt: skip
         return out
 
-    def assign(self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor]) -> Tensor:
+    def assign(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
         out = torch.empty_like(weight)
         self._kernel.assign(
             _memory(weight), _memory(centroids), _scale(scale), _memory(out), threads=torch.get_num_threads()
         )
         return out
 
-    def palette(self, weight: Tensor, centroids: Tensor, scale: Optional[Tensor]) -> "_native.Palette":
+    def palette(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> _native.Palette:
         """The hard weight as indices and tables; not of float64 weights."""
         return self._kernel.palette(
             _memory(weight), _memory(centroids), _scale(scale), threads=torch.get_num_threads()
@@ -144,15 +145,15 @@ def _memory(tensor: Tensor) -> NDArray[np.uint8]:
     return memory
 
 
-def _scale(scale: Optional[Tensor]) -> Optional[NDArray[np.uint8]]:
+def _scale(scale: Tensor | None) -> NDArray[np.uint8] | None:
     return None if scale is None else _memory(scale)
 
 
-Kernel = Union[NativeSoftKMeans, TorchSoftKMeans]
+Kernel = NativeSoftKMeans | TorchSoftKMeans
 
 
-@lru_cache(maxsize=None)
-def kernel(device: str, dtype: torch.dtype, shape: Tuple[int, ...], settings: SoftSettings) -> Kernel:
+@cache
+def kernel(device: str, dtype: torch.dtype, shape: tuple[int, ...], settings: SoftSettings) -> Kernel:
     """What works on weights of a kind of device; the shape is that of the weight, before the permutation.
 
     Raises:

@@ -14,8 +14,9 @@ torch 2.4 or newer is needed.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import count
-from typing import Any, Callable, NamedTuple, Optional, Tuple, TypeVar, cast
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ def bit_sum(values: Tensor) -> Tensor:
 )
 def soft_weight(
     weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
-) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The soft weight of a training step, and the state after it.
 
     Args:
@@ -132,7 +133,8 @@ def soft_weight(
         noise: a seed for the noise of mode "gsm".
         settings: `SoftSettings.text()`.
 
-    Returns: the soft weight, then centroids, start, scale and seen as they are to be kept, and the trail of the step.
+    Returns:
+        the soft weight, then centroids, start, scale and seen as they are to be kept, and the trail of the step.
     """
     work = _work(weight, settings)
     mark = bit_sum(work.values)
@@ -147,7 +149,7 @@ def soft_weight(
     return work.back(out), following, start, scale, mark, trail
 
 
-def _scale(work: _Work, scale: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
+def _scale(work: _Work, scale: Tensor) -> tuple[Tensor, Tensor | None]:
     """The scale to keep, and the same for the kernel."""
     if scale.numel() == 0:
         return torch.empty_like(scale), None
@@ -162,7 +164,7 @@ def _scale(work: _Work, scale: Tensor) -> Tuple[Tensor, Optional[Tensor]]:
 @_shapes("soft_weight")
 def _(
     weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
-) -> Tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     real = real_dtype(weight.dtype)
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     following, begun = (torch.empty_like(centroids, dtype=real) for _ in range(2))
@@ -186,7 +188,7 @@ def _(weight: Tensor, scale: Tensor, noise: Tensor, trail: Tensor, grad: Tensor,
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
-def _keep(ctx: Any, inputs: Tuple[Any, ...], output: Tuple[Tensor, ...]) -> None:
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     weight, _, _, _, _, noise, ctx.settings = inputs
     _, following, start, scale, seen, trail = output
     ctx.save_for_backward(weight, scale, noise, trail)
@@ -194,7 +196,7 @@ def _keep(ctx: Any, inputs: Tuple[Any, ...], output: Tuple[Tensor, ...]) -> None
     ctx.set_materialize_grads(False)
 
 
-def _differentiate(ctx: Any, grad: Optional[Tensor], *_: Any) -> Tuple[Optional[Tensor], ...]:
+def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
     weight, scale, noise, trail = ctx.saved_tensors
@@ -207,7 +209,7 @@ torch.library.register_autograd(f"{_LIBRARY.ns}::soft_weight", _differentiate, s
 
 
 @_operator("(Tensor weight, Tensor centroids, Tensor scale, str settings) -> (Tensor, Tensor, Tensor)")
-def hard_weight(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> Tuple[Tensor, Tensor, Tensor]:
+def hard_weight(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> tuple[Tensor, Tensor, Tensor]:
     """The weight of evaluation, each vector its nearest centroid; and the centroids and the scale as they are kept.
 
     The arguments are those of `soft_weight`. There is no gradient.
@@ -222,7 +224,7 @@ def hard_weight(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str)
 
 
 @_shapes("hard_weight")
-def _(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> Tuple[Tensor, Tensor, Tensor]:
+def _(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str) -> tuple[Tensor, Tensor, Tensor]:
     real = real_dtype(weight.dtype)
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     return out, torch.empty_like(centroids, dtype=real), torch.empty_like(scale, dtype=real)

@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use palettizer_kernels::{
-    Census, Element, Precision, SoftGroup, SoftOptions, VectorOptions, Weights, assign_vectors,
+    ValueHistogram, Element, Precision, SoftGroup, SoftOptions, VectorOptions, Weights, assign_vectors,
     cluster_vectors, pack, soft_backward, soft_forward, unpack,
 };
 
@@ -39,14 +39,14 @@ fn palettize<T: Element>(
     precision: Precision,
     indices: &mut [u8],
 ) -> usize {
-    let census = Census::new(values, weights, precision);
-    let clusters = census.cluster(k);
+    let histogram = ValueHistogram::new(values, weights, precision);
+    let clusters = histogram.cluster(k);
     let lut: Vec<f32> = clusters
         .centroids
         .iter()
         .map(|&c| T::from_f32(c as f32).to_f32())
         .collect();
-    black_box(census.assign(&lut, indices));
+    black_box(histogram.assign(&lut, indices));
     let mut bytes = Vec::new();
     pack(indices, (k as u32).ilog2(), &mut bytes);
     bytes.len()
@@ -206,14 +206,14 @@ fn pieces(c: &mut Criterion) {
         .throughput(Throughput::Elements(LARGE as u64))
         .sample_size(10);
     group.bench_function("count f16", |b| {
-        b.iter(|| Census::new(&half, Weights::Equal, Precision::Exact).zeros())
+        b.iter(|| ValueHistogram::new(&half, Weights::Equal, Precision::Exact).zeros())
     });
     group.bench_function("count f32", |b| {
-        b.iter(|| Census::new(&wide, Weights::Equal, Precision::Exact).zeros())
+        b.iter(|| ValueHistogram::new(&wide, Weights::Equal, Precision::Exact).zeros())
     });
     let (narrow, wide) = (
-        Census::new(&half, Weights::Equal, Precision::Exact),
-        Census::new(&wide, Weights::Equal, Precision::Exact),
+        ValueHistogram::new(&half, Weights::Equal, Precision::Exact),
+        ValueHistogram::new(&wide, Weights::Equal, Precision::Exact),
     );
     for k in [16, 256] {
         let lut: Vec<f32> = narrow
@@ -302,8 +302,8 @@ fn soft(c: &mut Criterion) {
         };
         let start: Vec<f32> = match dim {
             1 => {
-                let census = Census::new(&values, Weights::Equal, Precision::Refined);
-                let centroids = census.cluster(k).centroids;
+                let histogram = ValueHistogram::new(&values, Weights::Equal, Precision::Refined);
+                let centroids = histogram.cluster(k).centroids;
                 centroids.iter().map(|&c| c as f32).collect()
             }
             _ => values[..k * dim].to_vec(),
@@ -314,14 +314,14 @@ fn soft(c: &mut Criterion) {
             ..SoftOptions::default()
         };
         let (mut out, mut next) = (values.clone(), start.clone());
-        let mut trail = vec![0.0; options.trail_len(k, dim)];
+        let mut saved = vec![0.0; options.saved_len(k, dim)];
         let name = |what: &str| BenchmarkId::new(format!("{what} {dim} tau {temperature:e}"), k);
         group.bench_function(name("forward"), |b| {
-            b.iter(|| soft_forward(&of, &start, &options, &mut out, &mut next, &mut trail));
+            b.iter(|| soft_forward(&of, &start, &options, &mut out, &mut next, &mut saved));
         });
         let mut back = values.clone();
         group.bench_function(name("backward"), |b| {
-            b.iter(|| soft_backward(&of, &trail, &options, &out, &mut back));
+            b.iter(|| soft_backward(&of, &saved, &options, &out, &mut back));
         });
     }
     group.finish();

@@ -23,9 +23,9 @@ pub(crate) mod sealed {
     /// What the slices of an element are made of.
     pub enum Bits<'a> {
         /// Bit patterns of a 16-bit float.
-        Narrow(&'a [u16]),
+        Half(&'a [u16]),
         /// 32-bit floats.
-        Wide(&'a [f32]),
+        Single(&'a [f32]),
     }
 
     pub trait Sealed: Sized {
@@ -43,7 +43,7 @@ use sealed::{Bits, Sealed};
 impl Sealed for f16 {
     const INFINITY: u16 = 0x7c00;
     fn bits(values: &[Self]) -> Bits<'_> {
-        Bits::Narrow(values.reinterpret_cast())
+        Bits::Half(values.reinterpret_cast())
     }
     fn decode(bits: u16) -> f32 {
         f16::from_bits(bits).to_f32_const()
@@ -63,7 +63,7 @@ impl Element for f16 {
 impl Sealed for bf16 {
     const INFINITY: u16 = 0x7f80;
     fn bits(values: &[Self]) -> Bits<'_> {
-        Bits::Narrow(values.reinterpret_cast())
+        Bits::Half(values.reinterpret_cast())
     }
     fn decode(bits: u16) -> f32 {
         f32::from_bits(u32::from(bits) << 16)
@@ -83,7 +83,7 @@ impl Element for bf16 {
 impl Sealed for f32 {
     const INFINITY: u16 = 0;
     fn bits(values: &[Self]) -> Bits<'_> {
-        Bits::Wide(values)
+        Bits::Single(values)
     }
     fn decode(_bits: u16) -> f32 {
         0.0

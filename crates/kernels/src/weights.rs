@@ -5,11 +5,11 @@
 /// A weight that is negative or not finite counts as zero; if no finite value has a positive weight, all count alike.
 ///
 /// ```
-/// use palettizer_kernels::{Census, Precision, Weights};
+/// use palettizer_kernels::{ValueHistogram, Precision, Weights};
 /// let values = [0.0_f32, 1.0, 10.0];
 /// let weights = [3.0, 1.0, 1.0];
-/// let census = Census::new(&values, Weights::Each(&weights), Precision::Exact);
-/// assert_eq!(census.cluster(2).centroids, [0.25, 10.0]);
+/// let histogram = ValueHistogram::new(&values, Weights::Each(&weights), Precision::Exact);
+/// assert_eq!(histogram.cluster(2).centroids, [0.25, 10.0]);
 /// ```
 #[derive(Clone, Copy, Debug)]
 pub enum Weights<'a> {

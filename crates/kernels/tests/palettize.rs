@@ -1,12 +1,12 @@
 //! A group from values to bytes and back, through the public API only.
 
 use half::{bf16, f16};
-use palettizer_kernels::{Census, Element, Precision, Weights, pack, unpack};
+use palettizer_kernels::{Element, Precision, ValueHistogram, Weights, pack, unpack};
 use proptest::prelude::*;
 
 fn check<T: Element>(values: &[T], nbits: u32, precision: Precision) -> f64 {
-    let census = Census::new(values, Weights::Equal, precision);
-    let clusters = census.cluster(1 << nbits);
+    let histogram = ValueHistogram::new(values, Weights::Equal, precision);
+    let clusters = histogram.cluster(1 << nbits);
     assert!(clusters.centroids.len() <= 1 << nbits);
     assert!(clusters.centroids.is_sorted());
     assert!(clusters.cost >= 0.0 && clusters.gap >= 0.0);
@@ -18,9 +18,9 @@ fn check<T: Element>(values: &[T], nbits: u32, precision: Precision) -> f64 {
         .map(|&c| T::from_f32(c as f32).to_f32())
         .collect();
     let mut indices = vec![0; values.len()];
-    let error = census.assign(&lut, &mut indices);
+    let error = histogram.assign(&lut, &mut indices);
     assert!(error >= clusters.cost * (1.0 - clusters.gap - 1e-9));
-    if census
+    if histogram
         .distinct(1 << nbits)
         .is_some_and(|distinct| distinct.iter().all(|x| x.is_finite()))
     {

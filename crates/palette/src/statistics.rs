@@ -1,7 +1,7 @@
 //! What a weight holds, before anything is done to it: zeros and distinct values.
 
 use half::{bf16, f16};
-use palettizer_kernels::{Census, Precision, Weights};
+use palettizer_kernels::{Precision, ValueHistogram, Weights};
 
 use crate::decode::DenseError;
 use crate::tensor::elements;
@@ -35,7 +35,7 @@ pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
     match tensor.dtype() {
         Dtype::F16 => {
             let values = elements::<f16>(bytes);
-            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
             Statistics {
                 zeros: census.zeros(),
                 distinct: census.distinct_count(),
@@ -43,7 +43,7 @@ pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
         }
         Dtype::BF16 => {
             let values = elements::<bf16>(bytes);
-            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
             Statistics {
                 zeros: values.iter().filter(|v| v.to_f32().abs() <= ZERO).count(),
                 distinct: census.distinct_count(),
@@ -51,7 +51,7 @@ pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
         }
         Dtype::F32 => {
             let values = elements::<f32>(bytes);
-            let census = Census::new(&values, Weights::Equal, Precision::Exact);
+            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
             Statistics {
                 zeros: values.iter().filter(|v| v.abs() <= ZERO).count(),
                 distinct: census.distinct_count(),

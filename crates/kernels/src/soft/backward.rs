@@ -3,12 +3,12 @@
 use super::centers::Centers;
 use super::implicit;
 use super::options::{SoftGroup, SoftOptions};
-use super::passes::{Past, gradient, gradient_at_once, pulled};
+use super::passes::{StepState, centroid_gradient, weight_gradient, weight_gradient_at_once};
 use super::real::{Real, SoftElement};
 
 /// The exact gradient through all steps: ∂L/∂values, given `grad`, ∂L/∂(soft weight), both in the order of the values.
 ///
-/// `trail` is what [`soft_forward`](crate::soft_forward) left, `options` are those of the forward. The centroids that the forward started from
+/// `saved` is what [`soft_forward`](crate::soft_forward) left, `options` are those of the forward. The centroids that the forward started from
 /// count as constants.
 ///
 /// ```
@@ -18,9 +18,9 @@ use super::real::{Real, SoftElement};
 /// let group = SoftGroup { values: &values, cols: 4, dim: 1, scale: None };
 /// let (mut out, mut next, mut back) = ([0.0; 4], [0.0; 2], [0.0; 4]);
 /// let options = SoftOptions::default();
-/// let mut trail = vec![0.0; options.trail_len(2, 1)];
-/// soft_forward(&group, &[0.2, 0.7], &options, &mut out, &mut next, &mut trail);
-/// soft_backward(&group, &trail, &options, &[1.0, 0.0, 0.0, 0.0], &mut back);
+/// let mut saved = vec![0.0; options.saved_len(2, 1)];
+/// soft_forward(&group, &[0.2, 0.7], &options, &mut out, &mut next, &mut saved);
+/// soft_backward(&group, &saved, &options, &[1.0, 0.0, 0.0, 0.0], &mut back);
 /// // Of two values that share a centroid, each moves it by half.
 /// assert!((back[0] - 0.5).abs() < 1e-6 && (back[1] - 0.5).abs() < 1e-6);
 /// ```
@@ -29,7 +29,7 @@ use super::real::{Real, SoftElement};
 /// If the lengths contradict each other.
 pub fn soft_backward<E: SoftElement>(
     group: &SoftGroup<'_, E>,
-    trail: &[E::Real],
+    saved: &[E::Real],
     options: &SoftOptions<'_, E::Real>,
     grad: &[E],
     out: &mut [E],
@@ -37,13 +37,13 @@ pub fn soft_backward<E: SoftElement>(
     match E::reals(out) {
         Some(reals) => {
             reals.fill(E::Real::ZERO);
-            walk(group, trail, options, grad, reals);
+            walk(group, saved, options, grad, reals);
         }
         // Steps are added up before the gradient is rounded, and not in a copy of the weight in 32 bits: they are gone through once
         // to know them, and once more together.
         None => {
-            let pasts = walk(group, trail, options, grad, &mut []);
-            gradient_at_once(group, &pasts, grad, out);
+            let states = walk(group, saved, options, grad, &mut []);
+            weight_gradient_at_once(group, &states, grad, out);
         }
     }
 }
@@ -51,47 +51,47 @@ pub fn soft_backward<E: SoftElement>(
 /// Goes back through all steps, adding what they pass on to `out` unless that is empty.
 fn walk<E: SoftElement>(
     group: &SoftGroup<'_, E>,
-    trail: &[E::Real],
+    saved: &[E::Real],
     options: &SoftOptions<'_, E::Real>,
     grad: &[E],
     out: &mut [E::Real],
-) -> Vec<Past<E::Real>> {
+) -> Vec<StepState<E::Real>> {
     let dim = group.dim;
     if options.implicit {
-        let past = implicit::past(group, &trail[1..], options, grad);
+        let state = implicit::fixed_point(group, &saved[1..], options, grad);
         if !out.is_empty() {
-            gradient(group, &past, grad, out);
+            weight_gradient(group, &state, grad, out);
         }
-        return vec![past];
+        return vec![state];
     }
-    let steps = (trail[0].to_f64() as usize).min(options.iterations);
+    let steps = (saved[0].to_f64() as usize).min(options.iterations);
     // 1 + size + iterations · (size + k) numbers, with size = k · dim
-    let k = (trail.len() - 1) / (dim + options.iterations * (dim + 1));
+    let k = (saved.len() - 1) / (dim + options.iterations * (dim + 1));
     let size = k * dim;
     let made = |step: usize| {
         let at = 1 + size + step * (size + k);
-        (&trail[at..at + size], &trail[at + size..at + size + k])
+        (&saved[at..at + size], &saved[at + size..at + size + k])
     };
     let before = |step: usize| match step {
-        0 => trail[1..1 + size].to_vec(),
-        step => options.settled(made(step - 1).0, dim),
+        0 => saved[1..1 + size].to_vec(),
+        step => options.rounded(made(step - 1).0, dim),
     };
-    let mut pasts = Vec::new();
-    let mut pull = Vec::new();
+    let mut states = Vec::new();
+    let mut upstream = Vec::new();
     for step in (0..steps).rev() {
         let centers = Centers::new(&before(step), dim, group.vectors(), options, step);
         let (means, columns) = made(step);
-        let after = (step + 1 == steps).then(|| options.settled(means, dim));
+        let after = (step + 1 == steps).then(|| options.rounded(means, dim));
         if after.is_some() {
-            pull = pulled(group, &centers, grad);
+            upstream = centroid_gradient(group, &centers, grad);
         }
         let zero = options.enforce_zero;
-        let past = Past::new(centers, &pull, (means, columns), after.as_deref(), zero);
+        let state = StepState::new(centers, &upstream, (means, columns), after.as_deref(), zero);
         // Nothing is before the first step.
         if step > 0 || !out.is_empty() {
-            pull = gradient(group, &past, grad, out);
+            upstream = weight_gradient(group, &state, grad, out);
         }
-        pasts.push(past);
+        states.push(state);
     }
-    pasts
+    states
 }

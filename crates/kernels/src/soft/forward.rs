@@ -8,7 +8,7 @@ use super::real::{Real, SoftElement};
 /// Makes the soft weight of one group.
 ///
 /// `start` holds `k × dim` centroids; `next` gets those after the last step, `out` the soft weight in the order of the
-/// values, and `trail` what [`soft_backward`](crate::soft_backward) needs, [`trail_len`](SoftOptions::trail_len) numbers.
+/// values, and `saved` what [`soft_backward`](crate::soft_backward) needs, [`saved_len`](SoftOptions::saved_len) numbers.
 ///
 /// Runs on the caller's rayon pool; the result does not depend on its size.
 ///
@@ -19,8 +19,8 @@ use super::real::{Real, SoftElement};
 /// let group = SoftGroup { values: &values, cols: 4, dim: 1, scale: None };
 /// let (mut out, mut next) = ([0.0; 4], [0.0; 2]);
 /// let options = SoftOptions::default();
-/// let mut trail = vec![0.0; options.trail_len(2, 1)];
-/// soft_forward(&group, &[0.2, 0.7], &options, &mut out, &mut next, &mut trail);
+/// let mut saved = vec![0.0; options.saved_len(2, 1)];
+/// soft_forward(&group, &[0.2, 0.7], &options, &mut out, &mut next, &mut saved);
 /// assert!((next[0] - 0.01).abs() < 1e-6 && (out[3] - 0.99).abs() < 1e-6);
 /// ```
 ///
@@ -32,7 +32,7 @@ pub fn soft_forward<E: SoftElement>(
     options: &SoftOptions<'_, E::Real>,
     out: &mut [E],
     next: &mut [E::Real],
-    trail: &mut [E::Real],
+    saved: &mut [E::Real],
 ) {
     let (dim, n, size) = (group.dim, group.vectors(), start.len());
     let k = size / dim;
@@ -49,14 +49,14 @@ pub fn soft_forward<E: SoftElement>(
         let means = means(&sums, &centroids);
         if !options.implicit {
             let at = 1 + size + steps * (size + k);
-            trail[at..at + size].copy_from_slice(&means);
-            for (to, &sum) in trail[at + size..].iter_mut().zip(&sums.columns) {
+            saved[at..at + size].copy_from_slice(&means);
+            for (to, &sum) in saved[at + size..].iter_mut().zip(&sums.columns) {
                 *to = E::Real::from_f64(sum);
             }
         }
-        before = std::mem::replace(&mut centroids, options.settled(&means, dim));
+        before = std::mem::replace(&mut centroids, options.rounded(&means, dim));
         if steps == 0 && !options.implicit {
-            trail[1..1 + size].copy_from_slice(&before);
+            saved[1..1 + size].copy_from_slice(&before);
         }
         steps += 1;
         // As in coremltools, a sum of exactly zero does not count as one that was there before.
@@ -69,10 +69,10 @@ pub fn soft_forward<E: SoftElement>(
     }
     if options.implicit {
         before = centroids.clone();
-        trail[1..1 + size].copy_from_slice(&centroids);
-        trail[0] = E::Real::ZERO;
+        saved[1..1 + size].copy_from_slice(&centroids);
+        saved[0] = E::Real::ZERO;
     } else {
-        trail[0] = E::Real::from_f64(steps as f64);
+        saved[0] = E::Real::from_f64(steps as f64);
     }
     let centers = Centers::new(&before, dim, n, options, steps.saturating_sub(1));
     output(group, &centers, &centroids, out);

@@ -10,7 +10,7 @@ use super::chunk::{Columns, TILE};
 use super::options::Attention;
 use super::real::Real;
 use super::scratch::Scratch;
-use super::tile::{Attended, Lanes, Partial, attend, fold};
+use super::tile::{Attended, Partial, Tile, attend, fold};
 use super::window::{outside, prefixes};
 use crate::simd::dispatch;
 
@@ -66,7 +66,7 @@ dispatch! {
     pub(super) fn output_chunk<R: Real>(centers: &Centers<R>, after: &After<R>, scratch: &mut Scratch<R>, vectors: Range<usize>) = output_body
 }
 dispatch! {
-    pub(super) fn pull_chunk<R: Real>(centers: &Centers<R>, scratch: &mut Scratch<R>, vectors: Range<usize>) = pull_body
+    pub(super) fn centroid_gradient_chunk<R: Real>(centers: &Centers<R>, scratch: &mut Scratch<R>, vectors: Range<usize>) = centroid_gradient_body
 }
 dispatch! {
     pub(super) fn gradient_chunk<R: Real>(centers: &Centers<R>, back: &Back<R>, scratch: &mut Scratch<R>, vectors: Range<usize>) = gradient_body
@@ -88,8 +88,12 @@ fn output_body<R: Real>(
 }
 
 #[inline(always)]
-fn pull_body<R: Real>(centers: &Centers<R>, scratch: &mut Scratch<R>, vectors: Range<usize>) {
-    by_dim!(pull, centers, scratch, vectors);
+fn centroid_gradient_body<R: Real>(
+    centers: &Centers<R>,
+    scratch: &mut Scratch<R>,
+    vectors: Range<usize>,
+) {
+    by_dim!(centroid_gradient, centers, scratch, vectors);
 }
 
 #[inline(always)]
@@ -119,13 +123,13 @@ fn run<R: Real>(centers: &Centers<R>, x: &Columns<R>, at: usize) -> Range<usize>
 
 /// One for each lane that is a vector, zero for padding; `None` if all are.
 #[inline(always)]
-fn mask<R: Real>(len: usize, at: usize) -> Option<Lanes<R>> {
+fn mask<R: Real>(len: usize, at: usize) -> Option<Tile<R>> {
     let valid = len - at;
     (valid < TILE).then(|| std::array::from_fn(|l| if l < valid { R::ONE } else { R::ZERO }))
 }
 
 #[inline(always)]
-fn masked<R: Real>(mut lanes: Lanes<R>, mask: &Option<Lanes<R>>) -> Lanes<R> {
+fn masked<R: Real>(mut lanes: Tile<R>, mask: &Option<Tile<R>>) -> Tile<R> {
     if let Some(mask) = mask {
         for l in 0..TILE {
             lanes[l] = lanes[l] * mask[l];
@@ -136,7 +140,7 @@ fn masked<R: Real>(mut lanes: Lanes<R>, mask: &Option<Lanes<R>>) -> Lanes<R> {
 
 /// The attention itself: divided by its sum, and no less than the floor.
 #[inline(always)]
-fn floored<R: Real>(row: &Lanes<R>, inverse: &Lanes<R>, floor: R) -> Lanes<R> {
+fn floored<R: Real>(row: &Tile<R>, inverse: &Tile<R>, floor: R) -> Tile<R> {
     let mut a = [R::ZERO; TILE];
     for l in 0..TILE {
         let raw = row[l] * inverse[l];
@@ -147,7 +151,7 @@ fn floored<R: Real>(row: &Lanes<R>, inverse: &Lanes<R>, floor: R) -> Lanes<R> {
 
 /// The sum of a tile's lanes that are vectors.
 #[inline(always)]
-fn total<R: Real>(lanes: &Lanes<R>, len: usize, at: usize) -> f64 {
+fn total<R: Real>(lanes: &Tile<R>, len: usize, at: usize) -> f64 {
     lanes[..TILE.min(len - at)].iter().map(|x| x.to_f64()).sum()
 }
 
@@ -158,7 +162,7 @@ fn meet<R: Real, const D: usize>(
     x: &Columns<R>,
     vectors: &Range<usize>,
     at: usize,
-    rows: &mut [Lanes<R>],
+    rows: &mut [Tile<R>],
 ) -> (Range<usize>, Attended<R>) {
     let range = run(centers, x, at);
     let found = attend::<R, D>(centers, range.clone(), x, at, vectors.start + at, rows);
@@ -167,7 +171,7 @@ fn meet<R: Real, const D: usize>(
 
 /// Adds vectors, weighted with their attention to a cluster, to the sums of its coordinates.
 #[inline(always)]
-fn add_weighted<R: Real>(sums: &mut [Partial<R>], a: &Lanes<R>, of: &Columns<R>, at: usize) {
+fn add_weighted<R: Real>(sums: &mut [Partial<R>], a: &Tile<R>, of: &Columns<R>, at: usize) {
     for (e, sum) in sums.iter_mut().enumerate() {
         let mut weighted = of.tile(e, at);
         for l in 0..TILE {
@@ -180,10 +184,10 @@ fn add_weighted<R: Real>(sums: &mut [Partial<R>], a: &Lanes<R>, of: &Columns<R>,
 /// Where the coordinates of a tile's result are summed: in registers where their number is known, else in memory.
 #[inline(always)]
 fn begun<'a, R: Real, const D: usize>(
-    registers: &'a mut [Lanes<R>; 4],
-    memory: &'a mut [Lanes<R>],
+    registers: &'a mut [Tile<R>; 4],
+    memory: &'a mut [Tile<R>],
     from: R,
-) -> &'a mut [Lanes<R>] {
+) -> &'a mut [Tile<R>] {
     let place = if D == 0 { memory } else { &mut registers[..D] };
     place.fill([from; TILE]);
     place
@@ -255,7 +259,7 @@ fn soft<R: Real, const D: usize>(
 }
 
 #[inline(always)]
-fn pull<R: Real, const D: usize>(
+fn centroid_gradient<R: Real, const D: usize>(
     centers: &Centers<R>,
     scratch: &mut Scratch<R>,
     vectors: Range<usize>,

@@ -4,7 +4,7 @@
 //! One step of soft k-means over vectors x and centroids c is A = softmax(−|x − c|²/τ), then every centroid becomes
 //! the mean of the vectors, weighted with its column of A. After T steps the soft weight is W = A·C. A row of A
 //! depends on one vector and the centroids alone, so it is made where it is used, sixteen vectors at a time in a buffer
-//! that stays in cache, and dropped. What is kept between forward and backward (the *trail*) are the centroids of each step and
+//! that stays in cache, and dropped. What is kept between forward and backward (the *saved*) are the centroids of each step and
 //! the column sums of A. The backward walks the steps from the last to the first and makes every A again.
 //!
 //! # The gradient
@@ -14,9 +14,9 @@
 //! centroids of the step before, where it goes on.
 //!
 //! # Cost
-//! 2T + 2 times n·k attentions for a step with its gradient, 0.3 to 0.5 ns each with AVX2. Memory: the trail,
+//! 2T + 2 times n·k attentions for a step with its gradient, 0.3 to 0.5 ns each with AVX2. Memory: the saved,
 //! T·k·(dim + 1) numbers, and some 100 kB a thread. For scalars and many clusters, values are sorted in blocks, and only the clusters
-//! near a value are visited: see `window`. Wrong choice: where no gradient is wanted; see [`Census`](crate::Census).
+//! near a value are visited: see `window`. Wrong choice: where no gradient is wanted; see [`ValueHistogram`](crate::ValueHistogram).
 //!
 //! # Sources
 //! Cho et al., DKM: Differentiable k-means clustering layer, arXiv 2108.12659; for the implicit gradient Jaffe et al., IDKM, arXiv 2312.07759.
@@ -44,5 +44,5 @@ pub(crate) use noise::gumbel;
 pub use backward::soft_backward;
 pub use forward::soft_forward;
 pub use nearest::soft_nearest;
-pub use options::{Attention, Settle, SoftGroup, SoftOptions};
+pub use options::{Attention, RoundCentroids, SoftGroup, SoftOptions};
 pub use real::{Real, SoftElement};

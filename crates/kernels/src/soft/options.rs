@@ -14,7 +14,7 @@ pub enum Attention {
 }
 
 /// Rounds centroids, cluster by cluster, in place.
-pub type Settle<'a, R> = &'a (dyn Fn(&mut [R]) + Sync);
+pub type RoundCentroids<'a, R> = &'a (dyn Fn(&mut [R]) + Sync);
 
 /// The settings of soft k-means. See the module for what they do.
 #[derive(Clone, Copy)]
@@ -36,7 +36,7 @@ pub struct SoftOptions<'a, R> {
     /// Whether the last centroids are taken as a fixed point, and the gradient is that of the implicit function.
     pub implicit: bool,
     /// What centroids (cluster by cluster) become before they are used; the gradient passes straight through.
-    pub settle: Option<Settle<'a, R>>,
+    pub round_centroids: Option<RoundCentroids<'a, R>>,
 }
 
 impl<R> Default for SoftOptions<'_, R> {
@@ -51,7 +51,7 @@ impl<R> Default for SoftOptions<'_, R> {
             enforce_zero: false,
             attention: Attention::Softmax,
             implicit: false,
-            settle: None,
+            round_centroids: None,
         }
     }
 }
@@ -63,9 +63,9 @@ impl<R> SoftOptions<'_, R> {
     /// ```
     /// use palettizer_kernels::SoftOptions;
     /// let options = SoftOptions::<f32>::default();
-    /// assert_eq!(options.trail_len(16, 1), 1 + 16 + 3 * 32);
+    /// assert_eq!(options.saved_len(16, 1), 1 + 16 + 3 * 32);
     /// ```
-    pub fn trail_len(&self, clusters: usize, dim: usize) -> usize {
+    pub fn saved_len(&self, clusters: usize, dim: usize) -> usize {
         let steps = if self.implicit {
             0
         } else {
@@ -82,10 +82,10 @@ impl<R: Real> SoftOptions<'_, R> {
     }
 
     /// Means to centroids.
-    pub(super) fn settled(&self, means: &[R], dim: usize) -> Vec<R> {
+    pub(super) fn rounded(&self, means: &[R], dim: usize) -> Vec<R> {
         let mut centroids = means.to_vec();
-        if let Some(settle) = self.settle {
-            settle(&mut centroids);
+        if let Some(round_centroids) = self.round_centroids {
+            round_centroids(&mut centroids);
         }
         if self.enforce_zero {
             centroids[..dim].fill(R::ZERO);

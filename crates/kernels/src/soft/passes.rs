@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::centers::Centers;
 use super::chunk::{Columns, visit};
-use super::loops::{After, Back, gradient_chunk, output_chunk, pull_chunk, sum_chunk};
+use super::loops::{After, Back, centroid_gradient_chunk, gradient_chunk, output_chunk, sum_chunk};
 use super::options::SoftGroup;
 use super::real::{Real, SoftElement};
 use super::scratch::{Needs, Scratch};
@@ -89,7 +89,7 @@ pub(super) fn output<E: SoftElement>(
 }
 
 /// AᵀG: what a gradient of the soft weight comes to in each centroid after the last step.
-pub(super) fn pulled<E: SoftElement>(
+pub(super) fn centroid_gradient<E: SoftElement>(
     group: &SoftGroup<'_, E>,
     centers: &Centers<E::Real>,
     grad: &[E],
@@ -109,7 +109,7 @@ pub(super) fn pulled<E: SoftElement>(
         scratch,
         |scratch, vectors, _, sums| {
             scratch.load(group, Some(grad), centers, &vectors);
-            pull_chunk(centers, scratch, vectors);
+            centroid_gradient_chunk(centers, scratch, vectors);
             scratch.flush(sums);
             if centers.windows.is_some() {
                 scratch.inside[0].flush(centers.floor.to_f64(), sums);
@@ -120,28 +120,28 @@ pub(super) fn pulled<E: SoftElement>(
 }
 
 /// A step that is gone back through.
-pub(super) struct Past<R> {
+pub(super) struct StepState<R> {
     pub(super) centers: Centers<R>,
     back: Back<R>,
 }
 
-impl<R: Real> Past<R> {
-    /// Of `pull`, the gradient of the centroids that the step made, by their means and column sums; of the last step also with the
+impl<R: Real> StepState<R> {
+    /// Of `upstream`, the gradient of the centroids that the step made, by their means and column sums; of the last step also with the
     /// centroids after it, since W = A·C. With `enforce_zero` nothing passes the first of them.
     pub(super) fn new(
         centers: Centers<R>,
-        pull: &[f64],
+        upstream: &[f64],
         (means, columns): (&[R], &[R]),
         after: Option<&[R]>,
         enforce_zero: bool,
     ) -> Self {
-        let (sums, columns) = through_means(pull, means, columns, enforce_zero);
+        let (sums, columns) = through_means(upstream, means, columns, enforce_zero);
         let back = Back {
             sums: After::new(&centers, &sums),
             columns: centers.sorted(&columns, 1),
             last: after.map(|c| centers.sorted(c, centers.dim)),
         };
-        Past { centers, back }
+        StepState { centers, back }
     }
 
     fn slots(&self) -> usize {
@@ -176,14 +176,14 @@ impl<R: Real> Past<R> {
 }
 
 /// Adds what a step's attention passes on to `out`, if that is not empty, and gives what it passes to the centroids before it.
-pub(super) fn gradient<E: SoftElement>(
+pub(super) fn weight_gradient<E: SoftElement>(
     group: &SoftGroup<'_, E>,
-    past: &Past<E::Real>,
+    state: &StepState<E::Real>,
     grad: &[E],
     out: &mut [E::Real],
 ) -> Vec<f64> {
-    let (slots, dim) = (past.slots(), group.dim);
-    let scratch = || past.scratch(group.vectors());
+    let (slots, dim) = (state.slots(), group.dim);
+    let scratch = || state.scratch(group.vectors());
     let sums = visit(
         group,
         out,
@@ -191,27 +191,27 @@ pub(super) fn gradient<E: SoftElement>(
         slots,
         scratch,
         |scratch, vectors, place, sums| {
-            past.chunk(group, grad, scratch, &vectors, sums);
+            state.chunk(group, grad, scratch, &vectors, sums);
             if !place.0.is_empty() {
                 scratch.y.scale(group, vectors.clone(), true);
                 scratch.y.add_to(group, vectors, place);
             }
         },
     );
-    past.centers.unsorted(&sums, dim)
+    state.centers.unsorted(&sums, dim)
 }
 
 /// Writes what all steps pass on, added up before it is rounded.
-pub(super) fn gradient_at_once<E: SoftElement>(
+pub(super) fn weight_gradient_at_once<E: SoftElement>(
     group: &SoftGroup<'_, E>,
-    pasts: &[Past<E::Real>],
+    states: &[StepState<E::Real>],
     grad: &[E],
     out: &mut [E],
 ) {
-    let slots = pasts.iter().map(Past::slots).max().unwrap_or(0);
+    let slots = states.iter().map(StepState::slots).max().unwrap_or(0);
     let scratch = || {
         let total = Columns::new(group.vectors(), group.dim);
-        let each = pasts.iter().map(|past| past.scratch(group.vectors()));
+        let each = states.iter().map(|state| state.scratch(group.vectors()));
         (total, each.collect::<Vec<_>>(), vec![0.0; slots])
     };
     visit(
@@ -222,8 +222,8 @@ pub(super) fn gradient_at_once<E: SoftElement>(
         scratch,
         |(total, each, unused), vectors, place, _| {
             total.values.fill(E::Real::ZERO);
-            for (past, scratch) in pasts.iter().zip(each) {
-                past.chunk(group, grad, scratch, &vectors, unused);
+            for (state, scratch) in states.iter().zip(each) {
+                state.chunk(group, grad, scratch, &vectors, unused);
                 for (total, &y) in total.values.iter_mut().zip(&scratch.y.values) {
                     *total += y;
                 }
@@ -236,13 +236,13 @@ pub(super) fn gradient_at_once<E: SoftElement>(
 
 /// From the gradient of the centroids to that of the sums that their means were made of: N, and the column sums.
 fn through_means<R: Real>(
-    pull: &[f64],
+    upstream: &[f64],
     means: &[R],
     columns: &[R],
     enforce_zero: bool,
 ) -> (Vec<R>, Vec<R>) {
-    let dim = pull.len() / columns.len().max(1);
-    let mut sums = vec![R::ZERO; pull.len()];
+    let dim = upstream.len() / columns.len().max(1);
+    let mut sums = vec![R::ZERO; upstream.len()];
     let mut of_columns = vec![R::ZERO; columns.len()];
     for (j, &column) in columns.iter().enumerate() {
         if column == R::ZERO || (enforce_zero && j == 0) {
@@ -250,8 +250,8 @@ fn through_means<R: Real>(
         }
         let mut dot = 0.0;
         for at in j * dim..(j + 1) * dim {
-            sums[at] = R::from_f64(pull[at] / column.to_f64());
-            dot += pull[at] * means[at].to_f64();
+            sums[at] = R::from_f64(upstream[at] / column.to_f64());
+            dot += upstream[at] * means[at].to_f64();
         }
         of_columns[j] = R::from_f64(-dot / column.to_f64());
     }

@@ -6,7 +6,7 @@ use super::centers::Centers;
 use super::chunk::{Columns, TILE};
 use super::options::SoftGroup;
 use super::real::{Real, SoftElement};
-use super::tile::{Lanes, Partial, flush};
+use super::tile::{Partial, Tile, flush};
 use super::window::Inside;
 
 /// Memory of one thread.
@@ -14,9 +14,9 @@ pub(super) struct Scratch<R> {
     pub(super) x: Columns<R>,
     pub(super) g: Columns<R>,
     pub(super) y: Columns<R>,
-    pub(super) rows: Vec<Lanes<R>>,
-    pub(super) more: Vec<Lanes<R>>,
-    pub(super) coordinates: Vec<Lanes<R>>,
+    pub(super) rows: Vec<Tile<R>>,
+    pub(super) more: Vec<Tile<R>>,
+    pub(super) coordinates: Vec<Tile<R>>,
     pub(super) partial: Vec<Partial<R>>,
     pub(super) order: Vec<u16>,
     pub(super) moved: Vec<R>,

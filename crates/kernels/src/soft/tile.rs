@@ -9,14 +9,14 @@ use super::options::Attention;
 use super::real::Real;
 
 /// One number for each vector of a tile.
-pub(super) type Lanes<R> = [R; TILE];
+pub(super) type Tile<R> = [R; TILE];
 
 /// What a tile's attention comes to beside its rows.
 pub(super) struct Attended<R> {
     /// What each row is to be multiplied by.
-    pub(super) inverse: Lanes<R>,
+    pub(super) inverse: Tile<R>,
     /// The least distance of each vector.
-    pub(super) least: Lanes<R>,
+    pub(super) least: Tile<R>,
 }
 
 /// Fills `rows`, one for each cluster of `range`, with attentions that are not divided by their sums yet.
@@ -29,7 +29,7 @@ pub(super) fn attend<R: Real, const D: usize>(
     x: &Columns<R>,
     at: usize,
     vector: usize,
-    rows: &mut [Lanes<R>],
+    rows: &mut [Tile<R>],
 ) -> Attended<R> {
     let dim = if D == 0 { centers.dim } else { D };
     let mut least = [R::INFINITY; TILE];
@@ -103,7 +103,7 @@ pub(super) fn attend<R: Real, const D: usize>(
 
 /// Distances to ones and zeros: one for the first that is least.
 #[inline(always)]
-fn one_hot<R: Real>(rows: &mut [Lanes<R>], count: usize, least: &Lanes<R>) {
+fn one_hot<R: Real>(rows: &mut [Tile<R>], count: usize, least: &Tile<R>) {
     let mut free = [R::ONE; TILE];
     for row in &mut rows[..count] {
         for l in 0..TILE {
@@ -119,7 +119,7 @@ pub(super) type Partial<R> = [R; TILE / 2];
 
 /// Adds all lanes of a tile.
 #[inline(always)]
-pub(super) fn fold<R: Real>(sum: &mut Partial<R>, lanes: &Lanes<R>) {
+pub(super) fn fold<R: Real>(sum: &mut Partial<R>, lanes: &Tile<R>) {
     for l in 0..TILE / 2 {
         sum[l] += lanes[l] + lanes[l + TILE / 2];
     }

@@ -5,10 +5,11 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::draws::{Bits, Draw};
-use super::{assign, census, naive, vectors};
+use super::{assign, histogram, naive, vectors};
+use crate::scalar::lagrangian;
 use crate::{
-    Attention, Census, Element, Precision, Real, SoftElement, SoftGroup, SoftOptions,
-    VectorOptions, Weights, assign_vectors, cluster_vectors, price, soft_backward, soft_forward,
+    Attention, Element, Precision, Real, SoftElement, SoftGroup, SoftOptions, ValueHistogram,
+    VectorOptions, Weights, assign_vectors, cluster_vectors, soft_backward, soft_forward,
     soft_nearest,
 };
 
@@ -65,7 +66,7 @@ fn scalars<T: Element>(values: &[T], given: Weights<'_>, precision: Precision, k
             .collect();
     }
     let points = naive::points(&pairs);
-    let group = Census::new(values, given, precision);
+    let group = ValueHistogram::new(values, given, precision);
     let found = group.cluster(k);
     let wanted = k.max(1).min(points.len());
     assert_eq!(found.centroids.len(), wanted);
@@ -85,7 +86,7 @@ fn scalars<T: Element>(values: &[T], given: Weights<'_>, precision: Precision, k
     let most = points.x.iter().fold(0.0, |m: f64, x| m.max(x.abs()));
     let noise = 1e-12 * total * most * most;
     if points.len() > 0 {
-        let optimum = price::cluster(&points, k);
+        let optimum = lagrangian::cluster(&points, k);
         let gap = (found.gap + optimum.gap + 1e-9) * optimum.cost;
         assert!(
             (found.cost - optimum.cost).abs() <= gap + noise,
@@ -110,7 +111,7 @@ fn scalars<T: Element>(values: &[T], given: Weights<'_>, precision: Precision, k
     }
 }
 
-fn cost(points: &crate::line::Points, table: &[f64]) -> f64 {
+fn cost(points: &crate::scalar::points::Points, table: &[f64]) -> f64 {
     let nearest = |x: f64| {
         let at = table.partition_point(|&entry| entry < x);
         let around = [at.checked_sub(1), Some(at)].into_iter().flatten();
@@ -145,8 +146,8 @@ fn every_dtype(draw: Draw, n: usize, k: usize, precision: Precision, seed: u64) 
     let narrow: Vec<bf16> = values.iter().map(|&x| bf16::from_f32(x)).collect();
     scalars(&narrow, given, precision, k);
     if n < 2000 {
-        census::check(&wide);
-        census::check(&narrow);
+        histogram::check(&wide);
+        histogram::check(&narrow);
     }
 }
 
@@ -194,12 +195,12 @@ fn very_many_scalars() {
         (Draw::Outlier, 1 << 20, 64),
     ] {
         let values = draw.values(n, f32::MAX, 3);
-        let census = Census::new(&values, Weights::Equal, Precision::Refined);
-        let found = census.cluster(k);
+        let histogram = ValueHistogram::new(&values, Weights::Equal, Precision::Refined);
+        let found = histogram.cluster(k);
         assert!(found.cost.is_finite() && found.centroids.is_sorted());
         let lut: Vec<f32> = found.centroids.iter().map(|&c| c as f32).collect();
         let mut indices = vec![255; n];
-        let error = census.assign(&lut, &mut indices);
+        let error = histogram.assign(&lut, &mut indices);
         assert!(
             (error - found.cost).abs() <= 1e-3 * found.cost,
             "{draw:?} {error} {}",
@@ -305,15 +306,15 @@ fn soft<E: SoftElement>(
         dim,
         scale: None,
     };
-    let mut trail = vec![E::Real::ZERO; options.trail_len(k, dim)];
+    let mut saved = vec![E::Real::ZERO; options.saved_len(k, dim)];
     let (mut out, mut back, mut next) = (values.clone(), values.clone(), start.clone());
-    soft_forward(&group, &start, &options, &mut out, &mut next, &mut trail);
+    soft_forward(&group, &start, &options, &mut out, &mut next, &mut saved);
     let grad: Vec<E> = Draw::Normal
         .values(values.len(), most, seed + 2)
         .into_iter()
         .map(&narrow)
         .collect();
-    soft_backward(&group, &trail, &options, &grad, &mut back);
+    soft_backward(&group, &saved, &options, &grad, &mut back);
     let mut indices = vec![255; cols];
     soft_nearest(&group, &next, options.prune_threshold, &mut indices);
     assert!(indices.iter().all(|&i| usize::from(i) < k));

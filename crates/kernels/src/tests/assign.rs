@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{KINDS, Noise};
-use crate::{Census, Element, Precision, Weights};
+use crate::{Element, Precision, ValueHistogram, Weights};
 
 fn nearest(lut: &[f32], x: f32) -> u8 {
     if let Some(same) = lut
@@ -45,9 +45,9 @@ fn nearest(lut: &[f32], x: f32) -> u8 {
 }
 
 pub(super) fn check<T: Element>(values: &[T], lut: &[f32]) {
-    let census = Census::new(values, Weights::Equal, Precision::Refined);
+    let histogram = ValueHistogram::new(values, Weights::Equal, Precision::Refined);
     let mut indices = vec![77; values.len()];
-    let error = census.assign(lut, &mut indices);
+    let error = histogram.assign(lut, &mut indices);
     let mut wanted = 0.0;
     for (value, &index) in values.iter().zip(&indices) {
         let x = value.to_f32();
@@ -124,7 +124,7 @@ fn large_groups() {
         let values = Noise(21).values(kind, 150_000);
         for k in [2, 16, 17, 64, 256] {
             let clusters =
-                Census::new(&values[..3000], Weights::Equal, Precision::Exact).cluster(k);
+                ValueHistogram::new(&values[..3000], Weights::Equal, Precision::Exact).cluster(k);
             let mut lut: Vec<f32> = clusters.centroids.iter().map(|&c| c as f32).collect();
             // As long as wanted, by repeating the last.
             lut.resize(k, lut[lut.len() - 1]);
@@ -158,7 +158,8 @@ fn every_bit_pattern() {
 fn no_palette() {
     let mut indices = [5; 2];
     assert_eq!(
-        Census::new(&[1.0_f32, 2.0], Weights::Equal, Precision::Exact).assign(&[], &mut indices),
+        ValueHistogram::new(&[1.0_f32, 2.0], Weights::Equal, Precision::Exact)
+            .assign(&[], &mut indices),
         0.0
     );
     assert_eq!(indices, [0, 0]);

@@ -2,17 +2,17 @@
 
 mod any_values;
 mod assign;
-mod census;
+mod branch_and_bound;
 mod draws;
-mod line;
+mod histogram;
 mod naive;
 mod pack;
-mod refine;
 mod same;
+mod scalar;
 mod soft;
 mod vectors;
 
-pub(crate) use same::plain;
+pub(crate) use same::force_portable;
 
 /// Numbers that look random; the tests draw their larger inputs from this.
 pub(crate) struct Noise(pub(crate) u64);

@@ -1,7 +1,8 @@
 //! Short and obviously right.
 
-use crate::line::{Points, Runs};
-use crate::precise::PreciseLine;
+use crate::scalar::double_double::DoubleDoubleSums;
+use crate::scalar::points::Points;
+use crate::scalar::prefix_sums::IntervalCosts;
 
 /// Distinct ascending values with their weights added up.
 pub(super) fn points(pairs: &[(f64, f64)]) -> Points {
@@ -58,20 +59,20 @@ pub(super) fn quadratic(points: &Points, k: usize) -> f64 {
 /// The same by divide and conquer for each number of runs, for some thousand points.
 pub(super) fn divide(points: &Points, k: usize) -> f64 {
     let m = points.len();
-    let line = PreciseLine::new(points);
+    let prefix = DoubleDoubleSums::new(points);
     let mut last: Vec<f64> = (0..=m)
-        .map(|j| if j == 0 { 0.0 } else { line.cost(0, j) })
+        .map(|j| if j == 0 { 0.0 } else { prefix.cost(0, j) })
         .collect();
     for _ in 1..k.min(m) {
         let mut next = last.clone();
-        conquer(&line, &last, &mut next, (1, m), (0, m - 1));
+        conquer(&prefix, &last, &mut next, (1, m), (0, m - 1));
         last = next;
     }
     last[m]
 }
 
 fn conquer(
-    line: &PreciseLine,
+    prefix: &DoubleDoubleSums,
     last: &[f64],
     next: &mut [f64],
     rows: (usize, usize),
@@ -88,14 +89,14 @@ fn conquer(
         .take(columns.1.min(j - 1) + 1)
         .skip(columns.0)
     {
-        let cost = last + line.cost(i, j);
+        let cost = last + prefix.cost(i, j);
         if cost < best.0 {
             best = (cost, i);
         }
     }
     next[j] = next[j].min(best.0);
     if j > rows.0 {
-        conquer(line, last, next, (rows.0, j - 1), (columns.0, best.1));
+        conquer(prefix, last, next, (rows.0, j - 1), (columns.0, best.1));
     }
-    conquer(line, last, next, (j + 1, rows.1), (best.1, columns.1));
+    conquer(prefix, last, next, (j + 1, rows.1), (best.1, columns.1));
 }

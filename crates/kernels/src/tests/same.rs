@@ -6,26 +6,27 @@ use half::{bf16, f16};
 
 use super::{Kind, Noise};
 use crate::{
-    Census, Element, Precision, VectorOptions, Weights, assign_vectors, cluster_vectors, pack,
+    Element, Precision, ValueHistogram, VectorOptions, Weights, assign_vectors, cluster_vectors,
+    pack,
 };
 
-/// Whether the kernels use their plain form. Other tests run at the same time and may see either: that is the point.
+/// Whether the kernels use their force_portable form. Other tests run at the same time and may see either: that is the point.
 static PLAIN: AtomicBool = AtomicBool::new(false);
 
-pub(crate) fn plain() -> bool {
+pub(crate) fn force_portable() -> bool {
     PLAIN.load(Ordering::Relaxed)
 }
 
-fn census<T: Element>(values: &[T], weights: Weights<'_>, out: &mut Vec<u64>) {
-    let census = Census::new(values, weights, Precision::Exact);
-    out.push(census.energy().to_bits());
+fn histogram<T: Element>(values: &[T], weights: Weights<'_>, out: &mut Vec<u64>) {
+    let histogram = ValueHistogram::new(values, weights, Precision::Exact);
+    out.push(histogram.energy().to_bits());
     for k in [2, 16, 40] {
-        let clusters = census.cluster(k);
+        let clusters = histogram.cluster(k);
         out.push(clusters.cost.to_bits());
         out.extend(clusters.centroids.iter().map(|c| c.to_bits()));
         let lut: Vec<f32> = clusters.centroids.iter().map(|&c| c as f32).collect();
         let mut indices = vec![0; values.len()];
-        out.push(census.assign(&lut, &mut indices).to_bits());
+        out.push(histogram.assign(&lut, &mut indices).to_bits());
         let mut bytes = Vec::new();
         pack(&indices, 6, &mut bytes);
         out.extend(bytes.iter().map(|&b| u64::from(b)));
@@ -45,13 +46,13 @@ fn everything() -> Vec<u64> {
         let values = noise.values(kind, n);
         let weights: Vec<f32> = (0..n).map(|_| noise.unit() as f32).collect();
         for weights in [Weights::Equal, Weights::Each(&weights)] {
-            census(&values, weights, &mut out);
-            census(
+            histogram(&values, weights, &mut out);
+            histogram(
                 &values.iter().map(|&x| f16::from_f32(x)).collect::<Vec<_>>(),
                 weights,
                 &mut out,
             );
-            census(
+            histogram(
                 &values
                     .iter()
                     .map(|&x| bf16::from_f32(x))

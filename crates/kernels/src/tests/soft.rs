@@ -36,7 +36,7 @@ impl Case {
             enforce_zero: self.enforce_zero,
             attention: self.attention,
             implicit: self.implicit,
-            settle: None,
+            round_centroids: None,
         }
     }
 
@@ -180,7 +180,7 @@ fn kernels<E: SoftElement>(case: &Case, narrow: fn(f64) -> E, wide: fn(E) -> f64
         scale: case.scaled.then_some(scale.as_slice()),
     };
     let options: SoftOptions<'_, E::Real> = case.options();
-    let mut trail = vec![E::Real::ZERO; options.trail_len(case.k, case.dim)];
+    let mut saved = vec![E::Real::ZERO; options.saved_len(case.k, case.dim)];
     let mut next = vec![E::Real::ZERO; case.k * case.dim];
     let (mut out, mut back) = (values.clone(), values.clone());
     soft_forward(
@@ -189,9 +189,9 @@ fn kernels<E: SoftElement>(case: &Case, narrow: fn(f64) -> E, wide: fn(E) -> f64
         &options,
         &mut out,
         &mut next,
-        &mut trail,
+        &mut saved,
     );
-    soft_backward(&group, &trail, &options, &grad, &mut back);
+    soft_backward(&group, &saved, &options, &grad, &mut back);
     Found {
         out: out.into_iter().map(wide).collect(),
         next: next.iter().map(|x| x.to_f64()).collect(),
@@ -456,18 +456,18 @@ fn straight_through_rounding_changes_values_and_not_gradients() {
     };
     let coarse = |c: &mut [f64]| c.iter_mut().for_each(|c| *c = (*c * 50.0).round() / 50.0);
     let options = SoftOptions {
-        settle: Some(&coarse),
+        round_centroids: Some(&coarse),
         iterations: 1,
         ..case.options()
     };
-    let mut trail = vec![0.0; options.trail_len(case.k, 1)];
+    let mut saved = vec![0.0; options.saved_len(case.k, 1)];
     let (mut out, mut next, mut back) = (values.clone(), vec![0.0; case.k], values.clone());
     soft_forward(
-        &group, &centroids, &options, &mut out, &mut next, &mut trail,
+        &group, &centroids, &options, &mut out, &mut next, &mut saved,
     );
-    soft_backward(&group, &trail, &options, &grad, &mut back);
+    soft_backward(&group, &saved, &options, &grad, &mut back);
     let plain = SoftOptions {
-        settle: None,
+        round_centroids: None,
         ..options
     };
     let mut means = next.clone();
@@ -478,14 +478,14 @@ fn straight_through_rounding_changes_values_and_not_gradients() {
         &plain,
         &mut smooth,
         &mut means,
-        &mut trail,
+        &mut saved,
     );
     assert_ne!(next, means);
     coarse(&mut means);
     assert_eq!(next, means);
     // The formula: attention is not touched, centroids are replaced, and their gradient is that of the means.
     let mut plain_back = values.clone();
-    soft_backward(&group, &trail, &plain, &grad, &mut plain_back);
+    soft_backward(&group, &saved, &plain, &grad, &mut plain_back);
     assert!(far(&back, &plain_back) > 1e-3, "G·c depends on what c is");
     assert!(far(&out, &smooth) > 1e-3);
 }

@@ -4,7 +4,7 @@
 //! NaN and infinities among them), or the mode's wishes, rounded as they will be stored; then each element to its
 //! nearest entry. Cost: the census, the solver and the assignment, nothing more that grows with the group.
 
-use palettizer_kernels::{Census, Element, Weights};
+use palettizer_kernels::{Element, ValueHistogram, Weights};
 
 use crate::encode::entries::{self, Entries, Storage};
 use crate::{LutDtype, Mode, Nbits, PaletteSpec, Refusal};
@@ -40,7 +40,7 @@ pub(crate) fn table<T: Element>(
     if values.is_empty() {
         return Ok(Table::default());
     }
-    let census = Census::new(values, weights, spec.precision());
+    let census = ValueHistogram::new(values, weights, spec.precision());
     let energy = census.energy();
     let limit = spec.mode().nbits().map_or(MOST_ENTRIES, |n| n.entries());
     if exact
@@ -89,7 +89,7 @@ pub(crate) fn table<T: Element>(
 /// Evenly spaced entries: with the exact step, or with the step rounded to the weight's dtype as coremltools has it,
 /// whichever comes out nearer once the entries are rounded.
 fn uniform<T: Element>(
-    census: &Census<'_, T>,
+    census: &ValueHistogram<'_, T>,
     nbits: Nbits,
     storage: Storage,
     indices: &mut [u8],

@@ -23,7 +23,7 @@ mod soft;
 mod spec;
 
 use half::{bf16, f16};
-use palettizer_kernels::{Attention, Real, Settle, SoftElement, SoftGroup, SoftOptions};
+use palettizer_kernels::{Attention, Real, RoundCentroids, SoftElement, SoftGroup, SoftOptions};
 
 use crate::encode::entries::{self, Rounding, Storage};
 use crate::{Dtype, Layout, Refusal, layout};
@@ -161,7 +161,7 @@ impl Dkm {
 
     fn group_trail_len(&self) -> usize {
         let options: SoftOptions<'_, f32> = self.options(0, None);
-        options.trail_len(self.clusters(), self.spec.cluster_dim)
+        options.saved_len(self.clusters(), self.spec.cluster_dim)
     }
 
     /// How many groups are trained.
@@ -185,7 +185,7 @@ impl Dkm {
     fn options<'a, R: Real>(
         &self,
         noise: u64,
-        settle: Option<Settle<'a, R>>,
+        settle: Option<RoundCentroids<'a, R>>,
     ) -> SoftOptions<'a, R> {
         let spec = &self.spec;
         SoftOptions {
@@ -201,7 +201,7 @@ impl Dkm {
                 DkmMode::Hard => Attention::Hard,
             },
             implicit: spec.implicit,
-            settle: settle.filter(|_| spec.lut != DkmLut::Weight),
+            round_centroids: settle.filter(|_| spec.lut != DkmLut::Weight),
         }
     }
 

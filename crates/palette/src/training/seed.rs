@@ -2,7 +2,9 @@
 
 use std::sync::atomic::AtomicBool;
 
-use palettizer_kernels::{Census, Precision, Real, VectorOptions, Weights, cluster_vectors};
+use palettizer_kernels::{
+    Precision, Real, ValueHistogram, VectorOptions, Weights, cluster_vectors,
+};
 use rayon::prelude::*;
 
 use super::{Dkm, DkmElement, ScaleScheme};
@@ -92,7 +94,7 @@ impl Dkm {
             });
         }
         let mut centroids: Vec<f64> = if dim == 1 {
-            let census = Census::new(&vectors, Weights::Equal, Precision::Refined);
+            let census = ValueHistogram::new(&vectors, Weights::Equal, Precision::Refined);
             census.cluster(k).centroids.to_vec()
         } else {
             let options = VectorOptions {

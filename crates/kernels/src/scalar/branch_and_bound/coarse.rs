@@ -6,10 +6,11 @@
 
 use super::bins::Moments;
 use crate::buffer::Buffer;
-use crate::line::{Line, Points};
-use crate::price::{self, Partition};
+use crate::scalar::lagrangian::{self, Partition};
+use crate::scalar::points::Points;
+use crate::scalar::prefix_sums::PrefixSums;
 
-/// Runs of bins per cluster for which distances are bounded.
+/// IntervalCosts of bins per cluster for which distances are bounded.
 const RUNS: usize = 64;
 /// Rounding error of a spread relative to the sum of squares it is the rest of.
 const NOISE: f64 = 8.0 * f64::EPSILON;
@@ -129,15 +130,15 @@ impl Coarse {
 
     /// Bounds all distances, given that no split of a cluster of an optimum of `k` gains more than `limit`. `ends` are
     /// the first and the last value.
-    pub(super) fn bound(&mut self, line: &Line, k: usize, ends: (f64, f64), limit: f64) {
+    pub(super) fn bound(&mut self, prefix: &PrefixSums, k: usize, ends: (f64, f64), limit: f64) {
         let m = self.points.len();
         // Distances differ little from bin to bin, so they are bounded for some neighbours at once.
         let step = (m / (RUNS * k)).max(1);
         let runs = m.div_ceil(step);
         let borders: Vec<u32> = (0..=runs).map(|r| (r * step).min(m) as u32).collect();
-        let thin = line.at_borders(&borders);
+        let thin = prefix.at_borders(&borders);
         let means: Vec<f64> = (0..runs)
-            .map(|r| line.anchor + (thin.s1[r + 1] - thin.s1[r]) / (thin.w[r + 1] - thin.w[r]))
+            .map(|r| prefix.anchor + (thin.s1[r + 1] - thin.s1[r]) / (thin.w[r + 1] - thin.w[r]))
             .collect();
         let left = reach(&means, ends, &thin, limit);
         // The same from the other side, on the mirrored line.
@@ -155,15 +156,15 @@ impl Coarse {
         self.closed + self.bins.iter().map(|bin| bin.spread).sum::<f64>()
     }
 
-    /// The optimal partition that cuts no bin; `hint` is a price to try first.
-    pub(super) fn partition(&self, line: &Line, k: usize, hint: Option<f64>) -> Partition {
+    /// The optimal partition that cuts no bin; `hint` is a λ to try first.
+    pub(super) fn partition(&self, prefix: &PrefixSums, k: usize, hint: Option<f64>) -> Partition {
         let some = k + 1 < self.borders.len() && self.borders.len() <= self.points.len();
         let among = some.then_some(&self.borders[..]);
-        price::partition(&self.points, line, among, k, hint)
+        lagrangian::partition(&self.points, prefix, among, k, hint)
     }
 
     /// For each border, how much less a path may cost for bins that its clusters cut there instead of passing by.
-    pub(super) fn credit(&self, price: f64) -> Buffer {
+    pub(super) fn discount(&self, lambda: f64) -> Buffer {
         let saving = |b: usize| {
             let (bin, w) = (&self.bins[b], self.points.w[b]);
             if bin.number <= 1 {
@@ -171,18 +172,18 @@ impl Coarse {
             }
             let spread = bin.spread + bin.noise;
             let saved = 2.0 * bin.distance * (w * spread).sqrt();
-            saved.max(spread).min(spread + price) * ROOM
+            saved.max(spread).min(spread + lambda) * ROOM
         };
         let m = self.points.len();
-        let credit = |&at: &u32| {
+        let discount = |&at: &u32| {
             let at = at as usize;
             if at == 0 || at == m {
                 return 0.0;
             }
             let (before, after) = (saving(at - 1), saving(at));
-            before.max(after) + (before.min(after) - price).max(0.0)
+            before.max(after) + (before.min(after) - lambda).max(0.0)
         };
-        self.borders.iter().map(credit).collect()
+        self.borders.iter().map(discount).collect()
     }
 }
 
@@ -192,7 +193,7 @@ impl Coarse {
 /// begins at the first value. Else splitting it before the run would gain at least
 /// `weight of run · (mean of run - centroid)²`, which is at most `limit`. Every run gives a bound; we move its start
 /// along with the bin and keep the best seen. `ends` are the first and the last value.
-fn reach(x: &[f64], ends: (f64, f64), line: &Line, limit: f64) -> Vec<f64> {
+fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums, limit: f64) -> Vec<f64> {
     let m = x.len();
     let bound = |b: usize, start: usize| {
         // Values of a bin lie before the mean of the next, and after that of the one before.
@@ -200,11 +201,11 @@ fn reach(x: &[f64], ends: (f64, f64), line: &Line, limit: f64) -> Vec<f64> {
         if start == 0 {
             return end - ends.0;
         }
-        let w = line.w[b] - line.w[start];
+        let w = prefix.w[b] - prefix.w[start];
         if w <= 0.0 {
             return f64::INFINITY;
         }
-        let mean = line.anchor + (line.s1[b] - line.s1[start]) / w;
+        let mean = prefix.anchor + (prefix.s1[b] - prefix.s1[start]) / w;
         (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
     };
     let mut start = 0;

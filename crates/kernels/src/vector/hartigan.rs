@@ -7,8 +7,8 @@
 //! Cost: `n k dim` for a pass, not side by side. Wrong choice: on many vectors; moves then gain next to nothing.
 //! Source: Hartigan 1975.
 
-use super::compare::{Centroids, Nearest};
-use super::field::{BLOCK, Field, Scratch};
+use super::nearest_centroid::{Centroids, Nearest};
+use super::z_order::{BLOCK, OrderedVectors, Scratch};
 
 /// Most passes over the vectors.
 const PASSES: u32 = 16;
@@ -38,8 +38,8 @@ impl Cluster {
 }
 
 /// Moves vectors between the clusters of `centroids` while that lowers the cost; whether any moved.
-pub(super) fn transfer(field: &Field, centroids: &mut [f32]) -> bool {
-    let dim = field.dim;
+pub(super) fn transfer(vectors: &OrderedVectors, centroids: &mut [f32]) -> bool {
+    let dim = vectors.dim;
     let empty = |_| Cluster {
         weight: 0.0,
         mean: vec![0.0; dim],
@@ -49,20 +49,20 @@ pub(super) fn transfer(field: &Field, centroids: &mut [f32]) -> bool {
         // Stopped before the first seed.
         return false;
     }
-    let vectors: Vec<Vec<f64>> = (0..field.len)
-        .map(|at| field.vector(at).map(f64::from).collect())
+    let rows: Vec<Vec<f64>> = (0..vectors.len)
+        .map(|at| vectors.vector(at).map(f64::from).collect())
         .collect();
-    let mut homes = homes(field, centroids);
+    let mut homes = homes(vectors, centroids);
     for (at, &home) in homes.iter().enumerate() {
-        if field.weight(at) > 0.0 {
-            clusters[home].add(&vectors[at], field.weight(at));
+        if vectors.weight(at) > 0.0 {
+            clusters[home].add(&rows[at], vectors.weight(at));
         }
     }
     let mut moved = false;
     for _ in 0..PASSES {
         let mut settled = true;
-        for (at, vector) in vectors.iter().enumerate() {
-            let (weight, home) = (field.weight(at), homes[at]);
+        for (at, vector) in rows.iter().enumerate() {
+            let (weight, home) = (vectors.weight(at), homes[at]);
             let rest = clusters[home].weight - weight;
             // Nothing would be left of the cluster.
             if weight <= 0.0 || rest <= 1e-9 * weight {
@@ -99,14 +99,14 @@ pub(super) fn transfer(field: &Field, centroids: &mut [f32]) -> bool {
 }
 
 /// The nearest centroid of each vector.
-fn homes(field: &Field, centroids: &[f32]) -> Vec<usize> {
-    let centroids = Centroids::new(centroids, field.dim);
+fn homes(vectors: &OrderedVectors, centroids: &[f32]) -> Vec<usize> {
+    let centroids = Centroids::new(centroids, vectors.dim);
     let mut scratch = Scratch::default();
     let mut nearest = Nearest::default();
-    let mut homes = Vec::with_capacity(field.len);
-    for block in 0..field.blocks() {
-        field.nearest(block, &centroids, &mut scratch, &mut nearest);
-        let len = (field.len - block * BLOCK).min(BLOCK);
+    let mut homes = Vec::with_capacity(vectors.len);
+    for block in 0..vectors.blocks() {
+        vectors.nearest(block, &centroids, &mut scratch, &mut nearest);
+        let len = (vectors.len - block * BLOCK).min(BLOCK);
         homes.extend(nearest.index[..len].iter().map(|&c| usize::from(c)));
     }
     homes

@@ -1,7 +1,8 @@
 //! Bins and bounds against sorting all values.
 
 use super::{KINDS, Kind, Noise, naive};
-use crate::{Census, Precision, Weights, price};
+use crate::scalar::lagrangian;
+use crate::{Precision, ValueHistogram, Weights};
 
 #[test]
 fn refined_is_optimal() {
@@ -13,9 +14,9 @@ fn refined_is_optimal() {
         let pairs: Vec<(f64, f64)> = values.iter().map(|&x| (f64::from(x), 1.0)).collect();
         let points = naive::points(&pairs);
         for k in [2, 5, 16, 40] {
-            let best = price::cluster(&points, k);
+            let best = lagrangian::cluster(&points, k);
             for precision in [Precision::Refined, Precision::Exact] {
-                let found = Census::new(&values, Weights::Equal, precision).cluster(k);
+                let found = ValueHistogram::new(&values, Weights::Equal, precision).cluster(k);
                 let excess = found.cost - best.cost;
                 assert!(found.gap <= 1e-6 && (precision == Precision::Refined || found.gap == 0.0));
                 assert!(
@@ -49,8 +50,8 @@ fn refined_is_optimal_with_weights() {
             .collect();
         let points = naive::points(&pairs);
         for k in [3, 16] {
-            let best = price::cluster(&points, k);
-            let found = Census::new(&values, rows, Precision::Exact).cluster(k);
+            let best = lagrangian::cluster(&points, k);
+            let found = ValueHistogram::new(&values, rows, Precision::Exact).cluster(k);
             assert!(
                 (found.cost - best.cost).abs() <= 1e-9 * best.cost,
                 "{kind:?} k = {k}"
@@ -64,7 +65,7 @@ fn refined_agrees_with_divide_and_conquer() {
     let values = Noise(13).values(Kind::Lognormal, 20_000);
     let pairs: Vec<(f64, f64)> = values.iter().map(|&x| (f64::from(x), 1.0)).collect();
     let best = naive::divide(&naive::points(&pairs), 6);
-    let found = Census::new(&values, Weights::Equal, Precision::Refined).cluster(6);
+    let found = ValueHistogram::new(&values, Weights::Equal, Precision::Refined).cluster(6);
     assert!((found.cost - best).abs() <= 1e-6 * best);
 }
 
@@ -87,8 +88,8 @@ fn split_bins_are_optimal() {
         });
         let points = naive::points(&pairs);
         for (k, precision) in [(16, Precision::Refined), (4, Precision::Exact)] {
-            let best = price::cluster(&points, k);
-            let found = Census::new(&values, given, precision).cluster(k);
+            let best = lagrangian::cluster(&points, k);
+            let found = ValueHistogram::new(&values, given, precision).cluster(k);
             // A gap means that no values were sorted.
             assert_eq!(found.gap > 0.0, precision == Precision::Refined);
             assert!(found.gap <= 1e-6);
@@ -111,9 +112,9 @@ fn many_clusters_of_many_values_are_those_of_16_bits() {
         .map(half::f16::from_f32)
         .collect();
     let wide: Vec<f32> = narrow.iter().map(|value| value.to_f32()).collect();
-    let best = Census::new(&narrow, Weights::Equal, Precision::Exact).cluster(256);
-    let census = Census::new(&wide, Weights::Equal, Precision::Refined);
-    let found = census.cluster(256);
+    let best = ValueHistogram::new(&narrow, Weights::Equal, Precision::Exact).cluster(256);
+    let histogram = ValueHistogram::new(&wide, Weights::Equal, Precision::Refined);
+    let found = histogram.cluster(256);
     let excess = (found.cost - best.cost) / best.cost;
     assert!(found.gap <= 1e-6, "{}", found.gap);
     assert!((-1e-9..=found.gap + 1e-9).contains(&excess), "{excess}");

@@ -6,21 +6,21 @@
 //! see `field`.
 //!
 //! Cost: one step over a million vectors of 4 takes some 30 to 60 ms at k = 256. Wrong choice: for `dim == 1`, where
-//! [`Census::cluster`](crate::Census::cluster) finds the optimum in less time.
+//! [`ValueHistogram::cluster`](crate::ValueHistogram::cluster) finds the optimum in less time.
 //! Source: Lloyd 1957; Arthur and Vassilvitskii 2007 (k-means++); Hartigan 1975.
 //! Our deviations: (1) starts compete on samples when there are many vectors; (2) a cluster that loses all its vectors is moved to the vector
 //! farthest from its centroid; (3) all sums are taken over fixed pieces and in order.
 
-mod compare;
-mod field;
+mod hartigan;
 mod lloyd;
-mod seed;
-mod swap;
-mod transfer;
+mod merge_split;
+mod nearest_centroid;
+mod seeding;
+mod z_order;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use field::Field;
+use z_order::OrderedVectors;
 
 /// Up to this many distances for a step, Lloyd's steps go on until they gain next to nothing.
 const CHEAP: usize = 1 << 23;
@@ -108,8 +108,8 @@ pub fn cluster_vectors(
     });
     // If nothing counts, everything counts alike.
     let weights = weights.filter(|w| w.iter().any(|&w| w > 0.0));
-    let field = Field::new(values, dim, weights.as_deref());
-    let mut centroids = seed::start(&field, k, options);
+    let vectors = OrderedVectors::new(values, dim, weights.as_deref());
+    let mut centroids = seeding::start(&vectors, k, options);
     // The last steps gain the last tenth of a percent; where they are cheap, all of them are made.
     let tolerance = match n.saturating_mul(k) <= CHEAP {
         true => options.tolerance.min(SETTLED),
@@ -119,10 +119,10 @@ pub fn cluster_vectors(
         tolerance,
         ..options
     };
-    lloyd::descend(&field, &mut centroids, last);
+    lloyd::descend(&vectors, &mut centroids, last);
     sort(&mut centroids, dim);
     let mut indices = vec![0; n];
-    let cost = field.assign(&centroids, &mut indices);
+    let cost = vectors.assign(&centroids, &mut indices);
     VectorClusters {
         centroids,
         indices,
@@ -145,7 +145,8 @@ pub fn assign_vectors(values: &[f32], dim: usize, centroids: &[f32], indices: &m
     let dim = dim.max(1);
     let n = (values.len() / dim).min(indices.len());
     let k = (centroids.len() / dim).min(256);
-    Field::new(&values[..n * dim], dim, None).assign(&centroids[..k * dim], &mut indices[..n])
+    OrderedVectors::new(&values[..n * dim], dim, None)
+        .assign(&centroids[..k * dim], &mut indices[..n])
 }
 
 /// Ascending order of vectors, coordinate by coordinate.

@@ -5,6 +5,11 @@
 //! operations in the same order (Rust never fuses a multiplication with an addition on its own), so they agree bit
 //! for bit; on other machines (NEON) only the plain form exists.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+pub(crate) mod f64x8;
+pub(crate) mod portable;
+
 /// Defines `$name`, which runs `$body` with the best instruction set there is. The body must be `#[inline(always)]`.
 /// With two bodies, the second is for AVX2. There may be a lifetime or a type with its bound.
 macro_rules! dispatch {
@@ -31,18 +36,18 @@ macro_rules! dispatch {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-                fn wide $($generics)* ($($arg: $ty),*) $($ret)* {
+                fn avx2 $($generics)* ($($arg: $ty),*) $($ret)* {
                     $best($($arg),*)
                 }
-                if !$crate::simd::plain()
+                if !$crate::simd::force_portable()
                     && std::arch::is_x86_feature_detected!("avx2")
                     && std::arch::is_x86_feature_detected!("bmi1")
                     && std::arch::is_x86_feature_detected!("bmi2")
                     && std::arch::is_x86_feature_detected!("popcnt")
                     && std::arch::is_x86_feature_detected!("lzcnt")
                 {
-                    // SAFETY: the features that `wide` was compiled for have just been detected.
-                    return unsafe { wide($($arg),*) };
+                    // SAFETY: the features that `avx2` was compiled for have just been detected.
+                    return unsafe { avx2($($arg),*) };
                 }
             }
             $body($($arg),*)
@@ -52,19 +57,19 @@ macro_rules! dispatch {
 
 pub(crate) use dispatch;
 
-/// Whether the plain form is to be used although there is a better one: in the tests that compare them.
+/// Whether the force_portable form is to be used although there is a better one: in the tests that compare them.
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) const fn plain() -> bool {
+pub(crate) const fn force_portable() -> bool {
     false
 }
 
 #[cfg(test)]
-pub(crate) use crate::tests::plain;
+pub(crate) use crate::tests::force_portable;
 
 /// The nearest whole number, of one from 0 to 2^22; anything for others. A conversion would look out for those.
 #[inline(always)]
-pub(crate) fn whole(x: f32) -> usize {
+pub(crate) fn nearest_whole(x: f32) -> usize {
     const SHIFT: f32 = (1_u32 << 23) as f32;
     ((x + SHIFT).to_bits() & 0x7f_ffff) as usize
 }

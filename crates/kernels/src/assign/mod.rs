@@ -5,10 +5,10 @@
 //! are not finite need no branch: the border between -inf and the first finite entry is -inf, that before +inf is the
 //! greatest finite float, and that before a NaN is +inf.
 //!
-//! Cost: see `narrow` and `wide`, which do it for slices. Wrong choice: palettes that are not sorted.
+//! Cost: see `half` and `single`, which do it for slices. Wrong choice: palettes that are not sorted.
 
-pub(crate) mod narrow;
-pub(crate) mod wide;
+pub(crate) mod half;
+pub(crate) mod single;
 
 /// A palette and the borders between its entries.
 #[derive(Debug, Clone)]

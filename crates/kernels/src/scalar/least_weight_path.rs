@@ -1,36 +1,37 @@
-//! The cheapest path from the first border to the last, when each cluster costs its spread plus a price.
+//! The least-weight path from the first border to the last, when each arc (a cluster) costs its spread plus a price λ.
 //!
-//! With `F[j]` the least cost of everything before border `j`, `F[j] = min over i < j of F[i] + cost(i, j) + price`.
-//! The costs of runs form a Monge matrix, so the best `i` never moves back as `j` grows, and the minima of all rows
+//! With `F[j]` the least cost of everything before border `j`, `F[j] = min over i < j of F[i] + cost(i, j) + λ`.
+//! The costs of intervals form a Monge matrix, so the best `i` never moves back as `j` grows, and the minima of all rows
 //! are found by divide and conquer over the rows, each row scanning only the columns between the answers of its
-//! neighbours. That the columns themselves are still being computed is dealt with by settling the left half
+//! neighbours. That the columns themselves are still being computed is dealt with by solving the left half
 //! before its columns are offered to the right half.
 //!
 //! Cost: O(n log n) evaluations in contiguous scans, about 10 ns a point; O(n) memory.
 //! Wrong choice: when there are hardly more points than clusters; the caller deals with `points <= clusters`.
 //! Source: Larmore and Schieber 1991, in the simplified form of noshi91 (2023).
-//! Our deviations: (1) a scan of new columns is skipped when even a cluster of no cost could not win, which for runs
+//! Our deviations: (1) a scan of new columns is skipped when even a cluster of no cost could not win, which for intervals
 //! shorter than a cluster is always; in a long scan, blocks of columns are skipped likewise. (2) The last three
 //! levels are replaced by eight rows side by side, one in each lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
-//! (4) Nodes may carry a credit, taken off the cost of every path through them; that leaves the matrix Monge.
+//! (4) Nodes may carry a discount, taken off the cost of every path through them; that leaves the matrix Monge.
 
+use super::double_double::DoubleDoubleSums;
+use super::prefix_sums::{IntervalCosts, PrefixSums};
 use crate::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
-use crate::lanes::Wide;
-use crate::lanes::{LANES, Lanes, Plain, warm};
-use crate::line::{Line, Runs};
-use crate::precise::PreciseLine;
+use crate::simd::avx2::Avx2;
 use crate::simd::dispatch;
+use crate::simd::f64x8::{F64x8, LANES, prefetch};
+use crate::simd::portable::Portable;
 
-/// Scratch of [`cheapest`], kept between prices.
+/// Scratch of [`least_weight_path`], kept from one λ to the next.
 #[derive(Debug, Default)]
-pub(crate) struct Path {
+pub(crate) struct LeastWeightPath {
     /// Least cost up to each border.
     pub(crate) best: Buffer,
     from: Vec<u32>,
 }
 
-impl Path {
+impl LeastWeightPath {
     fn reset(&mut self, m: usize) {
         self.best.clear();
         self.best.resize(m + 1 + LANES, f64::INFINITY);
@@ -52,77 +53,87 @@ impl Path {
     }
 }
 
-/// Fills `path` with the cheapest path at this price.
-pub(crate) fn cheapest(line: &Line, price: f64, path: &mut Path) {
-    path.reset(line.len());
-    if line.len() > 0 {
-        settle(line, &line.credit, price, &mut path.best, &mut path.from);
+/// Fills `path` with the least-weight path at this λ.
+pub(crate) fn least_weight_path(prefix: &PrefixSums, lambda: f64, path: &mut LeastWeightPath) {
+    path.reset(prefix.len());
+    if prefix.len() > 0 {
+        solve(
+            prefix,
+            &prefix.discount,
+            lambda,
+            &mut path.best,
+            &mut path.from,
+        );
     }
 }
 
-/// The same with twice the digits, and no credits.
-pub(crate) fn cheapest_precise(line: &PreciseLine, price: f64, path: &mut Path) {
-    path.reset(line.len());
-    if line.len() > 0 {
-        settle_precise(line, &[], price, &mut path.best, &mut path.from);
+/// The same with twice the digits, and no discounts.
+pub(crate) fn least_weight_path_double(
+    prefix: &DoubleDoubleSums,
+    lambda: f64,
+    path: &mut LeastWeightPath,
+) {
+    path.reset(prefix.len());
+    if prefix.len() > 0 {
+        solve_double(prefix, &[], lambda, &mut path.best, &mut path.from);
     }
 }
 
 dispatch! {
-    fn settle(runs: &Line, credit: &[f64], price: f64, best: &mut [f64], from: &mut [u32])
-        = settle_body::<Plain, Line>, settle_body::<Wide, Line>
+    fn solve(intervals: &PrefixSums, discount: &[f64], lambda: f64, best: &mut [f64], from: &mut [u32])
+        = solve_body::<Portable, PrefixSums>, solve_body::<Avx2, PrefixSums>
 }
 
 dispatch! {
-    fn settle_precise(runs: &PreciseLine, credit: &[f64], price: f64, best: &mut [f64], from: &mut [u32])
-        = settle_body::<Plain, PreciseLine>, settle_body::<Wide, PreciseLine>
+    fn solve_double(intervals: &DoubleDoubleSums, discount: &[f64], lambda: f64, best: &mut [f64], from: &mut [u32])
+        = solve_body::<Portable, DoubleDoubleSums>, solve_body::<Avx2, DoubleDoubleSums>
 }
 
 #[inline(always)]
-fn settle_body<V: Lanes, R: Runs>(
-    runs: &R,
-    credit: &[f64],
-    price: f64,
+fn solve_body<V: F64x8, R: IntervalCosts>(
+    intervals: &R,
+    discount: &[f64],
+    lambda: f64,
     best: &mut [f64],
     from: &mut [u32],
 ) {
-    // Without credits the least cost rises along the line. With them it may fall by the largest of them, if that is
-    // less than the price, and one more is taken off on arrival.
-    let most = credit
+    // Without discounts the least cost rises along the line. With them it may fall by the largest of them, if that is
+    // less than λ, and one more is taken off on arrival.
+    let most = discount
         .iter()
         .fold(0.0_f64, |most, &c| if c > most { c } else { most });
-    let margin = if most <= price {
+    let margin = if most <= lambda {
         2.0 * most
     } else {
         f64::INFINITY
     };
-    let tolls = Tolls {
-        price,
-        credit,
+    let arcs = ArcCosts {
+        lambda,
+        discount,
         margin,
     };
-    let m = runs.len();
-    offer::<V, R>(runs, &tolls, best, from, 0, 1, m);
-    // (lo, hi, left half done): row lo is settled, row hi knows the columns up to lo.
+    let m = intervals.len();
+    offer::<V, R>(intervals, &arcs, best, from, 0, 1, m);
+    // (lo, hi, left half done): row lo is solved, row hi knows the columns up to lo.
     let mut stack = vec![(0, m, false)];
     while let Some((lo, hi, left_done)) = stack.pop() {
         if hi - lo <= LANES + 1 {
-            leaf::<V, R>(runs, &tolls, best, from, lo, hi);
+            leaf::<V, R>(intervals, &arcs, best, from, lo, hi);
             continue;
         }
         let mid = lo + (hi - lo).div_ceil(2 * (LANES + 1)) * (LANES + 1);
         if left_done {
-            if best[lo + 1] + price - margin < best[hi] {
-                offer::<V, R>(runs, &tolls, best, from, lo + 1, mid + 1, hi);
+            if best[lo + 1] + lambda - margin < best[hi] {
+                offer::<V, R>(intervals, &arcs, best, from, lo + 1, mid + 1, hi);
             }
             stack.push((mid, hi, false));
         } else {
             if hi - lo <= NEAR && hi - lo > NEAR / 2 {
-                runs.warm(lo, hi);
-                warm(best, lo, hi);
+                intervals.prefetch(lo, hi);
+                prefetch(best, lo, hi);
             }
             let (left, right) = window(from, lo, hi);
-            offer::<V, R>(runs, &tolls, best, from, left, right, mid);
+            offer::<V, R>(intervals, &arcs, best, from, left, right, mid);
             stack.push((lo, hi, true));
             stack.push((lo, mid, false));
         }
@@ -145,37 +156,37 @@ const WIDE: usize = 256;
 const SURE: f64 = 1.0 - 1e-12;
 
 /// What a cluster costs beside its spread.
-struct Tolls<'a> {
-    price: f64,
-    credit: &'a [f64],
-    /// How much less than the price plus the cost so far a new column can cost.
+struct ArcCosts<'a> {
+    lambda: f64,
+    discount: &'a [f64],
+    /// How much less than λ plus the cost so far a new column can cost.
     margin: f64,
 }
 
 /// Offers the columns `lo..hi` to one row.
 #[inline(always)]
-fn offer<V: Lanes, R: Runs>(
-    runs: &R,
-    tolls: &Tolls<'_>,
+fn offer<V: F64x8, R: IntervalCosts>(
+    intervals: &R,
+    arcs: &ArcCosts<'_>,
     best: &mut [f64],
     from: &mut [u32],
     lo: usize,
     hi: usize,
     row: usize,
 ) {
-    let to = runs.at::<V>(row);
-    let toll = tolls.price - tolls.credit.get(row).copied().unwrap_or(0.0);
+    let to = intervals.at::<V>(row);
+    let fixed = arcs.lambda - arcs.discount.get(row).copied().unwrap_or(0.0);
     let mut least = Least::<V>::new();
     if hi - lo < WIDE {
-        least.scan(runs, best, lo, hi, &to, toll);
+        least.scan(intervals, best, lo, hi, &to, fixed);
     } else {
         // The answer is likely in the middle; what is found there rules most blocks out.
         let middle = lo + (hi - lo - BLOCK) / 2;
-        least.scan(runs, best, middle, middle + BLOCK, &to, toll);
+        least.scan(intervals, best, middle, middle + BLOCK, &to, fixed);
         let mut bar = least.reduce().0;
-        // Costs rise with the length of a run, and the least cost along the line, but for the margin.
+        // Costs rise with the length of an interval, and the least cost along the line, but for the margin.
         let bound = |at: usize, end: usize| {
-            ((best[at] - tolls.margin) + (runs.cost(end - 1, row) + toll)) * SURE
+            ((best[at] - arcs.margin) + (intervals.cost(end - 1, row) + fixed)) * SURE
         };
         let size = if hi - lo < BLOCK * BLOCK {
             hi - lo
@@ -193,7 +204,7 @@ fn offer<V: Lanes, R: Runs>(
             while at < stop {
                 let end = if at + BLOCK < stop { at + BLOCK } else { stop };
                 if bound(at, end) <= bar {
-                    least.scan(runs, best, at, end, &to, toll);
+                    least.scan(intervals, best, at, end, &to, fixed);
                     bar = least.reduce().0;
                 }
                 at = end;
@@ -215,7 +226,7 @@ struct Least<V> {
     column: V,
 }
 
-impl<V: Lanes> Least<V> {
+impl<V: F64x8> Least<V> {
     #[inline(always)]
     fn new() -> Self {
         Least {
@@ -233,27 +244,27 @@ impl<V: Lanes> Least<V> {
 
     /// Looks at the columns `lo..hi`, [`LANES`] at a time.
     #[inline(always)]
-    fn scan<R: Runs>(
+    fn scan<R: IntervalCosts>(
         &mut self,
-        runs: &R,
+        intervals: &R,
         best: &[f64],
         lo: usize,
         hi: usize,
         to: &R::Sums<V>,
-        toll: f64,
+        fixed: f64,
     ) {
-        let (toll, step) = (V::splat(toll), V::splat(LANES as f64));
+        let (fixed, step) = (V::splat(fixed), V::splat(LANES as f64));
         let mut column = V::count(lo as f64);
         let mut at = lo;
         while at + LANES <= hi {
-            let costs = R::costs(&runs.from::<V>(at), to);
-            self.see(V::load(best, at) + (costs + toll), column);
+            let costs = R::costs(&intervals.from::<V>(at), to);
+            self.see(V::load(best, at) + (costs + fixed), column);
             column = column + step;
             at += LANES;
         }
         if at < hi {
-            let costs = R::costs(&runs.from::<V>(at), to);
-            let total = V::load(best, at) + (costs + toll);
+            let costs = R::costs(&intervals.from::<V>(at), to);
+            let total = V::load(best, at) + (costs + fixed);
             let inside = column.less(V::splat(hi as f64));
             self.see(V::pick(inside, total, V::splat(f64::INFINITY)), column);
         }
@@ -277,9 +288,9 @@ impl<V: Lanes> Least<V> {
 
 /// Settles the at most [`LANES`] rows between `lo` and `hi`, side by side, and offers their columns to row `hi`.
 #[inline(always)]
-fn leaf<V: Lanes, R: Runs>(
-    runs: &R,
-    tolls: &Tolls<'_>,
+fn leaf<V: F64x8, R: IntervalCosts>(
+    intervals: &R,
+    arcs: &ArcCosts<'_>,
     best: &mut [f64],
     from: &mut [u32],
     lo: usize,
@@ -290,18 +301,18 @@ fn leaf<V: Lanes, R: Runs>(
         return;
     }
     let first = lo + 1;
-    let to = runs.from::<V>(first);
-    let mut toll = V::splat(tolls.price);
-    if !tolls.credit.is_empty() {
-        toll = toll - V::load(tolls.credit, first);
+    let to = intervals.from::<V>(first);
+    let mut fixed = V::splat(arcs.lambda);
+    if !arcs.discount.is_empty() {
+        fixed = fixed - V::load(arcs.discount, first);
     }
     let mut least = Least::<V>::new();
     let (left, right) = window(from, lo, hi);
     let mut column = V::splat(left as f64);
     let one = V::splat(1.0);
     for (&before, at) in best[left..right].iter().zip(left..) {
-        let costs = R::costs(&runs.at::<V>(at), &to);
-        least.see(V::splat(before) + (costs + toll), column);
+        let costs = R::costs(&intervals.at::<V>(at), &to);
+        least.see(V::splat(before) + (costs + fixed), column);
         column = column + one;
     }
     let (cost, column) = (least.cost.array(), least.column.array());
@@ -310,12 +321,12 @@ fn leaf<V: Lanes, R: Runs>(
         from[first + l] = column[l] as u32;
     }
     // Columns inside the leaf matter only where clusters are about as short as the leaf.
-    if best[first] + tolls.price - 2.0 * tolls.margin >= best[hi] {
+    if best[first] + arcs.lambda - 2.0 * arcs.margin >= best[hi] {
         return;
     }
     for row in first + 1..=hi {
-        if best[first] + tolls.price - tolls.margin < best[row] {
-            offer::<V, R>(runs, tolls, best, from, first, row, row);
+        if best[first] + arcs.lambda - arcs.margin < best[row] {
+            offer::<V, R>(intervals, arcs, best, from, first, row, row);
         }
     }
 }

@@ -12,9 +12,9 @@
 
 use rayon::prelude::*;
 
-use super::wide::{key, radix, unkey};
-use crate::price::root;
-use crate::simd::{dispatch, whole};
+use crate::scalar::lagrangian::cube_root;
+use crate::scalar::radix_sort::{key, radix, unkey};
+use crate::simd::{dispatch, nearest_whole};
 use crate::weights::Weights;
 
 /// Values put into bins by one task; the unit in which sums are added up.
@@ -96,7 +96,7 @@ impl Bins {
             let span = f64::from(hi) - f64::from(lo);
             let count = f64::from(counts[c]).max(0.5);
             if span > 0.0 {
-                root(count * span * span)
+                cube_root(count * span * span)
             } else {
                 0.0
             }
@@ -157,7 +157,7 @@ impl Bins {
         let cell = self.cells[cell(y)];
         let part = (y - cell.origin) * cell.scale;
         let part = if part < cell.last { part } else { cell.last };
-        let bin = whole(part);
+        let bin = nearest_whole(part);
         (cell.base as usize + bin, part - bin as f32)
     }
 
@@ -173,7 +173,7 @@ impl Bins {
         if first == CLOSED {
             CLOSED
         } else {
-            first + whole(part) as u32
+            first + nearest_whole(part) as u32
         }
     }
 
@@ -288,7 +288,7 @@ impl Bins {
             .for_each(|(s, segment)| {
                 for (pairs, ends) in &parts {
                     let start = if s > 0 { ends[s - 1] } else { 0 };
-                    tally(self, &pairs[start..ends[s]], s * SEGMENT, segment);
+                    count_weighted(self, &pairs[start..ends[s]], s * SEGMENT, segment);
                 }
             });
         bins
@@ -393,12 +393,12 @@ fn count_body(bins: &Bins, values: &[f32], moments: &mut [Moments]) {
 }
 
 dispatch! {
-    fn tally(bins: &Bins, pairs: &[(f32, f32)], first: usize, moments: &mut [Moments]) = tally_body
+    fn count_weighted(bins: &Bins, pairs: &[(f32, f32)], first: usize, moments: &mut [Moments]) = count_weighted_body
 }
 
 /// Values and weights that fall into the bins from `first` on.
 #[inline(always)]
-fn tally_body(bins: &Bins, pairs: &[(f32, f32)], first: usize, moments: &mut [Moments]) {
+fn count_weighted_body(bins: &Bins, pairs: &[(f32, f32)], first: usize, moments: &mut [Moments]) {
     let anchor = f64::from(bins.anchor);
     for &(x, w) in pairs {
         let (y, w) = (f64::from(x) - anchor, f64::from(w));

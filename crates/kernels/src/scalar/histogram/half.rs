@@ -8,10 +8,11 @@
 
 use rayon::prelude::*;
 
-use super::Tally;
-use crate::line::Points;
-use crate::nearest::Borders;
-use crate::nearest::narrow::{self, key};
+use super::summary::Summary;
+use crate::assign::Borders;
+use crate::assign::half::{self, key};
+use crate::scalar::points::Points;
+use crate::scalar::radix_sort::by_digits;
 use crate::weights::Weights;
 
 /// Below this many values, sort.
@@ -23,7 +24,7 @@ const CHUNK: usize = 1 << 20;
 
 /// The distinct values of a group of 16-bit floats.
 #[derive(Debug)]
-pub(super) struct Narrow<'a> {
+pub(super) struct HalfHistogram<'a> {
     bits: &'a [u16],
     infinity: u16,
     /// Ascending; -0 counts as +0.
@@ -31,23 +32,23 @@ pub(super) struct Narrow<'a> {
     counts: Vec<u64>,
     /// Weights of the values, unless they are the counts.
     weights: Option<Vec<f64>>,
-    tally: Tally,
+    summary: Summary,
 }
 
-impl<'a> Narrow<'a> {
+impl<'a> HalfHistogram<'a> {
     pub(super) fn new(
         bits: &'a [u16],
         infinity: u16,
         decode: fn(u16) -> f32,
         weights: Weights<'_>,
     ) -> Self {
-        let mut group = Narrow {
+        let mut group = HalfHistogram {
             bits,
             infinity,
             values: Vec::new(),
             counts: Vec::new(),
             weights: (!weights.is_equal()).then(Vec::new),
-            tally: Tally::default(),
+            summary: Summary::default(),
         };
         let small = if weights.is_equal() {
             SMALL
@@ -66,7 +67,7 @@ impl<'a> Narrow<'a> {
         {
             group.weights = None;
         }
-        group.tally.finish(&group.values, &group.counts);
+        group.summary.finish(&group.values, &group.counts);
         group
     }
 
@@ -75,9 +76,9 @@ impl<'a> Narrow<'a> {
     fn add(&mut self, bits: u16, count: u64, weight: f64, decode: fn(u16) -> f32) {
         if bits & 0x7fff >= self.infinity {
             match (bits & 0x7fff == self.infinity, bits >> 15 == 0) {
-                (false, _) => self.tally.nan += count,
-                (true, true) => self.tally.infinite += count,
-                (true, false) => self.tally.negative_infinite += count,
+                (false, _) => self.summary.nan += count,
+                (true, true) => self.summary.infinite += count,
+                (true, false) => self.summary.negative_infinite += count,
             }
             return;
         }
@@ -101,9 +102,8 @@ impl<'a> Narrow<'a> {
     fn sort(&mut self, decode: fn(u16) -> f32, weights: Weights<'_>) {
         let order = |bits: u16| key(bits) as u16 ^ 0x8000;
         if weights.is_equal() {
-            let sorted = radix(self.bits.iter().map(|&b| order(b)).collect(), |key: u16| {
-                key
-            });
+            let keys = self.bits.iter().map(|&b| order(b));
+            let sorted = by_digits::<u16, 2, 256>(keys.collect(), u32::from);
             for run in sorted.chunk_by(|a, b| a == b) {
                 self.add(key(run[0] ^ 0x8000) as u16, run.len() as u64, 0.0, decode);
             }
@@ -115,7 +115,7 @@ impl<'a> Narrow<'a> {
             .enumerate()
             .map(|(i, &b)| (order(b), i as u32))
             .collect();
-        let sorted: Vec<(u16, u32)> = radix(pairs, |pair: (u16, u32)| pair.0);
+        let sorted = by_digits::<(u16, u32), 2, 256>(pairs, |pair| u32::from(pair.0));
         for run in sorted.chunk_by(|a, b| a.0 == b.0) {
             let weight = run.iter().map(|pair| weights.at(pair.1 as usize)).sum();
             self.add(
@@ -128,7 +128,7 @@ impl<'a> Narrow<'a> {
     }
 
     fn count(&mut self, decode: fn(u16) -> f32, weights: Weights<'_>) {
-        let counts = totals(self.bits.par_chunks(CHUNK).map(histogram).collect());
+        let counts = totals(self.bits.par_chunks(CHUNK).map(count).collect());
         let sums = (!weights.is_equal()).then(|| {
             let parts: Vec<Vec<f64>> = self
                 .bits
@@ -154,8 +154,8 @@ impl<'a> Narrow<'a> {
         (0..0x8000).for_each(&mut visit);
     }
 
-    pub(super) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(super) fn summary(&self) -> &Summary {
+        &self.summary
     }
 
     pub(super) fn values(&self) -> &[f32] {
@@ -185,37 +185,13 @@ impl<'a> Narrow<'a> {
         decode: fn(u16) -> f32,
         indices: &mut [u8],
     ) -> f64 {
-        narrow::assign(borders, self.bits, self.infinity, decode, indices);
+        half::assign(borders, self.bits, self.infinity, decode, indices);
         borders.error_of(&self.values, &self.counts)
     }
 }
 
-/// Sorts by a 16-bit key, keeping the order of equals.
-fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u16) -> Vec<T> {
-    let mut other = vec![T::default(); items.len()];
-    let mut starts = [[0_u32; 256]; 2];
-    for &item in &items {
-        let key = key(item);
-        starts[0][usize::from(key & 0xff)] += 1;
-        starts[1][usize::from(key >> 8)] += 1;
-    }
-    for (digit, starts) in starts.iter_mut().enumerate() {
-        let mut at = 0;
-        for start in starts.iter_mut() {
-            at += std::mem::replace(start, at);
-        }
-        for &item in &items {
-            let start = &mut starts[usize::from((key(item) >> (8 * digit)) & 0xff)];
-            other[*start as usize] = item;
-            *start += 1;
-        }
-        std::mem::swap(&mut items, &mut other);
-    }
-    items
-}
-
 /// How often each bit pattern occurs among fewer than 2³² values.
-fn histogram(bits: &[u16]) -> Vec<u32> {
+fn count(bits: &[u16]) -> Vec<u32> {
     let mut counts = vec![0_u32; 1 << 16];
     if bits.len() < 1 << 18 {
         for &b in bits {

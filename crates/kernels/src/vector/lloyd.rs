@@ -3,15 +3,19 @@
 use rayon::prelude::*;
 
 use super::VectorOptions;
-use super::compare::{Centroids, Nearest};
-use super::field::{BLOCK, Field, Scratch, TASK};
+use super::nearest_centroid::{Centroids, Nearest};
+use super::z_order::{BLOCK, OrderedVectors, Scratch, TASK};
 
 /// Moves the centroids until a step lowers the cost by no more than the tolerance times the cost, in at most
 /// `max_iterations` steps; returns the last cost seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
 ///
 /// Each step overshoots the means by a growing part of the last move (Nesterov's momentum); when the cost rises, the
 /// overshooting starts again from nothing at the best means so far.
-pub(super) fn descend(field: &Field, centroids: &mut Vec<f32>, options: VectorOptions<'_>) -> f64 {
+pub(super) fn descend(
+    vectors: &OrderedVectors,
+    centroids: &mut Vec<f32>,
+    options: VectorOptions<'_>,
+) -> f64 {
     let tolerance = options.tolerance;
     // Means of the step before, best means and the cost at which they were found.
     let mut last = centroids.clone();
@@ -21,17 +25,17 @@ pub(super) fn descend(field: &Field, centroids: &mut Vec<f32>, options: VectorOp
         if options.stopped() {
             break;
         }
-        let sums = sums(field, centroids);
+        let sums = sums(vectors, centroids);
         let cost = sums.cost;
         if !cost.is_finite() {
             break;
         }
         let mut means = centroids.clone();
-        let moved = sums.average(&mut means, field.dim);
+        let moved = sums.average(&mut means, vectors.dim);
         let empty: Vec<usize> = (0..sums.weight.len())
             .filter(|&c| sums.weight[c] <= 0.0)
             .collect();
-        if !empty.is_empty() && reseed(field, &mut means, &empty) {
+        if !empty.is_empty() && reseed(vectors, &mut means, &empty) {
             last.clone_from(&means);
             best = (f64::INFINITY, means.clone());
             *centroids = means;
@@ -73,8 +77,8 @@ pub(super) struct Survey {
 }
 
 /// Surveys the clusters; for samples, as it is not done in parallel.
-pub(super) fn survey(field: &Field, centroids: &[f32]) -> Survey {
-    let dim = field.dim;
+pub(super) fn survey(vectors: &OrderedVectors, centroids: &[f32]) -> Survey {
+    let dim = vectors.dim;
     let mut survey = Survey {
         weight: vec![0.0; centroids.len() / dim],
         spread: vec![0.0; centroids.len()],
@@ -82,19 +86,19 @@ pub(super) fn survey(field: &Field, centroids: &[f32]) -> Survey {
     let centroids = Centroids::new(centroids, dim);
     let mut scratch = Scratch::default();
     let mut nearest = Nearest::default();
-    for block in 0..field.blocks() {
-        field.nearest(block, &centroids, &mut scratch, &mut nearest);
-        for (i, &c) in nearest.index[..(field.len - block * BLOCK).min(BLOCK)]
+    for block in 0..vectors.blocks() {
+        vectors.nearest(block, &centroids, &mut scratch, &mut nearest);
+        for (i, &c) in nearest.index[..(vectors.len - block * BLOCK).min(BLOCK)]
             .iter()
             .enumerate()
         {
             let (at, c) = (block * BLOCK + i, usize::from(c));
-            let weight = field.weight(at);
+            let weight = vectors.weight(at);
             survey.weight[c] += weight;
             let spread = &mut survey.spread[c * dim..(c + 1) * dim];
             for ((spread, x), centroid) in spread
                 .iter_mut()
-                .zip(field.vector(at))
+                .zip(vectors.vector(at))
                 .zip(centroids.row(c))
             {
                 *spread += weight * f64::from(x - centroid).powi(2);
@@ -152,24 +156,24 @@ impl Sums {
     }
 }
 
-fn sums(field: &Field, centroids: &[f32]) -> Sums {
-    let (k, dim) = (centroids.len() / field.dim, field.dim);
+fn sums(vectors: &OrderedVectors, centroids: &[f32]) -> Sums {
+    let (k, dim) = (centroids.len() / vectors.dim, vectors.dim);
     let centroids = &Centroids::new(centroids, dim);
-    let tasks: Vec<usize> = (0..field.blocks()).step_by(TASK).collect();
+    let tasks: Vec<usize> = (0..vectors.blocks()).step_by(TASK).collect();
     let parts: Vec<Sums> = tasks
         .into_par_iter()
         .map(|first| {
             let mut sums = Sums::new(k, dim);
             let mut scratch = Scratch::default();
             let mut nearest = Nearest::default();
-            for block in first..(first + TASK).min(field.blocks()) {
-                field.nearest(block, centroids, &mut scratch, &mut nearest);
+            for block in first..(first + TASK).min(vectors.blocks()) {
+                vectors.nearest(block, centroids, &mut scratch, &mut nearest);
                 match dim {
-                    1 => gather::<1>(field, block, &nearest, &mut sums),
-                    2 => gather::<2>(field, block, &nearest, &mut sums),
-                    4 => gather::<4>(field, block, &nearest, &mut sums),
-                    8 => gather::<8>(field, block, &nearest, &mut sums),
-                    _ => gather_any(field, dim, block, &nearest, &mut sums),
+                    1 => gather::<1>(vectors, block, &nearest, &mut sums),
+                    2 => gather::<2>(vectors, block, &nearest, &mut sums),
+                    4 => gather::<4>(vectors, block, &nearest, &mut sums),
+                    8 => gather::<8>(vectors, block, &nearest, &mut sums),
+                    _ => gather_any(vectors, dim, block, &nearest, &mut sums),
                 }
             }
             sums
@@ -178,53 +182,64 @@ fn sums(field: &Field, centroids: &[f32]) -> Sums {
     parts.into_iter().fold(Sums::new(k, dim), Sums::add)
 }
 
-fn gather<const DIM: usize>(field: &Field, block: usize, nearest: &Nearest, sums: &mut Sums) {
-    gather_any(field, DIM, block, nearest, sums);
+fn gather<const DIM: usize>(
+    vectors: &OrderedVectors,
+    block: usize,
+    nearest: &Nearest,
+    sums: &mut Sums,
+) {
+    gather_any(vectors, DIM, block, nearest, sums);
 }
 
 /// Adds the vectors of a block to the sums of their centroids.
 #[inline(always)]
-fn gather_any(field: &Field, dim: usize, block: usize, nearest: &Nearest, sums: &mut Sums) {
-    const LANES: usize = super::field::LANES;
+fn gather_any(
+    vectors: &OrderedVectors,
+    dim: usize,
+    block: usize,
+    nearest: &Nearest,
+    sums: &mut Sums,
+) {
+    const TILE: usize = super::z_order::TILE;
     let start = block * BLOCK;
-    let len = (field.len - start).min(BLOCK);
-    let tiles = field.tiles[start * dim..].chunks_exact(LANES * dim);
-    for (t, tile) in tiles.enumerate().take(len.div_ceil(LANES)) {
-        for lane in 0..LANES.min(len - t * LANES) {
-            let i = t * LANES + lane;
+    let len = (vectors.len - start).min(BLOCK);
+    let tiles = vectors.tiles[start * dim..].chunks_exact(TILE * dim);
+    for (t, tile) in tiles.enumerate().take(len.div_ceil(TILE)) {
+        for lane in 0..TILE.min(len - t * TILE) {
+            let i = t * TILE + lane;
             let c = usize::from(nearest.index[i]);
-            let weight = field.weight(start + i);
+            let weight = vectors.weight(start + i);
             sums.cost += weight * f64::from(nearest.distance[i]);
             sums.weight[c] += weight;
             for (d, total) in sums.total[c * dim..(c + 1) * dim].iter_mut().enumerate() {
-                *total += weight * f64::from(tile[d * LANES + lane]);
+                *total += weight * f64::from(tile[d * TILE + lane]);
             }
         }
     }
 }
 
 /// Moves the empty clusters to the vectors farthest from their centroids, or drops them; whether any moved.
-fn reseed(field: &Field, centroids: &mut Vec<f32>, empty: &[usize]) -> bool {
-    let dim = field.dim;
+fn reseed(vectors: &OrderedVectors, centroids: &mut Vec<f32>, empty: &[usize]) -> bool {
+    let dim = vectors.dim;
     let mut left = empty.to_vec();
     while let Some(&c) = left.first() {
         let table = Centroids::new(centroids, dim);
         let mut scratch = Scratch::default();
         let mut nearest = Nearest::default();
         let mut far = (0.0, usize::MAX);
-        for block in 0..field.blocks() {
-            field.nearest(block, &table, &mut scratch, &mut nearest);
-            for (i, &distance) in nearest.distance[..(field.len - block * BLOCK).min(BLOCK)]
+        for block in 0..vectors.blocks() {
+            vectors.nearest(block, &table, &mut scratch, &mut nearest);
+            for (i, &distance) in nearest.distance[..(vectors.len - block * BLOCK).min(BLOCK)]
                 .iter()
                 .enumerate()
             {
                 let at = block * BLOCK + i;
-                let distance = f64::from(distance) * field.weight(at);
+                let distance = f64::from(distance) * vectors.weight(at);
                 // The first in the original order, of equals.
                 if distance > far.0
                     || (distance == far.0
                         && distance > 0.0
-                        && field.original(at) < field.original(far.1))
+                        && vectors.original(at) < vectors.original(far.1))
                 {
                     far = (distance, at);
                 }
@@ -233,7 +248,7 @@ fn reseed(field: &Field, centroids: &mut Vec<f32>, empty: &[usize]) -> bool {
         if far.0 <= 0.0 {
             break;
         }
-        for (d, x) in field.vector(far.1).enumerate() {
+        for (d, x) in vectors.vector(far.1).enumerate() {
             centroids[c * dim + d] = x;
         }
         left.remove(0);

@@ -4,15 +4,19 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{KINDS, Kind, Noise, naive};
-use crate::line::{Line, Points, Runs};
-use crate::path::{Path, cheapest, cheapest_precise};
-use crate::precise::PreciseLine;
-use crate::{Census, Clusters, Element, Precision, Weights, price};
+use crate::scalar::double_double::DoubleDoubleSums;
+use crate::scalar::lagrangian;
+use crate::scalar::least_weight_path::{
+    LeastWeightPath, least_weight_path, least_weight_path_double,
+};
+use crate::scalar::points::Points;
+use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
+use crate::{Clusters, Element, Precision, ValueHistogram, Weights};
 
 /// Clusters by every implementation that takes any values.
 fn all<T: Element>(values: &[T], weights: Weights<'_>, k: usize) -> Vec<Clusters> {
     [Precision::Exact, Precision::Refined]
-        .map(|p| Census::new(values, weights, p).cluster(k))
+        .map(|p| ValueHistogram::new(values, weights, p).cluster(k))
         .to_vec()
 }
 
@@ -111,41 +115,41 @@ proptest! {
         let values: Vec<f32> = pairs.iter().map(|p| p.0).collect();
         let weights: Vec<f32> = pairs.iter().map(|p| p.1 as f32).collect();
         let copies: Vec<f32> = pairs.iter().flat_map(|&(x, n)| std::iter::repeat_n(x, n)).collect();
-        let one = Census::new(&values, Weights::Each(&weights), Precision::Exact).cluster(k);
-        let other = Census::new(&copies, Weights::Equal, Precision::Exact).cluster(k);
+        let one = ValueHistogram::new(&values, Weights::Each(&weights), Precision::Exact).cluster(k);
+        let other = ValueHistogram::new(&copies, Weights::Equal, Precision::Exact).cluster(k);
         prop_assert!((one.cost - other.cost).abs() <= 1e-9 * one.cost);
     }
 
     #[test]
-    fn path_agrees_with_its_plain_twin(seed: u64, m in 1_usize..400, price in 0.0_f64..4.0, credits: bool) {
+    fn path_agrees_with_its_plain_twin(seed: u64, m in 1_usize..400, lambda in 0.0_f64..4.0, discounts: bool) {
         let mut noise = Noise(seed);
         let pairs: Vec<(f64, f64)> = (0..m).map(|_| (noise.normal() * 3.0, noise.unit() + 0.1)).collect();
         let points = naive::points(&pairs);
         let m = points.len();
-        let mut line = Line::new(&points);
-        if credits {
-            let mut credit: Vec<f64> = (0..=m).map(|_| noise.unit() * 0.3 * price).collect();
-            (credit[0], credit[m]) = (0.0, 0.0);
-            line.set_credit(credit);
+        let mut prefix = PrefixSums::new(&points);
+        if discounts {
+            let mut discount: Vec<f64> = (0..=m).map(|_| noise.unit() * 0.3 * lambda).collect();
+            (discount[0], discount[m]) = (0.0, 0.0);
+            prefix.set_discount(discount);
         }
-        let mut path = Path::default();
-        cheapest(&line, price, &mut path);
+        let mut path = LeastWeightPath::default();
+        least_weight_path(&prefix, lambda, &mut path);
         let mut best = vec![0.0];
         for j in 1..=m {
-            let credit = line.credit.get(j).copied().unwrap_or(0.0);
-            let costs = (0..j).map(|i| best[i] + naive::run(&points, i, j) + price - credit);
+            let discount = prefix.discount.get(j).copied().unwrap_or(0.0);
+            let costs = (0..j).map(|i| best[i] + naive::run(&points, i, j) + lambda - discount);
             best.push(costs.fold(f64::INFINITY, f64::min));
         }
         for (found, best) in path.best.iter().zip(&best) {
             prop_assert!((found - best).abs() <= 1e-9 * (1.0 + best.abs()));
         }
-        if !credits {
-            let mut twin = Path::default();
-            cheapest_precise(&PreciseLine::new(&points), price, &mut twin);
+        if !discounts {
+            let mut twin = LeastWeightPath::default();
+            least_weight_path_double(&DoubleDoubleSums::new(&points), lambda, &mut twin);
             prop_assert!((twin.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
         }
         // And from the other side.
-        cheapest(&line.mirrored(), price, &mut path);
+        least_weight_path(&prefix.mirrored(), lambda, &mut path);
         prop_assert!((path.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
     }
 }
@@ -161,7 +165,7 @@ fn ties_are_spliced() {
             let points = naive::points(&pairs);
             for k in 1..=points.len() {
                 check(
-                    &price::cluster(&points, k),
+                    &lagrangian::cluster(&points, k),
                     &points,
                     k,
                     naive::quadratic(&points, k),
@@ -176,13 +180,13 @@ fn precise_costs_are_precise() {
     for kind in KINDS {
         let values = Noise(3).values(kind, 300);
         let points = pairs(&values, None);
-        let line = PreciseLine::new(&points);
+        let prefix = DoubleDoubleSums::new(&points);
         for (i, j) in
             (0..points.len()).flat_map(|i| (i + 1..=points.len()).step_by(7).map(move |j| (i, j)))
         {
             let cost = naive::run(&points, i, j);
             assert!(
-                (line.cost(i, j) - cost).abs() <= 1e-12 * cost,
+                (prefix.cost(i, j) - cost).abs() <= 1e-12 * cost,
                 "{kind:?} {i}..{j}"
             );
         }
@@ -203,9 +207,9 @@ fn as_good_as_divide_and_conquer() {
 fn outliers_cost_nothing() {
     // One value of 60,000 among values of a thousandth: the bulk must be clustered as if it were alone.
     let mut values = Noise(1).values(Kind::Outlier, 2000);
-    let all = Census::new(&values, Weights::Equal, Precision::Exact).cluster(17);
+    let all = ValueHistogram::new(&values, Weights::Equal, Precision::Exact).cluster(17);
     values.remove(0);
-    let bulk = Census::new(&values, Weights::Equal, Precision::Exact).cluster(16);
+    let bulk = ValueHistogram::new(&values, Weights::Equal, Precision::Exact).cluster(16);
     assert!((all.cost - bulk.cost).abs() <= 1e-9 * bulk.cost);
     assert_eq!(all.centroids[16], 60_000.0);
 }
@@ -213,14 +217,14 @@ fn outliers_cost_nothing() {
 #[test]
 fn nothing_and_next_to_nothing() {
     let none: [f32; 0] = [];
-    let found = Census::new(&none, Weights::Equal, Precision::Refined).cluster(4);
+    let found = ValueHistogram::new(&none, Weights::Equal, Precision::Refined).cluster(4);
     assert_eq!(
         (found.centroids.len(), found.cost, found.gap),
         (0, 0.0, 0.0)
     );
     let odd = [f32::NAN, f32::INFINITY];
     assert_eq!(
-        Census::new(&odd, Weights::Equal, Precision::Refined)
+        ValueHistogram::new(&odd, Weights::Equal, Precision::Refined)
             .cluster(4)
             .centroids
             .len(),
@@ -228,13 +232,13 @@ fn nothing_and_next_to_nothing() {
     );
     let same = [2.5_f32; 9];
     assert_eq!(
-        Census::new(&same, Weights::Equal, Precision::Refined)
+        ValueHistogram::new(&same, Weights::Equal, Precision::Refined)
             .cluster(0)
             .centroids,
         [2.5]
     );
     // Weights that say nothing.
-    let found = Census::new(
+    let found = ValueHistogram::new(
         &[1.0_f32, 3.0],
         Weights::Each(&[0.0, -1.0]),
         Precision::Exact,

@@ -5,10 +5,10 @@
 //! Source: Arthur and Vassilvitskii 2007; several candidates as in their code and scikit-learn.
 
 use super::VectorOptions;
-use super::field::Field;
+use super::hartigan::transfer;
 use super::lloyd::descend;
-use super::swap::improve;
-use super::transfer::transfer;
+use super::merge_split::improve;
+use super::z_order::OrderedVectors;
 use crate::simd::dispatch;
 
 /// Vectors of the first sample for each cluster, and at least.
@@ -30,7 +30,7 @@ const FEW: usize = 1 << 14;
 const FINALISTS: (usize, usize) = (4, 1 << 23);
 
 /// The best of several starts, at most `k` centroids that are nearly settled on all vectors.
-pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<f32> {
+pub(super) fn start(vectors: &OrderedVectors, k: usize, options: VectorOptions<'_>) -> Vec<f32> {
     let mut random = Random(options.seed);
     let rough = VectorOptions {
         max_iterations: STEPS,
@@ -43,12 +43,12 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
     };
     let first = (k * SHARE).max(LEAST);
     let sizes = [first, first * GROWTH];
-    let samples: Vec<Field> = sizes
+    let samples: Vec<OrderedVectors> = sizes
         .into_iter()
-        .filter(|&size| size <= field.len / 2)
-        .map(|size| sample(field, size, &mut random))
+        .filter(|&size| size <= vectors.len / 2)
+        .map(|size| sample(vectors, size, &mut random))
         .collect();
-    let mut levels = samples.iter().chain([field]);
+    let mut levels = samples.iter().chain([vectors]);
     let Some(level) = levels.next() else {
         return Vec::new();
     };
@@ -58,7 +58,7 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
             let mut centroids = Vec::new();
             draw(level, k, &mut centroids, &mut random, options);
             let settled = descend(level, &mut centroids, rough);
-            let most = centroids.len() / field.dim / 4;
+            let most = centroids.len() / vectors.dim / 4;
             let mut cost = improve(level, &mut centroids, settled, most, ROUNDS[0], options);
             let few = level.weights.is_some() && level.len * k <= FEW;
             if few && transfer(level, &mut centroids) {
@@ -71,7 +71,7 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
         found.sort_by(|a, b| a.0.total_cmp(&b.0));
         found.truncate(share(FINALISTS, level, k));
         for (cost, centroids) in &mut found {
-            if centroids.len() < k * field.dim {
+            if centroids.len() < k * vectors.dim {
                 // The sample has fewer distinct vectors than clusters; this one may have more.
                 draw(level, k, centroids, &mut random, options);
             }
@@ -79,7 +79,7 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
             if level.len * k <= MOVED {
                 *cost = improve(level, centroids, *cost, k / 8, ROUNDS[1], options);
             }
-            if level.len < field.len {
+            if level.len < vectors.len {
                 *cost = descend(level, centroids, fine);
             }
         }
@@ -92,61 +92,61 @@ pub(super) fn start(field: &Field, k: usize, options: VectorOptions<'_>) -> Vec<
 }
 
 /// How many times the work may be done, at least once.
-fn share((most, budget): (usize, usize), level: &Field, k: usize) -> usize {
+fn share((most, budget): (usize, usize), level: &OrderedVectors, k: usize) -> usize {
     (budget / (level.len * k).max(1)).clamp(1, most)
 }
 
 /// Every so manyth vector, in Z-order, from a random one on: the sample is spread like the whole.
-fn sample(field: &Field, size: usize, random: &mut Random) -> Field {
+fn sample(vectors: &OrderedVectors, size: usize, random: &mut Random) -> OrderedVectors {
     let offset = random.unit();
     let pick = |i: usize| {
-        (((i as f64 + offset) * field.len as f64 / size as f64) as usize).min(field.len - 1)
+        (((i as f64 + offset) * vectors.len as f64 / size as f64) as usize).min(vectors.len - 1)
     };
-    let values: Vec<f32> = (0..size).flat_map(|i| field.vector(pick(i))).collect();
-    let weights: Option<Vec<f32>> = field
+    let values: Vec<f32> = (0..size).flat_map(|i| vectors.vector(pick(i))).collect();
+    let weights: Option<Vec<f32>> = vectors
         .weights
         .as_ref()
         .map(|w| (0..size).map(|i| w[pick(i)]).collect());
-    Field::new(&values, field.dim, weights.as_deref())
+    OrderedVectors::new(&values, vectors.dim, weights.as_deref())
 }
 
 /// Adds seeds until there are `k`, or no vector is at any distance from them.
 fn draw(
-    field: &Field,
+    vectors: &OrderedVectors,
     k: usize,
     centroids: &mut Vec<f32>,
     random: &mut Random,
     options: VectorOptions<'_>,
 ) {
-    let dim = field.dim;
+    let dim = vectors.dim;
     let trials = 2 + k.ilog2() as usize / 2;
-    let mut rest: Vec<f32> = (0..field.len)
+    let mut rest: Vec<f32> = (0..vectors.len)
         .map(|i| {
-            if field.weight(i) > 0.0 {
+            if vectors.weight(i) > 0.0 {
                 f32::INFINITY
             } else {
                 0.0
             }
         })
         .collect();
-    let mut trial = vec![0.0; field.len];
-    let mut kept = vec![0.0; field.len];
+    let mut trial = vec![0.0; vectors.len];
+    let mut kept = vec![0.0; vectors.len];
     for centroid in centroids.chunks_exact(dim) {
-        nearer(field, centroid, &rest, &mut trial);
+        nearer(vectors, centroid, &rest, &mut trial);
         std::mem::swap(&mut rest, &mut trial);
     }
     while centroids.len() < k * dim && !options.stopped() {
         let first = centroids.is_empty();
         let mass = |i: usize| {
             if first {
-                field.weight(i)
+                vectors.weight(i)
             } else {
-                field.weight(i) * f64::from(rest[i])
+                vectors.weight(i) * f64::from(rest[i])
             }
         };
-        let mut sums = Vec::with_capacity(field.len);
+        let mut sums = Vec::with_capacity(vectors.len);
         let mut total = 0.0;
-        for i in 0..field.len {
+        for i in 0..vectors.len {
             total += mass(i);
             sums.push(total);
         }
@@ -156,24 +156,26 @@ fn draw(
         let mut best: Option<(f64, usize)> = None;
         for _ in 0..if first { 1 } else { trials } {
             let goal = random.unit() * total;
-            let pick = sums.partition_point(|&sum| sum <= goal).min(field.len - 1);
-            let seed: Vec<f32> = field.vector(pick).collect();
-            let cost = nearer(field, &seed, &rest, &mut trial);
+            let pick = sums
+                .partition_point(|&sum| sum <= goal)
+                .min(vectors.len - 1);
+            let seed: Vec<f32> = vectors.vector(pick).collect();
+            let cost = nearer(vectors, &seed, &rest, &mut trial);
             if best.is_none_or(|(least, _)| cost < least) {
                 best = Some((cost, pick));
                 std::mem::swap(&mut kept, &mut trial);
             }
         }
         let Some((_, pick)) = best else { return };
-        centroids.extend(field.vector(pick));
+        centroids.extend(vectors.vector(pick));
         std::mem::swap(&mut rest, &mut kept);
     }
 }
 
 /// Distances once `seed` is added; returns their weighted sum.
-fn nearer(field: &Field, seed: &[f32], rest: &[f32], out: &mut [f32]) -> f64 {
-    let cost = lower(&field.tiles, seed, rest, out);
-    match &field.weights {
+fn nearer(vectors: &OrderedVectors, seed: &[f32], rest: &[f32], out: &mut [f32]) -> f64 {
+    let cost = lower(&vectors.tiles, seed, rest, out);
+    match &vectors.weights {
         None => cost,
         Some(weights) => out
             .iter()
@@ -190,19 +192,19 @@ dispatch! {
 /// The lesser of `rest` and the squared distances to `seed`; returns their sum.
 #[inline(always)]
 fn lower_body(tiles: &[f32], seed: &[f32], rest: &[f32], out: &mut [f32]) -> f64 {
-    const LANES: usize = super::field::LANES;
-    let mut total = [0.0; LANES];
-    let tiles = tiles.chunks_exact(LANES * seed.len());
-    for (tile, (rest, out)) in tiles.zip(rest.chunks(LANES).zip(out.chunks_mut(LANES))) {
-        let mut sum = [0.0_f32; LANES];
-        for (x, &c) in tile.as_chunks::<LANES>().0.iter().zip(seed) {
-            for l in 0..LANES {
+    const TILE: usize = super::z_order::TILE;
+    let mut total = [0.0; TILE];
+    let tiles = tiles.chunks_exact(TILE * seed.len());
+    for (tile, (rest, out)) in tiles.zip(rest.chunks(TILE).zip(out.chunks_mut(TILE))) {
+        let mut sum = [0.0_f32; TILE];
+        for (x, &c) in tile.as_chunks::<TILE>().0.iter().zip(seed) {
+            for l in 0..TILE {
                 sum[l] += (x[l] - c) * (x[l] - c);
             }
         }
-        let mut least = [0.0_f32; LANES];
+        let mut least = [0.0_f32; TILE];
         least[..rest.len()].copy_from_slice(rest);
-        for l in 0..LANES {
+        for l in 0..TILE {
             // Beyond the last vector, `least` is zero and nothing is added.
             least[l] = if sum[l] < least[l] { sum[l] } else { least[l] };
             total[l] += f64::from(least[l]);

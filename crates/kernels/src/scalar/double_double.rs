@@ -1,26 +1,28 @@
 //! Prefix sums in double-double, for values that lie in tight clumps far apart.
 //!
-//! There the cost of a run is a difference of sums that agree in nearly all digits of a 64-bit float. A double-double
+//! There the cost of an interval is a difference of sums that agree in nearly all digits of a 64-bit float. A double-double
 //! is the unevaluated sum of two floats and has twice the digits. Cost: about 5 times that of
-//! [`Line`](crate::line::Line).
-//! Wrong choice: whenever [`Line::doubt`](crate::line::Line::doubt) is small, which is nearly always.
+//! [`PrefixSums`](crate::scalar::prefix_sums::PrefixSums).
+//! Wrong choice: whenever [`PrefixSums::rounding`](crate::scalar::prefix_sums::PrefixSums::rounding) is small, which is nearly always.
 //! Source: Dekker 1971; Hida, Li and Bailey 2001.
 //! Our deviations: (1) no fused multiply-add, so that all machines agree. (2) The cost itself is rounded to one float.
 
-use crate::lanes::{LANES, Lanes, Plain, warm};
-use crate::line::{Points, Runs};
+use super::points::Points;
+use super::prefix_sums::IntervalCosts;
+use crate::simd::f64x8::{F64x8, LANES, prefetch};
+use crate::simd::portable::Portable;
 
 /// Prefix sums of weight, weighted value and weighted square, relative to the weighted median and growing outwards;
 /// the rests of the rounded sums in the second half.
-pub(crate) struct PreciseLine {
+pub(crate) struct DoubleDoubleSums {
     len: usize,
     sums: [Vec<f64>; 6],
 }
 
-impl PreciseLine {
+impl DoubleDoubleSums {
     pub(crate) fn new(points: &Points) -> Self {
         let m = points.len();
-        let mut line = PreciseLine {
+        let mut prefix = DoubleDoubleSums {
             len: m,
             sums: std::array::from_fn(|_| vec![0.0; m + 1 + LANES]),
         };
@@ -29,12 +31,12 @@ impl PreciseLine {
         let mut at = [Double::default(); 3];
         for i in middle..m {
             at = step(at, points, anchor, i);
-            line.set(i + 1, at);
+            prefix.set(i + 1, at);
         }
         at = [Double::default(); 3];
         for i in (0..middle).rev() {
             at = step(at, points, anchor, i);
-            line.set(
+            prefix.set(
                 i,
                 at.map(|sum| Double {
                     hi: -sum.hi,
@@ -42,7 +44,7 @@ impl PreciseLine {
                 }),
             );
         }
-        line
+        prefix
     }
 
     fn set(&mut self, i: usize, at: [Double; 3]) {
@@ -65,31 +67,31 @@ fn step([w, s1, s2]: [Double; 3], points: &Points, anchor: f64, i: usize) -> [Do
     [w.plus(weight), s1.plus(wx), s2.plus(wx.times(x))]
 }
 
-impl Runs for PreciseLine {
-    type Sums<V: Lanes> = [V; 6];
+impl IntervalCosts for DoubleDoubleSums {
+    type Sums<V: F64x8> = [V; 6];
 
     fn len(&self) -> usize {
         self.len
     }
 
     #[inline(always)]
-    fn at<V: Lanes>(&self, i: usize) -> [V; 6] {
+    fn at<V: F64x8>(&self, i: usize) -> [V; 6] {
         std::array::from_fn(|s| V::splat(self.sums[s][i]))
     }
 
     #[inline(always)]
-    fn from<V: Lanes>(&self, i: usize) -> [V; 6] {
+    fn from<V: F64x8>(&self, i: usize) -> [V; 6] {
         std::array::from_fn(|s| V::load(&self.sums[s], i))
     }
 
-    fn warm(&self, lo: usize, hi: usize) {
+    fn prefetch(&self, lo: usize, hi: usize) {
         for sums in &self.sums {
-            warm(sums, lo, hi);
+            prefetch(sums, lo, hi);
         }
     }
 
     #[inline(always)]
-    fn costs<V: Lanes>(a: &[V; 6], b: &[V; 6]) -> V {
+    fn costs<V: F64x8>(a: &[V; 6], b: &[V; 6]) -> V {
         let sum = |s: usize| difference((b[s], b[s + 3]), (a[s], a[s + 3]));
         cost(sum(0), sum(1), sum(2)).positive()
     }
@@ -97,7 +99,7 @@ impl Runs for PreciseLine {
 
 /// `a - b`.
 #[inline(always)]
-fn difference<V: Lanes>(a: (V, V), b: (V, V)) -> (V, V) {
+fn difference<V: F64x8>(a: (V, V), b: (V, V)) -> (V, V) {
     let hi = a.0 - b.0;
     let part = hi - a.0;
     let lo = ((a.0 - (hi - part)) - (b.0 + part)) + (a.1 - b.1);
@@ -107,7 +109,7 @@ fn difference<V: Lanes>(a: (V, V), b: (V, V)) -> (V, V) {
 
 /// `s2 - s1² / w`.
 #[inline(always)]
-fn cost<V: Lanes>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
+fn cost<V: F64x8>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
     let (square, rest) = product(s1.0, s1.0);
     let rest = rest + V::splat(2.0) * s1.0 * s1.1;
     let first = square / w.0;
@@ -118,7 +120,7 @@ fn cost<V: Lanes>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
 
 /// `a * b`, and what rounding took off.
 #[inline(always)]
-fn product<V: Lanes>(a: V, b: V) -> (V, V) {
+fn product<V: F64x8>(a: V, b: V) -> (V, V) {
     let hi = a * b;
     let (a1, b1) = (high(a), high(b));
     let (a2, b2) = (a - a1, b - b1);
@@ -127,7 +129,7 @@ fn product<V: Lanes>(a: V, b: V) -> (V, V) {
 
 /// The upper half of the digits.
 #[inline(always)]
-fn high<V: Lanes>(x: V) -> V {
+fn high<V: F64x8>(x: V) -> V {
     let scaled = V::splat(134_217_729.0) * x;
     scaled - (scaled - x)
 }
@@ -167,6 +169,6 @@ impl Double {
 
 /// `a * b` and its rest, for one pair.
 fn exact(a: f64, b: f64) -> (f64, f64) {
-    let (hi, lo) = product(Plain::splat(a), Plain::splat(b));
+    let (hi, lo) = product(Portable::splat(a), Portable::splat(b));
     (hi.array()[0], lo.array()[0])
 }

@@ -4,7 +4,7 @@
 //! 2. The best clusters that do not cut a bin are found, at some price λ for a cluster. That is an upper bound.
 //! 3. Cutting a bin saves at most `2 d · sqrt(weight · spread)`, where `d` is the distance from a border in
 //!    the bin to the centroids on its sides. In an optimum `d` is bounded: if the centroid were farther, splitting off
-//!    the values next to the border would gain more than λ. With that much credit for each border, the same
+//!    the values next to the border would gain more than λ. With that much discount for each border, the same
 //!    search gives a lower bound, for the whole and for each single border (forwards plus backwards).
 //! 4. A border whose lower bound exceeds the upper bound is in no optimum. The bins next to the others are open, the rest
 //!    closed for good. Where open bins hold many values each, they are split and counted again, and the bounds, that much
@@ -17,18 +17,20 @@
 //!
 //! Cost: two or three passes over the values. Wrong choice: for few values or very many clusters, where nearly all bins
 //! stay; then [`cluster`] gives up and all values are sorted.
-//! Source: ours; reduction by bounds as in branch and bound, credits as in Lagrangian relaxation.
+//! Source: ours; reduction by bounds as in branch and bound, discounts as in Lagrangian relaxation.
+
+mod bins;
+mod coarse;
 
 use rayon::prelude::*;
 
-use super::Precision;
-use super::bins::Bins;
-use super::coarse::Coarse;
-use super::wide::unkey;
-use crate::line::{Line, Runs};
-use crate::path::{Path, cheapest};
-use crate::price::{self, Clusters, NARROW, Partition};
+use super::lagrangian::{self, Clusters, MANY_CLUSTERS, Partition};
+use super::least_weight_path::{LeastWeightPath, least_weight_path};
+use super::prefix_sums::{IntervalCosts, PrefixSums};
+use super::radix_sort::unkey;
 use crate::weights::Weights;
+use bins::Bins;
+use coarse::Coarse;
 
 /// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
 const NEAR: f64 = 1e-6;
@@ -52,29 +54,38 @@ const MOST: usize = 1 << 21;
 const CHUNK: usize = 1 << 17;
 /// Rounding errors up to this part of the cost are left in it.
 const CLEAR: f64 = 1e-11;
-/// No split of a cluster of an optimum gains more than this many times the price.
+/// No split of a cluster of an optimum gains more than this many times λ.
 const LIMIT: f64 = 1.5;
 /// Room for rounding in the bounds.
 const ROOM: f64 = 1.0 + 1e-9;
 
+/// How far to go for 32-bit values; 16-bit values are always clustered exactly.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// Within a proven distance of the optimum, at most 1e-6 and reported as [`Clusters::gap`].
+    Refined,
+    /// The optimum itself.
+    Exact,
+}
+
 /// Group of values to be clustered.
-pub(super) struct Group<'a> {
-    pub(super) values: &'a [f32],
-    pub(super) weights: Weights<'a>,
-    pub(super) range: (f32, f32),
-    pub(super) finite: bool,
-    pub(super) precision: Precision,
+pub(crate) struct Group<'a> {
+    pub(crate) values: &'a [f32],
+    pub(crate) weights: Weights<'a>,
+    pub(crate) range: (f32, f32),
+    pub(crate) finite: bool,
+    pub(crate) precision: Precision,
 }
 
 /// Clusters, or `None` if sorting all values is no slower.
-pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
+pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     // About 1.5 k² bins stay open, however many there are. Where that is most of them, begin with as many as will do.
     let len = group.values.len();
     let fine = (FINE * k * k).min(MOST);
     let target = if k > MIDDLE && len > 4 * fine {
         fine
     } else {
-        let most = if k <= NARROW { 1 << 16 } else { 1 << 17 };
+        let most = if k <= MANY_CLUSTERS { 1 << 16 } else { 1 << 17 };
         (64 * k * k).clamp(1 << 13, most).min(len / 8)
     };
     if k * k > target && len < LARGE {
@@ -87,8 +98,8 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     }
     let anchor = f64::from(bins.anchor);
     if k == 1 {
-        let line = Line::new(&coarse.points);
-        let whole = coarse.partition(&line, k, None);
+        let prefix = PrefixSums::new(&coarse.points);
+        let whole = coarse.partition(&prefix, k, None);
         return Some(finished(group, whole.clusters(), anchor, &coarse, 0.0));
     }
     let ends = (
@@ -96,24 +107,24 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
         f64::from(group.range.1) - anchor,
     );
     let mut limit = None;
-    let mut price = None;
+    let mut lambda = None;
     loop {
-        let line = Line::new(&coarse.points);
-        let start = match price {
-            Some(price) => Start::Price(price),
+        let prefix = PrefixSums::new(&coarse.points);
+        let start = match lambda {
+            Some(lambda) => Start::Price(lambda),
             // A better upper bound leaves less to resolve. That is worth a search where clusters are many.
-            None if k >= NARROW => Start::Answer(coarse.partition(&line, k, None)),
-            None => Start::Price(price::approach(&coarse.points, &line, k)),
+            None if k >= MANY_CLUSTERS => Start::Answer(coarse.partition(&prefix, k, None)),
+            None => Start::Price(lagrangian::initial_lambda(&coarse.points, &prefix, k)),
         };
         let limit = *limit.get_or_insert_with(|| {
-            let limit = LIMIT * start.price();
-            coarse.bound(&line, k, ends, limit);
+            let limit = LIMIT * start.lambda();
+            coarse.bound(&prefix, k, ends, limit);
             limit
         });
-        let bounds = Bounds::new(&coarse, line, k, start);
-        price = Some(bounds.rough.price);
+        let bounds = Bounds::new(&coarse, prefix, k, start);
+        lambda = Some(bounds.rough.lambda);
         // The bound on distances presumed that no split gains more than the limit.
-        if bounds.lower <= 0.0 || bounds.rough.price + (bounds.upper - bounds.lower) > limit {
+        if bounds.lower <= 0.0 || bounds.rough.lambda + (bounds.upper - bounds.lower) > limit {
             return None;
         }
         let gap = ((bounds.upper - bounds.lower) / bounds.lower).max(0.0);
@@ -162,7 +173,7 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
                 );
             }
         });
-        let found = coarse.partition(&Line::new(&coarse.points), k, price);
+        let found = coarse.partition(&PrefixSums::new(&coarse.points), k, lambda);
         return Some(finished(group, found.clusters(), anchor, &coarse, 0.0));
     }
 }
@@ -171,15 +182,15 @@ pub(super) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
 enum Start {
     /// The best answer that cuts no bin.
     Answer(Partition),
-    /// Or a price to begin with.
+    /// Or a λ to begin with.
     Price(f64),
 }
 
 impl Start {
-    fn price(&self) -> f64 {
+    fn lambda(&self) -> f64 {
         match self {
-            Start::Answer(rough) => rough.price,
-            Start::Price(price) => *price,
+            Start::Answer(rough) => rough.lambda,
+            Start::Price(lambda) => *lambda,
         }
     }
 }
@@ -193,61 +204,62 @@ struct Bounds {
     /// What no answer costs less than.
     lower: f64,
     rounding: f64,
-    /// The borders with their credits, and the path from the first of them.
-    line: Line,
-    forward: Path,
+    /// The borders with their discounts, and the path from the first of them.
+    prefix: PrefixSums,
+    forward: LeastWeightPath,
 }
 
 impl Bounds {
-    fn new(coarse: &Coarse, whole: Line, k: usize, start: Start) -> Self {
+    fn new(coarse: &Coarse, whole: PrefixSums, k: usize, start: Start) -> Self {
         let thin = (coarse.borders.len() <= whole.len()).then(|| whole.at_borders(&coarse.borders));
-        let (mut line, whole) = match thin {
+        let (mut prefix, whole) = match thin {
             Some(thin) => (thin, Some(whole)),
             None => (whole, None),
         };
-        let mut forward = Path::default();
-        line.set_credit(coarse.credit(start.price()));
-        cheapest(&line, start.price(), &mut forward);
+        let mut forward = LeastWeightPath::default();
+        prefix.set_discount(coarse.discount(start.lambda()));
+        least_weight_path(&prefix, start.lambda(), &mut forward);
         let rough = match start {
             Start::Answer(rough) => rough,
-            Start::Price(price) => {
-                let mut borders = forward.borders(line.len());
+            Start::Price(lambda) => {
+                let mut borders = forward.borders(prefix.len());
                 if borders.len() == k + 1 {
                     for border in &mut borders {
                         *border = coarse.borders[*border as usize];
                     }
-                    Partition::new(&coarse.points, borders, price)
+                    Partition::new(&coarse.points, borders, lambda)
                 } else {
-                    line.credit.clear();
-                    let rough = coarse.partition(whole.as_ref().unwrap_or(&line), k, Some(price));
-                    line.set_credit(coarse.credit(rough.price));
-                    cheapest(&line, rough.price, &mut forward);
+                    prefix.discount.clear();
+                    let rough =
+                        coarse.partition(whole.as_ref().unwrap_or(&prefix), k, Some(lambda));
+                    prefix.set_discount(coarse.discount(rough.lambda));
+                    least_weight_path(&prefix, rough.lambda, &mut forward);
                     rough
                 }
             }
         };
         let spread = coarse.spread();
-        let rounding = 16.0 * f64::EPSILON * line.noise();
+        let rounding = 16.0 * f64::EPSILON * prefix.noise();
         Bounds {
             upper: spread + rough.cost(),
-            lower: spread + forward.best[line.len()] - rough.price * k as f64 - rounding,
+            lower: spread + forward.best[prefix.len()] - rough.lambda * k as f64 - rounding,
             rough,
             rounding,
-            line,
+            prefix,
             forward,
         }
     }
 
     /// Which borders an optimum may have, or have in a bin next to them, and which bins it may cut.
     fn open(&self, coarse: &Coarse, k: usize) -> (Vec<bool>, Vec<bool>) {
-        let m = self.line.len();
-        let mut backward = Path::default();
-        cheapest(&self.line.mirrored(), self.rough.price, &mut backward);
-        let rest = coarse.spread() - self.rough.price * k as f64 - 2.0 * self.rounding;
+        let m = self.prefix.len();
+        let mut backward = LeastWeightPath::default();
+        least_weight_path(&self.prefix.mirrored(), self.rough.lambda, &mut backward);
+        let rest = coarse.spread() - self.rough.lambda * k as f64 - 2.0 * self.rounding;
         let mut open = vec![false; coarse.bins.len() + 1];
         let mut marked = vec![false; coarse.bins.len()];
         for (b, &at) in coarse.borders.iter().enumerate() {
-            let path = self.forward.best[b] + backward.best[m - b] + self.line.credit[b];
+            let path = self.forward.best[b] + backward.best[m - b] + self.prefix.discount[b];
             if rest + path <= self.upper * ROOM {
                 let at = at as usize;
                 open[at] = true;

@@ -1,30 +1,31 @@
-//! The price of a cluster at which exactly k are bought: optimal 1-D k-means.
+//! The price λ of a cluster at which exactly k are bought: optimal 1-D k-means, by Lagrangian relaxation.
 //!
-//! The least cost with k clusters is convex in k, so each k is the answer at some price (a Lagrange multiplier), and
-//! the answer for the right price is provably optimal. The price is guessed from the density (Panter and Dite: cost
+//! The least cost with k clusters is convex in k, so each k is the answer at some λ (a Lagrange multiplier), and
+//! the answer for the right one is provably optimal. It is guessed from the density (Panter and Dite: cost
 //! proportional to the cube of the integral of density^(1/3), over k²), bracketed with a few of the borders, then with more, and at
 //! last with all of them.
 //!
 //! Cost: 1 to 3 passes of O(n log n), hardly dependent on k. Memory O(n), never k × n.
 //! Source: Aggarwal, Schieber and Tokuyama 1994; Grønlund et al. 2017 (arXiv 1701.07204).
-//! Our deviations: (1) ties: several k can share one price, and then no price buys exactly k; the two
+//! Our deviations: (1) ties: several k can share one λ, and then none buys exactly k; the two
 //! neighbouring solutions are spliced where an edge of one spans an edge of the other, which the Monge property
 //! proves to be optimal. (2) A bracket that does not shrink is cut at the slope of the chord between its two
 //! ends, which either finds a new corner of the convex hull or proves the tie. (3) Where the digits of
 //! the prefix sums do not suffice, the search is repeated with twice as many.
 
-use crate::line::{Line, Points, Runs};
-use crate::path::{Path, cheapest, cheapest_precise};
-use crate::precise::PreciseLine;
+use super::double_double::DoubleDoubleSums;
+use super::least_weight_path::{LeastWeightPath, least_weight_path, least_weight_path_double};
+use super::points::Points;
+use super::prefix_sums::{IntervalCosts, PrefixSums};
 
 /// What to add to a count in the formula of Panter and Dite, which is exact for many clusters only: nothing would suit
 /// uniform values, and 0.85 normal ones.
 const SHIFT: f64 = 0.45;
-/// Borders per cluster in the selections that a price is looked for in, one after the other.
+/// Borders per cluster in the selections that λ is looked for in, one after the other.
 const STAGES: [usize; 3] = [10, 40, 160];
-/// From so many clusters on, the range of prices that buy them is easily missed.
-pub(crate) const NARROW: usize = 64;
-/// How much smaller the doubt is with twice the digits; some are left for the arithmetic.
+/// From so many clusters on, the range of λ that buys them is easily missed.
+pub(crate) const MANY_CLUSTERS: usize = 64;
+/// How much smaller the rounding is with twice the digits; some are left for the arithmetic.
 const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 /// Doubt about the optimum that is let pass, relative to the cost.
 const CLEAR: f64 = 5e-10;
@@ -53,63 +54,63 @@ pub(crate) fn cluster(points: &Points, k: usize) -> Clusters {
             gap: 0.0,
         };
     }
-    partition(points, &Line::new(points), None, k.max(1), None).clusters()
+    partition(points, &PrefixSums::new(points), None, k.max(1), None).clusters()
 }
 
-/// An optimal partition into runs.
+/// An optimal partition into intervals.
 pub(crate) struct Partition {
     /// First and last included.
     pub(crate) borders: Vec<u32>,
     /// Price at which it was found.
-    pub(crate) price: f64,
-    /// Mean and cost of each run.
-    runs: Vec<(f64, f64)>,
+    pub(crate) lambda: f64,
+    /// Mean and cost of each interval.
+    intervals: Vec<(f64, f64)>,
     /// What rounding may have cost, relative to the cost.
-    doubt: f64,
+    rounding: f64,
 }
 
 impl Partition {
-    pub(crate) fn new(points: &Points, borders: Vec<u32>, price: f64) -> Self {
-        let runs = borders
+    pub(crate) fn new(points: &Points, borders: Vec<u32>, lambda: f64) -> Self {
+        let intervals = borders
             .windows(2)
             .map(|run| points.cluster(run[0] as usize, run[1] as usize))
             .collect();
         Partition {
             borders,
-            price,
-            runs,
-            doubt: 0.0,
+            lambda,
+            intervals,
+            rounding: 0.0,
         }
     }
 
     pub(crate) fn cost(&self) -> f64 {
-        self.runs.iter().map(|run| run.1).sum()
+        self.intervals.iter().map(|run| run.1).sum()
     }
 
     pub(crate) fn clusters(&self) -> Clusters {
         Clusters {
-            centroids: self.runs.iter().map(|run| run.0).collect(),
+            centroids: self.intervals.iter().map(|run| run.0).collect(),
             cost: self.cost(),
-            gap: self.doubt,
+            gap: self.rounding,
         }
     }
 }
 
 /// One corner of the convex hull of (clusters, cost).
 struct Corner {
-    price: f64,
+    lambda: f64,
     cost: f64,
     borders: Vec<u32>,
 }
 
 impl Corner {
-    fn new(runs: &impl Runs, price: f64, borders: Vec<u32>) -> Self {
+    fn new(intervals: &impl IntervalCosts, lambda: f64, borders: Vec<u32>) -> Self {
         let cost = borders
             .windows(2)
-            .map(|edge| runs.cost(edge[0] as usize, edge[1] as usize))
+            .map(|edge| intervals.cost(edge[0] as usize, edge[1] as usize))
             .sum();
         Corner {
-            price,
+            lambda,
             cost,
             borders,
         }
@@ -120,11 +121,11 @@ impl Corner {
     }
 }
 
-/// The optimal partition into `k` runs, or as many as there are points; `hint` is a price to try first. With `among`, it
+/// The optimal partition into `k` intervals, or as many as there are points; `hint` is a λ to try first. With `among`, it
 /// is known that an optimum has no other borders than those, which include the first and the last.
 pub(crate) fn partition(
     points: &Points,
-    line: &Line,
+    prefix: &PrefixSums,
     among: Option<&[u32]>,
     k: usize,
     hint: Option<f64>,
@@ -136,27 +137,35 @@ pub(crate) fn partition(
     if k <= 1 {
         return Partition::new(points, vec![0, m as u32], f64::INFINITY);
     }
-    let price = hint.unwrap_or_else(|| approach(points, line, k));
-    let Found { borders, price, .. } = match among {
-        None => search(line, cheapest, k, price),
+    let lambda = hint.unwrap_or_else(|| initial_lambda(points, prefix, k));
+    let Found {
+        borders, lambda, ..
+    } = match among {
+        None => search(prefix, least_weight_path, k, lambda),
         Some(among) => {
-            let mut found = search(&line.at_borders(among), cheapest, k, price);
+            let mut found = search(&prefix.at_borders(among), least_weight_path, k, lambda);
             for border in &mut found.borders {
                 *border = among[*border as usize];
             }
             found
         }
     };
-    let found = Partition::new(points, borders, price);
-    if line.doubt(&found.borders, &found.runs) <= CLEAR * found.cost() {
+    let found = Partition::new(points, borders, lambda);
+    if prefix.rounding(&found.borders, &found.intervals) <= CLEAR * found.cost() {
         return found;
     }
-    let Found { borders, price, .. } =
-        search(&PreciseLine::new(points), cheapest_precise, k, price);
-    let mut found = Partition::new(points, borders, price);
-    let doubt = line.doubt(&found.borders, &found.runs) * DIGITS;
-    if found.cost() > 0.0 && doubt > CLEAR * found.cost() {
-        found.doubt = doubt / found.cost();
+    let Found {
+        borders, lambda, ..
+    } = search(
+        &DoubleDoubleSums::new(points),
+        least_weight_path_double,
+        k,
+        lambda,
+    );
+    let mut found = Partition::new(points, borders, lambda);
+    let rounding = prefix.rounding(&found.borders, &found.intervals) * DIGITS;
+    if found.cost() > 0.0 && rounding > CLEAR * found.cost() {
+        found.rounding = rounding / found.cost();
     }
     found
 }
@@ -164,12 +173,12 @@ pub(crate) fn partition(
 /// What a search has found.
 struct Found {
     borders: Vec<u32>,
-    price: f64,
-    /// Estimate of the middle of the prices that buy as many clusters.
+    lambda: f64,
+    /// Estimate of the middle of the λ that buy as many clusters.
     middle: Option<f64>,
 }
 
-/// Where the middle of the prices of `found` must be, given corners with a few clusters less or more. Prices go with the
+/// Where the middle of the λ of `found` must be, given corners with a few clusters less or more. λ goes with the
 /// third power of the number of clusters.
 fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
     let k = found.clusters() as f64;
@@ -185,55 +194,60 @@ fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
     (weight > 0.0).then(|| sum / weight)
 }
 
-/// Brackets the price, beginning with `price`.
-fn search<R: Runs>(runs: &R, cheapest: fn(&R, f64, &mut Path), k: usize, mut price: f64) -> Found {
-    let m = runs.len();
-    let mut few = Corner::new(runs, f64::INFINITY, vec![0, m as u32]);
+/// Brackets λ, beginning with `lambda`.
+fn search<R: IntervalCosts>(
+    intervals: &R,
+    least_weight_path: fn(&R, f64, &mut LeastWeightPath),
+    k: usize,
+    mut lambda: f64,
+) -> Found {
+    let m = intervals.len();
+    let mut few = Corner::new(intervals, f64::INFINITY, vec![0, m as u32]);
     let mut many = Corner {
-        price: 0.0,
+        lambda: 0.0,
         cost: 0.0,
         borders: (0..=m as u32).collect(),
     };
-    let mut path = Path::default();
+    let mut path = LeastWeightPath::default();
     // Guesses since one end of the bracket moved for the first time, or since the chord was tried.
     let mut misses = 0;
     loop {
-        let bracketed = few.price.is_finite() && many.price > 0.0;
-        let cut =
-            !(price > many.price && price < few.price) || misses > if bracketed { 1 } else { 8 };
+        let bracketed = few.lambda.is_finite() && many.lambda > 0.0;
+        let cut = !(lambda > many.lambda && lambda < few.lambda)
+            || misses > if bracketed { 1 } else { 8 };
         if cut {
-            price = (few.cost - many.cost) / (many.clusters() - few.clusters()) as f64;
+            lambda = (few.cost - many.cost) / (many.clusters() - few.clusters()) as f64;
             misses = 0;
         }
-        cheapest(runs, price, &mut path);
-        let found = Corner::new(runs, price, path.borders(m));
+        least_weight_path(intervals, lambda, &mut path);
+        let found = Corner::new(intervals, lambda, path.borders(m));
         if found.clusters() == k {
             return Found {
                 middle: middle(&found, [&few, &many]),
                 borders: found.borders,
-                price,
+                lambda,
             };
         }
         let stuck = found.clusters() <= few.clusters() || found.clusters() >= many.clusters();
         if cut && stuck {
             return Found {
                 borders: splice(&few.borders, &many.borders, k),
-                price,
-                middle: Some(price),
+                lambda,
+                middle: Some(lambda),
             };
         }
-        // A count stands for a range of prices; of a wrong one, the end towards `k` is the better guess. Steps
+        // A count stands for a range of λ; of a wrong one, the end towards `k` is the better guess. Steps
         // that do not reach the other side grow.
         let toward = if found.clusters() < k { 0.5 } else { -0.5 };
         let ratio = (found.clusters() as f64 + toward) / k as f64;
-        let next = price * ratio.powi(3 << misses);
+        let next = lambda * ratio.powi(3 << misses);
         misses += 1;
         if found.clusters() < k {
             few = found;
         } else {
             many = found;
         }
-        price = match interpolate(&few, &many, k) {
+        lambda = match interpolate(&few, &many, k) {
             Some(between) => {
                 misses = if bracketed { misses } else { 0 };
                 between
@@ -243,9 +257,9 @@ fn search<R: Runs>(runs: &R, cheapest: fn(&R, f64, &mut Path), k: usize, mut pri
     }
 }
 
-/// Price between two corners, on the line through their logarithms.
+/// λ between two corners, on the line through their logarithms.
 fn interpolate(few: &Corner, many: &Corner, k: usize) -> Option<f64> {
-    if !few.price.is_finite() || many.price <= 0.0 {
+    if !few.lambda.is_finite() || many.lambda <= 0.0 {
         return None;
     }
     let (low, high) = (
@@ -253,43 +267,43 @@ fn interpolate(few: &Corner, many: &Corner, k: usize) -> Option<f64> {
         (many.clusters() as f64 - 0.5).ln(),
     );
     let part = ((k as f64).ln() - low) / (high - low);
-    Some((few.price.ln() * (1.0 - part) + many.price.ln() * part).exp())
+    Some((few.lambda.ln() * (1.0 - part) + many.lambda.ln() * part).exp())
 }
 
-/// A price to begin with: that of a selection of the borders, for which a guess will do.
-pub(crate) fn approach(points: &Points, line: &Line, k: usize) -> f64 {
+/// A λ to begin with: that of a selection of the borders, for which a guess will do.
+pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> f64 {
     let m = points.len();
-    let mut price = None;
+    let mut lambda = None;
     for nodes in STAGES.map(|stage| stage * k) {
-        if price.is_some() && nodes > m / 3 {
+        if lambda.is_some() && nodes > m / 3 {
             break;
         }
-        let (selection, integral) = select(points, line, nodes.min(m));
-        let start = price.unwrap_or(integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3)));
+        let (selection, integral) = select_borders(points, prefix, nodes.min(m));
+        let start = lambda.unwrap_or(integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3)));
         if nodes > m / 3 || selection.len() <= 2 * k {
             return start;
         }
-        let thin = line.at_borders(&selection);
-        let found = search(&thin, cheapest, k, start);
-        price = Some(found.middle.unwrap_or_else(|| {
-            if k < NARROW {
-                return found.price;
+        let thin = prefix.at_borders(&selection);
+        let found = search(&thin, least_weight_path, k, start);
+        lambda = Some(found.middle.unwrap_or_else(|| {
+            if k < MANY_CLUSTERS {
+                return found.lambda;
             }
-            // At once: then it may be at an end of its range. Look at a price that is higher by about that range.
-            let higher = found.price * (1.0 + 3.0 / k as f64);
-            let mut path = Path::default();
-            cheapest(&thin, higher, &mut path);
+            // At once: then it may be at an end of its range. Look at a λ that is higher by about that range.
+            let higher = found.lambda * (1.0 + 3.0 / k as f64);
+            let mut path = LeastWeightPath::default();
+            least_weight_path(&thin, higher, &mut path);
             let other = Corner::new(&thin, higher, path.borders(thin.len()));
-            let found = Corner::new(&thin, found.price, found.borders);
-            middle(&found, [&other; 2]).unwrap_or(f64::midpoint(found.price, higher))
+            let found = Corner::new(&thin, found.lambda, found.borders);
+            middle(&found, [&other; 2]).unwrap_or(f64::midpoint(found.lambda, higher))
         }));
     }
-    price.unwrap_or(0.0)
+    lambda.unwrap_or(0.0)
 }
 
 /// About `nodes` borders between which an optimal quantizer would put equally many centroids, first and last
-/// included, and Σ weight^(1/3) width^(2/3) over the runs between them.
-fn select(points: &Points, line: &Line, nodes: usize) -> (Vec<u32>, f64) {
+/// included, and Σ weight^(1/3) width^(2/3) over the intervals between them.
+fn select_borders(points: &Points, prefix: &PrefixSums, nodes: usize) -> (Vec<u32>, f64) {
     let m = points.len();
     let step = (m / (2 * nodes).max(1)).clamp(1, 1 << 16);
     let ends: Vec<usize> = (1..=m.div_ceil(step)).map(|i| (i * step).min(m)).collect();
@@ -299,7 +313,7 @@ fn select(points: &Points, line: &Line, nodes: usize) -> (Vec<u32>, f64) {
         .iter()
         .map(|&end| {
             let width = points.x[end.min(m - 1)] - points.x[at];
-            total += root((line.w[end] - line.w[at]) * width * width);
+            total += cube_root((prefix.w[end] - prefix.w[at]) * width * width);
             at = end;
             total
         })
@@ -317,7 +331,7 @@ fn select(points: &Points, line: &Line, nodes: usize) -> (Vec<u32>, f64) {
 }
 
 /// Cube root of a number that is not negative, to within a hundredth.
-pub(crate) fn root(x: f64) -> f64 {
+pub(crate) fn cube_root(x: f64) -> f64 {
     if x < f64::MIN_POSITIVE {
         return 0.0;
     }
@@ -326,7 +340,7 @@ pub(crate) fn root(x: f64) -> f64 {
     (y + y + x / (y * y)) / 3.0
 }
 
-/// A path of `k` edges from one of fewer and one of more, all optimal at one price.
+/// A path of `k` edges from one of fewer and one of more, all optimal at one λ.
 fn splice(few: &[u32], many: &[u32], k: usize) -> Vec<u32> {
     let ahead = k + 1 - few.len();
     for i in 0..few.len() - 1 {

@@ -10,8 +10,8 @@
 //! Our deviations: (1) many pairs at once, fewer after a failure.
 
 use super::VectorOptions;
-use super::field::Field;
 use super::lloyd::{descend, survey};
+use super::z_order::OrderedVectors;
 
 /// Lloyd steps of a round.
 const STEPS: u32 = 8;
@@ -21,7 +21,7 @@ const WORTH: f64 = 1e-3;
 /// Improves centroids that Lloyd's steps have settled at `cost`, in at most so many rounds that begin with `most` pairs;
 /// returns the lower cost.
 pub(super) fn improve(
-    field: &Field,
+    vectors: &OrderedVectors,
     centroids: &mut Vec<f32>,
     mut cost: f64,
     mut most: usize,
@@ -38,11 +38,11 @@ pub(super) fn improve(
             break;
         }
         let mut moved = centroids.clone();
-        let pairs = rearrange(field, &mut moved, most);
+        let pairs = rearrange(vectors, &mut moved, most);
         if pairs == 0 {
             break;
         }
-        let lower = descend(field, &mut moved, options);
+        let lower = descend(vectors, &mut moved, options);
         if lower < cost {
             *centroids = moved;
         }
@@ -57,10 +57,10 @@ pub(super) fn improve(
 }
 
 /// Merges and splits at most `most` clusters; returns how many.
-fn rearrange(field: &Field, centroids: &mut [f32], most: usize) -> usize {
-    let dim = field.dim;
+fn rearrange(vectors: &OrderedVectors, centroids: &mut [f32], most: usize) -> usize {
+    let dim = vectors.dim;
     let k = centroids.len() / dim;
-    let survey = survey(field, centroids);
+    let survey = survey(vectors, centroids);
     let error: Vec<f64> = (0..k)
         .map(|c| survey.spread[c * dim..(c + 1) * dim].iter().sum())
         .collect();

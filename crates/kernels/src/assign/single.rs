@@ -11,7 +11,7 @@
 use rayon::prelude::*;
 
 use super::Borders;
-use crate::simd::{dispatch, whole};
+use crate::simd::{dispatch, nearest_whole};
 
 /// Values handled by one task; also the unit in which errors are added up.
 const CHUNK: usize = 1 << 17;
@@ -79,7 +79,7 @@ impl Grid {
         } else {
             (CELLS - 1) as f32
         };
-        whole(cell) & (CELLS - 1)
+        nearest_whole(cell) & (CELLS - 1)
     }
 }
 

@@ -10,11 +10,11 @@
 
 use rayon::prelude::*;
 
-use super::compare::{Centroids, Nearest, Shortlist, compare};
+use super::nearest_centroid::{Centroids, Nearest, Shortlist, compare};
 use crate::simd::dispatch;
 
 /// Vectors side by side.
-pub(super) const LANES: usize = 16;
+pub(super) const TILE: usize = 16;
 /// Vectors in a block.
 pub(super) const BLOCK: usize = 256;
 /// Blocks of one task; the unit in which sums are added up.
@@ -23,7 +23,7 @@ pub(super) const TASK: usize = 64;
 const SAMPLE: usize = 4096;
 
 /// Vectors in their order.
-pub(super) struct Field {
+pub(super) struct OrderedVectors {
     pub(super) dim: usize,
     /// Number of vectors.
     pub(super) len: usize,
@@ -37,7 +37,7 @@ pub(super) struct Field {
     boxes: Vec<f32>,
 }
 
-/// Room for [`Field::nearest`] to work in.
+/// Room for [`OrderedVectors::nearest`] to work in.
 #[derive(Default)]
 pub(super) struct Scratch {
     lo: Vec<f32>,
@@ -46,17 +46,17 @@ pub(super) struct Scratch {
     tile: Shortlist,
 }
 
-impl Field {
+impl OrderedVectors {
     pub(super) fn new(values: &[f32], dim: usize, weights: Option<&[f32]>) -> Self {
         let len = values.len() / dim;
         let order = order(values, dim, len);
-        let padded = len.div_ceil(LANES) * LANES;
+        let padded = len.div_ceil(TILE) * TILE;
         let mut tiles = vec![0.0; padded * dim];
-        for (tile, rows) in tiles.chunks_exact_mut(LANES * dim).zip(order.chunks(LANES)) {
-            for lane in 0..LANES {
+        for (tile, rows) in tiles.chunks_exact_mut(TILE * dim).zip(order.chunks(TILE)) {
+            for lane in 0..TILE {
                 let from = rows[lane.min(rows.len() - 1)] as usize * dim;
                 for (d, x) in values[from..from + dim].iter().enumerate() {
-                    tile[d * LANES + lane] = *x;
+                    tile[d * TILE + lane] = *x;
                 }
             }
         }
@@ -65,13 +65,13 @@ impl Field {
             sorted.resize(padded, 0.0);
             sorted
         });
-        let mut boxes = Vec::with_capacity(padded / LANES * 2 * dim);
-        for tile in tiles.chunks_exact(LANES * dim) {
-            let rows = tile.as_chunks::<LANES>().0;
+        let mut boxes = Vec::with_capacity(padded / TILE * 2 * dim);
+        for tile in tiles.chunks_exact(TILE * dim) {
+            let rows = tile.as_chunks::<TILE>().0;
             boxes.extend(rows.iter().map(|row| fold(row, |a, b| a < b)));
             boxes.extend(rows.iter().map(|row| fold(row, |a, b| a > b)));
         }
-        Field {
+        OrderedVectors {
             dim,
             len,
             tiles,
@@ -97,8 +97,8 @@ impl Field {
 
     /// Coordinates of the vector at `at`.
     pub(super) fn vector(&self, at: usize) -> impl Iterator<Item = f32> + '_ {
-        let tile = &self.tiles[at / LANES * LANES * self.dim..];
-        (0..self.dim).map(move |d| tile[d * LANES + at % LANES])
+        let tile = &self.tiles[at / TILE * TILE * self.dim..];
+        (0..self.dim).map(move |d| tile[d * TILE + at % TILE])
     }
 
     /// The nearest centroids of one block.
@@ -109,8 +109,8 @@ impl Field {
         scratch: &mut Scratch,
         out: &mut Nearest,
     ) {
-        let size = LANES * self.dim;
-        let tiles = (block * BLOCK / LANES..(block + 1) * BLOCK / LANES)
+        let size = TILE * self.dim;
+        let tiles = (block * BLOCK / TILE..(block + 1) * BLOCK / TILE)
             .take_while(|t| t * size < self.tiles.len());
         let Scratch {
             lo,
@@ -136,10 +136,10 @@ impl Field {
         centroids.all().shorten(lo, hi, candidates, true);
         let outs = out
             .distance
-            .as_chunks_mut::<LANES>()
+            .as_chunks_mut::<TILE>()
             .0
             .iter_mut()
-            .zip(out.index.as_chunks_mut::<LANES>().0);
+            .zip(out.index.as_chunks_mut::<TILE>().0);
         for (t, out) in tiles.zip(outs) {
             let (low, high) = self.bounds(t);
             candidates.shorten(low, high, few, false);
@@ -198,9 +198,9 @@ impl Field {
 
 /// The first of the lanes by an order, compared half with half.
 #[inline(always)]
-fn fold(row: &[f32; LANES], before: impl Fn(f32, f32) -> bool) -> f32 {
+fn fold(row: &[f32; TILE], before: impl Fn(f32, f32) -> bool) -> f32 {
     let mut row = *row;
-    let mut half = LANES / 2;
+    let mut half = TILE / 2;
     while half > 0 {
         for l in 0..half {
             // What is not a number never stays.

@@ -7,11 +7,12 @@ use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
-use super::refine::{self, Group};
-use super::{Precision, Tally};
-use crate::line::Points;
-use crate::nearest::{Borders, wide};
-use crate::price::{self, Clusters};
+use super::summary::Summary;
+use crate::assign::{Borders, single};
+use crate::scalar::branch_and_bound::{self, Group, Precision};
+use crate::scalar::lagrangian::{self, Clusters};
+use crate::scalar::points::Points;
+use crate::scalar::radix_sort::{key, radix, unkey};
 use crate::simd::dispatch;
 use crate::weights::Weights;
 
@@ -22,35 +23,35 @@ const CHUNK: usize = 1 << 17;
 
 /// A group of 32-bit floats.
 #[derive(Debug)]
-pub(super) struct Wide<'a> {
+pub(super) struct SingleHistogram<'a> {
     values: &'a [f32],
     weights: Weights<'a>,
     precision: Precision,
-    tally: Tally,
+    summary: Summary,
     /// All points, sorted; made when first asked for.
     points: OnceLock<Points>,
 }
 
-impl<'a> Wide<'a> {
+impl<'a> SingleHistogram<'a> {
     pub(super) fn new(values: &'a [f32], mut weights: Weights<'a>, precision: Precision) -> Self {
         let parts: Vec<Part> = values.par_chunks(CHUNK).map(look).collect();
-        let mut tally = Tally::default();
+        let mut summary = Summary::default();
         let mut range = (f32::INFINITY, f32::NEG_INFINITY);
         for (part, chunk) in parts.iter().zip(values.chunks(CHUNK)) {
-            tally.energy += part.energy;
-            tally.zeros += u64::from(part.zeros);
+            summary.energy += part.energy;
+            summary.zeros += u64::from(part.zeros);
             range = (range.0.min(part.min), range.1.max(part.max));
             if part.non_finite > 0 {
                 for x in chunk {
-                    tally.nan += u64::from(x.is_nan());
-                    tally.infinite += u64::from(*x == f32::INFINITY);
-                    tally.negative_infinite += u64::from(*x == f32::NEG_INFINITY);
+                    summary.nan += u64::from(x.is_nan());
+                    summary.infinite += u64::from(*x == f32::INFINITY);
+                    summary.negative_infinite += u64::from(*x == f32::NEG_INFINITY);
                 }
             }
         }
         if range.0 <= range.1 {
             // +0, whichever zero came first.
-            tally.range = Some((range.0 + 0.0, range.1 + 0.0));
+            summary.range = Some((range.0 + 0.0, range.1 + 0.0));
         }
         if !weights.is_equal() {
             let counts = |i: usize| weights.at(i) > 0.0 && values[i].is_finite();
@@ -58,35 +59,35 @@ impl<'a> Wide<'a> {
                 weights = Weights::Equal;
             }
         }
-        Wide {
+        SingleHistogram {
             values,
             weights,
             precision,
-            tally,
+            summary,
             points: OnceLock::new(),
         }
     }
 
-    pub(super) fn tally(&self) -> &Tally {
-        &self.tally
+    pub(super) fn summary(&self) -> &Summary {
+        &self.summary
     }
 
     pub(super) fn cluster(&self, k: usize) -> Clusters {
         if self.values.len() >= SMALL
-            && let Some(range) = self.tally.range
+            && let Some(range) = self.summary.range
         {
             let group = Group {
                 values: self.values,
                 weights: self.weights,
                 range,
-                finite: self.tally.non_finite() == 0,
+                finite: self.summary.non_finite() == 0,
                 precision: self.precision,
             };
-            if let Some(clusters) = refine::cluster(&group, k.max(1)) {
+            if let Some(clusters) = branch_and_bound::cluster(&group, k.max(1)) {
                 return clusters;
             }
         }
-        price::cluster(self.points(), k)
+        lagrangian::cluster(self.points(), k)
     }
 
     /// All finite values that have a weight.
@@ -141,7 +142,12 @@ impl<'a> Wide<'a> {
     }
 
     pub(super) fn assign(&self, borders: &Borders, indices: &mut [u8]) -> f64 {
-        wide::assign(borders, self.values, self.tally.non_finite() == 0, indices)
+        single::assign(
+            borders,
+            self.values,
+            self.summary.non_finite() == 0,
+            indices,
+        )
     }
 }
 
@@ -165,62 +171,6 @@ fn points_of<T: Copy>(sorted: &[T], part: impl Fn(T) -> (u32, f64)) -> Points {
     points.x.truncate(len);
     points.w.truncate(len);
     points
-}
-
-/// An integer that sorts like the value.
-#[inline(always)]
-pub(super) fn key(x: f32) -> u32 {
-    let bits = x.to_bits();
-    bits ^ (((bits as i32 >> 31) as u32) | 0x8000_0000)
-}
-
-#[inline(always)]
-pub(super) fn unkey(key: u32) -> f32 {
-    f32::from_bits(key ^ (((!key as i32 >> 31) as u32) | 0x8000_0000))
-}
-
-/// Sorts by a 32-bit key, keeping the order of equals; digits that all keys share cost nothing.
-pub(super) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32) -> Vec<T> {
-    match items.len() {
-        0..128 => {
-            items.sort_by_key(|&item| key(item));
-            items
-        }
-        // Long tables take longer than few values.
-        128..8192 => by_digits::<T, 4, 256>(items, key),
-        _ => by_digits::<T, 3, 2048>(items, key),
-    }
-}
-
-/// Sorts digit by digit, the last first.
-fn by_digits<T: Copy + Default, const DIGITS: usize, const SIZE: usize>(
-    mut items: Vec<T>,
-    key: impl Fn(T) -> u32,
-) -> Vec<T> {
-    let digit = |item: T, d: usize| (key(item) >> (d as u32 * SIZE.ilog2())) as usize & (SIZE - 1);
-    let mut other = vec![T::default(); items.len()];
-    let mut counts = [[0_usize; SIZE]; DIGITS];
-    for &item in &items {
-        for (d, counts) in counts.iter_mut().enumerate() {
-            counts[digit(item, d)] += 1;
-        }
-    }
-    for (d, counts) in counts.iter_mut().enumerate() {
-        if counts.contains(&items.len()) {
-            continue;
-        }
-        let mut at = 0;
-        for start in counts.iter_mut() {
-            at += std::mem::replace(start, at);
-        }
-        for &item in &items {
-            let start = &mut counts[digit(item, d)];
-            other[*start] = item;
-            *start += 1;
-        }
-        std::mem::swap(&mut items, &mut other);
-    }
-    items
 }
 
 struct Part {

@@ -4,24 +4,27 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{KINDS, Noise};
-use crate::{Census, Element, Precision, Weights};
+use crate::{Element, Precision, ValueHistogram, Weights};
 
 pub(super) fn check<T: Element>(values: &[T]) {
-    let census = Census::new(values, Weights::Equal, Precision::Refined);
+    let histogram = ValueHistogram::new(values, Weights::Equal, Precision::Refined);
     let wide: Vec<f32> = values.iter().map(|v| v.to_f32()).collect();
     let finite: Vec<f32> = wide.iter().copied().filter(|x| x.is_finite()).collect();
-    assert_eq!(census.len(), values.len());
-    assert_eq!(census.is_empty(), values.is_empty());
-    assert_eq!(census.non_finite(), wide.len() - finite.len());
-    assert_eq!(census.zeros(), wide.iter().filter(|x| **x == 0.0).count());
+    assert_eq!(histogram.len(), values.len());
+    assert_eq!(histogram.is_empty(), values.is_empty());
+    assert_eq!(histogram.non_finite(), wide.len() - finite.len());
+    assert_eq!(
+        histogram.zeros(),
+        wide.iter().filter(|x| **x == 0.0).count()
+    );
     let range = finite
         .iter()
         .copied()
         .reduce(f32::min)
         .zip(finite.iter().copied().reduce(f32::max));
-    assert_eq!(census.range(), range);
+    assert_eq!(histogram.range(), range);
     let energy: f64 = finite.iter().map(|&x| f64::from(x).powi(2)).sum();
-    assert!((census.energy() - energy).abs() <= 1e-10 * energy);
+    assert!((histogram.energy() - energy).abs() <= 1e-10 * energy);
 
     let mut distinct: Vec<f32> = wide
         .iter()
@@ -29,16 +32,16 @@ pub(super) fn check<T: Element>(values: &[T]) {
         .collect();
     distinct.sort_by(f32::total_cmp);
     distinct.dedup_by_key(|x| x.to_bits());
-    assert_eq!(census.distinct_count(), distinct.len());
+    assert_eq!(histogram.distinct_count(), distinct.len());
     let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
     if distinct.len() <= 1 << 16 {
         assert_eq!(
-            bits(&census.distinct(distinct.len()).unwrap()),
+            bits(&histogram.distinct(distinct.len()).unwrap()),
             bits(&distinct)
         );
     }
     if !distinct.is_empty() {
-        assert_eq!(census.distinct(distinct.len().min(1 << 16) - 1), None);
+        assert_eq!(histogram.distinct(distinct.len().min(1 << 16) - 1), None);
     }
 }
 

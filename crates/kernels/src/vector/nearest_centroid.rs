@@ -10,7 +10,7 @@
 //! Source: the pruning test of Kanungo et al. 2002.
 //! Our deviations: (1) distances are rounded, so a centroid is out only if it is farther by more than rounding.
 
-use super::field::{BLOCK, LANES};
+use super::z_order::{BLOCK, TILE};
 use crate::simd::dispatch;
 
 /// Centroids by row.
@@ -171,7 +171,7 @@ fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut
 }
 
 /// Distances and indices of a tile.
-type Out<'a> = (&'a mut [f32; LANES], &'a mut [u8; LANES]);
+type Out<'a> = (&'a mut [f32; TILE], &'a mut [u8; TILE]);
 
 /// Nearest of the candidates for each vector of a tile; ties go to the first.
 pub(super) fn compare(tile: &[f32], centroids: &Centroids, candidates: &Shortlist, out: Out<'_>) {
@@ -212,18 +212,18 @@ fn compare_fixed<const DIM: usize>(tile: &[f32], rows: &[f32], candidates: &[u32
 
 #[inline(always)]
 fn compare_body(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) {
-    let mut least = [f32::INFINITY; LANES];
-    let mut which = [0_u32; LANES];
+    let mut least = [f32::INFINITY; TILE];
+    let mut which = [0_u32; TILE];
     for &c in candidates {
         let row = &rows[c as usize * dim..][..dim];
-        let mut sum = [0.0_f32; LANES];
-        for (x, &c) in tile[..LANES * dim].as_chunks::<LANES>().0.iter().zip(row) {
-            for l in 0..LANES {
+        let mut sum = [0.0_f32; TILE];
+        for (x, &c) in tile[..TILE * dim].as_chunks::<TILE>().0.iter().zip(row) {
+            for l in 0..TILE {
                 let difference = x[l] - c;
                 sum[l] += difference * difference;
             }
         }
-        for l in 0..LANES {
+        for l in 0..TILE {
             let nearer = sum[l] < least[l];
             least[l] = if nearer { sum[l] } else { least[l] };
             which[l] = if nearer { c } else { which[l] };

@@ -1,0 +1,60 @@
+//! The values of a group as solvers want them: ascending, each once, with a weight.
+
+use crate::buffer::Buffer;
+
+/// Ascending distinct values and their weights, all positive.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Points {
+    pub(crate) x: Buffer,
+    pub(crate) w: Buffer,
+}
+
+impl Points {
+    pub(crate) fn len(&self) -> usize {
+        self.x.len()
+    }
+
+    pub(crate) fn push(&mut self, x: f64, w: f64) {
+        self.x.push(x);
+        self.w.push(w);
+    }
+
+    /// Index of the weighted median.
+    pub(crate) fn median(&self) -> usize {
+        let half = self.w.iter().sum::<f64>() / 2.0;
+        let mut below = 0.0;
+        for (i, w) in self.w.iter().enumerate() {
+            below += w;
+            if below >= half {
+                return i;
+            }
+        }
+        self.len().saturating_sub(1)
+    }
+
+    /// Centroid and cost of the interval `lo..hi`, from scratch: two passes, around a value of it.
+    pub(crate) fn cluster(&self, lo: usize, hi: usize) -> (f64, f64) {
+        let (x, w) = (&self.x[lo..hi], &self.w[lo..hi]);
+        let Some(&origin) = x.get(x.len() / 2) else {
+            return (0.0, 0.0);
+        };
+        let total = sum(x, w, |_, w| w);
+        let mean = origin + sum(x, w, |x, w| w * (x - origin)) / total;
+        (mean, sum(x, w, |x, w| w * ((x - mean) * (x - mean))))
+    }
+}
+
+/// A sum over values and weights in eight strands.
+fn sum(x: &[f64], w: &[f64], term: impl Fn(f64, f64) -> f64) -> f64 {
+    let mut sums = [0.0; 8];
+    let (x8, w8) = (x.chunks_exact(8), w.chunks_exact(8));
+    for (i, (&x, &w)) in x8.remainder().iter().zip(w8.remainder()).enumerate() {
+        sums[i] += term(x, w);
+    }
+    for (x, w) in x8.zip(w8) {
+        for l in 0..8 {
+            sums[l] += term(x[l], w[l]);
+        }
+    }
+    ((sums[0] + sums[4]) + (sums[2] + sums[6])) + ((sums[1] + sums[5]) + (sums[3] + sums[7]))
+}

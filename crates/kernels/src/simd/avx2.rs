@@ -1,0 +1,92 @@
+//! Eight floats in two AVX2 registers.
+#![allow(unsafe_code)]
+
+use std::arch::x86_64::*;
+use std::ops::{Add, Div, Mul, Sub};
+
+use super::f64x8::{F64x8, LANES};
+
+/// Two registers. To be used only inside functions that `dispatch!` has compiled for AVX2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Avx2(__m256d, __m256d);
+
+macro_rules! avx2 {
+    ($trait:ident $name:ident $op:ident) => {
+        impl $trait for Avx2 {
+            type Output = Self;
+            #[inline(always)]
+            fn $name(self, other: Self) -> Self {
+                // SAFETY: AVX2 is there; see `Avx2`.
+                unsafe { Avx2($op(self.0, other.0), $op(self.1, other.1)) }
+            }
+        }
+    };
+}
+
+avx2!(Add add _mm256_add_pd);
+avx2!(Sub sub _mm256_sub_pd);
+avx2!(Mul mul _mm256_mul_pd);
+avx2!(Div div _mm256_div_pd);
+
+impl F64x8 for Avx2 {
+    type Mask = Self;
+
+    #[inline(always)]
+    fn splat(x: f64) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`.
+        let x = unsafe { _mm256_set1_pd(x) };
+        Avx2(x, x)
+    }
+
+    #[inline(always)]
+    fn load(values: &[f64], at: usize) -> Self {
+        let values: &[f64] = &values[at..at + LANES];
+        // SAFETY: AVX2 is there; see `Avx2`. The slice has eight entries.
+        unsafe {
+            let from = values.as_ptr();
+            Avx2(_mm256_loadu_pd(from), _mm256_loadu_pd(from.add(4)))
+        }
+    }
+
+    #[inline(always)]
+    fn array(self) -> [f64; LANES] {
+        let mut out = [0.0; LANES];
+        // SAFETY: AVX2 is there; see `Avx2`. The array has eight entries.
+        unsafe {
+            _mm256_storeu_pd(out.as_mut_ptr(), self.0);
+            _mm256_storeu_pd(out.as_mut_ptr().add(4), self.1);
+        }
+        out
+    }
+
+    #[inline(always)]
+    fn less(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`.
+        unsafe {
+            Avx2(
+                _mm256_cmp_pd::<_CMP_LT_OQ>(self.0, other.0),
+                _mm256_cmp_pd::<_CMP_LT_OQ>(self.1, other.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn pick(mask: Self, yes: Self, no: Self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`.
+        unsafe {
+            Avx2(
+                _mm256_blendv_pd(no.0, yes.0, mask.0),
+                _mm256_blendv_pd(no.1, yes.1, mask.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn positive(self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`. Of a pair with what is not a number, the second comes out.
+        unsafe {
+            let zero = _mm256_setzero_pd();
+            Avx2(_mm256_max_pd(self.0, zero), _mm256_max_pd(self.1, zero))
+        }
+    }
+}

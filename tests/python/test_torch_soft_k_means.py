@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from palettizer import _native
-from palettizer.torch.palettization._soft import k_means
+from palettizer.torch.palettization._soft import blocks, k_means
 from palettizer.torch.palettization._plan.palettize import as_bytes
 from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -133,14 +133,14 @@ class Native:
 
     def forward(self, weight, centroids, scale, noise):
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
-        trail = torch.empty(self.of.trail_len, dtype=self.real)
+        saved = torch.empty(self.of.trail_len, dtype=self.real)
         self.of.forward(as_bytes(weight), as_bytes(centroids), optional(scale), noise,
-                        as_bytes(out), as_bytes(following), as_bytes(trail))
-        return out, following, trail
+                        as_bytes(out), as_bytes(following), as_bytes(saved))
+        return out, following, saved
 
-    def backward(self, weight, scale, noise, trail, grad):
+    def backward(self, weight, scale, noise, saved, grad):
         out = torch.empty_like(weight)
-        self.of.backward(as_bytes(weight), optional(scale), noise, as_bytes(trail), as_bytes(grad), as_bytes(out))
+        self.of.backward(as_bytes(weight), optional(scale), noise, as_bytes(saved), as_bytes(grad), as_bytes(out))
         return out
 
     def assign(self, weight, centroids, scale):
@@ -166,8 +166,8 @@ def found(side, case, numbers, scale=None):
     scale = kmeans.channel_scale(weight) if scale is None else scale.to(kmeans.real)
     centroids = centroids.to(kmeans.real)
     noise = SEED if case.settings.mode == "gsm" else 0
-    out, following, trail = kmeans.forward(weight, centroids, scale, noise)
-    back = kmeans.backward(weight, scale, noise, trail, grad)
+    out, following, saved = kmeans.forward(weight, centroids, scale, noise)
+    back = kmeans.backward(weight, scale, noise, saved, grad)
     hard = kmeans.assign(weight, centroids, scale)
     assert {out.dtype, back.dtype, hard.dtype} == {dtype} and following.dtype == kmeans.real
     return {"out": out.double(), "next": following.double(), "back": back.double(), "hard": hard.double()}
@@ -191,8 +191,8 @@ def formula(case, numbers, scale=None):
 def noise_of(kmeans):
     """(groups, steps, vectors, k): the noise that it makes block by block."""
     empty = torch.empty(kmeans.groups, kmeans.vectors, kmeans.cluster_dim, dtype=kmeans.real)
-    batch = k_means._Batch(kmeans, 0, empty, None, SEED)
-    steps = [torch.full((kmeans.groups,), step) for step in range(kmeans.iterations)]
+    batch = blocks.Batch(kmeans.attention, 0, empty, None, SEED)
+    steps = [torch.full((kmeans.groups,), step) for step in range(kmeans.settings.iterations)]
     return torch.stack([batch.gumbel(slice(0, kmeans.vectors), at) for at in steps], 1)
 
 
@@ -206,7 +206,7 @@ def close(ours, theirs, tolerance, names=("out", "next", "back", "hard")):
 @table()
 @pytest.mark.parametrize("block", [2**22, 50], ids=["one block", "small blocks"])
 def test_as_the_formula(case, block, monkeypatch):
-    monkeypatch.setattr(k_means, "BLOCK", block)
+    monkeypatch.setattr(blocks, "BLOCK", block)
     close(found(TorchSoftKMeans, case, case.numbers()), formula(case, case.numbers()), 1e-9)
 
 
@@ -306,8 +306,8 @@ def test_finite_differences(case, side):
     scale, step = kmeans.channel_scale(weight), 1e-6
     moved = [kmeans.forward(weight + way * direction, centroids, scale, 0)[0] for way in (step, -step)]
     loss = [float((out * grad).sum()) for out in moved]
-    trail = kmeans.forward(weight, centroids, scale, 0)[2]
-    along = float((kmeans.backward(weight, scale, 0, trail, grad) * direction).sum())
+    saved = kmeans.forward(weight, centroids, scale, 0)[2]
+    along = float((kmeans.backward(weight, scale, 0, saved, grad) * direction).sum())
     assert along == pytest.approx((loss[0] - loss[1]) / (2 * step), rel=1e-6, abs=1e-7)
 
 
@@ -386,15 +386,15 @@ def test_memory(settings, monkeypatch):
     settings = soft(4, 2e-4, **settings)
     case = Case(settings, (64, 48))
     weight, centroids, grad = case.numbers()
-    monkeypatch.setattr(k_means, "BLOCK", weight.numel())
+    monkeypatch.setattr(blocks, "BLOCK", weight.numel())
     monkeypatch.setattr(k_means, "_ROUNDS", 3)
     kmeans = TorchSoftKMeans(torch.float64, case.shape, **asdict(settings))
     with Largest() as largest:
         scale = kmeans.channel_scale(weight)
-        _, _, trail = kmeans.forward(weight, centroids, scale, SEED)
-        kmeans.backward(weight, scale, SEED, trail, grad)
+        _, _, saved = kmeans.forward(weight, centroids, scale, SEED)
+        kmeans.backward(weight, scale, SEED, saved, grad)
         kmeans.assign(weight, centroids, scale)
-    assert trail.nbytes <= largest.bytes == weight.nbytes
+    assert saved.nbytes <= largest.bytes == weight.nbytes
 
 
 WEIGHTS = {
@@ -503,12 +503,12 @@ def test_nothing_is_recorded():
     weight, centroids, grad = case.numbers()
     kept = weight.clone(), centroids.clone(), grad.clone()
     kmeans = TorchSoftKMeans(torch.float64, case.shape, **asdict(case.settings))
-    out, following, trail = kmeans.forward(weight.requires_grad_(), centroids, None, 0)
-    back = kmeans.backward(weight, None, 0, trail, grad)
+    out, following, saved = kmeans.forward(weight.requires_grad_(), centroids, None, 0)
+    back = kmeans.backward(weight, None, 0, saved, grad)
     hard = kmeans.assign(weight, centroids, None)
-    assert not any(tensor.requires_grad for tensor in (out, following, trail, back, hard))
+    assert not any(tensor.requires_grad for tensor in (out, following, saved, back, hard))
     assert all(torch.equal(*pair) for pair in zip(kept, (weight, centroids, grad)))
-    assert trail.shape == (kmeans.trail_len,)
+    assert saved.shape == (kmeans.saved_len,)
 
 
 @pytest.mark.parametrize("settings, says", [

@@ -20,7 +20,8 @@ from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig
 from palettizer.torch.palettization._dkm.plan import SoftWeight, make_plan
 from palettizer.torch.palettization._plan.layers import weights
 from palettizer.torch.palettization._plan.sharding import is_sharded
-from palettizer.torch.palettization._soft.kernels import kernel, real_dtype
+from palettizer.torch.palettization._soft.kernels import kernel
+from palettizer.torch.palettization._soft.settings import real_dtype
 
 LOADED, KEPT_BY_A_THREAD = 3 << 20, 3 << 19
 """What a process takes once on the CPU: code, and the buffers that the kernel's threads keep for the next weight."""
@@ -74,7 +75,7 @@ class Cost:
 
     copy: int
     """A tensor like the weight: the palettized copy, and the gradient of that."""
-    trail: int
+    saved: int
     """What is kept from the forward to the backward pass beside the copy."""
     forward: int
     """What is needed during the forward pass of the kernel."""
@@ -96,7 +97,7 @@ def _cost(weight: SoftWeight) -> Cost:
     turned = 0 if settings.permutation is None else size
     return Cost(
         copy=size,
-        trail=made.trail_len * real.itemsize + centroids + scale,
+        saved=made.saved_len * real.itemsize + centroids + scale,
         forward=2 * turned,
         backward=2 * turned + sums,
         state=2 * centroids + scale,
@@ -136,7 +137,7 @@ def _peak(steps: list[Step], costs: dict[int, Cost]) -> int:
             top = max(top, now + step.scratch)
             continue
         top = max(top, now + cost.copy + max(cost.forward, step.scratch))
-        now += (cost.copy if step.saved else 0) + (cost.trail if step.trained else 0)
+        now += (cost.copy if step.saved else 0) + (cost.saved if step.trained else 0)
     done: set[int] = set()
     for step in reversed(steps):
         if isinstance(step, int):
@@ -150,7 +151,7 @@ def _peak(steps: list[Step], costs: dict[int, Cost]) -> int:
             continue
         if used is not None:
             top = max(top, now + step.below + used.copy + step.size + used.backward)
-            now -= used.trail
+            now -= used.saved
         if step.parameter not in done:
             now += step.size
         done.add(step.parameter)

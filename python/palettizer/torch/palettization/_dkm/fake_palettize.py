@@ -19,7 +19,8 @@ from palettizer import _native
 from palettizer.torch.optimization_config import PalettizationGranularity
 from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._plan.palettize import to_native
-from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, SoftSettings, arranged, kernel, real_dtype
+from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, arranged, kernel
+from palettizer.torch.palettization._soft.settings import SoftSettings, real_dtype
 
 
 class FakePalettize(nn.Module):

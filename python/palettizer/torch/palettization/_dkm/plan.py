@@ -30,7 +30,7 @@ from palettizer.torch.palettization._plan.plan import Weight, warn_of_conversion
 from palettizer.torch.palettization._plan.reasons import FLAT, Named, check_patterns, unmatched
 from palettizer.torch.palettization._plan.sharding import plain_name
 from palettizer.torch.palettization._plan.walk import Memory, Owner, walk
-from palettizer.torch.palettization._soft.kernels import SoftSettings
+from palettizer.torch.palettization._soft.settings import SoftSettings
 
 _logger = logging.getLogger(__name__)
 

@@ -6,9 +6,6 @@ Both take the same settings and have the same methods. Tensors go to the native 
 from __future__ import annotations
 
 import ctypes
-import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any
 
@@ -18,66 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from palettizer import _native
-from palettizer.torch.palettization._plan.palettize import NAMES
 from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
-
-
-@dataclass(frozen=True)
-class SoftSettings:
-    """How one weight is palettized: the arguments of the kernels, and a permutation of the weight's axes before."""
-
-    nbits: int
-    cluster_dim: int = 1
-    group_size: int | None = None
-    iterations: int = 3
-    temperature: float = 1e-4
-    epsilon: float = 1e-4
-    floor: float = 1e-7
-    prune_threshold: float = 1e-7
-    enforce_zero: bool = False
-    mode: str = "dkm"
-    lut_dtype: str | None = None
-    scale_scheme: str | None = None
-    enabled: float = 1.0
-    cluster_tolerance: float = 0.0
-    starts: int = 1
-    seed: int = 0
-    implicit: bool = False
-    permutation: tuple[int, ...] | None = None
-
-    def text(self) -> str:
-        """The settings as the operators take them.
-
-        >>> SoftSettings(2).text()[:24]
-        '{"cluster_dim": 1, "clus'
-        """
-        return json.dumps(asdict(self), sort_keys=True)
-
-    def arguments(self) -> dict[str, Any]:
-        """What the kernels take."""
-        arguments = asdict(self)
-        del arguments["permutation"]
-        return arguments
-
-    def permuted(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The shape that a weight of some shape has for the kernels."""
-        return tuple(shape) if self.permutation is None else tuple(shape[axis] for axis in self.permutation)
-
-
-@cache
-def parsed(text: str) -> SoftSettings:
-    """The settings of their text."""
-    fields = json.loads(text)
-    permutation = fields.pop("permutation")
-    return SoftSettings(**fields, permutation=None if permutation is None else tuple(permutation))
-
-
-NATIVE_NAMES = {**NAMES, torch.float64: "f64"}
-
-
-def real_dtype(dtype: torch.dtype) -> torch.dtype:
-    """What centroids and scales of a weight are held in: at least float32."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
+from palettizer.torch.palettization._soft.settings import NATIVE_NAMES, SoftSettings, real_dtype
 
 
 class NativeSoftKMeans:
@@ -87,7 +26,7 @@ class NativeSoftKMeans:
         self._kernel = _native.SoftKMeans(NATIVE_NAMES[dtype], shape, **arguments)
         self._real = real_dtype(dtype)
         self.groups, self.clusters = self._kernel.groups, self._kernel.clusters
-        self.cluster_dim, self.trail_len = self._kernel.cluster_dim, self._kernel.trail_len
+        self.cluster_dim, self.saved_len = self._kernel.cluster_dim, self._kernel.trail_len
         self._scaled = arguments["scale_scheme"] is not None
 
     def channel_scale(self, weight: Tensor) -> Tensor | None:
@@ -106,17 +45,17 @@ class NativeSoftKMeans:
         self, weight: Tensor, centroids: Tensor, scale: Tensor | None, noise: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
-        trail = torch.empty(self.trail_len, dtype=self._real)
+        saved = torch.empty(self.saved_len, dtype=self._real)
         self._kernel.forward(
             _memory(weight), _memory(centroids), _scale(scale), noise, _memory(out), _memory(following),
-            _memory(trail), threads=torch.get_num_threads(),
+            _memory(saved), threads=torch.get_num_threads(),
         )  # fmt: skip
-        return out, following, trail
+        return out, following, saved
 
-    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, trail: Tensor, grad: Tensor) -> Tensor:
+    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, saved: Tensor, grad: Tensor) -> Tensor:
         out = torch.empty_like(weight)
         self._kernel.backward(
-            _memory(weight), _scale(scale), noise, _memory(trail), _memory(grad), _memory(out),
+            _memory(weight), _scale(scale), noise, _memory(saved), _memory(grad), _memory(out),
             threads=torch.get_num_threads(),
         )  # fmt: skip
         return out

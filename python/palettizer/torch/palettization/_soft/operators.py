@@ -2,7 +2,7 @@
 
 An operator takes tensors and returns new ones, whatever state they stand for, so that it may be traced, and be run
 again with the same result. On the CPU the native kernel does the work, on the memory of the tensors; on other devices,
-`TorchSoftKMeans`. What is kept for the backward pass: the weight itself, its scale, and a trail of centroids.
+`TorchSoftKMeans`. What is kept for the backward pass: the weight itself, its scale, and the state of each step (`saved`).
 
 Within an optimizer step a weight may be used several times: by modules that share it, for each part of an accumulated
 gradient, and again when a checkpoint is recomputed. All of these must see the same soft weight, and the centroids move
@@ -21,7 +21,8 @@ from typing import Any, NamedTuple, TypeVar, cast
 import torch
 from torch import Tensor
 
-from palettizer.torch.palettization._soft.kernels import Kernel, SoftSettings, arranged, kernel, parsed, real_dtype
+from palettizer.torch.palettization._soft.kernels import Kernel, arranged, kernel
+from palettizer.torch.palettization._soft.settings import SoftSettings, parsed, real_dtype
 
 if not hasattr(torch.library, "register_autograd"):
     raise ImportError(f"differentiable k-means needs torch 2.4 or newer, found {torch.__version__}")
@@ -134,7 +135,7 @@ def soft_weight(
         settings: `SoftSettings.text()`.
 
     Returns:
-        the soft weight, then centroids, start, scale and seen as they are to be kept, and the trail of the step.
+        the soft weight, then centroids, start, scale and seen as they are to be kept, and what is saved of the step.
     """
     work = _work(weight, settings)
     mark = bit_sum(work.values)
@@ -145,8 +146,8 @@ def soft_weight(
     else:
         same = bool(mark == seen)
         start = (start if same else centroids).to(real_dtype(weight.dtype), copy=True).contiguous()
-    out, following, trail = work.kernel.forward(work.values, start, channels, int(noise))
-    return work.back(out), following, start, scale, mark, trail
+    out, following, saved = work.kernel.forward(work.values, start, channels, int(noise))
+    return work.back(out), following, start, scale, mark, saved
 
 
 def _scale(work: _Work, scale: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -168,40 +169,40 @@ def _(
     real = real_dtype(weight.dtype)
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     following, begun = (torch.empty_like(centroids, dtype=real) for _ in range(2))
-    trail = weight.new_empty(_kernel_of(weight, settings).trail_len, dtype=real)
-    return out, following, begun, torch.empty_like(scale, dtype=real), torch.empty_like(seen), trail
+    saved = weight.new_empty(_kernel_of(weight, settings).saved_len, dtype=real)
+    return out, following, begun, torch.empty_like(scale, dtype=real), torch.empty_like(seen), saved
 
 
-@_operator("(Tensor weight, Tensor scale, Tensor noise, Tensor trail, Tensor grad, str settings) -> Tensor")
+@_operator("(Tensor weight, Tensor scale, Tensor noise, Tensor saved, Tensor grad, str settings) -> Tensor")
 def soft_weight_backward(
-    weight: Tensor, scale: Tensor, noise: Tensor, trail: Tensor, grad: Tensor, settings: str
+    weight: Tensor, scale: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str
 ) -> Tensor:
     """The gradient for the weight, of `grad`, that for its soft weight; the others are from `soft_weight`."""
     work = _work(weight, settings)
     channels = scale if scale.numel() > 0 else None
-    made = work.kernel.backward(work.values, channels, int(noise), trail, arranged(grad, work.settings))
+    made = work.kernel.backward(work.values, channels, int(noise), saved, arranged(grad, work.settings))
     return work.back(made)
 
 
 @_shapes("soft_weight_backward")
-def _(weight: Tensor, scale: Tensor, noise: Tensor, trail: Tensor, grad: Tensor, settings: str) -> Tensor:
+def _(weight: Tensor, scale: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str) -> Tensor:
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     weight, _, _, _, _, noise, ctx.settings = inputs
-    _, following, start, scale, seen, trail = output
-    ctx.save_for_backward(weight, scale, noise, trail)
-    ctx.mark_non_differentiable(following, start, scale, seen, trail)
+    _, following, start, scale, seen, saved = output
+    ctx.save_for_backward(weight, scale, noise, saved)
+    ctx.mark_non_differentiable(following, start, scale, seen, saved)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
         return (None,) * 7
-    weight, scale, noise, trail = ctx.saved_tensors
+    weight, scale, noise, saved = ctx.saved_tensors
     dense = grad if grad.layout == torch.strided else grad.to_dense()  # of an Embedding with sparse gradients
-    made = soft_weight_backward(weight, scale, noise, trail, dense, ctx.settings)
+    made = soft_weight_backward(weight, scale, noise, saved, dense, ctx.settings)
     return (made, *(None,) * 6)
 
 

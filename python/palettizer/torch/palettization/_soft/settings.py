@@ -1,0 +1,71 @@
+"""How one weight is palettized in training, as the kernels and the operators take it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from typing import Any
+
+import torch
+
+from palettizer.torch.palettization._plan.palettize import NAMES
+
+
+@dataclass(frozen=True)
+class SoftSettings:
+    """How one weight is palettized: the arguments of the kernels, one for one, and a permutation of its axes before."""
+
+    nbits: int
+    cluster_dim: int = 1
+    group_size: int | None = None
+    iterations: int = 3
+    temperature: float = 1e-4
+    epsilon: float = 1e-4
+    floor: float = 1e-7
+    prune_threshold: float = 1e-7
+    enforce_zero: bool = False
+    mode: str = "dkm"
+    lut_dtype: str | None = None
+    scale_scheme: str | None = None
+    enabled: float = 1.0
+    cluster_tolerance: float = 0.0
+    starts: int = 1
+    seed: int = 0
+    implicit: bool = False
+    permutation: tuple[int, ...] | None = None
+
+    def text(self) -> str:
+        """The settings as the operators take them.
+
+        >>> SoftSettings(2).text()[:24]
+        '{"cluster_dim": 1, "clus'
+        """
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def arguments(self) -> dict[str, Any]:
+        """What the kernels take."""
+        arguments = asdict(self)
+        del arguments["permutation"]
+        return arguments
+
+    def permuted(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The shape that a weight of some shape has for the kernels."""
+        return tuple(shape) if self.permutation is None else tuple(shape[axis] for axis in self.permutation)
+
+
+@cache
+def parsed(text: str) -> SoftSettings:
+    """The settings of their text."""
+    fields = json.loads(text)
+    permutation = fields.pop("permutation")
+    return SoftSettings(**fields, permutation=None if permutation is None else tuple(permutation))
+
+
+NATIVE_NAMES = {**NAMES, torch.float64: "f64"}
+
+
+def real_dtype(dtype: torch.dtype) -> torch.dtype:
+    """What centroids and scales of a weight are held in: at least float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32

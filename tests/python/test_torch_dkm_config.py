@@ -11,12 +11,8 @@ from torch import nn
 
 import coremltools.optimize.torch.palettization as peer
 import palettizer.torch.palettization._dkm.config as ours
-from palettizer.torch.palettization._dkm.config import (
-    DKMPalettizerConfig,
-    ModuleDKMPalettizerConfig,
-    check_dkm_config,
-    choose,
-)
+from palettizer.torch.palettization._dkm.choice import check_dkm_config, choose
+from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._plan.layers import KINDS, NAMES
 
 WHOLE = [7, "7", "x", 7.9, None, [], True]

@@ -9,14 +9,16 @@ from torch import nn
 
 from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseTrainingTimeModelOptimizer
+from palettizer.torch.palettization._dkm.candidates import Layer
 from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
 from palettizer.torch.palettization._dkm.fake_quantize import FakeQuantize
 from palettizer.torch.palettization._dkm.finalize import finalize_weights, weight_errors
 from palettizer.torch.palettization._dkm.layers import DKMLayer, held, insert, pad, prepared_class
-from palettizer.torch.palettization._dkm.plan import DKMPlan, Layer, SoftWeight, make_plan, plan_report
+from palettizer.torch.palettization._dkm.plan import DKMPlan, SoftWeight, make_plan
 from palettizer.torch.palettization._dkm.pruned import check_order
 from palettizer.torch.palettization._dkm.qconfig import tell
+from palettizer.torch.palettization._dkm.report import plan_report
 from palettizer.torch.palettization._plan.layers import BARE, KINDS, Place
 from palettizer.torch.palettization._plan.palettize import check_values
 from palettizer.torch.palettization._plan.sharding import is_sharded

@@ -14,7 +14,7 @@ import copy
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +33,6 @@ from palettizer.torch.optimization_config import (
 )
 from palettizer.torch.palettization._plan.config import dtype_name, weight_threshold_setting
 from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
-from palettizer.torch.palettization._plan.reasons import check_config
 
 _LUT_DTYPES: dict[str, str | None] = {
     **dict.fromkeys(("f32", "fp32", "float32")),
@@ -321,17 +320,17 @@ class DKMPalettizerConfig(OptimizationConfig):
     ...     },
     ...     "module_name_configs": {"head": None},
     ... })
-    >>> choose(config.get_module_config("stem", nn.Conv2d(3, 16, 3)), [432]).n_bits
-    4
+    >>> [one.n_bits for one in config.get_module_config("stem", nn.Conv2d(3, 16, 3))]
+    [4, 2]
     """
 
     module_config = ModuleDKMPalettizerConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.global_config = _ascending(self.global_config)
-        self.module_type_configs = {key: _ascending(value) for key, value in self.module_type_configs.items()}
-        self.module_name_configs = {key: _ascending(value) for key, value in self.module_name_configs.items()}
+        self.global_config = ascending(self.global_config)
+        self.module_type_configs = {key: ascending(value) for key, value in self.module_type_configs.items()}
+        self.module_name_configs = {key: ascending(value) for key, value in self.module_name_configs.items()}
 
     def set_module_type(self, object_type: ModuleType, opt_config: Any) -> DKMPalettizerConfig:
         """Sets the config of a class of modules, replacing an earlier one. Returns the config itself."""
@@ -373,41 +372,6 @@ class DKMPalettizerConfig(OptimizationConfig):
         return super()._structure_module(value, TypeError)
 
 
-def _ascending(configs: ModuleConfigs | None) -> ModuleConfigs | None:
+def ascending(configs: ModuleConfigs | None) -> ModuleConfigs | None:
     """A list by `weight_threshold`; what is no list stays."""
     return sorted(configs, key=lambda config: config.weight_threshold) if isinstance(configs, list) else configs
-
-
-def choose(
-    configs: ModuleConfigs | None,
-    numels: Sequence[int],
-    fits: Callable[[ModuleDKMPalettizerConfig], bool] = lambda config: True,
-) -> ModuleDKMPalettizerConfig | None:
-    """The config for a module whose weights have so many elements, or None when it is to be left alone.
-
-    Of a list, it is the one with the highest `weight_threshold` that all weights exceed; of equal ones, the last.
-    `fits` says which of them the weights can be palettized with at all, such as those whose group size divides the
-    channels.
-
-    >>> configs = [ModuleDKMPalettizerConfig(weight_threshold=1000), ModuleDKMPalettizerConfig(weight_threshold=100)]
-    >>> [getattr(choose(configs, [numel]), "weight_threshold", None) for numel in (100, 1000, 1001)]
-    [None, 100, 1000]
-    """
-    wanted = _ascending(configs if isinstance(configs, list) else [configs] if configs is not None else [])
-    assert isinstance(wanted, list)
-    exceeded = (config for config in reversed(wanted) if all(numel > config.weight_threshold for numel in numels))
-    return next((config for config in exceeded if fits(config)), None)
-
-
-def check_dkm_config(config: ModuleDKMPalettizerConfig, name: str) -> None:
-    """Refuses settings that each may be assigned, but that no weight of the module `name` can be palettized with.
-
-    The config is a resolved one.
-
-    Raises:
-        ValueError: saying which.
-    """
-    # Elsewhere a scale goes with scalars only; here vectors may have one, too.
-    scalar_rules = copy.copy(config)
-    scalar_rules.enable_per_channel_scale = False
-    check_config(scalar_rules, name)

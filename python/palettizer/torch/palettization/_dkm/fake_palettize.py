@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver, _with_args
 
 from palettizer import _native
-from palettizer.torch.optimization_config import PalettizationGranularity
 from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._dkm.kernel_settings import config_of
 from palettizer.torch.palettization._plan.palettize import to_native
 from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, arranged, kernel
 from palettizer.torch.palettization._soft.settings import SoftSettings, real_dtype
@@ -80,7 +80,7 @@ class FakePalettize(nn.Module):
     ) -> None:
         super().__init__()
         _operators()
-        self.config = _config_of(settings) if config is None else config
+        self.config = config_of(settings) if config is None else config
         self.name = name
         self.settings = settings
         self.milestone = milestone
@@ -300,27 +300,6 @@ class FakePalettize(nn.Module):
 
 _CONFIGURED = frozenset(ModuleDKMPalettizerConfig().as_dict()) - {"milestone"}
 """What is asked of the config."""
-
-
-def _config_of(settings: SoftSettings) -> ModuleDKMPalettizerConfig:
-    """A config that would lead to some settings, as far as there is one."""
-    return ModuleDKMPalettizerConfig(
-        n_bits=settings.nbits,
-        cluster_dim=settings.cluster_dim,
-        granularity=PalettizationGranularity("per_tensor" if settings.group_size is None else "per_grouped_channel"),
-        group_size=settings.group_size,
-        enable_per_channel_scale=settings.scale_scheme is not None,
-        per_channel_scaling_factor_scheme=settings.scale_scheme or "min_max",
-        lut_dtype=settings.lut_dtype or "f32",
-        kmeans_max_iter=max(1, settings.iterations),
-        palett_mode=settings.mode,
-        palett_tau=settings.temperature,
-        palett_epsilon=settings.epsilon,
-        palett_cluster_tol=settings.cluster_tolerance,
-        percentage_palett_enable=settings.enabled,
-        zero_threshold=settings.floor,
-        implicit=settings.implicit,
-    )
 
 
 class _Observer(MovingAveragePerChannelMinMaxObserver):

@@ -1,0 +1,149 @@
+"""The config that a layer is palettized with, of those that are given for it, or why it is left alone."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Callable, Sequence
+
+from palettizer.torch.palettization._dkm.candidates import Layer, is_weight
+from palettizer.torch.palettization._dkm.config import ModuleConfigs, ModuleDKMPalettizerConfig, ascending
+from palettizer.torch.palettization._dkm.kernel_settings import permutation_of
+from palettizer.torch.palettization._dkm.layers import is_free
+from palettizer.torch.palettization._plan.layers import Kind
+from palettizer.torch.palettization._plan.reasons import FLAT, check_config
+from palettizer.torch.palettization._plan.walk import Owner
+
+_logger = logging.getLogger(__name__)
+
+
+def leave(owner: Owner, reason: str, reasons: dict[str, str]) -> None:
+    reasons[owner.name] = reason
+    _logger.warning("%s: %s; it is left as it is", owner.name, reason)
+
+
+def configure(layer: Layer, configs: ModuleConfigs | None, reasons: dict[str, str]) -> list[Owner]:
+    """Finds the config that a layer is palettized with, and returns those of its owners that are.
+
+    Of the others it says why they are not.
+    """
+    owners = list(layer.owners.values())
+    refusals: dict[str, str] = {}
+    if configs is None:
+        refusals.update((owner.name, "no config asks for it") for owner in owners)
+    problem = next((found for found in map(_problem, owners) if found is not None), None)
+    if problem is not None and configs is not None:
+        refusals.update((owner.name, problem) for owner in owners)
+        _leave_all(layer, problem)
+
+    def fits(candidate: ModuleDKMPalettizerConfig) -> bool:
+        resolved = candidate.resolved(layer.kind)
+        check_dkm_config(resolved, layer.name or type(layer.module).__name__)
+        for owner in owners:
+            reason = _misfit(resolved, layer.kind, owner.facts.shape)
+            if reason is not None:
+                refusals.update((one.name, reason) for one in owners)
+                _leave_all(layer, reason)
+                return False
+        return True
+
+    chosen = None if refusals else choose(configs, [owner.facts.numel for owner in owners], fits)
+    if chosen is not None:
+        refusals.clear()
+        layer.config = chosen.resolved(layer.kind)
+        for owner in owners:
+            few = _too_few(layer.config, layer.kind, owner.facts.shape)
+            if few is not None:
+                refusals[owner.name] = few
+                leave(owner, few, refusals)
+    elif not refusals:
+        thresholds = [c.weight_threshold for c in (configs if isinstance(configs, list) else [configs]) if c is not None]
+        least = min(owner.facts.numel for owner in owners)
+        of = "has" if len(owners) == 1 else "one of the layer's weights has"
+        text = f"{of} {least} elements, not more than weight_threshold {min(thresholds, default=0)}"
+        refusals.update((owner.name, text) for owner in owners)
+    reasons.update(refusals)
+    return [owner for owner in owners if owner.name not in refusals]
+
+
+def _leave_all(layer: Layer, reason: str) -> None:
+    first = next(iter(layer.owners.values()))
+    what = "the layer" if len(layer.owners) > 1 else "it"
+    _logger.warning("%s: %s; %s is left as it is", first.name, reason, what)
+
+
+def _problem(owner: Owner) -> str | None:
+    """Why a parameter cannot be palettized with any config, or None."""
+    if owner.facts.problem is None and not is_free(owner.module, owner.parameter):
+        return "is prepared for quantization already; finalize that first"
+    if owner.facts.problem is None and len(owner.facts.shape) < 2 and not is_weight(owner):
+        return FLAT
+    return owner.facts.problem
+
+
+def _rows(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> tuple[int, int]:
+    """How many channels there are along the axis of groups, and in a group."""
+    permutation = permutation_of(config, kind, len(shape))
+    rows = shape[0] if permutation is None else shape[permutation[0]]
+    return rows, rows if config.group_size is None else config.group_size
+
+
+def _misfit(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
+    """Why a layer with such a weight cannot be palettized with a config, or None."""
+    permutation = permutation_of(config, kind, len(shape))
+    if permutation is not None and len(permutation) != len(shape):
+        return f"cluster_permute {permutation} is not of the {len(shape)} axes of the weight"
+    rows, group = _rows(config, kind, shape)
+    assert config.cluster_dim is not None
+    if rows % group != 0:
+        return f"group_size {group} does not divide the {rows} channels"
+    if group % config.cluster_dim != 0:
+        of = "" if config.group_size is None else "a group of "
+        return f"cluster_dim {config.cluster_dim} does not divide {of}{group} channels"
+    return None
+
+
+def _too_few(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
+    """Why a weight alone cannot be palettized with a config that fits its layer, or None."""
+    assert config.n_bits is not None and config.cluster_dim is not None
+    rows, group = _rows(config, kind, shape)
+    elements, needed = math.prod(shape) // rows * group, 2**config.n_bits * config.cluster_dim
+    if elements < needed:
+        return f"has {elements} elements in a group, fewer than the {needed} of 2^n_bits centroids"
+    return None
+
+
+def choose(
+    configs: ModuleConfigs | None,
+    numels: Sequence[int],
+    fits: Callable[[ModuleDKMPalettizerConfig], bool] = lambda config: True,
+) -> ModuleDKMPalettizerConfig | None:
+    """The config for a module whose weights have so many elements, or None when it is to be left alone.
+
+    Of a list, it is the one with the highest `weight_threshold` that all weights exceed; of equal ones, the last.
+    `fits` says which of them the weights can be palettized with at all, such as those whose group size divides the
+    channels.
+
+    >>> configs = [ModuleDKMPalettizerConfig(weight_threshold=1000), ModuleDKMPalettizerConfig(weight_threshold=100)]
+    >>> [getattr(choose(configs, [numel]), "weight_threshold", None) for numel in (100, 1000, 1001)]
+    [None, 100, 1000]
+    """
+    wanted = ascending(configs if isinstance(configs, list) else [configs] if configs is not None else [])
+    assert isinstance(wanted, list)
+    exceeded = (config for config in reversed(wanted) if all(numel > config.weight_threshold for numel in numels))
+    return next((config for config in exceeded if fits(config)), None)
+
+
+def check_dkm_config(config: ModuleDKMPalettizerConfig, name: str) -> None:
+    """Refuses settings that each may be assigned, but that no weight of the module `name` can be palettized with.
+
+    The config is a resolved one.
+
+    Raises:
+        ValueError: saying which.
+    """
+    # Elsewhere a scale goes with scalars only; here vectors may have one, too.
+    scalar_rules = copy.copy(config)
+    scalar_rules.enable_per_channel_scale = False
+    check_config(scalar_rules, name)

@@ -10,6 +10,8 @@ import sys
 from types import ModuleType
 from typing import Any
 
+from palettizer._settings import Fields
+
 
 def attribute(ours: str, peer: str, name: str) -> Any:
     """`name` of the module `peer`, which `ours` gives as its own."""
@@ -34,14 +36,12 @@ def _imported(peer: str, asked: str) -> ModuleType:
         ) from error
 
 
-class Counterpart:
+class Counterpart(Fields):
     """What coremltools takes for an object of its own class of the same name, once that is imported.
 
     coremltools asks `isinstance`; so a configuration of ours goes wherever one of its own goes, into a pass pipeline
     too, without coremltools being imported for it.
     """
-
-    __slots__: tuple[str, ...] = ()
 
     @property  # type: ignore[misc]
     def __class__(self) -> Any:
@@ -49,7 +49,18 @@ class Counterpart:
 
     def __reduce__(self) -> Any:
         # pickle compares the class with `__class__` if it is left to itself
-        return _made, (type(self), {name: getattr(self, name) for name in type(self).__slots__})
+        return _made, (type(self), {name: getattr(self, name) for name in self._settings})
+
+    def __repr__(self) -> str:
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
+        return f"{type(self).__name__}({fields})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, type(self)):
+            return NotImplemented
+        return all(getattr(self, name) == getattr(other, name) for name in self._settings)
+
+    __hash__ = None  # type: ignore[assignment]  # fields change
 
 
 def _made(kind: Any, fields: dict[str, Any]) -> Any:

@@ -10,7 +10,7 @@ from palettizer.coreml._op_config import OpPalettizerConfig
 if TYPE_CHECKING:
     from palettizer.coreml._optimization_config import OptimizationConfig
 
-_FIELDS = tuple(name for name in OpPalettizerConfig.__slots__ if name != "lut_dtype")
+_FIELDS = tuple(name for name in OpPalettizerConfig._settings if name != "lut_dtype")
 
 
 def peer() -> Any:

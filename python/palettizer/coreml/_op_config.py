@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
 from palettizer._dtypes import dtype_name
 from palettizer._peer import Counterpart
+from palettizer._settings import Setting
 
 
 class CompressionGranularity(Enum):
@@ -24,116 +26,6 @@ class CompressionGranularity(Enum):
         return same_enum and other.name == self.name  # type: ignore[attr-defined]
 
     __hash__ = Enum.__hash__
-
-
-class OpPalettizerConfig(Counterpart):
-    """How a weight is palettized.
-
-    Every field is checked when it is set, in the constructor and afterwards; a wrong type is a `TypeError`, a wrong
-    value a `ValueError`.
-
-    Args:
-        mode: how the lookup table (LUT) is found: `"kmeans"` (the least squared error), `"uniform"` (evenly spaced from
-            the smallest to the largest value), `"unique"` (the distinct values themselves, when there are at most 256)
-            or `"custom"` (`lut_function`). Kept in capitals.
-        nbits: bits per index: 1, 2, 3, 4, 6 or 8. Required by `kmeans` and `uniform`, refused by the others.
-        lut_function: for `custom`: takes the values of one group as a numpy array (the channel axis first) and returns
-            the table's entries and one index for each value, in the order of `array.flatten()`.
-        granularity: `"per_tensor"`, or `"per_grouped_channel"`: a table for every `group_size` channels.
-        group_size: channels that share a table, 0 for all of them; used by `per_grouped_channel` alone.
-        channel_axis: the axis of the channels, negative from the end; `None`: the output channels of the op that uses
-            the weight.
-        cluster_dim: weights per index: vectors of so many consecutive channels when above 1.
-        enable_per_channel_scale: whether each output channel is divided by its largest absolute value first.
-        num_kmeans_workers: the number of threads, if it is above 1. See `palettizer.coreml.palettize_weights`.
-        weight_threshold: only weights with more elements are palettized.
-        lut_dtype: what the entries are stored as: `"int8"`, `"uint8"`, or `None` (or `"float"`) for the weight's own
-            type. The types of numpy, PyTorch and coremltools that have these names are taken too, and kept as the name.
-
-    >>> from palettizer.coreml import OpPalettizerConfig
-    >>> config = OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16)
-    >>> config.granularity
-    <CompressionGranularity.PER_GROUPED_CHANNEL: 2>
-    >>> config.nbits = 5
-    Traceback (most recent call last):
-        ...
-    ValueError: Invalid value of "nbits" (5) for palettization. Supported "nbits" are 1, 2, 3, 4, 6 and 8
-    """
-
-    __slots__ = (
-        "mode",
-        "nbits",
-        "lut_function",
-        "granularity",
-        "group_size",
-        "channel_axis",
-        "cluster_dim",
-        "enable_per_channel_scale",
-        "num_kmeans_workers",
-        "weight_threshold",
-        "lut_dtype",
-    )
-
-    mode: str
-    nbits: int | None
-    lut_function: Callable[..., Any] | None
-    granularity: CompressionGranularity
-    group_size: int
-    channel_axis: int | None
-    cluster_dim: int
-    enable_per_channel_scale: bool
-    num_kmeans_workers: int
-    weight_threshold: int | None
-    lut_dtype: str | None
-
-    def __init__(
-        self,
-        mode: str = "kmeans",
-        nbits: int | None = None,
-        lut_function: Callable[..., Any] | None = None,
-        granularity: str | CompressionGranularity = CompressionGranularity.PER_TENSOR,
-        group_size: int = 32,
-        channel_axis: int | None = None,
-        cluster_dim: int = 1,
-        enable_per_channel_scale: bool = False,
-        num_kmeans_workers: int = 1,
-        weight_threshold: int | None = 2048,
-        lut_dtype: Any = None,
-    ) -> None:
-        given = locals()
-        # the mode first: what nbits and lut_function may be depends on it
-        for name in self.__slots__:
-            setattr(self, name, given[name])
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name in self.__slots__:
-            value = _RULES[name](value, name, self)
-        object.__setattr__(self, name, value)
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
-        return f"OpPalettizerConfig({fields})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, OpPalettizerConfig):
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    __hash__ = None  # type: ignore[assignment]  # fields change
-
-    def _validate_op_type(self, op_type: str) -> None:
-        """Asked by coremltools: every op type will do."""
-
-    @classmethod
-    def _from_dict(cls, fields: dict[str, Any]) -> OpPalettizerConfig:
-        if "lut_function" in fields:
-            raise ValueError(
-                "lut_function cannot come from a dictionary or a file; make the OpPalettizerConfig yourself"
-            )
-        unknown = [name for name in fields if name not in cls.__slots__]
-        if unknown:
-            raise ValueError(f"no field is called {unknown[0]!r}; there are {', '.join(cls.__slots__)}")
-        return cls(**fields)
 
 
 def _mode(value: object, name: str, config: OpPalettizerConfig) -> str:
@@ -161,14 +53,14 @@ def _nbits(value: object, name: str, config: OpPalettizerConfig) -> int | None:
     return bits
 
 
-def _lut_function(value: object, name: str, config: OpPalettizerConfig) -> object:
+def _lut_function(value: object, name: str, config: OpPalettizerConfig) -> Callable[..., Any] | None:
     if value is None and config.mode == "CUSTOM":
         raise ValueError('"lut_function" can not be None, if "mode" is "custom".')
     if value is not None and config.mode != "CUSTOM":
         raise ValueError(f'"lut_function" must be None, if "mode" is not "custom". The mode is {config.mode}')
-    if value is not None and not callable(value):
-        raise ValueError(f'A function object must be provided as "lut_function". Got {value!r}')
-    return value
+    if value is None or callable(value):
+        return value
+    raise ValueError(f'A function object must be provided as "lut_function". Got {value!r}')
 
 
 def _granularity(value: object, name: str, config: OpPalettizerConfig) -> CompressionGranularity:
@@ -232,16 +124,66 @@ def _integer(value: object, name: str) -> int:
         raise TypeError(f"{name} is {value!r}; expected an integer") from None
 
 
-_RULES: dict[str, Callable[[Any, str, OpPalettizerConfig], Any]] = {
-    "mode": _mode,
-    "nbits": _nbits,
-    "lut_function": _lut_function,
-    "granularity": _granularity,
-    "group_size": _group_size,
-    "channel_axis": _channel_axis,
-    "cluster_dim": _at_least_one,
-    "enable_per_channel_scale": _flag,
-    "num_kmeans_workers": _at_least_one,
-    "weight_threshold": _weight_threshold,
-    "lut_dtype": _lut_dtype,
-}
+@dataclass(repr=False, eq=False)
+class OpPalettizerConfig(Counterpart):
+    """How a weight is palettized.
+
+    Every field is checked when it is set, in the constructor and afterwards; a wrong type is a `TypeError`, a wrong
+    value a `ValueError`.
+
+    Args:
+        mode: how the lookup table (LUT) is found: `"kmeans"` (the least squared error), `"uniform"` (evenly spaced from
+            the smallest to the largest value), `"unique"` (the distinct values themselves, when there are at most 256)
+            or `"custom"` (`lut_function`). Kept in capitals.
+        nbits: bits per index: 1, 2, 3, 4, 6 or 8. Required by `kmeans` and `uniform`, refused by the others.
+        lut_function: for `custom`: takes the values of one group as a numpy array (the channel axis first) and returns
+            the table's entries and one index for each value, in the order of `array.flatten()`.
+        granularity: `"per_tensor"`, or `"per_grouped_channel"`: a table for every `group_size` channels.
+        group_size: channels that share a table, 0 for all of them; used by `per_grouped_channel` alone.
+        channel_axis: the axis of the channels, negative from the end; `None`: the output channels of the op that uses
+            the weight.
+        cluster_dim: weights per index: vectors of so many consecutive channels when above 1.
+        enable_per_channel_scale: whether each output channel is divided by its largest absolute value first.
+        num_kmeans_workers: the number of threads, if it is above 1. See `palettizer.coreml.palettize_weights`.
+        weight_threshold: only weights with more elements are palettized.
+        lut_dtype: what the entries are stored as: `"int8"`, `"uint8"`, or `None` (or `"float"`) for the weight's own
+            type. The types of numpy, PyTorch and coremltools that have these names are taken too, and kept as the name.
+
+    >>> from palettizer.coreml import OpPalettizerConfig
+    >>> config = OpPalettizerConfig(nbits=4, granularity="per_grouped_channel", group_size=16)
+    >>> config.granularity
+    <CompressionGranularity.PER_GROUPED_CHANNEL: 2>
+    >>> config.nbits = 5
+    Traceback (most recent call last):
+        ...
+    ValueError: Invalid value of "nbits" (5) for palettization. Supported "nbits" are 1, 2, 3, 4, 6 and 8
+    """
+
+    # The mode is the first: what nbits and lut_function may be depends on it.
+    mode: Setting[str, str] = Setting("kmeans", _mode)
+    nbits: Setting[int | None, int | None] = Setting(None, _nbits)
+    lut_function: Setting[Callable[..., Any] | None, Callable[..., Any] | None] = Setting(None, _lut_function)
+    granularity: Setting[CompressionGranularity, str | CompressionGranularity] = Setting(
+        CompressionGranularity.PER_TENSOR, _granularity
+    )
+    group_size: Setting[int, int] = Setting(32, _group_size)
+    channel_axis: Setting[int | None, int | None] = Setting(None, _channel_axis)
+    cluster_dim: Setting[int, int] = Setting(1, _at_least_one)
+    enable_per_channel_scale: Setting[bool, bool] = Setting(False, _flag)
+    num_kmeans_workers: Setting[int, int] = Setting(1, _at_least_one)
+    weight_threshold: Setting[int | None, int | None] = Setting(2048, _weight_threshold)
+    lut_dtype: Setting[str | None, Any] = Setting(None, _lut_dtype)
+
+    def _validate_op_type(self, op_type: str) -> None:
+        """Asked by coremltools: every op type will do."""
+
+    @classmethod
+    def _from_dict(cls, fields: dict[str, Any]) -> OpPalettizerConfig:
+        if "lut_function" in fields:
+            raise ValueError(
+                "lut_function cannot come from a dictionary or a file; make the OpPalettizerConfig yourself"
+            )
+        unknown = [name for name in fields if name not in cls._settings]
+        if unknown:
+            raise ValueError(f"no field is called {unknown[0]!r}; there are {', '.join(cls._settings)}")
+        return cls(**fields)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import IO, Any
 
 from palettizer import _peer, _yaml
+from palettizer._settings import Setting
 from palettizer.coreml import _counterparts
 from palettizer.coreml._op_config import OpPalettizerConfig
 
@@ -19,6 +21,37 @@ _ASKED = ("_get_const_op_config", "_get_op_config", "_is_deprecated", "_op_selec
 _KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs", "preset")
 
 
+def _check(config: Any, op_type: str | None = None) -> None:
+    if config is None:
+        return
+    if not _counterparts.is_op_config(config):
+        raise ValueError(f"config must be type of OpCompressorConfig. Got {type(config)}: {config!r}")
+    if op_type is not None:
+        config._validate_op_type(op_type)
+
+
+def _for_all(value: Any, name: str, config: OptimizationConfig) -> Any:
+    _check(value)
+    return value
+
+
+def _by_name(value: Any, name: str, config: OptimizationConfig) -> dict[str, Any]:
+    if value is None and name not in config.__dict__:
+        return {}  # none is given to the constructor
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{name} is {value!r}; expected a dictionary from names to OpPalettizerConfig")
+    for key, one in value.items():
+        _check(one, key if name == "op_type_configs" else None)
+    return value  # type: ignore[return-value]  # it may be any mapping
+
+
+def _preset(value: Any, name: str, config: OptimizationConfig) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"preset is {value!r}; expected a name such as 'llm', or None")
+    return value
+
+
+@dataclass(repr=False, eq=False)
 class OptimizationConfig(_peer.Counterpart):
     """Which weights are palettized, and how.
 
@@ -49,37 +82,10 @@ class OptimizationConfig(_peer.Counterpart):
     ['conv_1']
     """
 
-    __slots__ = ("global_config", "op_type_configs", "op_name_configs", "preset")
-
-    global_config: Any
-    op_type_configs: dict[str, Any]
-    op_name_configs: dict[str, Any]
-    preset: str | None
-
-    def __init__(
-        self,
-        global_config: Any = None,
-        op_type_configs: dict[str, Any] | None = None,
-        op_name_configs: dict[str, Any] | None = None,
-        preset: str | None = None,
-    ) -> None:
-        self.global_config = global_config
-        self.op_type_configs = {} if op_type_configs is None else op_type_configs
-        self.op_name_configs = {} if op_name_configs is None else op_name_configs
-        self.preset = preset
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name == "global_config":
-            _check(value)
-        elif name == "preset":
-            if value is not None and not isinstance(value, str):
-                raise TypeError(f"preset is {value!r}; expected a name such as 'llm', or None")
-        elif name in self.__slots__:
-            if not isinstance(value, Mapping):
-                raise TypeError(f"{name} is {value!r}; expected a dictionary from names to OpPalettizerConfig")
-            for key, config in value.items():
-                _check(config, key if name == "op_type_configs" else None)
-        object.__setattr__(self, name, value)
+    global_config: Setting[Any, Any] = Setting(None, _for_all)
+    op_type_configs: Setting[dict[str, Any], dict[str, Any] | None] = Setting(None, _by_name)
+    op_name_configs: Setting[dict[str, Any], dict[str, Any] | None] = Setting(None, _by_name)
+    preset: Setting[str | None, str | None] = Setting(None, _preset)
 
     def __getattr__(self, name: str) -> Any:
         if name in _ASKED and _counterparts.peer() is not None:
@@ -99,17 +105,6 @@ class OptimizationConfig(_peer.Counterpart):
         """Sets the configuration of an op, constant or tensor, or of all that a pattern fits; `None` leaves them alone."""
         _check(op_config)
         self.op_name_configs[op_name] = op_config
-
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self.__slots__)
-        return f"OptimizationConfig({fields})"
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, OptimizationConfig):
-            return NotImplemented
-        return all(getattr(self, name) == getattr(other, name) for name in self.__slots__)
-
-    __hash__ = None  # type: ignore[assignment]  # fields change
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any]) -> OptimizationConfig:
@@ -169,15 +164,6 @@ class OptimizationConfig(_peer.Counterpart):
         4
         """
         return cls.from_dict(_yaml.load(yml))
-
-
-def _check(config: Any, op_type: str | None = None) -> None:
-    if config is None:
-        return
-    if not _counterparts.is_op_config(config):
-        raise ValueError(f"config must be type of OpCompressorConfig. Got {type(config)}: {config!r}")
-    if op_type is not None:
-        config._validate_op_type(op_type)
 
 
 def _type(found: Any, where: str) -> Any:

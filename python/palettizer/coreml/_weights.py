@@ -175,7 +175,7 @@ def _target(target: Any) -> str:
 def _op_fields(config: OpPalettizerConfig | None) -> dict[str, Any] | None:
     if config is None:
         return None
-    fields = {name: getattr(config, name) for name in config.__slots__}
+    fields = {name: getattr(config, name) for name in config._settings}
     fields["mode"] = config.mode.lower()
     fields["granularity"] = config.granularity.name.lower()
     if config.lut_function is not None:

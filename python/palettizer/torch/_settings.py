@@ -25,61 +25,12 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
-from typing import IO, Any, ClassVar, TypeVar
+from typing import IO, Any, TypeVar
 
 from palettizer import _yaml
+from palettizer._settings import Fields, Setting, as_given
 
 S = TypeVar("S", bound="Settings")
-
-
-class Setting:
-    """A checked field. See `setting` for what the arguments mean."""
-
-    def __init__(
-        self,
-        default: Any,
-        types: tuple[type, ...],
-        optional: bool,
-        convert: Callable[[Any], Any] | None,
-        cast: Callable[[Any], Any] | None,
-        check: Callable[[Any, Any], None] | None,
-        together: Callable[[Any, Any], None] | None,
-    ) -> None:
-        self.default = default
-        self.types = types
-        self.optional = optional
-        self.convert = convert
-        self.cast = cast
-        self.check = check
-        self.together = together
-        self.name = ""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.name = name
-
-    def __get__(self, config: Any, owner: type | None = None) -> Any:
-        # Asked on the class, it is dataclass that wants to know the default.
-        return self.default if config is None else config.__dict__[self.name]
-
-    def __set__(self, config: Any, value: Any) -> None:
-        if self.convert is not None:
-            value = self.convert(value)
-        where = f"{self.name} of {type(config).__name__}"
-        if not (value is None and self.optional):
-            if not isinstance(value, self.types):
-                wanted = " or ".join(t.__name__ for t in self.types)
-                wanted += " or None" if self.optional else ""
-                raise TypeError(f"{where} must be {wanted}, found {value!r} ({type(value).__name__})")
-            if self.check is not None:
-                self.check(where, value)
-        # While constructing, the settings that it goes together with may be missing: `Settings.__post_init__` checks.
-        if self.together is not None and self.name in config.__dict__:
-            self.together(config, value)
-        config.__dict__[self.name] = value
-
-    def structure(self, value: Any) -> Any:
-        """The value of a plain dict, cast to what the setting holds."""
-        return value if self.cast is None else self.cast(value)
 
 
 def setting(
@@ -88,11 +39,11 @@ def setting(
     types: type | tuple[type, ...],
     optional: bool = False,
     convert: Callable[[Any], Any] | None = None,
-    cast: Callable[[Any], Any] | None = None,
+    cast: Callable[[Any], Any] = as_given,
     check: Callable[[str, Any], None] | None = None,
     together: Callable[[Any, Any], None] | None = None,
 ) -> Any:
-    """A field with a default and rules.
+    """A field with a default and rules, whose errors are those of coremltools.
 
     `types` are the classes that a value may have (`TypeError`), `optional` lets None pass, `convert` is applied to
     every value, `cast` to values of `from_dict` alone, `check(where, value)` raises `ValueError`, and
@@ -100,7 +51,20 @@ def setting(
     annotation of the dataclass says the type.
     """
     kinds = types if isinstance(types, tuple) else (types,)
-    return Setting(default, kinds, optional, convert, cast, check, together)
+
+    def rule(value: Any, name: str, config: Any) -> Any:
+        value = value if convert is None else convert(value)
+        if value is None and optional:
+            return value
+        where = f"{name} of {type(config).__name__}"
+        if not isinstance(value, kinds):
+            wanted = " or ".join([*(t.__name__ for t in kinds), *(["None"] if optional else [])])
+            raise TypeError(f"{where} must be {wanted}, found {value!r} ({type(value).__name__})")
+        if check is not None:
+            check(where, value)
+        return value
+
+    return Setting[Any, Any](default, rule, cast, together)
 
 
 def or_none(cast: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -140,25 +104,16 @@ def above(bound: float, most: float = math.inf) -> Callable[[str, Any], None]:
     return check
 
 
-class Settings:
+class Settings(Fields):
     """Base of the configs: equality and repr come from dataclass; dicts and YAML from here."""
-
-    _settings: ClassVar[Mapping[str, Setting]] = {}
-
-    def __init_subclass__(cls) -> None:
-        bases = [vars(base).items() for base in reversed(cls.__mro__)]
-        cls._settings = {name: value for items in bases for name, value in items if isinstance(value, Setting)}
 
     def __post_init__(self) -> None:
         for name, field in self._settings.items():
             if field.together is not None:
                 field.together(self, getattr(self, name))
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        known = self._settings
-        if name not in known:
-            raise AttributeError(f"{type(self).__name__} has no setting {name}; it has: {', '.join(known)}")
-        object.__setattr__(self, name, value)
+    def _unknown(self, name: str) -> str:
+        return f"{type(self).__name__} has no setting {name}; it has: {', '.join(self._settings)}"
 
     @classmethod
     def from_dict(cls: type[S], config_dict: dict[str, Any]) -> S:
@@ -174,7 +129,7 @@ class Settings:
             raise ValueError(
                 f"{cls.__name__} has no setting {', '.join(map(repr, strange))}; it has: {', '.join(known)}"
             )
-        return cls(**{key: known[key].structure(value) for key, value in config_dict.items()})
+        return cls(**{key: known[key].cast(value) for key, value in config_dict.items()})
 
     @classmethod
     def from_yaml(cls: type[S], yml: IO[Any] | str | os.PathLike[str]) -> S:

@@ -32,6 +32,9 @@ __version__: str
 
 _Path: TypeAlias = str | os.PathLike[str]
 
+# Flat arrays: bytes, little-endian and row-major.
+_Bytes: TypeAlias = NDArray[np.uint8]
+
 # A configuration: {"global_config": fields or None}, and where wanted "op_type_configs" and "op_name_configs" (name ->
 # fields or None; patterns are tried in their order; a checkpoint's op names are those of tensors), "joint_compression",
 # "strict", "exact", "seed", "minimum_deployment_target", "sensitivity" (a safetensors file) and "sensitivity_default"
@@ -42,7 +45,7 @@ _Path: TypeAlias = str | os.PathLike[str]
 _Config: TypeAlias = Mapping[str, Any]
 
 # A dense tensor: dtype, shape, bytes.
-_Dense: TypeAlias = tuple[str, Sequence[int], NDArray[np.uint8]]
+_Dense: TypeAlias = tuple[str, Sequence[int], _Bytes]
 
 class _Progress(Protocol):
     """Hears of the work on the thread that asked for it."""
@@ -82,25 +85,25 @@ class Palette:
     @property
     def stored_bytes(self) -> int: ...
     @property
-    def indices(self) -> NDArray[np.uint8]: ...
+    def indices(self) -> _Bytes: ...
     @property
-    def lut_integers(self) -> NDArray[np.uint8] | None: ...
+    def lut_integers(self) -> _Bytes | None: ...
     @property
-    def lut_scale(self) -> NDArray[np.uint8] | None: ...
+    def lut_scale(self) -> _Bytes | None: ...
     @property
     def lut_scale_shape(self) -> tuple[int, ...] | None: ...
     @property
-    def lut_offset(self) -> NDArray[np.uint8] | None: ...
+    def lut_offset(self) -> _Bytes | None: ...
     @property
-    def scale(self) -> NDArray[np.uint8] | None: ...
+    def scale(self) -> _Bytes | None: ...
     @property
     def scale_shape(self) -> tuple[int, ...] | None: ...
     @property
     def error(self) -> dict[str, float]: ...
-    def entries(self) -> NDArray[np.uint8]:
+    def entries(self) -> _Bytes:
         """The tables' entries in the weight's dtype, shaped `lut_shape` when viewed; integers are dequantized."""
 
-    def decompress_into(self, out: NDArray[np.uint8]) -> None:
+    def decompress_into(self, out: _Bytes) -> None:
         """Writes the dense weight. `ValueError` if `out` has not its number of bytes."""
 
 @final
@@ -287,64 +290,47 @@ class SoftKMeans:
     def trail_len(self) -> int:
         """Numbers that a forward leaves for its backward."""
 
-    def channel_scale(self, values: NDArray[np.uint8], out: NDArray[np.uint8], threads: int | None = None) -> None:
+    def channel_scale(self, values: _Bytes, out: _Bytes, threads: int | None = None) -> None:
         """Writes the scale of each row; to be called once, and only with a `scale_scheme`."""
 
-    def seed_centroids(
-        self,
-        values: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        out: NDArray[np.uint8],
-        threads: int | None = None,
-    ) -> None:
+    def seed_centroids(self, values: _Bytes, scale: _Bytes | None, out: _Bytes, threads: int | None = None) -> None:
         """Writes the centroids to start from."""
 
     def forward(
         self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
+        values: _Bytes,
+        centroids: _Bytes,
+        scale: _Bytes | None,
         noise: int,
-        out: NDArray[np.uint8],
-        next: NDArray[np.uint8],
-        trail: NDArray[np.uint8],
+        out: _Bytes,
+        next: _Bytes,
+        trail: _Bytes,
         threads: int | None = None,
     ) -> None:
         """Writes the soft weight, the centroids after the last step, and the trail. `noise` seeds `"gsm"`."""
 
     def backward(
         self,
-        values: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
+        values: _Bytes,
+        scale: _Bytes | None,
         noise: int,
-        trail: NDArray[np.uint8],
-        grad: NDArray[np.uint8],
-        out: NDArray[np.uint8],
+        trail: _Bytes,
+        grad: _Bytes,
+        out: _Bytes,
         threads: int | None = None,
     ) -> None:
         """Writes the gradient for the weight, given that for the soft weight."""
 
     def assign(
-        self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        out: NDArray[np.uint8],
-        threads: int | None = None,
+        self, values: _Bytes, centroids: _Bytes, scale: _Bytes | None, out: _Bytes, threads: int | None = None
     ) -> None:
         """Writes the weight with every vector at its nearest centroid, as the palette has it."""
 
-    def palette(
-        self,
-        values: NDArray[np.uint8],
-        centroids: NDArray[np.uint8],
-        scale: NDArray[np.uint8] | None,
-        threads: int | None = None,
-    ) -> Palette:
+    def palette(self, values: _Bytes, centroids: _Bytes, scale: _Bytes | None, threads: int | None = None) -> Palette:
         """The palette of the same; of `"f64"` weights in `"f32"`."""
 
 def palettize(
-    values: NDArray[np.uint8],
+    values: _Bytes,
     dtype: str,
     shape: Sequence[int],
     *,
@@ -376,17 +362,17 @@ def palettize(
     """
 
 def recover(
-    values: NDArray[np.uint8],
+    values: _Bytes,
     dtype: str,
     shape: Sequence[int],
     *,
-    lut: NDArray[np.uint8],
+    lut: _Bytes,
     lut_shape: Sequence[int],
     lut_dtype: str | None = None,
-    lut_scale: NDArray[np.uint8] | None = None,
+    lut_scale: _Bytes | None = None,
     lut_scale_shape: Sequence[int] | None = None,
-    lut_offset: NDArray[np.uint8] | None = None,
-    scale: NDArray[np.uint8] | None = None,
+    lut_offset: _Bytes | None = None,
+    scale: _Bytes | None = None,
     scale_shape: Sequence[int] | None = None,
     vector_axis: int | None = None,
     threads: int | None = None,

@@ -33,6 +33,11 @@ def _row(name: str, weight: dict[str, Any]) -> tuple[str, ...]:
     )  # fmt: skip
 
 
+def _of_all(name: str) -> Any:
+    """A figure of the report that is about all weights."""
+    return property(lambda report: report._whole[name])
+
+
 class Report(dict[str, dict[str, Any]]):
     """A dictionary from the names of weights to what became of each, which prints as a table.
 
@@ -71,14 +76,14 @@ class Report(dict[str, dict[str, Any]]):
             rows[name] = row
         super().__init__(rows)
 
-    bytes_before: int = property(lambda self: self._whole["bytes_before"])  # type: ignore[assignment]
-    bytes_after: int = property(lambda self: self._whole["bytes_after"])  # type: ignore[assignment]
-    bits_per_weight: float = property(lambda self: self._whole["bits_per_weight"])  # type: ignore[assignment]
-    seconds: float = property(lambda self: self._whole["seconds"])  # type: ignore[assignment]
-    target: str = property(lambda self: self._whole["target"])  # type: ignore[assignment]
-    unmatched: list[str] = property(lambda self: self._whole["unmatched"])  # type: ignore[assignment]
-    notes: list[dict[str, Any]] = property(lambda self: self._whole["notes"])  # type: ignore[assignment]
-    near_names: dict[str, list[str]] = property(lambda self: self._whole["near_names"])  # type: ignore[assignment]
+    bytes_before: int = _of_all("bytes_before")
+    bytes_after: int = _of_all("bytes_after")
+    bits_per_weight: float = _of_all("bits_per_weight")
+    seconds: float = _of_all("seconds")
+    target: str = _of_all("target")
+    unmatched: list[str] = _of_all("unmatched")
+    notes: list[dict[str, Any]] = _of_all("notes")
+    near_names: dict[str, list[str]] = _of_all("near_names")
 
     def warn(self) -> None:
         """Logs what was asked for and did not happen: a line for each reason, and one for each name that fits nothing."""

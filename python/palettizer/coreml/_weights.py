@@ -6,11 +6,11 @@ import os
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from palettizer._progress import bar
 from palettizer.coreml import _counterparts, _lut_function, _mlmodel
 from palettizer.coreml._model import Model
 from palettizer.coreml._op_config import OpPalettizerConfig
 from palettizer.coreml._optimization_config import OptimizationConfig
-from palettizer.coreml._progress import bar
 from palettizer.coreml._report import Report
 
 if TYPE_CHECKING:
@@ -83,20 +83,7 @@ def palettize_weights(
         exact=exact,
         seed=seed,
     )
-    options: dict[str, Any] = {
-        "threads": _workers(config) if threads is None else threads,
-        "progress": bar("Palettizing weights", progress),
-    }
-    opened = _mlmodel.opened(mlmodel)
-    if _mlmodel.is_mlmodel(mlmodel):
-        package = _mlmodel.temporary_package()
-        report = Report(opened.palettize_to(fields, package, overwrite=True, **options))
-        report.warn()
-        return _mlmodel.like(mlmodel, package, report)
-    native, text = opened.palettize(fields, **options)
-    report = Report(text)
-    report.warn()
-    return Model(native, report)
+    return _palettized(mlmodel, fields, _workers(config) if threads is None else threads, progress)
 
 
 def decompress_weights(
@@ -130,6 +117,23 @@ def decompress_weights(
         opened.decompress_to(package, overwrite=True, **options)
         return _mlmodel.like(mlmodel, package, None)
     return Model(opened.decompress(**options))
+
+
+def _palettized(mlmodel: Any, fields: dict[str, Any], threads: int | None, progress: bool) -> Any:
+    options: dict[str, Any] = {"threads": threads, "progress": bar("Palettizing weights", progress)}
+    opened = _mlmodel.opened(mlmodel)
+    if _mlmodel.is_mlmodel(mlmodel):
+        package = _mlmodel.temporary_package()
+        report = _warned(opened.palettize_to(fields, package, overwrite=True, **options))
+        return _mlmodel.like(mlmodel, package, report)
+    native, text = opened.palettize(fields, **options)
+    return Model(native, _warned(text))
+
+
+def _warned(text: str) -> Report:
+    report = Report(text)
+    report.warn()
+    return report
 
 
 def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, Any]:

@@ -9,35 +9,55 @@ from pathlib import Path
 from typing import Any
 
 from palettizer import _native
-from palettizer.distributed._cluster import spread
+from palettizer._progress import bar as native_bar
+from palettizer.coreml._report import Report
+from palettizer.coreml._weights import _fields, _ours
+from palettizer.distributed._cluster import cluster, spread
 from palettizer.distributed._parts import Fingerprint, parts_folder
 
 
 def compress_checkpoint(
-    ray: Any, source: Path, fields: dict[str, Any], out: Path, overwrite: bool, part_bytes: int, cpus: int, bar: Any
-) -> str:
-    """Palettizes a checkpoint that all machines can read to a place that all can write; the report as JSON."""
-    checkpoint = _native.Checkpoint.open(source)
-    source, identity = source.resolve(), _identity(source)
-    about = _stable(fields, ray.cloudpickle.dumps)
-    with parts_folder(out.resolve()) as folder:
-        parts, missing = [], []
-        jobs = checkpoint.jobs(fields)
-        sizes = dict(jobs)
-        for names in _batches(jobs, part_bytes):
-            part = folder / Fingerprint(identity, about, json.dumps(names)).name
-            parts.append(part)
-            if not part.exists():
-                missing.append((names, (str(source), names, fields, str(part), cpus)))
-        if bar is not None:
-            bar.start(len(jobs), sum(sizes.values()))
-        there = set(sizes).difference(*(names for names, _ in missing)) if missing else set(sizes)
-        _advance(bar, sizes, sorted(there))
-        for names, _ in spread(ray, _make_part, ((tuple(names), task) for names, task in missing), cpus):
-            _advance(bar, sizes, names)
-        if bar is not None:
-            bar.finish()
-        return checkpoint.assemble(fields, parts, out, overwrite=overwrite)
+    source: Path,
+    config: Any,
+    about: dict[str, Any],
+    out: Path | None,
+    overwrite: bool,
+    part_bytes: int,
+    cpus: int,
+    address: str | None,
+    progress: bool,
+) -> Report:
+    """Palettizes a checkpoint that all machines can read to a place that all can write.
+
+    `about` are fields of the native configuration that are no part of an `OptimizationConfig`.
+    """
+    if out is None:
+        raise TypeError("a checkpoint needs out, where the palettized one goes")
+    fields = {**_fields(_ours(config), False), **about}
+    with cluster(address) as ray:
+        bar = native_bar("Palettizing weights", progress)
+        checkpoint = _native.Checkpoint.open(source)
+        source, identity = source.resolve(), _identity(source)
+        settings = _stable(fields, ray.cloudpickle.dumps)
+        with parts_folder(out.resolve()) as folder:
+            jobs = checkpoint.jobs(fields)
+            batches = {
+                folder / Fingerprint(identity, settings, json.dumps(names)).name: names
+                for names in _batches(jobs, part_bytes)
+            }
+            missing = {part: names for part, names in batches.items() if not part.exists()}
+            sizes = dict(jobs)
+            if bar is not None:
+                bar.start(len(jobs), sum(sizes.values()))
+            for part, names in batches.items():
+                if part not in missing:
+                    _advance(bar, sizes, names)
+            tasks = ((part, (str(source), names, fields, str(part), cpus)) for part, names in missing.items())
+            for part, _ in spread(ray, _make_part, tasks, cpus):
+                _advance(bar, sizes, missing[part])
+            if bar is not None:
+                bar.finish()
+            return Report(checkpoint.assemble(fields, list(batches), out, overwrite=overwrite))
 
 
 def _make_part(source: str, names: list[str], fields: dict[str, Any], part: str, threads: int) -> None:

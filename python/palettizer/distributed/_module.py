@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,16 @@ import torch
 from numpy.typing import NDArray
 
 from palettizer import _native
-from palettizer.distributed._cluster import spread
+from palettizer._progress import shown
+from palettizer.distributed._cluster import cluster, spread
 from palettizer.distributed._parts import Fingerprint, parts_folder, put
-from palettizer.torch._progress import progress as _progress
 from palettizer.torch.palettization import (
     PostTrainingPalettizer,
     SKMPalettizer,
     SKMPalettizerConfig,
     save_safetensors,
 )
+from palettizer.torch.palettization._io.safetensors import check_place
 from palettizer.torch.palettization._plan.palettize import NAMES, as_bytes, native_settings, to_native
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._sensitivity.source import Stored
@@ -29,43 +31,47 @@ Values = NDArray[np.uint8]
 
 
 def compress_module(
-    ray: Any,
     model: torch.nn.Module,
     config: Any,
     out: Path | None,
     sensitivity_path: str | None,
     inplace: bool,
     cpus: int,
+    address: str | None,
     progress: bool,
 ) -> torch.nn.Module:
     """Palettizes a model; with `out` its parts are kept until it is stored there."""
-    palettizer: Any
-    if isinstance(config, SKMPalettizerConfig):
-        if sensitivity_path is None:
-            raise TypeError("an SKMPalettizerConfig needs sensitivity_path, a file of SKMPalettizer.compute_sensitivity")
-        palettizer = SKMPalettizer(model, config)
-    else:
-        palettizer = PostTrainingPalettizer(model, config)
-    plan = palettizer._plan(inplace)
-    stored = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights)
-    with parts_folder(None if out is None else out.resolve()) as folder:
-        parts = {weight.name: folder / _fingerprint(weight, stored).name for weight in plan.weights}
-        missing = [weight for weight in plan.weights if not parts[weight.name].exists()]
-        tasks = ((weight.name, (*_arguments(weight, stored), cpus)) for weight in missing)
-        made = spread(ray, _make_part, tasks, cpus)
-        for name, data in _progress(made, progress, "palettizing", len(missing)):
-            put(data, parts[name])
+    if out is not None:
+        check_place(out)
+    with cluster(address) as ray:
+        palettizer: Any
+        if isinstance(config, SKMPalettizerConfig):
+            if sensitivity_path is None:
+                raise TypeError("an SKMPalettizerConfig needs sensitivity_path, a file of SKMPalettizer.compute_sensitivity")
+            palettizer = SKMPalettizer(model, config)
+        else:
+            palettizer = PostTrainingPalettizer(model, config)
+        plan = palettizer._plan(inplace)
+        stored = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights)
+        with parts_folder(None if out is None else out.resolve()) as folder:
+            parts = {weight.name: folder / _fingerprint(weight, stored).name for weight in plan.weights}
+            missing = [weight for weight in plan.weights if not parts[weight.name].exists()]
+            tasks = ((weight.name, (*_arguments(weight, stored), cpus)) for weight in missing)
+            results = spread(ray, _make_part, tasks, cpus)
+            for name, data in shown(results, progress, "palettizing", len(missing)):
+                put(data, parts[name])
+            done: torch.nn.Module = palettizer._palettize(plan, partial(_take, parts), inplace, False)
+            if out is not None:
+                save_safetensors(done, out)
+        return done
 
-        def take(weight: Weight, _dense: torch.Tensor) -> tuple[_native.Palette, float]:
-            part = _native.Checkpoint.open(parts[weight.name])
-            palette = part.get("weight")
-            assert isinstance(palette, _native.Palette)
-            return palette, float.fromhex(part.metadata()["mse"])
 
-        done: torch.nn.Module = palettizer._palettize(plan, take, inplace, False)
-        if out is not None:
-            save_safetensors(done, out)
-    return done
+def _take(parts: dict[str, Path], weight: Weight, _dense: torch.Tensor) -> tuple[_native.Palette, float]:
+    """The palette of a weight that its part holds, and its error."""
+    part = _native.Checkpoint.open(parts[weight.name])
+    palette = part.get("weight")
+    assert isinstance(palette, _native.Palette)
+    return palette, float.fromhex(part.metadata()["mse"])
 
 
 def _arguments(

@@ -10,8 +10,6 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palettizer.distributed._cluster import cluster
-
 if TYPE_CHECKING:
     import torch
 
@@ -82,28 +80,12 @@ def compress(
     if target is not None and sensitivity is not None and target.exists() and os.path.samefile(target, sensitivity):
         raise ValueError(f"out is the file of the sensitivities, {target}; choose another")
     cpus = max(1, int(cpus_per_task))
-    if not isinstance(checkpoint_or_module, (str, os.PathLike)):
-        from palettizer.torch.palettization._io.safetensors import check_place
+    if isinstance(checkpoint_or_module, (str, os.PathLike)):
+        from palettizer.distributed._checkpoint import compress_checkpoint
 
-        if target is not None:
-            check_place(target)
-        from palettizer.distributed._module import compress_module
+        about = {"sensitivity": sensitivity, "sensitivity_default": sensitivity_default}
+        source = Path(checkpoint_or_module).expanduser()
+        return compress_checkpoint(source, config, about, target, overwrite, part_bytes, cpus, address, progress)
+    from palettizer.distributed._module import compress_module
 
-        with cluster(address) as ray:
-            return compress_module(
-                ray, checkpoint_or_module, config, target, sensitivity, inplace, cpus, progress
-            )
-
-    from palettizer.coreml._progress import bar
-    from palettizer.coreml._report import Report
-    from palettizer.coreml._weights import _fields, _ours
-    from palettizer.distributed._checkpoint import compress_checkpoint
-
-    if target is None:
-        raise TypeError("a checkpoint needs out, where the palettized one goes")
-    fields = _fields(_ours(config), False)
-    fields.update(sensitivity=sensitivity, sensitivity_default=sensitivity_default)
-    source = Path(checkpoint_or_module).expanduser()
-    with cluster(address) as ray:
-        shown = bar("Palettizing weights", progress)
-        return Report(compress_checkpoint(ray, source, fields, target, overwrite, part_bytes, cpus, shown))
+    return compress_module(checkpoint_or_module, config, target, sensitivity, inplace, cpus, address, progress)

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 
+from palettizer._settings import as_given
 from palettizer.torch._settings import Settings, setting
 
 C = TypeVar("C", bound="OptimizationConfig")
@@ -171,14 +172,12 @@ class OptimizationConfig(Settings):
         read = dict(config_dict)
         if "global_config" in read:
             read["global_config"] = cls._structure_module(read["global_config"], TypeError)
-        if isinstance(read.get("module_type_configs"), dict):
-            read["module_type_configs"] = {
-                key: cls._structure_module(value, AssertionError) for key, value in read["module_type_configs"].items()
-            }
-        if isinstance(read.get("module_name_configs"), dict):
-            read["module_name_configs"] = {
-                str(key): cls._structure_module(value, TypeError) for key, value in read["module_name_configs"].items()
-            }
+        for name, as_key, error in (
+            ("module_type_configs", as_given, AssertionError),
+            ("module_name_configs", str, TypeError),
+        ):
+            if isinstance(read.get(name), dict):
+                read[name] = {as_key(key): cls._structure_module(value, error) for key, value in read[name].items()}
         return super().from_dict(read)
 
     @classmethod

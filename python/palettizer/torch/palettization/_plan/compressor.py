@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from palettizer.torch._progress import progress as _progress
+from palettizer._progress import shown
 from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization._plan import metadata
@@ -55,7 +55,7 @@ class Compressor(BaseModelOptimizer):
 
     def _palettize(self, plan: Plan, make: Maker, inplace: bool, progress: bool) -> torch.nn.Module:
         """Palettizes the planned weights of the model, or of a copy."""
-        made = [make_palette(weight, make) for weight in _progress(plan.weights, progress, "palettizing")]
+        made = [make_palette(weight, make) for weight in shown(plan.weights, progress, "palettizing")]
         model = self._model if inplace else _copied(self._model, plan)
         rows: dict[str, dict[str, object]] = {}
         with undisturbed():

@@ -21,7 +21,7 @@ import torch.distributed as dist
 from torch import nn
 
 from palettizer import _native
-from palettizer.torch._progress import progress as _progress
+from palettizer._progress import shown
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.sharding import distributed, is_sharded
 
@@ -70,7 +70,7 @@ def compute(
             stack.enter_context(model.no_sync())
         stack.enter_context(sums)
         samples = _share(islice(dataloader, nsamples), whole_rounds=isinstance(sums, ShardedSums))
-        for index, sample in enumerate(_progress(samples, progress, "sensitivities", nsamples)):
+        for index, sample in enumerate(shown(samples, progress, "sensitivities", nsamples)):
             try:
                 _backward(model, loss_fn, sample)
             except RuntimeError as error:

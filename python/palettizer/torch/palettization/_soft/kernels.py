@@ -6,8 +6,9 @@ Both take the same settings and have the same methods. Tensors go to the native 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +18,8 @@ from torch import Tensor
 from palettizer import _native
 from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
 from palettizer.torch.palettization._soft.settings import NATIVE_NAMES, SoftSettings, real_dtype
+
+T = TypeVar("T")
 
 
 class NativeSoftKMeans:
@@ -33,12 +36,12 @@ class NativeSoftKMeans:
         if not self._scaled:
             return None
         out = torch.empty(weight.shape[0], dtype=self._real)
-        self._kernel.channel_scale(_memory(weight), _memory(out), threads=torch.get_num_threads())
+        _run(self._kernel.channel_scale, weight, out)
         return out
 
     def seed_centroids(self, weight: Tensor, scale: Tensor | None) -> Tensor:
         out = torch.empty(self.groups, self.clusters, self.cluster_dim, dtype=self._real)
-        self._kernel.seed_centroids(_memory(weight), _scale(scale), _memory(out), threads=torch.get_num_threads())
+        _run(self._kernel.seed_centroids, weight, scale, out)
         return out
 
     def forward(
@@ -46,32 +49,28 @@ class NativeSoftKMeans:
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
         saved = torch.empty(self.saved_len, dtype=self._real)
-        self._kernel.forward(
-            _memory(weight), _memory(centroids), _scale(scale), noise, _memory(out), _memory(following),
-            _memory(saved), threads=torch.get_num_threads(),
-        )  # fmt: skip
+        _run(self._kernel.forward, weight, centroids, scale, noise, out, following, saved)
         return out, following, saved
 
     def backward(self, weight: Tensor, scale: Tensor | None, noise: int, saved: Tensor, grad: Tensor) -> Tensor:
         out = torch.empty_like(weight)
-        self._kernel.backward(
-            _memory(weight), _scale(scale), noise, _memory(saved), _memory(grad), _memory(out),
-            threads=torch.get_num_threads(),
-        )  # fmt: skip
+        _run(self._kernel.backward, weight, scale, noise, saved, grad, out)
         return out
 
     def assign(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
         out = torch.empty_like(weight)
-        self._kernel.assign(
-            _memory(weight), _memory(centroids), _scale(scale), _memory(out), threads=torch.get_num_threads()
-        )
+        _run(self._kernel.assign, weight, centroids, scale, out)
         return out
 
     def palette(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> _native.Palette:
         """The hard weight as indices and tables; not of float64 weights."""
-        return self._kernel.palette(
-            _memory(weight), _memory(centroids), _scale(scale), threads=torch.get_num_threads()
-        )
+        return _run(self._kernel.palette, weight, centroids, scale)
+
+
+def _run(method: Callable[..., T], *arguments: Tensor | int | None) -> T:
+    """Calls a method of the kernel with the memory of the tensors, on as many threads as torch uses."""
+    memory = (_memory(one) if isinstance(one, Tensor) else one for one in arguments)
+    return method(*memory, threads=torch.get_num_threads())
 
 
 def _memory(tensor: Tensor) -> NDArray[np.uint8]:
@@ -82,10 +81,6 @@ def _memory(tensor: Tensor) -> NDArray[np.uint8]:
     size = tensor.numel() * tensor.element_size()
     memory: NDArray[np.uint8] = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(tensor.data_ptr()))
     return memory
-
-
-def _scale(scale: Tensor | None) -> NDArray[np.uint8] | None:
-    return None if scale is None else _memory(scale)
 
 
 Kernel = NativeSoftKMeans | TorchSoftKMeans

@@ -1,8 +1,11 @@
-"""A progress bar, where tqdm is installed."""
+"""Progress bars, where tqdm is installed."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 class Bar:
@@ -26,10 +29,24 @@ class Bar:
 
 def bar(title: str, progress: bool) -> Bar | None:
     """A bar, or `None` if it is not wanted or there is no tqdm."""
-    if not progress:
-        return None
+    tqdm = _tqdm() if progress else None
+    return None if tqdm is None else Bar(title, tqdm)
+
+
+def shown(items: Iterable[T], progress: bool, what: str, total: int | None = None) -> Iterator[T]:
+    """The items, with a bar on the terminal while they are taken; without a terminal or tqdm just the items.
+
+    >>> list(shown([1, 2], progress=False, what="counting"))
+    [1, 2]
+    """
+    tqdm = _tqdm() if progress else None
+    return iter(items if tqdm is None else tqdm(items, desc=what, total=total, disable=None, leave=False))
+
+
+def _tqdm() -> Any:
+    """Tqdm itself, or `None` where it is not installed."""
     try:
         from tqdm import tqdm
     except ImportError:
         return None
-    return Bar(title, tqdm)
+    return tqdm

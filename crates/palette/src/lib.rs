@@ -48,12 +48,15 @@ pub use context::Context;
 pub use encode::{RecoverError, palettize};
 pub use figures::ErrorFigures;
 pub use layout::{Layout, layout, suits};
-pub use mode::{CustomLut, LutFunction, LutGroup, Mode};
-pub use nbits::{Nbits, NbitsError};
+pub use mode::{CustomLut, LutFunction, LutGroup, Mode, ModeName};
+pub use nbits::Nbits;
 pub use palette::{ChannelScale, Lut, Palette};
 pub use palettizer_kernels::{Precision, pack, unpack};
 pub use refusal::Refusal;
-pub use spec::{Granularity, LutDtype, PaletteSpec, SpecError};
+pub use spec::{
+    Choice, DEFAULT_GROUP_SIZE, Granularity, GranularityName, LutDtype, OptionField, OptionKind,
+    PaletteSpec, SpecError, SpecOptions,
+};
 pub use statistics::{Statistics, statistics};
 pub use tensor::{Dtype, Tensor, TensorError};
 pub use training::{Dkm, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, ScaleScheme};

@@ -3,7 +3,42 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::spec::names;
 use crate::{Dtype, Nbits};
+
+names! {
+    /// How the entries of a lookup table are found, by name alone.
+    ///
+    /// ```
+    /// use palettizer_palette::ModeName;
+    ///
+    /// assert_eq!("KMeans".parse(), Ok(ModeName::Kmeans));
+    /// assert_eq!(ModeName::Unique.name(), "unique");
+    /// ```
+    ModeName as "mode" {
+        /// The values with the least squared error
+        Kmeans = "kmeans",
+        /// Evenly spaced values
+        Uniform = "uniform",
+        /// The distinct values themselves, when at most 256: lossless
+        Unique = "unique",
+    }
+    unlisted {
+        /// Whatever a function says, which no text can be
+        Custom = "custom",
+    }
+}
+
+impl From<&Mode> for ModeName {
+    fn from(mode: &Mode) -> Self {
+        match mode {
+            Mode::Kmeans(_) => ModeName::Kmeans,
+            Mode::Uniform(_) => ModeName::Uniform,
+            Mode::Unique => ModeName::Unique,
+            Mode::Custom(_) => ModeName::Custom,
+        }
+    }
+}
 
 /// How the entries of a lookup table are found.
 ///
@@ -29,12 +64,7 @@ pub enum Mode {
 impl Mode {
     /// The name users write: `kmeans`, `uniform`, `unique` or `custom`.
     pub fn name(&self) -> &'static str {
-        match self {
-            Mode::Kmeans(_) => "kmeans",
-            Mode::Uniform(_) => "uniform",
-            Mode::Unique => "unique",
-            Mode::Custom(_) => "custom",
-        }
+        ModeName::from(self).name()
     }
 
     /// The width asked for; `None` where the data decide.

@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use thiserror::Error;
+use crate::SpecError;
+use crate::spec::alternatives;
 
 /// The width of an index into a lookup table: `uint1` to `uint8`, without 5 and 7, which Core ML lacks.
 ///
@@ -15,9 +16,9 @@ use thiserror::Error;
 /// assert_eq!("6".parse::<Nbits>()?, Nbits::B6);
 /// assert_eq!(
 ///     Nbits::try_from(5).unwrap_err().to_string(),
-///     "nbits is 5; Core ML has index types of 1, 2, 3, 4, 6 and 8 bits"
+///     "nbits is 5; expected 1, 2, 3, 4, 6 or 8"
 /// );
-/// # Ok::<(), palettizer_palette::NbitsError>(())
+/// # Ok::<(), palettizer_palette::SpecError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Nbits {
@@ -33,15 +34,6 @@ pub enum Nbits {
     B6,
     /// 8 bits, 256 entries.
     B8,
-}
-
-/// A width that is not one of [`Nbits::ALL`].
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("nbits is {found}; Core ML has index types of 1, 2, 3, 4, 6 and 8 bits")]
-#[non_exhaustive]
-pub struct NbitsError {
-    /// The refused value, as it was written.
-    pub found: String,
 }
 
 impl Nbits {
@@ -86,29 +78,22 @@ impl Nbits {
 }
 
 impl TryFrom<u8> for Nbits {
-    type Error = NbitsError;
+    type Error = SpecError;
 
-    fn try_from(bits: u8) -> Result<Self, NbitsError> {
-        Nbits::ALL
-            .into_iter()
-            .find(|n| n.bits() == u32::from(bits))
-            .ok_or_else(|| NbitsError {
-                found: bits.to_string(),
-            })
+    fn try_from(bits: u8) -> Result<Self, SpecError> {
+        let mut all = Nbits::ALL.into_iter();
+        all.find(|nbits| nbits.bits() == u32::from(bits))
+            .ok_or_else(|| SpecError::new("nbits", bits, alternatives(Nbits::ALL)))
     }
 }
 
 impl FromStr for Nbits {
-    type Err = NbitsError;
+    type Err = SpecError;
 
-    fn from_str(text: &str) -> Result<Self, NbitsError> {
-        text.trim()
-            .parse::<u8>()
-            .ok()
-            .and_then(|bits| Nbits::try_from(bits).ok())
-            .ok_or_else(|| NbitsError {
-                found: text.to_owned(),
-            })
+    fn from_str(text: &str) -> Result<Self, SpecError> {
+        let bits = text.trim().parse::<u8>().ok();
+        bits.and_then(|bits| Nbits::try_from(bits).ok())
+            .ok_or_else(|| SpecError::new("nbits", text, alternatives(Nbits::ALL)))
     }
 }
 

@@ -63,8 +63,9 @@ pub use palettizer_coreml::{
 };
 pub use palettizer_coreml::{visible, visible_lines};
 pub use palettizer_palette::{
-    CustomLut, Dtype, Granularity, LutDtype, LutFunction, LutGroup, Mode, Nbits, NbitsError,
-    PaletteSpec, Precision, SpecError,
+    Choice, CustomLut, DEFAULT_GROUP_SIZE, Dtype, Granularity, GranularityName, LutDtype,
+    LutFunction, LutGroup, Mode, ModeName, Nbits, OptionField, OptionKind, PaletteSpec, Precision,
+    SpecError, SpecOptions,
 };
 pub use palettizer_torch::{
     Content, DenseTensor, ElementType, Error as CheckpointError, TensorInfo,

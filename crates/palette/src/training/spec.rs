@@ -215,10 +215,6 @@ impl DkmSpec {
     }
 }
 
-fn error(field: &'static str, found: impl ToString, allowed: &'static str) -> SpecError {
-    SpecError {
-        field,
-        found: found.to_string(),
-        allowed,
-    }
+fn error(field: &'static str, found: impl ToString, allowed: &str) -> SpecError {
+    SpecError::new(field, found, allowed)
 }

@@ -3,109 +3,23 @@
 //! A string becomes one of these enums once, at the edge; combinations that make no sense are refused here,
 //! by name of the field, before any weight is looked at.
 
-use std::str::FromStr;
+mod error;
+mod field;
+mod granularity;
+mod lut_dtype;
+mod names;
+mod options;
 
 use palettizer_kernels::Precision;
-use thiserror::Error;
 
 use crate::Mode;
-
-/// Which weights share a lookup table.
-///
-/// ```
-/// use palettizer_palette::Granularity;
-///
-/// let rows = Granularity::PerGroupedChannel { group_size: 16, channel_axis: None };
-/// assert_eq!(rows.name(), "per_grouped_channel");
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Granularity {
-    /// One table for the whole tensor.
-    #[default]
-    PerTensor,
-    /// One table for every `group_size` consecutive channels.
-    PerGroupedChannel {
-        /// Channels that share a table, which must divide the number of channels; 0: all of them.
-        group_size: usize,
-        /// The axis, counted from the end when negative; `None`: the consumer's output axis.
-        channel_axis: Option<i64>,
-    },
-}
-
-impl Granularity {
-    /// The name users write: `per_tensor` or `per_grouped_channel`.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Granularity::PerTensor => "per_tensor",
-            Granularity::PerGroupedChannel { .. } => "per_grouped_channel",
-        }
-    }
-}
-
-/// What the entries of a lookup table are stored as.
-///
-/// ```
-/// use palettizer_palette::LutDtype;
-///
-/// assert_eq!("uint8".parse::<LutDtype>()?, LutDtype::Uint8);
-/// # Ok::<(), palettizer_palette::SpecError>(())
-/// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LutDtype {
-    /// The weight's own dtype.
-    #[default]
-    Float,
-    /// Symmetric `int8` with a scale for each group.
-    Int8,
-    /// `uint8` with zero point 127 and a scale for each group.
-    Uint8,
-}
-
-impl LutDtype {
-    /// The name users write: `float`, `int8` or `uint8`.
-    pub fn name(self) -> &'static str {
-        match self {
-            LutDtype::Float => "float",
-            LutDtype::Int8 => "int8",
-            LutDtype::Uint8 => "uint8",
-        }
-    }
-}
-
-impl FromStr for LutDtype {
-    type Err = SpecError;
-
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        [LutDtype::Float, LutDtype::Int8, LutDtype::Uint8]
-            .into_iter()
-            .find(|dtype| dtype.name() == text)
-            .ok_or_else(|| SpecError {
-                field: "lut_dtype",
-                found: text.to_owned(),
-                allowed: "float, int8 or uint8",
-            })
-    }
-}
-
-/// A field of a [`PaletteSpec`] that cannot be what it is.
-///
-/// ```
-/// use palettizer_palette::{Mode, Nbits, PaletteSpec};
-///
-/// let error = PaletteSpec::new(Mode::Uniform(Nbits::B4)).with_cluster_dim(2).build().unwrap_err();
-/// assert_eq!(error.field, "cluster_dim");
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{field} is {found}; allowed: {allowed}")]
-#[non_exhaustive]
-pub struct SpecError {
-    /// The field's name, as users write it.
-    pub field: &'static str,
-    /// What it was, and with what.
-    pub found: String,
-    /// What it may be.
-    pub allowed: &'static str,
-}
+pub use error::SpecError;
+pub use field::{OptionField, OptionKind};
+pub use granularity::{Granularity, GranularityName};
+pub use lut_dtype::LutDtype;
+pub use names::Choice;
+pub(crate) use names::{alternatives, names};
+pub use options::{DEFAULT_GROUP_SIZE, SpecOptions};
 
 /// The whole request for one weight.
 ///
@@ -330,14 +244,8 @@ impl PaletteSpec {
     /// [`SpecError`] when `cluster_dim` is 0, when vectors are asked of uniform or custom mode, an
     /// integer table of unique or custom mode, or a folded scale of vectors.
     pub fn validate(&self) -> Result<(), SpecError> {
-        let refuse = |field, found: String, allowed| {
-            Err(SpecError {
-                field,
-                found,
-                allowed,
-            })
-        };
         let mode = self.mode.name();
+        let refuse = |field, found, allowed: &str| Err(SpecError::new(field, found, allowed));
         if self.cluster_dim == 0 {
             return refuse("cluster_dim", "0".to_owned(), "1 or more");
         }
@@ -421,7 +329,7 @@ mod tests {
         let error = "int4".parse::<LutDtype>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "lut_dtype is int4; allowed: float, int8 or uint8"
+            "lut_dtype is int4; expected float, int8 or uint8"
         );
     }
 }

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::ValueEnum;
-use palettizer::config_file::{self, Defaults};
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use palettizer::{
-    Either, MissingSensitivity, OptimizationConfig, Precision, Preset, SaveOptions, Target,
-    sensitivities,
+    Either, MissingSensitivity, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
+    Preset, SaveOptions, SpecOptions, Target, config_file, sensitivities,
 };
 
 use crate::failure::Failure;
@@ -17,7 +16,7 @@ use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
 use crate::rules::{self, Rule};
-use crate::settings::{Flags, Settings};
+use crate::settings::{Flags, explain};
 use crate::summary;
 
 /// Palettize the weights of a model or of a checkpoint
@@ -66,14 +65,14 @@ pub(crate) struct Args {
     #[arg(long, value_name = "NAME", value_parser = str::parse::<Preset>, help_heading = "Which weights")]
     preset: Option<Preset>,
     /// A configuration in coremltools' layout: .yaml or .json, in place of the palette's flags
-    #[arg(long, value_name = "FILE", help_heading = "Which weights", conflicts_with_all = PALETTE_FLAGS)]
+    #[arg(long, value_name = "FILE", help_heading = "Which weights", conflicts_with_all = palette_flags())]
     config: Option<PathBuf>,
     /// Palettize what is left of pruned weights, and the integers of quantized ones, too
     #[arg(long, help_heading = "Which weights")]
     joint_compression: bool,
     /// Raise the program to the ops of this system, if it is written for an older one
-    #[arg(long, value_name = "T", ignore_case = true, help_heading = "Output")]
-    minimum_deployment_target: Option<TargetName>,
+    #[arg(long, value_name = "T", ignore_case = true, value_parser = target(), help_heading = "Output")]
+    minimum_deployment_target: Option<Target>,
     /// How much each element matters: a .safetensors file with a tensor for each weight, by its name
     #[arg(long, value_name = "FILE", help_heading = "Sensitivity")]
     sensitivity: Option<PathBuf>,
@@ -81,10 +80,11 @@ pub(crate) struct Args {
     #[arg(
         long,
         value_name = "WHAT",
+        value_parser = sensitivity_default(),
         requires = "sensitivity",
         help_heading = "Sensitivity"
     )]
-    sensitivity_default: Option<SensitivityDefault>,
+    sensitivity_default: Option<MissingSensitivity>,
     /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
     #[arg(long, help_heading = "Work")]
     exact: bool,
@@ -108,47 +108,26 @@ pub(crate) struct Args {
 }
 
 /// The flags that a configuration file stands in for.
-const PALETTE_FLAGS: [&str; 9] = [
-    "nbits",
-    "mode",
-    "granularity",
-    "group_size",
-    "channel_axis",
-    "cluster_dim",
-    "per_channel_scale",
-    "lut_dtype",
-    "weight_threshold",
-];
+fn palette_flags() -> Vec<&'static str> {
+    OpOptions::fields().map(|field| field.name).collect()
+}
 
 /// What stands in for sensitivities.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum SensitivityDefault {
-    /// All elements matter alike
-    Ones,
+fn sensitivity_default() -> impl TypedValueParser<Value = MissingSensitivity> {
+    let ones = PossibleValue::new("ones").help("All elements matter alike");
+    PossibleValuesParser::new([ones]).map(|_| MissingSensitivity::Ones)
 }
 
 /// The targets that a program can be raised to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum TargetName {
-    #[value(name = "iOS16", alias = "macOS13")]
-    IOS16,
-    #[value(name = "iOS17", alias = "macOS14")]
-    IOS17,
-    #[value(name = "iOS18", alias = "macOS15")]
-    IOS18,
-    #[value(name = "iOS26", alias = "macOS26")]
-    IOS26,
-}
-
-impl From<TargetName> for Target {
-    fn from(name: TargetName) -> Self {
-        match name {
-            TargetName::IOS16 => Target::IOS16,
-            TargetName::IOS17 => Target::IOS17,
-            TargetName::IOS18 => Target::IOS18,
-            TargetName::IOS26 => Target::IOS26,
-        }
-    }
+fn target() -> impl TypedValueParser<Value = Target> {
+    let names = [
+        ("iOS16", "macOS13"),
+        ("iOS17", "macOS14"),
+        ("iOS18", "macOS15"),
+        ("iOS26", "macOS26"),
+    ];
+    let names = names.map(|(name, alias)| PossibleValue::new(name).alias(alias));
+    PossibleValuesParser::new(names).try_map(|text| text.parse())
 }
 
 pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
@@ -246,50 +225,27 @@ fn no_program(args: &Args) -> Result<(), Failure> {
     }
 }
 
+/// What the flags come to: the rules of the command line first, in their order, then what a file says.
 fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
-    let mut defaults = Defaults::default();
-    if args.exact {
-        defaults.precision = Precision::Exact;
-    }
-    if let Some(seed) = args.seed {
-        defaults.seed = seed;
-    }
-    let (config, base) = match &args.config {
-        Some(path) => from_file(path, defaults)?,
-        None => from_flags(args, defaults)?,
+    let (file, base) = match &args.config {
+        Some(path) => from_file(path, &everywhere(args))?,
+        None => from_flags(args)?,
     };
-    // The rules of flags are tried before those of the file.
-    let file = config;
     let mut config = OptimizationConfig::new()
         .with_global(file.global().cloned())
         .with_preset(args.preset.or(file.preset()));
-    for (flag, rules) in [("--op-type", &args.op_type), ("--op-name", &args.op_name)] {
-        for (i, Rule { name, settings }) in rules.iter().enumerate() {
-            if rules.iter().skip(i + 1).any(|other| other.name == *name) {
-                return Err(Failure::Usage(format!("{flag} {name} is there twice")));
-            }
-            let settings = match settings {
-                Some(settings) => Some(
-                    settings
-                        .clone()
-                        .over(&base)
-                        .build("", defaults)
-                        .map_err(|error| Failure::Usage(format!("{flag} {name}: {error}")))?,
-                ),
-                None => None,
-            };
-            config = match flag {
-                "--op-type" if name == "const" => {
-                    return Err(Failure::Usage(
-                        "--op-type const: constants have no op type of their own; \
-                         name the ops that use them, or a constant with --op-name"
-                            .to_owned(),
-                    ));
-                }
-                "--op-type" => config.with_op_type(name, settings),
-                _ => config.with_op_name(name, settings),
-            };
+    for (op_type, settings) in rules("--op-type", &args.op_type, &base)? {
+        if op_type == "const" {
+            return Err(Failure::Usage(
+                "--op-type const: constants have no op type of their own; \
+                 name the ops that use them, or a constant with --op-name"
+                    .to_owned(),
+            ));
         }
+        config = config.with_op_type(op_type, settings);
+    }
+    for (name, settings) in rules("--op-name", &args.op_name, &base)? {
+        config = config.with_op_name(name, settings);
     }
     for (op_type, settings) in file.op_types().iter() {
         if config.op_types().get(op_type).is_none() {
@@ -301,48 +257,84 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
             config = config.with_op_name(name, settings.cloned());
         }
     }
-    let sensitivity = match &args.sensitivity {
-        Some(path) => {
-            let missing = match args.sensitivity_default {
-                Some(SensitivityDefault::Ones) => MissingSensitivity::Ones,
-                None => MissingSensitivity::Error,
-            };
-            Some(sensitivities(path, missing)?)
-        }
-        None => None,
-    };
+    if let Some(path) = &args.sensitivity {
+        let missing = args
+            .sensitivity_default
+            .unwrap_or(MissingSensitivity::Error);
+        config = config.with_sensitivity(sensitivities(path, missing)?);
+    }
     Ok(config
-        .with_sensitivity(sensitivity)
         .with_joint_compression(args.joint_compression)
         .with_strict(args.strict)
-        .with_minimum_deployment_target(args.minimum_deployment_target.map(Target::from)))
+        .with_minimum_deployment_target(args.minimum_deployment_target))
+}
+
+/// What holds for all weights, whatever else is said of them.
+fn everywhere(args: &Args) -> SpecOptions {
+    SpecOptions {
+        precision: args.exact.then_some(Precision::Exact),
+        seed: args.seed,
+        ..SpecOptions::default()
+    }
+}
+
+/// The settings of each rule of a flag, over those that all start from.
+fn rules<'a>(
+    flag: &str,
+    rules: &'a [Rule],
+    base: &OpOptions,
+) -> Result<Vec<(&'a str, Option<OpPalettizerConfig>)>, Failure> {
+    let one = |(at, Rule { name, settings }): (usize, &'a Rule)| {
+        if rules[at + 1..].iter().any(|other| other.name == *name) {
+            return Err(Failure::Usage(format!("{flag} {name} is there twice")));
+        }
+        let built = settings
+            .as_ref()
+            .map(|settings| settings.clone().over(base).build());
+        let built = built.transpose();
+        built
+            .map(|built| (name.as_str(), built))
+            .map_err(|error| Failure::Usage(format!("{flag} {name}: {}", explain(&error, ""))))
+    };
+    rules.iter().enumerate().map(one).collect()
 }
 
 /// The file's configuration, and the settings that the rules of the command line start from.
-fn from_file(path: &Path, defaults: Defaults) -> Result<(OptimizationConfig, Settings), Failure> {
-    let config =
-        config_file::from_path(path, defaults).map_err(|error| Failure::Work(error.to_string()))?;
-    let base = config.global().map(Settings::of).unwrap_or_default();
+fn from_file(
+    path: &Path,
+    everywhere: &SpecOptions,
+) -> Result<(OptimizationConfig, OpOptions), Failure> {
+    let config = config_file::from_path(path, everywhere)
+        .map_err(|error| Failure::Work(error.to_string()))?;
+    let base = config.global().map_or_else(
+        || OpOptions {
+            spec: everywhere.clone(),
+            weight_threshold: None,
+        },
+        OpOptions::from,
+    );
     Ok((config, base))
 }
 
 /// The flags' configuration, and the settings that the rules start from. Without a number of bits, only the
 /// weights that a rule names are palettized.
-fn from_flags(args: &Args, defaults: Defaults) -> Result<(OptimizationConfig, Settings), Failure> {
-    let base = Settings::from(args.palette.clone());
+fn from_flags(args: &Args) -> Result<(OptimizationConfig, OpOptions), Failure> {
+    let mut base = args.palette.0.clone();
+    base.spec = base.spec.over(&everywhere(args));
     let config = OptimizationConfig::new();
-    let mut rules = args.op_type.iter().chain(&args.op_name);
-    if !base.names_a_palette() && rules.any(|rule| rule.settings.is_some()) {
-        return Ok((config, base));
+    if !base.spec.names_a_palette() {
+        let mut rules = args.op_type.iter().chain(&args.op_name);
+        return match rules.any(|rule| rule.settings.is_some()) {
+            true => Ok((config, base)),
+            false => Err(Failure::Usage(
+                "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
+                 or bits for some ops only: --op-type linear=4"
+                    .to_owned(),
+            )),
+        };
     }
-    if !base.names_a_palette() {
-        return Err(Failure::Usage(
-            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
-             or bits for some ops only: --op-type linear=4"
-                .to_owned(),
-        ));
-    }
-    let global = base.build("--", defaults).map_err(Failure::Usage)?;
+    let global = base.build();
+    let global = global.map_err(|error| Failure::Usage(explain(&error, "--")))?;
     Ok((config.with_global(global), base))
 }
 

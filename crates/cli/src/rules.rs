@@ -1,17 +1,16 @@
 //! `--op-type NAME=VALUE` and `--op-name NAME=VALUE`: other settings for some ops.
 
-use crate::settings::{GranularityName, LutDtypeName, ModeName, Settings, at_least_one};
+use palettizer::OpOptions;
+
+use crate::settings::{explain, flag_name, set};
 
 /// What is said about the ops of a type, or of a name.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rule {
     pub(crate) name: String,
     /// `None` leaves their weights alone.
-    pub(crate) settings: Option<Settings>,
+    pub(crate) settings: Option<OpOptions>,
 }
-
-const KEYS: &str = "nbits, mode, granularity, group-size, channel-axis, cluster-dim, per-channel-scale, \
-                    lut-dtype, weight-threshold";
 
 /// Reads `NAME=VALUE`; VALUE is `skip`, a number of bits, or a list such as `nbits=6,mode=uniform`.
 pub(crate) fn parse(text: &str) -> Result<Rule, String> {
@@ -35,8 +34,11 @@ pub(crate) fn parse(text: &str) -> Result<Rule, String> {
     })
 }
 
-fn settings(list: &str) -> Result<Settings, String> {
-    let mut settings = Settings::default();
+fn settings(list: &str) -> Result<OpOptions, String> {
+    let names: Vec<String> = OpOptions::fields().map(|one| flag_name(one.name)).collect();
+    let names = names.join(", ");
+    let mut settings = OpOptions::default();
+    let mut seen = Vec::new();
     for item in list.split(',').map(str::trim) {
         let (key, value) = match item.split_once('=') {
             Some((key, value)) => (key.trim().replace('_', "-"), value.trim()),
@@ -48,89 +50,20 @@ fn settings(list: &str) -> Result<Settings, String> {
             }
             None => {
                 return Err(format!(
-                    "\"{item}\" is no setting: expected a number of bits, skip, or KEY=VALUE with a key of {KEYS}"
+                    "\"{item}\" is no setting: expected a number of bits, skip, or KEY=VALUE with a key of {names}"
                 ));
             }
         };
-        set(&mut settings, &key, value)?;
+        let field = OpOptions::fields()
+            .find(|field| flag_name(field.name) == key)
+            .ok_or_else(|| format!("unknown key {key}; expected one of {names}"))?;
+        set(&mut settings, field, value).map_err(|error| explain(&error, ""))?;
+        if seen.contains(&key) {
+            return Err(format!("{key} is there twice"));
+        }
+        seen.push(key);
     }
     Ok(settings)
-}
-
-fn set(settings: &mut Settings, key: &str, value: &str) -> Result<(), String> {
-    match key {
-        "nbits" => once(
-            &mut settings.nbits,
-            key,
-            value
-                .parse()
-                .map_err(|_| format!("nbits is {value}; expected 1, 2, 3, 4, 6 or 8")),
-        ),
-        "mode" => once(&mut settings.mode, key, named::<ModeName>(key, value)),
-        "granularity" => once(
-            &mut settings.granularity,
-            key,
-            named::<GranularityName>(key, value),
-        ),
-        "group-size" => once(
-            &mut settings.group_size,
-            key,
-            value
-                .parse()
-                .map_err(|_| format!("group-size is {value}; expected a whole number, 0 or more")),
-        ),
-        "channel-axis" => once(
-            &mut settings.channel_axis,
-            key,
-            value
-                .parse()
-                .map_err(|_| format!("channel-axis is {value}; expected a whole number")),
-        ),
-        "cluster-dim" => once(&mut settings.cluster_dim, key, number(key, value)),
-        "per-channel-scale" => once(
-            &mut settings.per_channel_scale,
-            key,
-            value
-                .parse()
-                .map_err(|_| format!("per-channel-scale is {value}; expected true or false")),
-        ),
-        "lut-dtype" => once(
-            &mut settings.lut_dtype,
-            key,
-            named::<LutDtypeName>(key, value).map(Into::into),
-        ),
-        "weight-threshold" => once(
-            &mut settings.weight_threshold,
-            key,
-            value.parse().map_err(|_| {
-                format!("weight-threshold is {value}; expected a whole number, 0 or more")
-            }),
-        ),
-        _ => Err(format!("unknown key {key}; expected one of {KEYS}")),
-    }
-}
-
-fn once<T>(place: &mut Option<T>, key: &str, value: Result<T, String>) -> Result<(), String> {
-    match place.replace(value?) {
-        Some(_) => Err(format!("{key} is there twice")),
-        None => Ok(()),
-    }
-}
-
-fn number(key: &str, value: &str) -> Result<usize, String> {
-    at_least_one(value).map_err(|expected| format!("{key} is {value}; {expected}"))
-}
-
-fn named<T: clap::ValueEnum>(key: &str, value: &str) -> Result<T, String> {
-    T::from_str(value, true).map_err(|_| {
-        let names = T::value_variants()
-            .iter()
-            .filter_map(|variant| variant.to_possible_value())
-            .filter(|name| !name.is_hide_set())
-            .map(|name| name.get_name().to_owned());
-        let names: Vec<String> = names.collect();
-        format!("{key} is {value}; expected one of {}", names.join(", "))
-    })
 }
 
 #[cfg(test)]

@@ -41,9 +41,10 @@
 //! We differ from coremltools where it guesses: a number in quotes, a fraction, a 1 for `true` or a
 //! repeated key is an error here. Mode `custom` needs a function, so it needs the Rust API.
 
-mod document;
 mod error;
 mod fields;
+mod json;
+mod limits;
 #[cfg(test)]
 mod tests;
 mod yaml;
@@ -53,17 +54,13 @@ use std::path::Path;
 use palettizer_coreml::Error;
 use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Preset};
 use palettizer_coreml::input::Input;
-use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Precision};
+use palettizer_palette::{OptionField, OptionKind, SpecError, SpecOptions};
 use serde_json::Value;
 
+use crate::OpOptions;
 pub use error::ConfigError;
-use fields::Fields;
-
-/// The largest file that is read, in bytes.
-pub const MAX_BYTES: u64 = 1 << 20;
-
-/// Channels per group when a grouped configuration does not say.
-pub const DEFAULT_GROUP_SIZE: usize = 32;
+use fields::{Fields, describe};
+pub use limits::MAX_BYTES;
 
 /// The keys of a whole configuration.
 const KEYS: [&str; 5] = [
@@ -74,51 +71,29 @@ const KEYS: [&str; 5] = [
     "op_name_configs",
 ];
 
-/// The keys of the settings of one op.
-const OP_KEYS: [&str; 11] = [
-    "config_type",
-    "mode",
-    "nbits",
-    "granularity",
-    "group_size",
-    "channel_axis",
-    "cluster_dim",
-    "enable_per_channel_scale",
-    "num_kmeans_workers",
-    "weight_threshold",
-    "lut_dtype",
-];
+/// The options for which null is the same as nothing.
+const NULLABLE: [&str; 2] = ["nbits", "channel_axis"];
 
-/// What every spec gets that a file has no key for.
+/// Read, so that files of coremltools can be, and of no effect.
+const WORKERS: OptionField = OptionField {
+    name: "num_kmeans_workers",
+    kind: OptionKind::Whole(1),
+    default: None,
+    about: "Processes to work with",
+};
+
+/// Reads a `.yaml`, `.yml` or `.json` file. What its ops do not say, `base` does: precision and seed, say, which have
+/// no keys.
 ///
 /// What a whole configuration has beside its specs (strictness, the deployment target, joint compression) is set
 /// on the [`OptimizationConfig`] that is returned.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Defaults {
-    /// How hard scalar k-means tries.
-    pub precision: Precision,
-    /// The seed of vector k-means.
-    pub seed: u64,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        Defaults {
-            precision: Precision::Refined,
-            seed: 0,
-        }
-    }
-}
-
-/// Reads a `.yaml`, `.yml` or `.json` file.
 ///
 /// ```
-/// use palettizer::config_file::{self, Defaults};
+/// use palettizer::{SpecOptions, config_file};
 ///
 /// let path = std::env::temp_dir().join("palettizer-doc-config.json");
 /// std::fs::write(&path, r#"{"config_type": "OpPalettizerConfig", "global_config": {"nbits": 5}}"#)?;
-/// let error = config_file::from_path(&path, Defaults::default()).unwrap_err();
+/// let error = config_file::from_path(&path, &SpecOptions::default()).unwrap_err();
 /// assert!(error.to_string().ends_with("global_config.nbits is 5; expected 1, 2, 3, 4, 6 or 8"));
 /// # std::fs::remove_file(&path)?;
 /// # Ok::<(), std::io::Error>(())
@@ -128,16 +103,16 @@ impl Default for Defaults {
 /// [`ConfigError::InFile`] around what is wrong with the file or in it.
 pub fn from_path(
     path: impl AsRef<Path>,
-    defaults: Defaults,
+    base: &SpecOptions,
 ) -> Result<OptimizationConfig, ConfigError> {
     let path = path.as_ref();
-    read_path(path, defaults).map_err(|source| ConfigError::InFile {
+    read_path(path, base).map_err(|source| ConfigError::InFile {
         path: path.to_owned(),
         source: Box::new(source),
     })
 }
 
-fn read_path(path: &Path, defaults: Defaults) -> Result<OptimizationConfig, ConfigError> {
+fn read_path(path: &Path, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
     // A pipe has no extension as a rule, and that is not what is wrong with it.
     let text = read_text(path);
     let extension = path
@@ -151,7 +126,7 @@ fn read_path(path: &Path, defaults: Defaults) -> Result<OptimizationConfig, Conf
             _ => return Err(ConfigError::Extension),
         },
     };
-    parse(&text?, defaults)
+    parse(&text?, base)
 }
 
 /// The text of a file.
@@ -186,7 +161,7 @@ fn read_text(path: &Path) -> Result<String, ConfigError> {
 /// # Errors
 /// [`ConfigError::Syntax`] with line and column, [`ConfigError::TooLarge`].
 pub fn yaml_value(text: &str) -> Result<Value, ConfigError> {
-    document::yaml(text)
+    yaml::read(text)
 }
 
 /// The YAML document of a file, whatever its name ends in, as a tree.
@@ -196,7 +171,7 @@ pub fn yaml_value(text: &str) -> Result<Value, ConfigError> {
 pub fn yaml_file(path: impl AsRef<Path>) -> Result<Value, ConfigError> {
     let path = path.as_ref();
     read_text(path)
-        .and_then(|text| document::yaml(&text))
+        .and_then(|text| yaml::read(&text))
         .map_err(|source| ConfigError::InFile {
             path: path.to_owned(),
             source: Box::new(source),
@@ -206,54 +181,54 @@ pub fn yaml_file(path: impl AsRef<Path>) -> Result<Value, ConfigError> {
 /// Reads YAML text; `<<` merges are applied.
 ///
 /// ```
-/// use palettizer::config_file::{self, Defaults};
+/// use palettizer::{SpecOptions, config_file};
 ///
 /// let text = "
 /// config_type: OpPalettizerConfig
 /// global_config: {nbits: 4}
 /// op_type_configs: {linear: null}
 /// ";
-/// let config = config_file::from_yaml_str(text, Defaults::default())?;
+/// let config = config_file::from_yaml_str(text, &SpecOptions::default())?;
 /// assert_eq!(config.op_types()["linear"], None);
 /// # Ok::<(), palettizer::config_file::ConfigError>(())
 /// ```
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_yaml_str(text: &str, defaults: Defaults) -> Result<OptimizationConfig, ConfigError> {
-    from_value(&document::yaml(text)?, defaults)
+pub fn from_yaml_str(text: &str, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
+    from_value(&yaml::read(text)?, base)
 }
 
 /// Reads JSON text.
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_json_str(text: &str, defaults: Defaults) -> Result<OptimizationConfig, ConfigError> {
-    from_value(&document::json(text)?, defaults)
+pub fn from_json_str(text: &str, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
+    from_value(&json::read(text)?, base)
 }
 
 /// Reads a dictionary. Its patterns are tried in its order.
 ///
 /// ```
-/// use palettizer::config_file::{self, Defaults};
+/// use palettizer::{SpecOptions, config_file};
 ///
 /// let value = serde_json::json!({
 ///     "config_type": "OpPalettizerConfig",
 ///     "op_name_configs": {"conv_1": {"nbit": 4}},
 /// });
-/// let error = config_file::from_value(&value, Defaults::default()).unwrap_err();
+/// let error = config_file::from_value(&value, &SpecOptions::default()).unwrap_err();
 /// assert!(error.to_string().starts_with("unknown key op_name_configs.conv_1.nbit (did you mean nbits?)"));
 /// ```
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_value(value: &Value, defaults: Defaults) -> Result<OptimizationConfig, ConfigError> {
+pub fn from_value(value: &Value, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
     let fields = Fields::new(value, "", "a mapping with the key config_type")?;
-    fields.known(&KEYS)?;
+    fields.known(KEYS)?;
     fields.config_type(true)?;
     let mut config = OptimizationConfig::new();
     if let Some((value, key)) = fields.not_null("global_config") {
-        config = config.with_global(op_config(value, &key, defaults)?);
+        config = config.with_global(op_config(value, &key, base)?);
     }
     if let Some((value, key)) = fields.not_null("preset") {
         config = config.with_preset(preset(value, key)?);
@@ -264,12 +239,12 @@ pub fn from_value(value: &Value, defaults: Defaults) -> Result<OptimizationConfi
             if op_type == "const" {
                 return Err(ConfigError::ConstType { key });
             }
-            config = config.with_op_type(op_type, op_config(value, &key, defaults)?);
+            config = config.with_op_type(op_type, op_config(value, &key, base)?);
         }
     }
     if let Some((value, key)) = fields.not_null("op_name_configs") {
         for (name, value, key) in Fields::new(value, &key, what)?.entries() {
-            config = config.with_op_name(name, op_config(value, &key, defaults)?);
+            config = config.with_op_name(name, op_config(value, &key, base)?);
         }
     }
     Ok(config)
@@ -281,7 +256,7 @@ fn preset(value: &Value, key: String) -> Result<Preset, ConfigError> {
         let names: Vec<&str> = Preset::ALL.iter().map(|preset| preset.name()).collect();
         ConfigError::Value {
             key,
-            found: fields::describe(value),
+            found: describe(value),
             expected: names.join(" or "),
         }
     })
@@ -291,77 +266,46 @@ fn preset(value: &Value, key: String) -> Result<Preset, ConfigError> {
 fn op_config(
     value: &Value,
     key: &str,
-    defaults: Defaults,
+    base: &SpecOptions,
 ) -> Result<Option<OpPalettizerConfig>, ConfigError> {
     if value.is_null() {
         return Ok(None);
     }
     let fields = Fields::new(value, key, "a mapping such as {nbits: 4}, or null for none")?;
-    fields.known(&OP_KEYS)?;
+    let keys = OpOptions::fields().map(|field| field.name);
+    fields.known(keys.chain(["config_type", WORKERS.name]))?;
     fields.config_type(false)?;
-    let group_size = fields.at_least("group_size", 0)?;
-    let channel_axis = fields.axis("channel_axis")?;
-    let granularity = match fields.choice("granularity", &["per_tensor", "per_grouped_channel"])? {
-        Some("per_grouped_channel") => Granularity::PerGroupedChannel {
-            group_size: group_size.unwrap_or(DEFAULT_GROUP_SIZE),
-            channel_axis,
-        },
-        _ => Granularity::PerTensor,
-    };
-    let lut_dtype = match fields.choice("lut_dtype", &["float", "int8", "uint8"])? {
-        Some("int8") => LutDtype::Int8,
-        Some("uint8") => LutDtype::Uint8,
-        _ => LutDtype::Float,
-    };
-    fields.at_least("num_kmeans_workers", 1)?;
-    let spec = PaletteSpec::new(mode(&fields)?)
-        .with_granularity(granularity)
-        .with_cluster_dim(fields.at_least("cluster_dim", 1)?.unwrap_or(1))
-        .with_per_channel_scale(fields.flag("enable_per_channel_scale")?.unwrap_or(false))
-        .with_lut_dtype(lut_dtype)
-        .with_precision(defaults.precision)
-        .with_seed(defaults.seed);
-    spec.validate().map_err(|error| ConfigError::Value {
-        key: format!("{key}.{}", error.field),
-        found: error.found,
-        expected: error.allowed.to_owned(),
-    })?;
-    let config = OpPalettizerConfig::new(spec);
-    Ok(Some(match fields.at_least("weight_threshold", 0)? {
-        Some(elements) => config.with_weight_threshold(elements),
-        None => config,
-    }))
-}
-
-/// `mode` and `nbits`, which decide about each other.
-fn mode(fields: &Fields<'_>) -> Result<Mode, ConfigError> {
-    let nbits = fields.nbits()?;
-    let name = fields.choice("mode", &["kmeans", "uniform", "unique", "custom"])?;
-    let required = |name: &str| {
-        nbits.ok_or_else(|| ConfigError::Missing {
-            key: fields.key("nbits"),
-            expected: format!("1, 2, 3, 4, 6 or 8 (mode {name} needs it)"),
-        })
-    };
-    match (name.unwrap_or("kmeans"), nbits) {
-        ("unique", None) => Ok(Mode::Unique),
-        ("unique", Some(nbits)) => Err(ConfigError::Value {
-            key: fields.key("nbits"),
-            found: nbits.to_string(),
-            expected: "nothing, because mode unique takes as many bits as the values need"
-                .to_owned(),
-        }),
-        ("custom", _) => Err(ConfigError::Custom {
-            key: fields.key("mode"),
-        }),
-        ("uniform", _) => required("uniform").map(Mode::Uniform),
-        _ => required("kmeans").map(Mode::Kmeans),
+    let mut options = OpOptions::default();
+    for (name, value, _) in fields.entries() {
+        let done = match OpOptions::field(name) {
+            Some(_) if value.is_null() && NULLABLE.contains(&name) => Ok(()),
+            Some(field) => text(field, value).and_then(|text| options.set(field, &text)),
+            None if name == WORKERS.name => text(&WORKERS, value)
+                .and_then(|text| WORKERS.read::<usize>(&text))
+                .map(drop),
+            None => Ok(()),
+        };
+        done.map_err(|error| {
+            let or_null = match name {
+                "channel_axis" => ", or null to pick it from the op",
+                _ => "",
+            };
+            fields.unexpected(name, describe(value), error.allowed + or_null)
+        })?;
     }
+    options.spec = options.spec.ignoring_unused_groups().over(base);
+    let config = options.build().map(Some);
+    config.map_err(|error| fields.unexpected(error.field, error.found, error.allowed))
 }
 
-/// The number of bits that an integer stands for.
-fn nbits_of(number: u64) -> Option<Nbits> {
-    u8::try_from(number)
-        .ok()
-        .and_then(|bits| Nbits::try_from(bits).ok())
+/// A value as the text that its option is read from. It has to be of the option's own type: a number in quotes is none.
+fn text(field: &OptionField, value: &Value) -> Result<String, SpecError> {
+    match (field.kind, value) {
+        (OptionKind::Names(_), Value::String(text)) => Ok(text.clone()),
+        (OptionKind::Flag, Value::Bool(flag)) => Ok(flag.to_string()),
+        (OptionKind::Bits | OptionKind::Whole(_) | OptionKind::Integer, Value::Number(number)) => {
+            Ok(number.to_string())
+        }
+        _ => Err(field.error(value)),
+    }
 }

@@ -42,12 +42,14 @@ pub mod demo;
 pub mod dkm;
 mod either;
 mod model;
+mod op_options;
 mod report;
 mod sensitivity;
 
 pub use checkpoint::Checkpoint;
 pub use either::Either;
 pub use model::{Model, SaveOptions};
+pub use op_options::OpOptions;
 pub use palettizer_coreml::blob::guard_mappings;
 pub use palettizer_coreml::config::{
     DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig, Preset,

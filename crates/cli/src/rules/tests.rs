@@ -1,8 +1,10 @@
 //! Cases as tables: rules that are read, what they inherit, and what is refused.
 
 use super::*;
-use palettizer::config_file::Defaults;
-use palettizer::{Granularity, LutDtype, Mode, Nbits, OpPalettizerConfig, PaletteSpec};
+use palettizer::{
+    Granularity, GranularityName, LutDtype, Mode, ModeName, Nbits, OpPalettizerConfig, PaletteSpec,
+    SpecOptions,
+};
 
 fn grouped(group_size: usize, channel_axis: Option<i64>) -> Granularity {
     Granularity::PerGroupedChannel {
@@ -13,9 +15,9 @@ fn grouped(group_size: usize, channel_axis: Option<i64>) -> Granularity {
 
 #[test]
 fn rules_that_are_read() {
-    let bits = |nbits| Settings {
+    let bits = |nbits| SpecOptions {
         nbits: Some(nbits),
-        ..Settings::default()
+        ..SpecOptions::default()
     };
     let table = [
         ("linear=skip", "linear", None),
@@ -24,7 +26,7 @@ fn rules_that_are_read() {
         (
             "conv=6,mode=UNIFORM, group_size=16,channel-axis=-1",
             "conv",
-            Some(Settings {
+            Some(SpecOptions {
                 mode: Some(ModeName::Uniform),
                 group_size: Some(16),
                 channel_axis: Some(-1),
@@ -32,30 +34,35 @@ fn rules_that_are_read() {
             }),
         ),
         (
-            "conv=per-channel-scale,lut-dtype=int8,cluster-dim=2,weight-threshold=0,granularity=per_tensor",
+            "conv=per-channel-scale,lut-dtype=int8,cluster-dim=2,granularity=per-tensor",
             "conv",
-            Some(Settings {
-                per_channel_scale: Some(true),
+            Some(SpecOptions {
+                enable_per_channel_scale: Some(true),
                 lut_dtype: Some(LutDtype::Int8),
                 cluster_dim: Some(2),
-                weight_threshold: Some(0),
                 granularity: Some(GranularityName::PerTensor),
-                ..Settings::default()
+                ..SpecOptions::default()
             }),
         ),
         (
             "conv=per_channel_scale=false",
             "conv",
-            Some(Settings {
-                per_channel_scale: Some(false),
-                ..Settings::default()
+            Some(SpecOptions {
+                enable_per_channel_scale: Some(false),
+                ..SpecOptions::default()
             }),
         ),
     ];
-    for (text, name, settings) in table {
+    for (text, name, spec) in table {
         let name = name.to_owned();
+        let settings = spec.map(|spec| OpOptions {
+            spec,
+            weight_threshold: None,
+        });
         assert_eq!(parse(text), Ok(Rule { name, settings }), "{text}");
     }
+    let settings = settings("weight-threshold=0").unwrap();
+    assert_eq!(settings.weight_threshold, Some(0));
 }
 
 #[test]
@@ -79,11 +86,11 @@ fn rules_that_are_refused() {
         ),
         (
             "linear=mode=k",
-            "mode is k; expected one of kmeans, uniform, unique",
+            "mode is k; expected kmeans, uniform or unique",
         ),
         (
             "linear=granularity=per_channel",
-            "granularity is per_channel; expected one of per_tensor, per_grouped_channel",
+            "granularity is per_channel; expected per_tensor or per_grouped_channel",
         ),
         (
             "linear=group-size=-1",
@@ -103,7 +110,7 @@ fn rules_that_are_refused() {
         ),
         (
             "linear=lut-dtype=int4",
-            "lut-dtype is int4; expected one of float, int8, uint8",
+            "lut-dtype is int4; expected float, int8 or uint8",
         ),
         (
             "linear=weight-threshold=-1",
@@ -168,9 +175,9 @@ fn rules_inherit_what_they_do_not_say() {
         ),
     ];
     for (base, rule, expected) in table {
-        let base = Settings::of(&OpPalettizerConfig::new(base).with_weight_threshold(7));
+        let base = OpOptions::from(&OpPalettizerConfig::new(base).with_weight_threshold(7));
         let settings = settings(rule).unwrap().over(&base);
-        let built = settings.build("", Defaults::default()).unwrap();
+        let built = settings.build().unwrap();
         let expected = OpPalettizerConfig::new(expected).with_weight_threshold(7);
         assert_eq!(built, expected, "{rule}");
     }
@@ -181,36 +188,36 @@ fn settings_that_contradict_each_other() {
     let table = [
         (
             "mode=uniform",
-            "nbits is missing: mode uniform needs 1, 2, 3, 4, 6 or 8 bits",
+            "nbits is missing; expected 1, 2, 3, 4, 6 or 8 (mode uniform needs it)",
         ),
         (
             "4,mode=unique",
-            "nbits cannot be used with mode unique, which takes as many bits as the values need",
+            "nbits is 4; expected nothing, because mode unique takes as many bits as the values need",
         ),
         (
             "mode=custom",
-            "mode custom needs a function: use Mode::Custom of the Rust API (crate palettizer); here it is one of kmeans, uniform, unique",
+            "mode is custom, which needs a function; expected kmeans, uniform or unique: flags and files hold no function; that takes Mode::Custom of the Rust API or lut_function of the Python API",
         ),
         (
             "4,granularity=per_tensor,group-size=4",
-            "group-size cannot be used with granularity per_tensor",
+            "group-size is 4 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
         ),
         (
             "4,granularity=per_tensor,channel-axis=0",
-            "channel-axis cannot be used with granularity per_tensor",
+            "channel-axis is 0 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
         ),
         (
             "4,mode=uniform,cluster-dim=2",
-            "cluster-dim is 2 with mode uniform; it can be 1, or mode kmeans or unique",
+            "cluster-dim is 2 with mode uniform; expected 1, or mode kmeans or unique",
         ),
         (
             "mode=unique,lut-dtype=int8",
-            "lut-dtype is int8 with mode unique; it can be float, or mode kmeans or uniform",
+            "lut-dtype is int8 with mode unique; expected float, or mode kmeans or uniform",
         ),
     ];
     for (rule, expected) in table {
         let settings = settings(rule).unwrap();
-        let error = settings.build("", Defaults::default()).unwrap_err();
-        assert_eq!(error, expected, "{rule}");
+        let error = settings.build().unwrap_err();
+        assert_eq!(explain(&error, ""), expected, "{rule}");
     }
 }

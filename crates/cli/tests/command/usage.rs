@@ -32,11 +32,11 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode custom",
-            "--mode custom needs a function: use Mode::Custom of the Rust API",
+            "--mode is custom, which needs a function; expected kmeans, uniform or unique",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode unique --nbits 4",
-            "--nbits cannot be used with --mode unique",
+            "--nbits is 4; expected nothing, because mode unique takes as many bits as the values need",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_channel",
@@ -44,15 +44,15 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_tensor --group-size 8",
-            "--group-size cannot be used with --granularity per_tensor",
+            "--group-size is 8 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_tensor --channel-axis 0",
-            "--channel-axis cannot be used with --granularity per_tensor",
+            "--channel-axis is 0 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --group-size x",
-            "invalid value 'x' for '--group-size <N>'",
+            "invalid value 'x' for '--group-size <N>': expected a whole number, 0 or more",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --channel-axis x",
@@ -64,11 +64,11 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --mode uniform --cluster-dim 2",
-            "--cluster-dim is 2 with mode uniform; it can be 1, or mode kmeans or unique",
+            "--cluster-dim is 2 with mode uniform; expected 1, or mode kmeans or unique",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode unique --lut-dtype int8",
-            "--lut-dtype is int8 with mode unique; it can be float, or mode kmeans or uniform",
+            "--lut-dtype is int8 with mode unique; expected float, or mode kmeans or uniform",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --lut-dtype int4",
@@ -112,15 +112,15 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --op-type linear=mode=uniform",
-            "--op-type linear: nbits is missing: mode uniform needs 1, 2, 3, 4, 6 or 8 bits",
+            "--op-type linear: nbits is missing; expected 1, 2, 3, 4, 6 or 8 (mode uniform needs it)",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --op-name a=mode=custom",
-            "--op-name a: mode custom needs a function",
+            "--op-name a: mode is custom, which needs a function",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --op-type a=granularity=per_tensor,group-size=2",
-            "--op-type a: group-size cannot be used with granularity per_tensor",
+            "--op-type a: group-size is 2 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --report in.mlpackage/report.json",

@@ -53,17 +53,9 @@ pub enum ConfigError {
         /// The key that was probably meant.
         nearest: Option<&'static str>,
         /// The keys that exist there.
-        allowed: &'static [&'static str],
+        allowed: Vec<&'static str>,
     },
-    /// A key that has to be there.
-    #[error("{key} is missing; expected {expected}")]
-    Missing {
-        /// The key's whole path.
-        key: String,
-        /// What it may be.
-        expected: String,
-    },
-    /// A value that cannot be.
+    /// A value that cannot be, or is missing.
     #[error("{key} is {found}; expected {expected}")]
     Value {
         /// The key's whole path.
@@ -72,15 +64,6 @@ pub enum ConfigError {
         found: String,
         /// What it may be.
         expected: String,
-    },
-    /// A custom mode needs a function, which no file can hold.
-    #[error(
-        "{key}: mode custom needs a function, which a file cannot hold; \
-         use Mode::Custom of the Rust API, or one of kmeans, uniform, unique"
-    )]
-    Custom {
-        /// The key's whole path.
-        key: String,
     },
     /// Constants are not configured by their op type.
     #[error(

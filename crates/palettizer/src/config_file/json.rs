@@ -1,54 +1,28 @@
-//! YAML and JSON text to a tree, within limits.
-//!
-//! The parsers' own trees would let a few lines of nested YAML aliases fill the memory and would drop all but the
-//! last of a repeated key; these count values while they grow and refuse both.
+//! JSON text to a tree, within limits.
 
 use std::cell::Cell;
-use std::fmt;
 
 use serde::de::{DeserializeSeed, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{ConfigError, MAX_BYTES, yaml};
+use super::ConfigError;
+use super::limits::{MAX_DEPTH, MAX_VALUES, bounded};
 
-/// Values in a document after its aliases are replaced.
-pub(super) const MAX_VALUES: u64 = 500_000;
-/// Mappings inside mappings; a configuration has three levels.
-pub(super) const MAX_DEPTH: u64 = 32;
-
-/// Bytes of keys and texts after aliases are replaced.
-pub(super) const MAX_TEXT: u64 = 16 * MAX_BYTES;
-
-pub(super) fn yaml(text: &str) -> Result<Value, ConfigError> {
-    yaml::read(bounded(text)?)
-}
-
-pub(super) fn json(text: &str) -> Result<Value, ConfigError> {
+/// Reads the one value of a text.
+pub(super) fn read(text: &str) -> Result<Value, ConfigError> {
     let text = bounded(text)?;
     let limits = Limits::default();
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let value = limits.node(0).deserialize(&mut deserializer);
     value
         .and_then(|value| deserializer.end().map(|()| value))
-        .map_err(|error| limits.explain("JSON", &error))
-}
-
-/// The text without a byte order mark, if it is not too long.
-fn bounded(text: &str) -> Result<&str, ConfigError> {
-    if text.len() as u64 > MAX_BYTES {
-        return Err(ConfigError::TooLarge {
-            limit: MAX_BYTES,
-            what: "bytes",
-        });
-    }
-    Ok(text.strip_prefix('\u{feff}').unwrap_or(text))
-}
-
-pub(super) fn syntax(format: &'static str, message: impl fmt::Display) -> ConfigError {
-    ConfigError::Syntax {
-        format,
-        message: message.to_string(),
-    }
+        .map_err(|error| match limits.hit.get() {
+            Some((limit, what)) => ConfigError::TooLarge { limit, what },
+            None => ConfigError::Syntax {
+                format: "JSON",
+                message: error.to_string(),
+            },
+        })
 }
 
 /// What was counted, and which limit was hit: the parser's errors carry only text.
@@ -63,13 +37,6 @@ impl Limits {
         Node {
             limits: self,
             depth,
-        }
-    }
-
-    fn explain(&self, format: &'static str, error: &dyn fmt::Display) -> ConfigError {
-        match self.hit.get() {
-            Some((limit, what)) => ConfigError::TooLarge { limit, what },
-            None => syntax(format, error),
         }
     }
 
@@ -111,7 +78,7 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
 impl<'de> Visitor<'de> for Node<'_> {
     type Value = Value;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("a plain value, list or mapping")
     }
 
@@ -167,9 +134,8 @@ impl<'de> Visitor<'de> for Node<'_> {
                 return Err(A::Error::custom(format_args!(
                     "the key {key} is there twice"
                 )));
-            } else {
-                map.insert(key, value);
             }
+            map.insert(key, value);
         }
         Ok(Value::Object(map))
     }

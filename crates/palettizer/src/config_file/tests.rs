@@ -1,17 +1,13 @@
 //! Cases as tables: what is read, and what is refused with which words.
 
 use super::*;
+use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, Precision};
 use serde_json::json;
-
-const NONE: Defaults = Defaults {
-    precision: Precision::Refined,
-    seed: 0,
-};
 
 fn read_global(settings: Value) -> Result<OptimizationConfig, ConfigError> {
     from_value(
         &json!({"config_type": "OpPalettizerConfig", "global_config": settings}),
-        NONE,
+        &SpecOptions::default(),
     )
 }
 
@@ -105,8 +101,8 @@ fn settings_that_are_refused() {
         (json!({"mode": "unique", "nbits": 4}), "global_config.nbits is 4; expected nothing, because mode unique takes as many bits as the values need".to_owned()),
         (json!({"mode": "kmean", "nbits": 4}), "global_config.mode is \"kmean\"; expected kmeans, uniform or unique".to_owned()),
         (json!({"mode": null, "nbits": 4}), "global_config.mode is null; expected kmeans, uniform or unique".to_owned()),
-        (json!({"mode": "custom"}), "global_config.mode: mode custom needs a function, which a file cannot hold; use Mode::Custom of the Rust API, or one of kmeans, uniform, unique".to_owned()),
-        (json!({"mode": "custom", "lut_function": "f"}), "global_config.lut_function: mode custom needs a function, which a file cannot hold; use Mode::Custom of the Rust API, or one of kmeans, uniform, unique".to_owned()),
+        (json!({"mode": "custom"}), "global_config.mode is custom, which needs a function; expected kmeans, uniform or unique: flags and files hold no function; that takes Mode::Custom of the Rust API or lut_function of the Python API".to_owned()),
+        (json!({"mode": "custom", "lut_function": "f"}), "global_config.lut_function is \"f\"; expected no such key, because a file cannot hold a function; use Mode::Custom of the Rust API, or one of kmeans, uniform, unique".to_owned()),
         (json!({"nbits": 4, "granularity": "per_channel"}), "global_config.granularity is \"per_channel\"; expected per_tensor or per_grouped_channel".to_owned()),
         (json!({"nbits": 4, "group_size": -1}), "global_config.group_size is -1; expected a whole number, 0 or more".to_owned()),
         (json!({"nbits": 4, "group_size": null}), "global_config.group_size is null; expected a whole number, 0 or more".to_owned()),
@@ -122,7 +118,7 @@ fn settings_that_are_refused() {
         (json!({"nbits": 4, "weight_threshold": null}), "global_config.weight_threshold is null; expected a whole number, 0 or more".to_owned()),
         (json!({"config_type": "OpLinearQuantizerConfig"}), "global_config.config_type is \"OpLinearQuantizerConfig\"; expected OpPalettizerConfig".to_owned()),
         (json!(4), "global_config is 4; expected a mapping such as {nbits: 4}, or null for none".to_owned()),
-        (json!({"a": {}, "nbits": {}}), "unknown key global_config.a; expected one of config_type, mode, nbits, granularity, group_size, channel_axis, cluster_dim, enable_per_channel_scale, num_kmeans_workers, weight_threshold, lut_dtype".to_owned()),
+        (json!({"a": {}, "nbits": {}}), "unknown key global_config.a; expected one of nbits, mode, granularity, group_size, channel_axis, cluster_dim, enable_per_channel_scale, lut_dtype, weight_threshold, config_type, num_kmeans_workers".to_owned()),
     ];
     for (settings, expected) in table {
         let error = read_global(settings.clone()).unwrap_err();
@@ -214,7 +210,9 @@ fn whole_configurations_that_are_refused() {
         ("a: 1\n---\nb: 2", "not valid YAML: "),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, NONE).unwrap_err().to_string();
+        let message = from_yaml_str(text, &SpecOptions::default())
+            .unwrap_err()
+            .to_string();
         if expected.starts_with("not valid") {
             assert!(message.starts_with(expected), "{text}: {message}");
         } else {
@@ -222,7 +220,9 @@ fn whole_configurations_that_are_refused() {
         }
     }
     for text in ["", "{", "{} {}", "{\"a\": 1, \"a\": 2}", "{'a': 1}"] {
-        let message = from_json_str(text, NONE).unwrap_err().to_string();
+        let message = from_json_str(text, &SpecOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(message.starts_with("not valid JSON: "), "{text}: {message}");
     }
 }
@@ -239,11 +239,12 @@ op_name_configs:
   conv_1: {mode: unique}
   5: {nbits: 2}
 ";
-    let defaults = Defaults {
-        precision: Precision::Exact,
-        seed: 7,
+    let base = &SpecOptions {
+        precision: Some(Precision::Exact),
+        seed: Some(7),
+        ..SpecOptions::default()
     };
-    let config = from_yaml_str(text, defaults).unwrap();
+    let config = from_yaml_str(text, base).unwrap();
     let spec = |mode| {
         let spec = PaletteSpec::new(mode).with_seed(7);
         Some(OpPalettizerConfig::new(
@@ -257,8 +258,8 @@ op_name_configs:
         .with_op_name("conv_1", spec(Mode::Unique))
         .with_op_name("5", spec(Mode::Kmeans(Nbits::B2)));
     assert_eq!(config, expected);
-    let json = serde_json::to_string(&document::yaml(text).unwrap()).unwrap();
-    assert_eq!(from_json_str(&json, defaults).unwrap(), expected);
+    let json = serde_json::to_string(&yaml::read(text).unwrap()).unwrap();
+    assert_eq!(from_json_str(&json, base).unwrap(), expected);
 }
 
 #[test]
@@ -266,7 +267,7 @@ fn nulls_are_nothing() {
     let text =
         "config_type: OpPalettizerConfig\nglobal_config:\nop_type_configs: ~\nop_name_configs: {}";
     assert_eq!(
-        from_yaml_str(text, NONE).unwrap(),
+        from_yaml_str(text, &SpecOptions::default()).unwrap(),
         OptimizationConfig::new()
     );
 }
@@ -281,14 +282,16 @@ op_type_configs:
   linear: {<<: *base, nbits: 8}
   matmul: {<<: [{nbits: 1}, *base]}
 ";
-    let config = from_yaml_str(text, NONE).unwrap();
+    let config = from_yaml_str(text, &SpecOptions::default()).unwrap();
     let modes = ["conv", "linear", "matmul"].map(|op_type| {
         let spec = config.op_types()[op_type].as_ref().unwrap().spec();
         (spec.mode().nbits().unwrap().bits(), spec.cluster_dim())
     });
     assert_eq!(modes, [(4, 2), (8, 2), (1, 2)]);
     let scalar = "config_type: OpPalettizerConfig\n<<: 4";
-    let message = from_yaml_str(scalar, NONE).unwrap_err().to_string();
+    let message = from_yaml_str(scalar, &SpecOptions::default())
+        .unwrap_err()
+        .to_string();
     assert!(message.contains("<< merges mappings only"), "{message}");
 }
 
@@ -339,7 +342,9 @@ fn yaml_faults_have_a_place() {
         ),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, NONE).unwrap_err().to_string();
+        let message = from_yaml_str(text, &SpecOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(
             message.starts_with("not valid YAML: "),
             "{text:?}: {message}"
@@ -360,15 +365,15 @@ others: [true, False, yes, No, ON, off, null, ~, !!null "", ]
         "numbers": [0, -7, 7, 18446744073709551615u64, 31, 15, 5, 1.5, -0.5, 1000.0, 2],
         "others": [true, false, true, false, true, false, null, null, null],
     });
-    assert_eq!(document::yaml(text).unwrap(), expected);
+    assert_eq!(yaml::read(text).unwrap(), expected);
     // a key is a text, whatever it looks like
     assert_eq!(
-        document::yaml("on: 1\n5: 2\n~: 3").unwrap(),
+        yaml::read("on: 1\n5: 2\n~: 3").unwrap(),
         json!({"on": 1, "5": 2, "~": 3})
     );
     let text = "a: &x one\nb: {*x : 1}\nc: |\n  two\n  lines\n";
     let expected = json!({"a": "one", "b": {"one": 1}, "c": "two\nlines\n"});
-    assert_eq!(document::yaml(text).unwrap(), expected);
+    assert_eq!(yaml::read(text).unwrap(), expected);
 }
 
 #[test]
@@ -401,11 +406,13 @@ fn limits_hold() {
         (&long, "more than 1048576 bytes"),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, NONE).unwrap_err().to_string();
+        let message = from_yaml_str(text, &SpecOptions::default())
+            .unwrap_err()
+            .to_string();
         assert!(message.contains(expected), "{message}");
     }
     for text in [&deep, &deeper, &long] {
-        from_json_str(text, NONE).unwrap_err();
+        from_json_str(text, &SpecOptions::default()).unwrap_err();
     }
 }
 
@@ -477,8 +484,8 @@ fn a_megabyte_of_anything_is_read_or_refused() {
     }
     let read = |text: &str| {
         eprintln!("{:?}", text.chars().take(20).collect::<String>());
-        drop(from_yaml_str(text, NONE));
-        drop(from_json_str(text, NONE));
+        drop(from_yaml_str(text, &SpecOptions::default()));
+        drop(from_json_str(text, &SpecOptions::default()));
     };
     for (before, piece, behind) in REPEATED {
         let count = (MAX_BYTES as usize - before.len() - behind.len()) / piece.len();
@@ -523,7 +530,7 @@ fn files_are_told_apart_by_extension() {
     for (name, text, refused) in table {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
-        match (from_path(&path, NONE), refused) {
+        match (from_path(&path, &SpecOptions::default()), refused) {
             (Ok(config), None) => assert!(config.global().is_some(), "{name}"),
             (Err(error), Some(expected)) => {
                 let message = error.to_string();
@@ -538,12 +545,12 @@ fn files_are_told_apart_by_extension() {
     }
     std::fs::create_dir(folder.join("folder.json")).unwrap();
     for name in ["missing.yaml", "folder.json"] {
-        let error = from_path(folder.join(name), NONE).unwrap_err();
+        let error = from_path(folder.join(name), &SpecOptions::default()).unwrap_err();
         assert!(matches!(error, ConfigError::InFile { .. }), "{error}");
     }
     let encoded = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).unwrap();
-        from_path(folder.join(name), NONE).map_err(|error| error.to_string())
+        from_path(folder.join(name), &SpecOptions::default()).map_err(|error| error.to_string())
     };
     for name in ["marked.yaml", "marked.json"] {
         encoded(name, format!("\u{feff}{json}").as_bytes()).unwrap();
@@ -560,11 +567,11 @@ fn files_are_told_apart_by_extension() {
 #[test]
 fn presets_are_named() {
     let yaml = "config_type: OpPalettizerConfig\npreset: llm";
-    let config = from_yaml_str(yaml, Defaults::default()).unwrap();
+    let config = from_yaml_str(yaml, &SpecOptions::default()).unwrap();
     assert_eq!(config.preset(), Some(Preset::Llm));
     for (value, found) in [("lm", "\"lm\""), ("[llm]", "a list")] {
         let yaml = format!("config_type: OpPalettizerConfig\npreset: {value}");
-        let error = from_yaml_str(&yaml, Defaults::default()).unwrap_err();
+        let error = from_yaml_str(&yaml, &SpecOptions::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("preset is {found}; expected llm")
@@ -578,8 +585,8 @@ fn patterns_keep_the_order_of_the_file() {
         "config_type: OpPalettizerConfig\nop_name_configs: {z.*: null, a: {nbits: 4}, '.*': null}";
     let json = r#"{"config_type": "OpPalettizerConfig", "op_name_configs": {"z.*": null, "a": {"nbits": 4}, ".*": null}}"#;
     for config in [
-        from_yaml_str(yaml, Defaults::default()),
-        from_json_str(json, Defaults::default()),
+        from_yaml_str(yaml, &SpecOptions::default()),
+        from_json_str(json, &SpecOptions::default()),
     ] {
         let config = config.unwrap();
         let keys: Vec<&str> = config.op_names().keys().collect();

@@ -11,10 +11,11 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
 use super::ConfigError;
-use super::document::{MAX_DEPTH, MAX_TEXT, MAX_VALUES, syntax};
+use super::limits::{MAX_DEPTH, MAX_TEXT, MAX_VALUES, bounded};
 
 /// Reads the one document of a text.
 pub(super) fn read(text: &str) -> Result<Value, ConfigError> {
+    let text = bounded(text)?;
     printable(text)?;
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {
@@ -44,10 +45,10 @@ fn printable(text: &str) -> Result<(), ConfigError> {
 
 fn fault(what: impl fmt::Display, at: &Marker) -> ConfigError {
     let (line, column) = (at.line(), at.col() + 1);
-    syntax(
-        "YAML",
-        format_args!("{what} at line {line} column {column}"),
-    )
+    ConfigError::Syntax {
+        format: "YAML",
+        message: format!("{what} at line {line} column {column}"),
+    }
 }
 
 fn too_deep() -> ConfigError {

@@ -3,7 +3,8 @@
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 
-use crate::failure::{Failure, print};
+use crate::failure::Failure;
+use crate::output::{Stream, print};
 
 /// Print completions for a shell
 #[derive(clap::Args)]
@@ -22,5 +23,5 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         "palettizer",
         &mut script,
     );
-    print(&String::from_utf8_lossy(&script))
+    print(Stream::Out, &String::from_utf8_lossy(&script))
 }

@@ -1,11 +1,6 @@
-//! How a command ends when it does not succeed: what is said, and with which exit code.
+//! Why a command ends when it does not succeed.
 
-use clap::CommandFactory as _;
-use clap::error::ErrorKind;
-
-use palettizer::{CheckpointError, visible_lines};
-
-use crate::output::{self, Stream};
+use palettizer::CheckpointError;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -22,32 +17,6 @@ impl Failure {
     /// A failure of the work, with what it was about.
     pub(crate) fn about(what: impl std::fmt::Display, error: impl std::fmt::Display) -> Self {
         Failure::Work(format!("{what}: {error}"))
-    }
-
-    /// Says what happened on stderr, and gives the exit code.
-    pub(crate) fn report(self, subcommand: &str) -> i32 {
-        match self {
-            Failure::Usage(message) => {
-                let message = visible_lines(&message);
-                let mut root = crate::Cli::command();
-                root.build();
-                let error = match root.find_subcommand_mut(subcommand) {
-                    Some(command) => command.error(ErrorKind::ArgumentConflict, message),
-                    None => root.error(ErrorKind::ArgumentConflict, message),
-                };
-                // nothing can be said about a closed stderr
-                let _ = error.print();
-                2
-            }
-            Failure::Work(message) => {
-                output::error(&message);
-                1
-            }
-            Failure::Strict(message) => {
-                output::error(&message);
-                3
-            }
-        }
     }
 }
 
@@ -68,9 +37,4 @@ impl From<CheckpointError> for Failure {
             _ => Failure::Work(error.to_string()),
         }
     }
-}
-
-/// Prints to stdout.
-pub(crate) fn print(text: &str) -> Result<(), Failure> {
-    output::print(Stream::Out, text)
 }

@@ -7,10 +7,10 @@ use palettizer::{
 };
 use serde::Serialize;
 
-use crate::failure::{Failure, print};
+use crate::failure::Failure;
 use crate::figures;
 use crate::limits::LimitFlags;
-use crate::output::{STRONG, Stream, Voice};
+use crate::output::{STRONG, Stream, Voice, print};
 use crate::table::{Column, Table};
 use crate::width::wrap;
 
@@ -77,7 +77,7 @@ fn show<T: Serialize>(
         };
         let text = serde_json::to_string_pretty(&listing)
             .map_err(|error| Failure::about("the weights", error))?;
-        return print(&format!("{text}\n"));
+        return print(Stream::Out, &format!("{text}\n"));
     }
     let (elements, bytes) = sizes.fold((0, 0), |sum, own| (sum.0 + own.0, sum.1 + own.1));
     let count = figures::count(weights.len(), noun);

@@ -5,12 +5,12 @@
 //! | module | holds |
 //! |---|---|
 //! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
-//! | `settings`, `rules` | flags to a configuration: the settings of one op, and `--op-type`/`--op-name` |
+//! | `settings`, `rules` | the library's options as flags, and as `--op-type`/`--op-name` |
 //! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
 //! | `figures`, `summary` | numbers as text; a report as a table, reasons and totals |
 //! | `report_file` | the JSON report, written beside and renamed |
 //! | `paths` | places that must not be the same |
-//! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, exit codes |
+//! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, why a command failed |
 //! | [`bug`] | panics |
 
 pub mod bug;
@@ -37,7 +37,8 @@ mod width;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory as _, Parser, Subcommand};
 
 use failure::Failure;
 use output::Voice;
@@ -129,12 +130,38 @@ fn ended(name: &str, done: Result<Result<(), Failure>, bug::Bug>) -> i32 {
         Ok(Ok(())) => 0,
         Ok(Err(failure)) => {
             interrupt::wait_if_interrupted();
-            failure.report(name)
+            report(failure, name)
         }
         Err(bug) => {
             interrupt::wait_if_interrupted();
             output::error(&bug.to_string());
             BUG
+        }
+    }
+}
+
+/// Says on stderr why a command failed, and gives its exit code.
+fn report(failure: Failure, subcommand: &str) -> i32 {
+    match failure {
+        Failure::Usage(message) => {
+            let message = palettizer::visible_lines(&message);
+            let mut root = Cli::command();
+            root.build();
+            let error = match root.find_subcommand_mut(subcommand) {
+                Some(command) => command.error(ErrorKind::ArgumentConflict, message),
+                None => root.error(ErrorKind::ArgumentConflict, message),
+            };
+            // nothing can be said about a closed stderr
+            let _ = error.print();
+            2
+        }
+        Failure::Work(message) => {
+            output::error(&message);
+            1
+        }
+        Failure::Strict(message) => {
+            output::error(&message);
+            3
         }
     }
 }

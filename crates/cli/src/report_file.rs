@@ -4,7 +4,8 @@ use std::path::Path;
 
 use palettizer::{Beside, Report};
 
-use crate::failure::{Failure, print};
+use crate::failure::Failure;
+use crate::output::{Stream, print};
 
 /// Where the report goes.
 pub(crate) enum ReportFile {
@@ -42,7 +43,7 @@ impl ReportFile {
         };
         match self {
             ReportFile::None => Ok(()),
-            ReportFile::Stdout => print(&text()?),
+            ReportFile::Stdout => print(Stream::Out, &text()?),
             ReportFile::File(beside) => beside.put_bytes(text()?.as_bytes()).map_err(|error| {
                 Failure::about("the model was written, but not its report", error)
             }),

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use palettizer::config_file;
-use palettizer::{MissingSensitivity, OpPalettizerConfig, OptimizationConfig, sensitivities};
+use palettizer::{
+    GranularityName, LutDtype, MissingSensitivity, ModeName, Nbits, OpOptions, OpPalettizerConfig,
+    OptimizationConfig, Precision, SpecOptions, sensitivities,
+};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
@@ -12,7 +15,7 @@ use pyo3::types::PyDict;
 use crate::error::{Failure, bad_value};
 use crate::json::json;
 use crate::lut_function::{Raised, lut_function};
-use crate::spec::Wishes;
+use crate::names::{name, optional_name};
 use crate::whole;
 use crate::work::{self, Line};
 
@@ -83,12 +86,14 @@ impl FromPyObject<'_, '_> for Named {
 #[derive(FromPyObject)]
 #[pyo3(from_item_all)]
 struct OpFields {
-    mode: String,
+    #[pyo3(from_py_with = name)]
+    mode: ModeName,
     #[pyo3(default, from_py_with = whole::nbits)]
-    nbits: Option<i64>,
+    nbits: Option<Nbits>,
     #[pyo3(default)]
     lut_function: Option<Py<PyAny>>,
-    granularity: String,
+    #[pyo3(from_py_with = name)]
+    granularity: GranularityName,
     #[pyo3(default, from_py_with = whole::group_size)]
     group_size: Option<usize>,
     #[pyo3(default, from_py_with = whole::channel_axis)]
@@ -98,8 +103,8 @@ struct OpFields {
     enable_per_channel_scale: bool,
     #[pyo3(from_py_with = whole::weight_threshold)]
     weight_threshold: usize,
-    #[pyo3(default)]
-    lut_dtype: Option<String>,
+    #[pyo3(default, from_py_with = optional_name)]
+    lut_dtype: Option<LutDtype>,
 }
 
 impl Config {
@@ -177,25 +182,26 @@ impl OpFields {
         seed: u64,
         raised: &Arc<Raised>,
     ) -> PyResult<OpPalettizerConfig> {
-        let wishes = Wishes {
-            mode: &self.mode,
+        let spec = SpecOptions {
             nbits: self.nbits,
+            mode: Some(self.mode),
+            granularity: Some(self.granularity),
+            group_size: self.group_size,
+            channel_axis: self.channel_axis,
+            cluster_dim: Some(self.cluster_dim),
+            enable_per_channel_scale: Some(self.enable_per_channel_scale),
+            lut_dtype: self.lut_dtype,
             lut_function: self
                 .lut_function
                 .map(|function| lut_function(function, Arc::clone(raised))),
-            granularity: &self.granularity,
-            group_size: self.group_size,
-            channel_axis: self.channel_axis,
-            cluster_dim: self.cluster_dim,
-            per_channel_scale: self.enable_per_channel_scale,
-            fold_scale: false,
-            half_scales: false,
-            lut_dtype: self.lut_dtype.as_deref(),
-            exact,
-            seed,
+            precision: exact.then_some(Precision::Exact),
+            seed: Some(seed),
         };
-        let config = OpPalettizerConfig::new(wishes.spec()?);
-        Ok(config.with_weight_threshold(self.weight_threshold))
+        let options = OpOptions {
+            spec: spec.ignoring_unused_groups(),
+            weight_threshold: Some(self.weight_threshold),
+        };
+        options.build().map_err(bad_value)
     }
 }
 

@@ -5,7 +5,7 @@
 //! | `work` | runs a job on a thread pool while the calling thread listens for Ctrl-C and for progress; catches panics |
 //! | `error` | every error as the Python exception that it is |
 //! | `whole` | whole numbers in range, or a `ValueError` that names the argument |
-//! | `spec` | keyword arguments as a palette's specification |
+//! | `names` | names as the enums that they stand for |
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
@@ -25,10 +25,10 @@ mod error;
 mod json;
 mod lut_function;
 mod model;
+mod names;
 mod palette;
 mod palettize;
 mod recover;
-mod spec;
 mod whole;
 mod work;
 

@@ -1,92 +1,23 @@
-//! Keyword arguments as a palette's specification: where strings become enums.
+//! Names in Python as the enums that they stand for; what is no such name is a `ValueError`.
 
-use palettizer_palette::{
-    Dtype, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec, Precision,
-};
+use std::str::FromStr;
+
+use palettizer_palette::{Dtype, SpecError};
 use pyo3::prelude::*;
 
 use crate::error::bad_value;
 
-/// What the fields of a configuration say about one weight.
-pub(crate) struct Wishes<'a> {
-    pub(crate) mode: &'a str,
-    pub(crate) nbits: Option<i64>,
-    pub(crate) lut_function: Option<LutFunction>,
-    pub(crate) granularity: &'a str,
-    pub(crate) group_size: Option<usize>,
-    pub(crate) channel_axis: Option<i64>,
-    pub(crate) cluster_dim: usize,
-    pub(crate) per_channel_scale: bool,
-    pub(crate) fold_scale: bool,
-    pub(crate) half_scales: bool,
-    pub(crate) lut_dtype: Option<&'a str>,
-    pub(crate) exact: bool,
-    pub(crate) seed: u64,
+/// For `from_py_with`: a value of an option, by name.
+pub(crate) fn name<T: FromStr<Err = SpecError>>(value: &Bound<'_, PyAny>) -> PyResult<T> {
+    let text: &str = value.extract()?;
+    text.parse().map_err(bad_value)
 }
 
-impl Wishes<'_> {
-    /// The specification, checked.
-    pub(crate) fn spec(self) -> PyResult<PaletteSpec> {
-        let lut_dtype = match self.lut_dtype {
-            None => LutDtype::Float,
-            Some(name) => name.parse().map_err(bad_value)?,
-        };
-        let precision = match self.exact {
-            true => Precision::Exact,
-            false => Precision::Refined,
-        };
-        let granularity = match (self.granularity, self.group_size) {
-            ("per_tensor", _) => Granularity::PerTensor,
-            ("per_grouped_channel", Some(group_size)) => Granularity::PerGroupedChannel {
-                group_size,
-                channel_axis: self.channel_axis,
-            },
-            ("per_grouped_channel", None) => {
-                return Err(bad_value(
-                    "granularity per_grouped_channel needs a group_size",
-                ));
-            }
-            (other, _) => {
-                return Err(bad_value(format_args!(
-                    "granularity is {other:?}; allowed: \"per_tensor\" and \"per_grouped_channel\""
-                )));
-            }
-        };
-        PaletteSpec::new(mode(self.mode, self.nbits, self.lut_function)?)
-            .with_granularity(granularity)
-            .with_cluster_dim(self.cluster_dim)
-            .with_per_channel_scale(self.per_channel_scale)
-            .with_fold_scale(self.fold_scale)
-            .with_half_scales(self.half_scales)
-            .with_lut_dtype(lut_dtype)
-            .with_precision(precision)
-            .with_seed(self.seed)
-            .build()
-            .map_err(bad_value)
-    }
-}
-
-fn mode(name: &str, bits: Option<i64>, function: Option<LutFunction>) -> PyResult<Mode> {
-    let nbits = || {
-        let bits = bits.ok_or_else(|| bad_value(format_args!("mode {name:?} needs nbits")))?;
-        bits.to_string().parse::<Nbits>().map_err(bad_value)
-    };
-    match (name, function) {
-        ("kmeans", None) => Ok(Mode::Kmeans(nbits()?)),
-        ("uniform", None) => Ok(Mode::Uniform(nbits()?)),
-        ("unique" | "custom", _) if bits.is_some() => {
-            Err(bad_value(format_args!("mode {name:?} takes no nbits")))
-        }
-        ("unique", None) => Ok(Mode::Unique),
-        ("custom", Some(function)) => Ok(Mode::Custom(function)),
-        ("custom", None) => Err(bad_value("mode \"custom\" needs a lut_function")),
-        ("kmeans" | "uniform" | "unique", Some(_)) => Err(bad_value(format_args!(
-            "mode {name:?} takes no lut_function"
-        ))),
-        _ => Err(bad_value(format_args!(
-            "mode is {name:?}; allowed: \"kmeans\", \"uniform\", \"unique\" and \"custom\""
-        ))),
-    }
+/// Likewise, or `None`.
+pub(crate) fn optional_name<T: FromStr<Err = SpecError>>(
+    value: &Bound<'_, PyAny>,
+) -> PyResult<Option<T>> {
+    (!value.is_none()).then(|| name(value)).transpose()
 }
 
 /// The dtypes of tensors, by the names that safetensors has for them, in small letters.

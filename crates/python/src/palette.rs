@@ -7,7 +7,7 @@ use pyo3::types::{PyDict, PyTuple};
 
 use crate::arrays::{bytes, slice_mut};
 use crate::error::bad_value;
-use crate::spec::dtype_name;
+use crate::names::dtype_name;
 use crate::work;
 
 type Bytes<'py> = Bound<'py, PyArray1<u8>>;

@@ -3,13 +3,15 @@
 use std::sync::atomic::AtomicBool;
 
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
-use palettizer_palette::{Context, Tensor};
+use palettizer_palette::{
+    Context, GranularityName, Nbits, PaletteSpec, Precision, SpecError, SpecOptions, Tensor,
+};
 use pyo3::prelude::*;
 
 use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::{Failure, bad_value};
+use crate::names::dtype as parse_dtype;
 use crate::palette::Palette;
-use crate::spec::{Wishes, dtype as parse_dtype};
 use crate::whole;
 use crate::work;
 
@@ -27,7 +29,7 @@ pub(crate) fn palettize(
     dtype: &str,
     #[pyo3(from_py_with = whole::shape)] shape: Vec<usize>,
     mode: &str,
-    #[pyo3(from_py_with = whole::nbits)] nbits: Option<i64>,
+    #[pyo3(from_py_with = whole::nbits)] nbits: Option<Nbits>,
     granularity: &str,
     #[pyo3(from_py_with = whole::group_size)] group_size: Option<usize>,
     #[pyo3(from_py_with = whole::channel_axis)] channel_axis: Option<i64>,
@@ -42,22 +44,31 @@ pub(crate) fn palettize(
     sensitivity: Option<PyReadonlyArray1<'_, f32>>,
     #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
 ) -> PyResult<Palette> {
-    let wishes = Wishes {
-        mode,
-        nbits,
-        lut_function: None,
-        granularity,
-        group_size,
-        channel_axis,
-        cluster_dim,
-        per_channel_scale: enable_per_channel_scale,
-        fold_scale,
-        half_scales,
-        lut_dtype,
-        exact,
-        seed,
+    let spec = || -> Result<PaletteSpec, SpecError> {
+        let granularity = granularity.parse()?;
+        if granularity == GranularityName::PerGroupedChannel && group_size.is_none() {
+            let expected = "a whole number, 0 or more (granularity per_grouped_channel needs it)";
+            return Err(SpecError::new("group_size", "missing", expected));
+        }
+        let options = SpecOptions {
+            nbits,
+            mode: Some(mode.parse()?),
+            granularity: Some(granularity),
+            group_size,
+            channel_axis,
+            cluster_dim: Some(cluster_dim),
+            enable_per_channel_scale: Some(enable_per_channel_scale),
+            lut_dtype: lut_dtype.map(str::parse).transpose()?,
+            lut_function: None,
+            precision: exact.then_some(Precision::Exact),
+            seed: Some(seed),
+        };
+        let spec = options.ignoring_unused_groups().build()?;
+        spec.with_fold_scale(fold_scale)
+            .with_half_scales(half_scales)
+            .build()
     };
-    let spec = wishes.spec()?;
+    let spec = spec().map_err(bad_value)?;
     let bytes = slice("values", &values)?;
     let tensor = Tensor::new(parse_dtype(dtype)?, &shape, bytes).map_err(bad_value)?;
     let sensitivity = optional_slice("sensitivity", &sensitivity)?;

@@ -8,8 +8,8 @@ use pyo3::prelude::*;
 
 use crate::arrays::slice;
 use crate::error::bad_value;
+use crate::names::dtype as parse_dtype;
 use crate::palette::Palette;
-use crate::spec::dtype as parse_dtype;
 use crate::whole;
 use crate::work;
 

@@ -1,5 +1,6 @@
 //! Python's whole numbers, which have no end, as ours: one out of range is a `ValueError` that names the argument.
 
+use palettizer_palette::Nbits;
 use pyo3::exceptions::PyOverflowError;
 use pyo3::prelude::*;
 
@@ -30,6 +31,13 @@ macro_rules! whole {
 }
 
 whole!(u32, u64, usize, i64);
+
+impl Whole for Nbits {
+    fn read(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let bits = i64::read(name, value)?;
+        bits.to_string().parse().map_err(bad_value)
+    }
+}
 
 impl<T: Whole> Whole for Option<T> {
     fn read(name: &str, value: &Bound<'_, PyAny>) -> PyResult<Self> {

@@ -96,6 +96,10 @@ def test_python(page):
     assert page("docs/python.md", **names()).run()["python"] >= 6
 
 
+def test_distributed(page):
+    assert page("docs/distributed.md").run() == {"python": 2}
+
+
 @pytest.mark.parametrize("name", ["docs/differences.md", "docs/report.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_the_other_pages_have_nothing_to_run(name):
     assert {language for _, language, _ in blocks(name)} <= {"text"}

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from outputs import ROOT, refusals, runs
 
-LONGEST_TEXT = 20_000  # longer ones, and what is no text, are kept as a digest
+LONGEST_TEXT = 100_000  # longer ones, and what is no text, are kept as a digest
 DURATION = r"\d+(\.\d+)? (ms|s)\b|\d+ min( \d+ s)?"
 
 
@@ -68,7 +68,8 @@ def perform(run, build, folder):
              if not key.startswith(("CLICOLOR", "RAYON_", "RUST_", "PALETTIZER_")) and key not in ("NO_COLOR", "COLUMNS")}
     found = {}
     for number, command in enumerate(run.commands):
-        done = subprocess.run([build.command, *command], cwd=folder, env=quiet, stdin=subprocess.DEVNULL, capture_output=True)
+        # the name by which it is called is in what it says of its usage
+        done = subprocess.run(["palettizer", *command], executable=build.command, cwd=folder, env=quiet, stdin=subprocess.DEVNULL, capture_output=True)
         found[f"exit code {number}"] = str(done.returncode)
         for name in ("stdout", "stderr"):
             found[f"{name} {number}"] = normalised(getattr(done, name).decode())

@@ -20,8 +20,7 @@ def public_names(given, folder):
             thing = getattr(module, name)
             lines.append(f"{found}.{name}{taken(thing)}")
             if inspect.isclass(thing):
-                members = (each for each in inspect.getmembers(thing) if not each[0].startswith("_"))
-                lines += [f"  {member}{taken(value)}" for member, value in members if not isinstance(value, int | str)]
+                lines += [f"  {member}{taken(getattr(thing, member, None))}" for member in dir(thing) if not member.startswith("_")]
     (folder / "names.txt").write_text("\n".join(lines))
 
 

@@ -127,6 +127,15 @@ def test_error_is_at_most_the_peers(row, op_model, compress):
         assert error <= limit, f"{parameter}: {error / limit - 1:.2%} above the peer"
 
 
+@pytest.mark.parametrize("nbits", [1, 4, 8])
+@pytest.mark.parametrize("dtype, flags, most", [("fp16", [], 0), ("fp32", [], 1e-6), ("fp32", ["--exact"], 0)], ids=str)
+def test_how_far_from_the_optimum_is_proven(dtype, flags, most, nbits, op_model, compress):
+    for values in ("normal", "tails", "outlier"):
+        _, report = compress(op_model("linear", "iOS18", dtype, values), "--nbits", nbits, *flags)
+        (entry,) = report["weights"]
+        assert 0 <= entry["optimality_gap"] <= most
+
+
 BOUNDS = [("linear", "fp16", 4), ("conv", "fp32", 3), ("gather", "fp16", 8)]
 
 

@@ -112,6 +112,36 @@ def test_links_lead_somewhere():
             assert link.startswith("http") or (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"
 
 
+def differences():
+    """(number, what the last brackets name) of each row of the list of differences."""
+    text = (ROOT / "docs/differences.md").read_text(encoding="utf-8")
+    for row in re.split(r"^(?=\d+\. )", text, flags=re.MULTILINE)[1:]:
+        number, paragraph = int(row.split(".")[0]), row.split("\n\n")[0].rstrip()
+        brackets = re.search(r"\(([^()]*)\)$", paragraph)
+        yield number, re.findall("`([^`]+)`", brackets[1]) if brackets else []
+
+
+def exists(test):
+    """Whether a test is in its file: `test_file.py::Class::test`, or `crate/tests/file.rs::test`."""
+    place, *classes, name = test.split("::")
+    file = ROOT / ("crates" if place.endswith(".rs") else "tests/python") / place
+    if not file.is_file():
+        return False
+    text = file.read_text(encoding="utf-8")
+    if place.endswith(".rs"):
+        return re.search(rf"#\[test\]\s(?:\s*#\[.*\]\s)*\s*fn {name}\(", text) is not None
+    return re.search(rf"^ *def {name}\(", text, re.MULTILINE) is not None and all(f"class {each}" in text for each in classes)
+
+
+def test_every_difference_names_the_tests_that_hold_it():
+    rows = list(differences())
+    assert sorted(number for number, _ in rows) == list(range(1, len(rows) + 1)), "each number once, none left out"
+    assert not [number for number, tests in rows if not tests], "rows without a test"
+    missing = {number: [test for test in tests if not exists(test)] for number, tests in rows}
+    assert not {number: tests for number, tests in missing.items() if tests}
+    assert exists("test_pages.py::test_readme") and not exists("test_pages.py::test_nothing") and not exists("nothing.rs::test")
+
+
 def dense(target, values="tails"):
     """A model with a conv1 and a linear, whose channels can be grouped."""
     def program(x):

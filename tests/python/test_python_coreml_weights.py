@@ -1,6 +1,7 @@
 """`palettizer.coreml` on models: the command's bytes, the peer's kinds of result, and what the peer refuses."""
 
 import json
+import os
 import shutil
 
 import coremltools as ct
@@ -61,6 +62,22 @@ def test_threads_do_not_matter(mixed, tmp_path):
         cto.palettize_weights(mixed, configured(nbits=4, num_kmeans_workers=3), threads=threads).save(out)
         made.append(content(out))
     assert made[0] == made[1] == made[2]
+
+
+def test_workers_are_threads(mixed):
+    """1, the default, is one for each core; `threads` goes before the configuration."""
+    def at_work(workers, **more):
+        before, new = set(os.listdir("/proc/self/task")), set()
+
+        def function(values):
+            new.update(os.listdir("/proc/self/task"))
+            return [0.0], [0] * values.size
+        cto.palettize_weights(mixed, configured(mode="custom", lut_function=function, num_kmeans_workers=workers), progress=False, **more)
+        return len(new - before)
+
+    # threads are kept for the next call that asks for as many: these numbers nothing else here asks for
+    assert [at_work(13), at_work(1, threads=14), at_work(9, threads=15)] == [13, 14, 15]
+    assert at_work(1) in (0, os.cpu_count())
 
 
 def test_kinds(mixed, tmp_path):

@@ -73,6 +73,14 @@ def test_the_oldest_opset(flags, models, refuses, tmp_path):
             "compress", models(opset, "iOS15"), "-o", tmp_path / "out.mlpackage", *flags, codes=(1,))
 
 
+@pytest.mark.parametrize("target", ["iOS16", "iOS17"])
+def test_one_group_of_all_channels_needs_no_new_opset(target, models, compress):
+    """It is one table, which the op of iOS16 holds."""
+    model = models(plain, target)
+    grouped = compress(model, "--nbits", 4, "--granularity", "per_grouped_channel", "--group-size", 0)[0]
+    assert judge.digest(grouped) == judge.digest(compress(model, "--nbits", 4)[0])
+
+
 INDIVISIBLE = [
     # op, group size, channel axis, cluster dim
     ("conv", 48, None, 1), ("conv", 32, None, 5), ("conv", 3, 1, 1), ("conv", 2, None, 4),

@@ -145,6 +145,31 @@ def test_a_step_moves_the_centroids_on_and_a_repetition_does_not():
     assert torch.equal(fake.start, seeded[2]) and not torch.equal(fake.centroids, seeded[2])
 
 
+IDLE = [{"palett_max_mem": 0.1}, {"palett_min_tsize": 1}, {"palett_unique": True}, {"palett_shard": True}, {"palett_batch_mode": True},
+        {"palett_dist": True}, {"kmeans_init": "kmeans++"}, {"kmeans_opt1d_threshold": 1}, {"kmeans_batch_threshold": 1},
+        {"kmeans_error_bnd": 0.5}, {"kmeans_n_init": 30}, {"palett_lambda": 0.5}, {"add_extra_centroid": True}]
+
+
+@pytest.mark.parametrize("options", IDLE, ids=str)
+def test_options_whose_reason_is_gone_change_nothing(options):
+    results = []
+    for more in ({}, options):
+        palettizer, model = dkm.prepared(dkm.mlp(), n_bits=2, palett_tau=1e-2, **more)
+        results.append((dkm.train(model, dkm.batches(3), palettizer=palettizer), model))
+    assert results[0][0] == results[1][0]
+    expect_equal(results[0][1], results[1][1])
+
+
+def test_more_starts_find_vectors_no_worse():
+    """Each 10 are one search; the best is taken."""
+    errors = []
+    for count in (10, 100):
+        _, model = dkm.prepared(dkm.mlp(), n_bits=4, cluster_dim=2, kmeans_n_init=count)
+        fake, weight = model.eval()[2].weight_fake_quant, model[2].weight
+        errors.append((fake(weight) - weight).double().square().sum().item())
+    assert errors[1] < errors[0]
+
+
 COMPILED = [*((way, "aot_eager") for way in WAYS), ({}, "inductor"), ({"quantize_activations": True}, "inductor"),
             ({"palett_mode": "gsm", "cluster_dim": 2, "milestone": 1}, "inductor")]
 

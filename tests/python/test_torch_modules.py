@@ -332,6 +332,7 @@ def test_weights_that_are_no_numbers_change_nothing(value, dtype):
 
 IMPOSSIBLE = {
     "bits": ({"n_bits": 5}, ValueError, "n_bits 5"),
+    "more bits": ({"n_bits": 7}, ValueError, "n_bits 7"),
     "no bits": ({"n_bits": None}, TypeError, "n_bits None"),
     "vector": ({"cluster_dim": 0}, ValueError, "cluster_dim 0"),
 }

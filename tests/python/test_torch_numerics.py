@@ -126,6 +126,26 @@ def test_scalars_are_the_optimum_by_definition(n_bits, weighted, tmp_path):
     assert error == pytest.approx(least, rel=1e-6 if n_bits < 8 else 1e-3, abs=1e-15)
 
 
+@pytest.mark.parametrize("n_bits", [1, 2, 3])
+def test_with_a_scale_the_error_of_the_weight_itself_is_least(n_bits):
+    """Not that of the channels divided by their scales: a channel counts by the square of its own."""
+    model = linear((20, 15), "scaled channels")
+    with torch.no_grad():
+        model[0].weight.mul_(torch.logspace(-3, 0, 20)[:, None])
+    weight = model[0].weight.detach()
+    done = sides.post_training(sides.ours, model, n_bits=n_bits, enable_per_channel_scale=True)
+    scale = palettes.buffers(done[0], "weight")["palettization_scale"].double()
+    least = optimum.least_error((weight / scale).numpy().ravel(), 2**n_bits, scale.square().expand(20, 15).numpy().ravel())
+    assert palettes.squared_error(weight, done[0].weight) == pytest.approx(least, rel=1e-5)
+
+
+@pytest.mark.parametrize("options", [{"enable_fast_kmeans_mode": False}, {"rounding_precision": 1}], ids=str)
+def test_what_speeds_the_peer_up_changes_nothing(options):
+    model = linear((32, 32), "fast")
+    plain, other = (sides.post_training(sides.ours, model, n_bits=3, **more).state_dict() for more in ({}, options))
+    assert plain.keys() == other.keys() and all(torch.equal(plain[name], other[name]) for name in plain)
+
+
 VECTORS = [(2, 2), (4, 2), (4, 4), (6, 2), (6, 4), (8, 4)]  # bits, cluster_dim
 
 

@@ -68,6 +68,13 @@ def test_sensitivities_are_squared_gradients_by_definition(batches):
         torch.testing.assert_close(mine[name], total.clamp(min=1e-12), rtol=1e-5, atol=0)
 
 
+def test_workers_are_accepted(batches):
+    """The work is done in this process, whatever their number."""
+    one, three = (palettizer(sides.ours, net().eval()).compute_sensitivity(batches, trained.loss, num_sensitivity_workers=n)
+                  for n in (1, 3))
+    assert one.keys() == three.keys() and all(torch.equal(one[name], three[name]) for name in one)
+
+
 def test_a_weight_that_never_matters_gets_ones(batches):
     model = net().eval()
     with torch.no_grad():

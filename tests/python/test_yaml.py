@@ -63,6 +63,13 @@ def test_the_same_as_pyyaml(text, tmp_path):
     assert _yaml.load(tmp_path / "c") == expected
 
 
+def test_numbers_are_those_of_yaml_1_2():
+    """PyYAML reads 1.1: octal numbers, digits grouped by `_`, and no exponent without a dot."""
+    text = "[010, 1_000, 1e3, 0o17, yes, off]"
+    assert _yaml.load(io.StringIO(text)) == ["010", "1_000", 1000.0, 15, True, False]
+    assert yaml.safe_load(text) == [8, 1000, "1e3", "0o17", True, False]
+
+
 @pytest.mark.parametrize("read", READERS)
 def test_pipes_are_not_opened(read, tmp_path):
     os.mkfifo(tmp_path / "config.yaml")

@@ -97,6 +97,17 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// The block of one element, by its coordinates. The numbers of blocks divide the axes.
+pub(crate) fn block_of(mut at: usize, shape: &[usize], blocks: &[usize]) -> usize {
+    let (mut block, mut stride) = (0, 1);
+    for (&dim, &count) in shape.iter().zip(blocks).rev() {
+        block += at % dim / (dim / count) * stride;
+        stride *= count;
+        at /= dim;
+    }
+    block
+}
+
 impl Iterator for Runs {
     type Item = Run;
 
@@ -130,22 +141,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The block of each element by its coordinates.
-    fn naive(shape: &[usize], blocks: &[usize]) -> Vec<usize> {
-        let total: usize = shape.iter().product();
-        (0..total)
-            .map(|mut flat| {
-                let (mut block, mut stride) = (0, 1);
-                for (&dim, &count) in shape.iter().zip(blocks).rev() {
-                    block += flat % dim / (dim / count) * stride;
-                    stride *= count;
-                    flat /= dim;
-                }
-                block
-            })
-            .collect()
-    }
-
     proptest! {
         #[test]
         fn runs_agree_with_coordinates(axes in prop::collection::vec((1_usize..4, 1_usize..4), 1..5)) {
@@ -156,7 +151,9 @@ mod tests {
                 prop_assert_eq!(run.start, found.len());
                 found.extend(std::iter::repeat_n(run.block, run.len));
             }
-            prop_assert_eq!(found, naive(&shape, &blocks));
+            let coordinates = (0..found.len()).map(|at| block_of(at, &shape, &blocks));
+            prop_assert_eq!(shape.iter().product::<usize>(), found.len());
+            prop_assert!(coordinates.eq(found));
         }
     }
 

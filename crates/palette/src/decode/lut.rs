@@ -20,62 +20,80 @@ pub(super) struct Tables {
     pub(super) len: usize,
 }
 
-/// Checks shapes, and the length of the tables.
-pub(super) fn tables(
-    index_shape: &[usize],
-    lut_len: usize,
-    lut_shape: &[usize],
-    vector_axis: Option<i64>,
-) -> Result<Tables, DenseError> {
-    let rank = index_shape.len();
-    let rank_error = || DenseError::Rank {
-        what: "lut",
-        expected: rank.saturating_add(2),
-        found: lut_shape.len(),
-    };
-    let (groups, &[entries, vector]) = lut_shape.split_last_chunk::<2>().ok_or_else(rank_error)?;
-    if groups.len() != rank {
-        return Err(rank_error());
-    }
-    if !entries.is_power_of_two() || !(2..=256).contains(&entries) {
-        return Err(DenseError::Entries { found: entries });
-    }
-    let axis = match vector_axis {
-        None => None,
-        Some(axis) => Some(from_front(axis, rank).ok_or(DenseError::Axis { axis, rank })?),
-    };
-    let mut shape = index_shape.to_vec();
-    let inner = match (vector, axis) {
-        (1, _) => 1,
-        (2.., Some(axis)) => {
-            shape[axis] = shape[axis]
-                .checked_mul(vector)
-                .ok_or_else(|| DenseError::TooLarge {
-                    shape: index_shape.to_vec(),
-                })?;
-            count(&index_shape[axis + 1..])?
+impl Tables {
+    /// Checks shapes, and the length of the tables.
+    pub(super) fn new(
+        index_shape: &[usize],
+        lut_len: usize,
+        lut_shape: &[usize],
+        vector_axis: Option<i64>,
+    ) -> Result<Self, DenseError> {
+        let rank = index_shape.len();
+        let rank_error = || DenseError::Rank {
+            what: "lut",
+            expected: rank.saturating_add(2),
+            found: lut_shape.len(),
+        };
+        let (groups, &[entries, vector]) =
+            lut_shape.split_last_chunk::<2>().ok_or_else(rank_error)?;
+        if groups.len() != rank {
+            return Err(rank_error());
         }
-        (length, _) => return Err(DenseError::Vector { length }),
-    };
-    let len = count(&shape)?;
-    let runs = runs("lut", index_shape, groups)?;
-    check_length("lut", count(lut_shape)?, lut_len)?;
-    Ok(Tables {
-        entries,
-        vector,
-        inner,
-        runs,
-        shape,
-        len,
-    })
+        if !entries.is_power_of_two() || !(2..=256).contains(&entries) {
+            return Err(DenseError::Entries { found: entries });
+        }
+        let axis = match vector_axis {
+            None => None,
+            Some(axis) => Some(from_front(axis, rank).ok_or(DenseError::Axis { axis, rank })?),
+        };
+        let mut shape = index_shape.to_vec();
+        let inner = match (vector, axis) {
+            (1, _) => 1,
+            (2.., Some(axis)) => {
+                shape[axis] =
+                    shape[axis]
+                        .checked_mul(vector)
+                        .ok_or_else(|| DenseError::TooLarge {
+                            shape: index_shape.to_vec(),
+                        })?;
+                count(&index_shape[axis + 1..])?
+            }
+            (length, _) => return Err(DenseError::Vector { length }),
+        };
+        let len = count(&shape)?;
+        let runs = runs("lut", index_shape, groups)?;
+        check_length("lut", count(lut_shape)?, lut_len)?;
+        Ok(Tables {
+            entries,
+            vector,
+            inner,
+            runs,
+            shape,
+            len,
+        })
+    }
+
+    /// Refuses an index outside its table.
+    pub(super) fn check_indices(&self, indices: &[u8]) -> Result<(), DenseError> {
+        let entries = self.entries;
+        match indices.iter().copied().max() {
+            Some(index) if usize::from(index) >= entries => {
+                Err(DenseError::Index { index, entries })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
-/// Refuses an index outside its table.
-pub(super) fn check_indices(indices: &[u8], entries: usize) -> Result<(), DenseError> {
-    match indices.iter().copied().max() {
-        Some(index) if usize::from(index) >= entries => Err(DenseError::Index { index, entries }),
-        _ => Ok(()),
-    }
+/// The elements of the dense weight that an index position stands for, given the positions behind the vector axis and the
+/// length of a vector.
+pub(crate) fn elements_of(
+    position: usize,
+    inner: usize,
+    vector: usize,
+) -> impl Iterator<Item = usize> {
+    let first = position / inner * vector * inner + position % inner;
+    (first..).step_by(inner).take(vector)
 }
 
 /// How many indices there are of each entry of all tables, in the order of the tables.
@@ -85,9 +103,9 @@ pub(crate) fn uses(
     lut_shape: &[usize],
     vector_axis: Option<i64>,
 ) -> Result<Vec<usize>, DenseError> {
-    let tables = tables(index_shape, count(lut_shape)?, lut_shape, vector_axis)?;
+    let tables = Tables::new(index_shape, count(lut_shape)?, lut_shape, vector_axis)?;
     check_length("indices", count(index_shape)?, indices.len())?;
-    check_indices(indices, tables.entries)?;
+    tables.check_indices(indices)?;
     let total = count(lut_shape)? / tables.vector;
     let mut uses = room(total)?;
     uses.resize(total, 0);
@@ -116,7 +134,7 @@ pub fn dense_shape(
     lut_shape: &[usize],
     vector_axis: Option<i64>,
 ) -> Result<Vec<usize>, DenseError> {
-    Ok(tables(index_shape, count(lut_shape)?, lut_shape, vector_axis)?.shape)
+    Ok(Tables::new(index_shape, count(lut_shape)?, lut_shape, vector_axis)?.shape)
 }
 
 /// Looks every index up in the table of its block.
@@ -146,22 +164,16 @@ pub fn lut_to_dense<T: Copy + Default>(
     lut_shape: &[usize],
     vector_axis: Option<i64>,
 ) -> Result<Vec<T>, DenseError> {
-    let Tables {
-        entries,
-        vector,
-        inner,
-        runs,
-        len,
-        ..
-    } = tables(index_shape, lut.len(), lut_shape, vector_axis)?;
+    let tables = Tables::new(index_shape, lut.len(), lut_shape, vector_axis)?;
     check_length("indices", count(index_shape)?, indices.len())?;
-    check_indices(indices, entries)?;
+    tables.check_indices(indices)?;
+    let (entries, vector, inner) = (tables.entries, tables.vector, tables.inner);
     let table = |block: usize| &lut[block * entries * vector..][..entries * vector];
-    let mut out: Vec<T> = room(len)?;
+    let mut out: Vec<T> = room(tables.len)?;
     if vector == 1 {
         // A table that no byte leaves needs no bounds check; short runs are not worth filling it.
         let mut full = [T::default(); 256];
-        for run in runs {
+        for run in tables.runs {
             let table = table(run.block);
             let indices = &indices[run.start..][..run.len];
             if run.len < full.len() {
@@ -172,13 +184,12 @@ pub fn lut_to_dense<T: Copy + Default>(
             }
         }
     } else {
-        out.resize(len, T::default());
-        for run in runs {
+        out.resize(tables.len, T::default());
+        for run in tables.runs {
             let table = table(run.block);
-            for flat in run.start..run.start + run.len {
-                let entry = &table[usize::from(indices[flat]) * vector..][..vector];
-                let first = flat / inner * vector * inner + flat % inner;
-                for (at, &element) in (first..).step_by(inner).zip(entry) {
+            for position in run.start..run.start + run.len {
+                let entry = &table[usize::from(indices[position]) * vector..][..vector];
+                for (at, &element) in elements_of(position, inner, vector).zip(entry) {
                     out[at] = element;
                 }
             }

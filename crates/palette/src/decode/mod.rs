@@ -24,6 +24,7 @@
 
 mod affine;
 mod blocks;
+mod decompress;
 mod error;
 mod float;
 mod lut;
@@ -33,14 +34,15 @@ mod sparse;
 mod widen;
 
 pub use affine::{Affine, affine_dequantize};
-pub(crate) use blocks::check as check_blocks;
+pub(crate) use blocks::{block_of, check as check_blocks};
+pub(crate) use decompress::signed;
 pub use error::DenseError;
 pub use float::{Float, Source, cast};
-pub(crate) use lut::uses;
 pub use lut::{dense_shape, lut_to_dense};
+pub(crate) use lut::{elements_of, uses};
 pub use shift_scale::shift_scale;
-pub(crate) use sparse::ones;
 pub use sparse::{Sparse, kept, lut_to_sparse, sparse_shift_scale, sparse_to_dense};
+pub(crate) use sparse::{is_kept, ones, positions};
 
 /// The most elements a reconstruction may have: 2^33.
 pub const MAX_ELEMENTS: usize = 1 << 33;

@@ -4,15 +4,16 @@
 //! written a piece at a time from the packed indices: nothing of its size is needed beside it. Every other palette is
 //! made dense by the rules of [`crate::decode`] and copied. Both give the same bits.
 
+use std::borrow::Cow;
 use std::iter;
 
 use bytemuck::Pod;
 use half::{bf16, f16};
 use rayon::prelude::*;
 
-use crate::decode::{self, DenseError};
+use super::{DenseError, Float};
 use crate::tensor::elements;
-use crate::{Dtype, Palette, unpack};
+use crate::{Dtype, Palette, decode, unpack};
 
 /// Elements of one piece: a multiple of 8, so that its indices begin with a byte.
 const PIECE: usize = 1 << 14;
@@ -57,75 +58,94 @@ impl Palette {
     }
 
     /// Writes the weight run by run, if it is made of runs; says whether it did.
-    fn write_runs<F: decode::Float + Pod + Send + Sync>(
-        &self,
-        out: &mut [u8],
-    ) -> Result<bool, DenseError> {
+    fn write_runs<F: Float + Pod + Send + Sync>(&self, out: &mut [u8]) -> Result<bool, DenseError> {
         let Ok(out) = bytemuck::try_cast_slice_mut::<u8, F>(out) else {
             return Ok(false);
         };
-        let bits = self.nbits.bits();
-        let (luts, entries) = (self.luts(), self.nbits.entries());
-        let lut_shape: Vec<usize> = iter::once(luts)
-            .chain(iter::repeat_n(1, self.shape.len().saturating_sub(1)))
-            .chain([entries, 1])
-            .collect();
-        let factors = self.scale.as_ref().map(|scale| elements::<F>(&scale.bytes));
-        let rows = factors.as_ref().map_or(1, |factors| factors.len());
-        let first_axis = |shape: &[usize]| shape.iter().skip(1).all(|&length| length == 1);
-        let channels = self.shape.first().copied().unwrap_or(0);
-        let scale_is_of_rows = self.scale.as_ref().is_none_or(|scale| {
-            scale.shape.len() == self.shape.len()
-                && first_axis(&scale.shape)
-                && scale.shape.first() == Some(&rows)
-        });
-        let table = self.entries_as::<F>()?;
-        let fits = self.mask.is_none()
-            && self.index_shape == self.shape
-            && self.lut_shape == lut_shape
-            && table.len() == luts.saturating_mul(entries)
-            && scale_is_of_rows
-            && [luts, rows]
-                .iter()
-                .all(|&parts| parts > 0 && channels.is_multiple_of(parts))
-            && self.indices.len() == (out.len() as u128 * u128::from(bits)).div_ceil(8) as usize;
-        if !fits || out.is_empty() {
+        let Some(runs) = Runs::<F>::of(self, out.len())? else {
             return Ok(false);
-        }
-        let (table_run, row) = (out.len() / luts, out.len() / rows);
-        let pieces = out.par_chunks_mut(PIECE);
+        };
+        let bits = self.nbits.bits();
         let packed = self.indices.par_chunks(PIECE / 8 * bits as usize);
-        pieces
-            .zip(packed)
-            .enumerate()
-            .for_each(|(piece, (out, packed))| {
-                let mut indices = [0; PIECE];
-                let indices = &mut indices[..out.len()];
-                let whole = unpack(packed, bits, indices);
-                debug_assert!(whole, "the number of packed bytes was checked");
-                let start = piece * PIECE;
-                let mut at = 0;
-                while at < out.len() {
-                    let place = start + at;
-                    let (group, channel) = (place / table_run, place / row);
-                    let border = ((group + 1) * table_run).min((channel + 1) * row);
-                    let end = out.len().min(border - start);
-                    let entries = &table[group * entries..][..entries];
-                    let run = out[at..end].iter_mut().zip(&indices[at..end]);
-                    match &factors {
-                        None => run.for_each(|(out, &index)| *out = entries[usize::from(index)]),
-                        Some(factors) => {
-                            let scale = factors[channel].to_f32();
-                            run.for_each(|(out, &index)| {
-                                let entry = entries[usize::from(index)].to_f32();
-                                *out = F::from_f32_rounded(scale * entry);
-                            });
-                        }
-                    }
-                    at = end;
-                }
-            });
+        let pieces = out.par_chunks_mut(PIECE).zip(packed).enumerate();
+        pieces.for_each(|(piece, (out, packed))| {
+            let mut indices = [0; PIECE];
+            let indices = &mut indices[..out.len()];
+            let whole = unpack(packed, bits, indices);
+            debug_assert!(whole, "the number of packed bytes was checked");
+            runs.write(piece * PIECE, indices, out);
+        });
         Ok(true)
+    }
+}
+
+/// The tables and scales of a palette, each for a run of the weight.
+struct Runs<'a, F: Copy> {
+    /// All tables, and the entries of one.
+    entries: Vec<F>,
+    table: usize,
+    factors: Option<Cow<'a, [F]>>,
+    /// Elements that share a table, and a scale.
+    table_run: usize,
+    scale_run: usize,
+}
+
+impl<'a, F: Float + Pod> Runs<'a, F> {
+    /// Of a palette whose weight has so many elements; `None` if it is not made of runs.
+    fn of(palette: &'a Palette, len: usize) -> Result<Option<Self>, DenseError> {
+        let (luts, table) = (palette.luts(), palette.nbits.entries());
+        let entries = palette.entries_as::<F>()?;
+        let scale = palette.scale.as_ref();
+        let factors = scale.map(|scale| elements::<F>(&scale.bytes));
+        let rows = factors.as_ref().map_or(1, |factors| factors.len());
+        // One number for each part of the first axis, and ones for the others.
+        let parts = |parts: usize| {
+            let others = palette.shape.len().saturating_sub(1);
+            iter::once(parts).chain(iter::repeat_n(1, others))
+        };
+        let channels = palette.shape.first().copied().unwrap_or(0);
+        let divides = |parts: usize| parts > 0 && channels.is_multiple_of(parts);
+        let packed = (len as u128 * u128::from(palette.nbits.bits())).div_ceil(8);
+        let fits = len > 0
+            && palette.mask.is_none()
+            && palette.index_shape == palette.shape
+            && (palette.lut_shape.iter().copied()).eq(parts(luts).chain([table, 1]))
+            && entries.len() == luts.saturating_mul(table)
+            && scale.is_none_or(|scale| scale.shape.iter().copied().eq(parts(rows)))
+            && divides(luts)
+            && divides(rows)
+            && palette.indices.len() == packed as usize;
+        Ok(fits.then(|| Runs {
+            entries,
+            table,
+            factors,
+            table_run: len / luts,
+            scale_run: len / rows,
+        }))
+    }
+
+    /// Writes the elements from `start` on, given their indices.
+    fn write(&self, start: usize, indices: &[u8], out: &mut [F]) {
+        let mut at = 0;
+        while at < out.len() {
+            let place = start + at;
+            let (group, channel) = (place / self.table_run, place / self.scale_run);
+            let border = ((group + 1) * self.table_run).min((channel + 1) * self.scale_run);
+            let end = out.len().min(border - start);
+            let entries = &self.entries[group * self.table..][..self.table];
+            let run = out[at..end].iter_mut().zip(&indices[at..end]);
+            match &self.factors {
+                None => run.for_each(|(out, &index)| *out = entries[usize::from(index)]),
+                Some(factors) => {
+                    let scale = factors[channel].to_f32();
+                    run.for_each(|(out, &index)| {
+                        let entry = entries[usize::from(index)].to_f32();
+                        *out = F::from_f32_rounded(scale * entry);
+                    });
+                }
+            }
+            at = end;
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `constexpr_blockwise_shift_scale`: scale · (data − offset), block by block.
 
-use super::blocks::runs;
+use super::blocks::{Runs, runs};
 use super::{DenseError, Float, Source, check_length, count, room};
 
 /// scale · (data − offset) with one scale, and one offset, for each block.
@@ -34,12 +34,7 @@ pub fn shift_scale<D: Source, S: Float, O: Source>(
         });
     }
     check_length("data", count(shape)?, data.len())?;
-    let runs = runs("scale", shape, scale_shape)?;
-    let blocks = count(scale_shape)?;
-    check_length("scale", blocks, scale.len())?;
-    if let Some(offset) = offset {
-        check_length("offset", blocks, offset.len())?;
-    }
+    let runs = scaled_runs(shape, scale, scale_shape, offset)?;
     let mut out = room(data.len())?;
     for run in runs {
         let scale = scale[run.block].to_f32();
@@ -56,6 +51,23 @@ pub fn shift_scale<D: Source, S: Float, O: Source>(
         }
     }
     Ok(out)
+}
+
+/// The runs of a tensor with one scale, and one offset, each; the numbers of these are checked.
+pub(super) fn scaled_runs<S, O>(
+    shape: &[usize],
+    scale: &[S],
+    scale_shape: &[usize],
+    offset: Option<&[O]>,
+) -> Result<Runs, DenseError> {
+    let runs = runs("scale", shape, scale_shape)?;
+    let blocks = count(scale_shape)?;
+    check_length("scale", blocks, scale.len())?;
+    match offset {
+        Some(offset) => check_length("offset", blocks, offset.len())?,
+        None => {}
+    }
+    Ok(runs)
 }
 
 /// A stored number in the type of the scale.

@@ -4,8 +4,8 @@
 
 use std::ops::Range;
 
-use super::blocks::runs;
-use super::lut::{Tables, check_indices, tables};
+use super::lut::{Tables, elements_of};
+use super::shift_scale::scaled_runs;
 use super::{DenseError, Float, Source, check_length, count, room};
 
 /// A sparse weight: the second and first output of the sparse ops.
@@ -40,22 +40,26 @@ pub fn kept(mask: &[u8], shape: &[usize]) -> Result<usize, DenseError> {
     Ok(ones(mask, 0..elements))
 }
 
-/// Set bits in a range that the mask is long enough for.
-pub(crate) fn ones(mask: &[u8], range: Range<usize>) -> usize {
-    let count = |byte: u8| byte.count_ones() as usize;
-    let whole = range.start.div_ceil(8)..range.end / 8;
-    if whole.start >= whole.end {
-        return range.filter(|at| mask[at / 8] >> (at % 8) & 1 == 1).count();
-    }
-    let before = positions(mask, range.start, whole.start * 8 - range.start).count();
-    let behind = positions(mask, whole.end * 8, range.end - whole.end * 8).count();
-    let within: usize = mask[whole].iter().copied().map(count).sum();
-    before + within + behind
+/// Whether a position is kept.
+pub(crate) fn is_kept(mask: &[u8], at: usize) -> bool {
+    mask[at / 8] >> (at % 8) & 1 == 1
 }
 
-/// The kept positions from `start` on, `len` of them looked at.
-fn positions(mask: &[u8], start: usize, len: usize) -> impl Iterator<Item = usize> + '_ {
-    (start..start + len).filter(|&at| mask[at / 8] >> (at % 8) & 1 == 1)
+/// The kept positions of a range.
+pub(crate) fn positions(mask: &[u8], range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
+    range.filter(|&at| is_kept(mask, at))
+}
+
+/// How many they are.
+pub(crate) fn ones(mask: &[u8], range: Range<usize>) -> usize {
+    let whole = range.start.div_ceil(8)..range.end / 8;
+    if whole.start >= whole.end {
+        return positions(mask, range).count();
+    }
+    let before = positions(mask, range.start..whole.start * 8).count();
+    let behind = positions(mask, whole.end * 8..range.end).count();
+    let bytes = mask[whole].iter();
+    before + behind + bytes.map(|byte| byte.count_ones() as usize).sum::<usize>()
 }
 
 fn check_kept(mask: &[u8], shape: &[usize], found: usize) -> Result<(), DenseError> {
@@ -87,7 +91,7 @@ pub fn sparse_to_dense<T: Copy + Default>(
     let elements = count(shape)?;
     let mut out = room(elements)?;
     out.resize(elements, T::default());
-    for (at, &value) in positions(mask, 0, elements).zip(values) {
+    for (at, &value) in positions(mask, 0..elements).zip(values) {
         out[at] = value;
     }
     Ok(out)
@@ -116,36 +120,28 @@ pub fn lut_to_sparse<T: Copy + Default>(
     lut_shape: &[usize],
     vector_axis: Option<i64>,
 ) -> Result<Sparse<T>, DenseError> {
-    let Tables {
-        entries,
-        vector,
-        inner,
-        runs,
-        len,
-        ..
-    } = tables(index_shape, lut.len(), lut_shape, vector_axis)?;
+    let tables = Tables::new(index_shape, lut.len(), lut_shape, vector_axis)?;
     check_kept(mask, index_shape, indices.len())?;
-    check_indices(indices, entries)?;
-    if vector > 1 {
+    tables.check_indices(indices)?;
+    if tables.vector > 1 {
         // Rows of a vector interleave in memory order: go through the dense weight, as the op is defined.
         let spread = sparse_to_dense(indices, mask, index_shape)?;
         let dense = super::lut_to_dense(&spread, index_shape, lut, lut_shape, vector_axis)?;
-        let mut wide: Vec<u8> = room(len.div_ceil(8))?;
-        wide.resize(len.div_ceil(8), 0);
-        for at in positions(mask, 0, spread.len()) {
-            for j in 0..vector {
-                let to = (at / inner * vector + j) * inner + at % inner;
+        let mut wide: Vec<u8> = room(tables.len.div_ceil(8))?;
+        wide.resize(tables.len.div_ceil(8), 0);
+        for at in positions(mask, 0..spread.len()) {
+            for to in elements_of(at, tables.inner, tables.vector) {
                 wide[to / 8] |= 1 << (to % 8);
             }
         }
-        let mut values = room(indices.len() * vector)?;
-        values.extend(positions(&wide, 0, len).map(|at| dense[at]));
+        let mut values = room(indices.len() * tables.vector)?;
+        values.extend(positions(&wide, 0..tables.len).map(|at| dense[at]));
         return Ok(Sparse { mask: wide, values });
     }
     let mut values = room(indices.len())?;
     let mut left = indices.iter();
-    for run in runs {
-        let table = &lut[run.block * entries..][..entries];
+    for run in tables.runs {
+        let table = &lut[run.block * tables.entries..][..tables.entries];
         let here = ones(mask, run.start..run.start + run.len);
         values.extend(left.by_ref().take(here).map(|&i| table[usize::from(i)]));
     }
@@ -179,12 +175,7 @@ pub fn sparse_shift_scale<D: Source, S: Float, O: Source>(
     offset: Option<&[O]>,
 ) -> Result<Vec<S>, DenseError> {
     check_kept(mask, shape, values.len())?;
-    let runs = runs("scale", shape, scale_shape)?;
-    let blocks = count(scale_shape)?;
-    check_length("scale", blocks, scale.len())?;
-    if let Some(offset) = offset {
-        check_length("offset", blocks, offset.len())?;
-    }
+    let runs = scaled_runs(shape, scale, scale_shape, offset)?;
     let mut out = room(values.len())?;
     let mut done = 0;
     for run in runs {
@@ -211,7 +202,7 @@ mod tests {
         let mask = [0b1011_0010, 0xff, 0b0110_1001, 0];
         for start in 0..32 {
             for end in start..=32 {
-                let naive = positions(&mask, start, end - start).count();
+                let naive = positions(&mask, start..end).count();
                 assert_eq!(ones(&mask, start..end), naive, "{start}..{end}");
             }
         }

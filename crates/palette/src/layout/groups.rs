@@ -70,6 +70,21 @@ impl Groups {
         (self.outer == 1 || self.count == 1).then(|| group * len..(group + 1) * len)
     }
 
+    /// Where each vector of a group starts, in index order.
+    pub(crate) fn firsts(&self, group: usize) -> impl Iterator<Item = usize> + use<> {
+        let (inner, dim) = (self.inner, self.dim);
+        self.ranges(group).flat_map(move |range| {
+            let starts = range.step_by(inner * dim);
+            starts.flat_map(move |start| start..start + inner)
+        })
+    }
+
+    /// The elements of the vector that starts there.
+    pub(crate) fn members(&self, first: usize) -> impl Iterator<Item = usize> + use<> {
+        let (inner, dim) = (self.inner, self.dim);
+        (0..dim).map(move |j| first + j * inner)
+    }
+
     /// Indices of each group.
     pub(crate) fn index_counts(&self, mask: Option<&Mask<'_>>) -> Vec<usize> {
         match mask {
@@ -121,12 +136,12 @@ pub(crate) struct Mask<'a>(pub(crate) &'a [u8]);
 
 impl Mask<'_> {
     pub(crate) fn keeps(&self, at: usize) -> bool {
-        self.0[at / 8] >> (at % 8) & 1 == 1
+        decode::is_kept(self.0, at)
     }
 
     /// The kept positions of a range.
     pub(crate) fn positions(&self, range: Range<usize>) -> impl Iterator<Item = usize> + '_ {
-        range.filter(|&at| self.keeps(at))
+        decode::positions(self.0, range)
     }
 
     fn count(&self, range: Range<usize>) -> usize {

@@ -5,6 +5,8 @@
 
 pub(crate) mod groups;
 
+use std::ops::Range;
+
 use crate::tensor::from_front;
 use crate::{Dtype, Granularity, LutDtype, Nbits, PaletteSpec, Refusal};
 
@@ -84,6 +86,35 @@ impl Layout {
         }
         tables
     }
+
+    /// The output channels that a group has elements of: its own if the groups lie along the output axis, else all.
+    pub(crate) fn output_channels(&self, group: usize) -> Range<usize> {
+        let channels = self.output_axis.map_or(1, |axis| self.shape[axis]);
+        match self.group_axis == self.output_axis {
+            true => {
+                let share = channels / self.groups;
+                group * share..(group + 1) * share
+            }
+            false => 0..channels,
+        }
+    }
+
+    /// The group of a table, by its number in the file; with a folded scale, also for which of the group's output channels
+    /// it is.
+    pub(crate) fn place(&self, number: usize) -> (usize, usize) {
+        let tables = self.tables();
+        let along = |axis: usize| {
+            let behind: usize = tables[axis + 1..].iter().product();
+            number / behind % tables[axis]
+        };
+        let group = self
+            .group_axis
+            .map_or(0, |axis| along(axis) / (tables[axis] / self.groups));
+        match self.output_axis.filter(|_| self.folded) {
+            None => (group, 0),
+            Some(axis) => (group, along(axis) - self.output_channels(group).start),
+        }
+    }
 }
 
 /// Decides the shapes, or why there can be none.
@@ -123,48 +154,14 @@ pub fn layout(
         let axis = i64::try_from(axis).unwrap_or(i64::MAX);
         return Err(Refusal::ChannelAxisOutOfRange { axis, rank });
     }
-    let unknown = |what| Refusal::ChannelAxisUnknown { what };
     if spec.per_channel_scale() && output_axis.is_none() {
         return Err(unknown("per-channel scale"));
     }
+    let (channel_axis, group_axis, groups) = groups(shape, output_axis, spec)?;
     let cluster_dim = spec.cluster_dim();
-    let vectors_along = |axis: Option<usize>| match (cluster_dim, axis) {
-        (1, _) => Ok(None),
-        (_, Some(axis)) => Ok(Some(axis)),
-        (_, None) => Err(unknown("vector palettization")),
-    };
-    let (group_axis, groups, vector_axis) = match spec.granularity() {
-        Granularity::PerTensor => (None, 1, vectors_along(output_axis)?),
-        Granularity::PerGroupedChannel {
-            group_size,
-            channel_axis,
-        } => {
-            let axis = match channel_axis {
-                Some(axis) => {
-                    let front = from_front(axis, rank);
-                    Some(front.ok_or(Refusal::ChannelAxisOutOfRange { axis, rank })?)
-                }
-                None => output_axis,
-            };
-            if group_size == 0 {
-                (None, 1, vectors_along(axis)?)
-            } else {
-                let axis = axis.ok_or_else(|| unknown("per_grouped_channel"))?;
-                let channels = shape[axis];
-                if !channels.is_multiple_of(group_size) {
-                    return Err(Refusal::GroupSize {
-                        channels,
-                        axis,
-                        group_size,
-                    });
-                }
-                (
-                    Some(axis),
-                    channels / group_size,
-                    vectors_along(Some(axis))?,
-                )
-            }
-        }
+    let vector_axis = match cluster_dim {
+        1 => None,
+        _ => Some(channel_axis.ok_or_else(|| unknown("vector palettization"))?),
     };
     let mut index_shape = shape.to_vec();
     if let Some(axis) = vector_axis {
@@ -188,6 +185,46 @@ pub fn layout(
         cluster_dim,
         index_shape,
     })
+}
+
+/// The channel axis, if one is known; the axis of the groups, if there are any, and how many there are.
+fn groups(
+    shape: &[usize],
+    output_axis: Option<usize>,
+    spec: &PaletteSpec,
+) -> Result<(Option<usize>, Option<usize>, usize), Refusal> {
+    let Granularity::PerGroupedChannel {
+        group_size,
+        channel_axis,
+    } = spec.granularity()
+    else {
+        return Ok((output_axis, None, 1));
+    };
+    let rank = shape.len();
+    let channel_axis = match channel_axis {
+        None => output_axis,
+        Some(axis) => {
+            let front = from_front(axis, rank);
+            Some(front.ok_or(Refusal::ChannelAxisOutOfRange { axis, rank })?)
+        }
+    };
+    if group_size == 0 {
+        return Ok((channel_axis, None, 1));
+    }
+    let axis = channel_axis.ok_or_else(|| unknown("per_grouped_channel"))?;
+    let channels = shape[axis];
+    match channels.is_multiple_of(group_size) {
+        true => Ok((Some(axis), Some(axis), channels / group_size)),
+        false => Err(Refusal::GroupSize {
+            channels,
+            axis,
+            group_size,
+        }),
+    }
+}
+
+fn unknown(what: &'static str) -> Refusal {
+    Refusal::ChannelAxisUnknown { what }
 }
 
 /// Checks what the spec asks of this kind of weight: the rest of what can be known before the values are read.

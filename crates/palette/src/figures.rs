@@ -24,6 +24,12 @@ pub struct ErrorFigures {
 }
 
 impl ErrorFigures {
+    /// Adds a value, and what it became, to the sums.
+    pub(crate) fn add(&mut self, value: f64, found: f64) {
+        self.squared_error += (value - found) * (value - found);
+        self.energy += value * value;
+    }
+
     /// Mean squared error over all elements.
     pub fn mse(&self) -> f64 {
         if self.elements == 0 {

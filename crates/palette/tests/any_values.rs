@@ -239,16 +239,16 @@ fn soft_k_means_of_every_kind() {
                 continue;
             };
             let (mut out, mut next, mut gradient) = (values.clone(), seeds.clone(), values.clone());
-            let mut trail = vec![0.0; dkm.trail_len()];
+            let mut saved = vec![0.0; dkm.saved_len()];
             let forward = DkmForward {
                 out: &mut out,
                 next: &mut next,
-                trail: &mut trail,
+                saved: &mut saved,
             };
             let Ok(()) = dkm.forward(&values, &seeds, None, 3, forward) else {
                 continue;
             };
-            let _ = dkm.backward(&values, None, 3, &trail, &out, &mut gradient);
+            let _ = dkm.backward(&values, None, 3, &saved, &out, &mut gradient);
             let mut hard = values.clone();
             let assigned = dkm.assign(&values, &next, None, &mut hard);
             let palette = dkm.palette(&values, &next, None);

@@ -36,15 +36,15 @@ fn step<E: DkmElement>(
     scale: Option<&[E::Real]>,
 ) -> Step<E> {
     let (mut out, mut next) = (values.to_vec(), centroids.to_vec());
-    let mut trail = vec![E::Real::ZERO; dkm.trail_len()];
+    let mut saved = vec![E::Real::ZERO; dkm.saved_len()];
     let forward = DkmForward {
         out: &mut out,
         next: &mut next,
-        trail: &mut trail,
+        saved: &mut saved,
     };
     dkm.forward(values, centroids, scale, 3, forward).unwrap();
     let mut gradient = values.to_vec();
-    dkm.backward(values, scale, 3, &trail, &out, &mut gradient)
+    dkm.backward(values, scale, 3, &saved, &out, &mut gradient)
         .unwrap();
     Step {
         out,

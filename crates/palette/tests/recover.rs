@@ -32,11 +32,6 @@ fn check(palette: &Palette) {
     assert_eq!(&with_indices, palette);
     assert_eq!(found.indices.len(), palette.indices.len());
     assert_eq!(found.error.squared_error, 0.0);
-    let dense = palette.decompress();
-    let energy: f64 = (0..found.error.elements)
-        .map(|at| naive::read(palette.dtype, &dense, at).powi(2))
-        .sum();
-    assert!((found.error.energy - energy).abs() <= 1e-9 * energy);
 }
 
 proptest! {
@@ -109,7 +104,6 @@ fn what_has_no_number_is_found_by_its_bits() {
             let palette = palettize(&tensor, &spec, &naive::on(Some(0))).unwrap();
             let found = again(&palette).unwrap();
             assert_eq!(found.indices, palette.indices);
-            assert_eq!(found.error.energy, 5.0);
         }
     }
 }

@@ -11,7 +11,9 @@ use std::ops::Range;
 use palettizer_kernels::Element;
 use rayon::prelude::*;
 
-use crate::encode::entries::{Rounding, Storage};
+use super::rounding::Rounding;
+use super::storage::Storage;
+use super::table::refuse_non_finite;
 use crate::{Layout, Refusal};
 
 /// The factors of a weight's output channels, and which element belongs to which.
@@ -25,8 +27,6 @@ pub(crate) struct Channels {
     inner: usize,
     /// Whether the output axis is the first.
     pub(crate) first: bool,
-    /// Channels that one group has some of: those of one group if groups lie along the output axis, else all.
-    share: usize,
 }
 
 /// The least a channel weighs against the greatest: the kernels leave out what weighs nothing.
@@ -47,13 +47,8 @@ impl Channels {
         let count = layout.shape[axis];
         let inner: usize = layout.shape[axis + 1..].iter().product();
         let found = largest(values, count, inner);
-        let bad: usize = found.iter().map(|(_, bad)| bad).sum();
-        if bad > 0 {
-            return Err(Refusal::NonFinite {
-                count: bad,
-                elements: values.len(),
-            });
-        }
+        let non_finite = found.iter().map(|(_, bad)| bad).sum();
+        refuse_non_finite(non_finite, values.len())?;
         let scales: Vec<f32> = found
             .into_iter()
             .map(|(most, _)| match most {
@@ -68,24 +63,12 @@ impl Channels {
             scales,
             inner,
             first: axis == 0,
-            share: match layout.group_axis == Some(axis) {
-                true => count / layout.groups,
-                false => count,
-            },
         })
     }
 
     /// The channel of one element.
     pub(crate) fn of(&self, at: usize) -> usize {
         at / self.inner % self.scales.len()
-    }
-
-    /// The channels that a group has elements of.
-    pub(crate) fn of_group(&self, group: usize) -> Range<usize> {
-        match self.share < self.scales.len() {
-            true => group * self.share..(group + 1) * self.share,
-            false => 0..self.scales.len(),
-        }
     }
 
     /// A range of the weight, cut where the channel changes.

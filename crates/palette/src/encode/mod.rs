@@ -2,20 +2,26 @@
 //!
 //! | module | idea |
 //! |---|---|
-//! | `palettize` | a weight and a spec to a palette: groups in, tables and indices together out |
-//! | `group_encoder` | one group: gathered, given its table, measured |
-//! | `scalar`, `vector` | the table of a group's scalars, or of its vectors |
-//! | `entries` | the entries of a table as they are stored |
+//! | `palettize` | a weight and a spec to a palette |
+//! | `group_encoder`, `elements` | all groups: each gathered, given its table, measured |
+//! | `scalar`, `vector`, `table` | the table of a group's scalars, or of its vectors; what is asked of it |
+//! | `entries`, `storage`, `rounding` | entries as they are stored, and the numbers that a dtype has |
 //! | `channels`, `products` | the per-channel scale; entries times scales |
+//! | `assemble` | tables and indices of all groups together |
 //! | `recover` | the indices of a dense weight whose tables are known |
 
-pub(crate) mod channels;
+pub(crate) mod assemble;
+mod channels;
+mod elements;
 pub(crate) mod entries;
-pub(crate) mod group_encoder;
+mod group_encoder;
 mod palettize;
 mod products;
 mod recover;
-pub(crate) mod scalar;
+pub(crate) mod rounding;
+mod scalar;
+pub(crate) mod storage;
+pub(crate) mod table;
 pub(crate) mod vector;
 
 pub use palettize::palettize;

@@ -18,21 +18,19 @@
 //! 4. Of a pruned weight only the kept values are clustered, not the zeros.
 //! 5. −0 becomes +0, and every NaN the same one.
 
-use bytemuck::Pod;
 use half::{bf16, f16};
 use palettizer_kernels::Element;
 
-use crate::encode::channels::Channels;
-use crate::encode::entries::{Rounding, Storage, ZERO_POINT};
-use crate::encode::group_encoder::GroupEncoder;
-use crate::encode::scalar::{self, Table};
+use super::assemble::Encoded;
+use super::channels::Channels;
+use super::elements::Elements;
+use super::group_encoder::GroupEncoder;
+use super::rounding::Rounding;
+use super::storage::Storage;
+use super::table::{GroupTable, MOST_ENTRIES};
 use crate::layout::groups::{Groups, Mask};
-use crate::palette::packed;
 use crate::tensor::elements;
-use crate::{
-    ChannelScale, Context, Dtype, ErrorFigures, Layout, Lut, LutDtype, Nbits, Palette, PaletteSpec,
-    Refusal, Tensor, layout, suits,
-};
+use crate::{Context, Dtype, Layout, Nbits, Palette, PaletteSpec, Refusal, Tensor, layout, suits};
 
 /// Palettizes one weight.
 ///
@@ -80,20 +78,20 @@ pub fn palettize(
         }
     }
     context.go_on()?;
+    let weight = Weight {
+        tensor,
+        layout: &layout,
+        spec,
+        context,
+    };
     let bytes = tensor.bytes();
     match tensor.dtype() {
-        Dtype::F16 => typed(&elements::<f16>(bytes), tensor, layout, spec, context),
-        Dtype::BF16 => typed(&elements::<bf16>(bytes), tensor, layout, spec, context),
-        Dtype::F32 => typed(&elements::<f32>(bytes), tensor, layout, spec, context),
+        Dtype::F16 => weight.encode(&elements::<f16>(bytes)),
+        Dtype::BF16 => weight.encode(&elements::<bf16>(bytes)),
+        Dtype::F32 => weight.encode(&elements::<f32>(bytes)),
         // Half precision holds every byte exactly, and its census is the cheap one.
-        Dtype::I8 => typed(
-            &halves(bytes, |b| f32::from(b as i8)),
-            tensor,
-            layout,
-            spec,
-            context,
-        ),
-        Dtype::U8 => typed(&halves(bytes, f32::from), tensor, layout, spec, context),
+        Dtype::I8 => weight.encode(&halves(bytes, |b| f32::from(b as i8))),
+        Dtype::U8 => weight.encode(&halves(bytes, f32::from)),
     }
 }
 
@@ -102,139 +100,77 @@ fn halves(bytes: &[u8], value: impl Fn(u8) -> f32) -> Vec<f16> {
     bytes.iter().map(|&b| table[usize::from(b)]).collect()
 }
 
-fn typed<T: Element + Pod>(
-    values: &[T],
-    tensor: &Tensor<'_>,
-    layout: Layout,
-    spec: &PaletteSpec,
-    context: &Context<'_>,
-) -> Result<Palette, Refusal> {
-    let rounding = Rounding(tensor.dtype());
-    let mut storage = Storage::new(tensor.dtype(), spec);
-    let sensitivity = context.sensitivity(tensor.len(), spec)?;
-    let channels = match spec.per_channel_scale() {
-        true => Some(Channels::new(values, &layout, rounding, storage)?),
-        false => None,
-    };
-    if let Some(channels) = &channels {
-        let largest = channels.scales.iter().fold(0_f32, |a, &b| a.max(b));
-        storage = storage.under(largest, rounding);
-    }
-    let mask = context.mask.map(Mask);
-    let job = GroupEncoder {
-        values,
-        sensitivity,
-        context,
-        groups: Groups::new(&layout),
-        channels,
-        mask,
-        spec,
-        rounding,
-        storage,
-    };
-    let counts = job.groups.index_counts(mask.as_ref());
-    let mut indices = vec![0; counts.iter().sum()];
-    let tables = job.tables(&counts, &mut indices)?;
-    let nbits = match spec.mode().nbits() {
-        Some(nbits) => nbits,
-        None => {
-            let fullest = tables.iter().map(|table| table.entries.values.len());
-            let fullest = fullest.max().unwrap_or(0) / layout.cluster_dim;
-            let limit = scalar::MOST_ENTRIES;
-            let vectors = layout.cluster_dim > 1;
-            Nbits::holding(fullest).ok_or(Refusal::TooManyDistinct { limit, vectors })?
-        }
-    };
-    let ordered = job.groups.row_major(&indices, &counts, mask.as_ref());
-    let mut error = ErrorFigures {
-        elements: tensor.len(),
-        ..ErrorFigures::default()
-    };
-    for table in &tables {
-        error.squared_error += table.squared_error;
-        error.energy += table.energy;
-        error.gap = error.gap.max(table.gap);
-    }
-    Ok(Palette {
-        dtype: tensor.dtype(),
-        nbits,
-        indices: packed(&ordered, nbits),
-        lut: job.lut(&tables, &layout, nbits),
-        lut_shape: layout.lut_shape(nbits),
-        vector_axis: layout.vector_axis,
-        scale: job.scale(&layout),
-        mask: mask.map(|mask| mask.0.to_vec()),
-        error,
-        index_shape: layout.index_shape,
-        shape: layout.shape,
-    })
+/// A weight that has been found to suit.
+struct Weight<'a> {
+    tensor: &'a Tensor<'a>,
+    layout: &'a Layout,
+    spec: &'a PaletteSpec,
+    context: &'a Context<'a>,
 }
 
-impl<T: Element> GroupEncoder<'_, T> {
-    /// All tables in one, padded to 2^n entries.
-    fn lut(&self, tables: &[Table], layout: &Layout, nbits: Nbits) -> Lut {
-        let entries = nbits.entries() * layout.cluster_dim;
-        let rounding = self.rounding;
-        if self.spec.lut_dtype() == LutDtype::Float {
-            let mut bytes = Vec::with_capacity(tables.len() * entries * rounding.0.size());
-            for (number, table) in (1..).zip(tables) {
-                for &value in &table.entries.values {
-                    rounding.push(value, &mut bytes);
-                }
-                bytes.resize(number * entries * rounding.0.size(), 0);
-            }
-            return Lut::Float(bytes);
+impl Weight<'_> {
+    /// The palette, given the values.
+    fn encode<T: Element>(&self, values: &[T]) -> Result<Palette, Refusal> {
+        let Weight {
+            layout,
+            spec,
+            context,
+            ..
+        } = *self;
+        let dtype = self.tensor.dtype();
+        let rounding = Rounding(dtype);
+        let mut storage = Storage::new(dtype, spec);
+        let sensitivity = context.sensitivity(values.len(), spec)?;
+        let channels = match spec.per_channel_scale() {
+            true => Some(Channels::new(values, layout, rounding, storage)?),
+            false => None,
+        };
+        if let Some(channels) = &channels {
+            let largest = channels.scales.iter().fold(0_f32, |a, &b| a.max(b));
+            storage = storage.under(largest, rounding);
         }
-        let unsigned = self.spec.lut_dtype() == LutDtype::Uint8;
-        let shift = if unsigned { ZERO_POINT } else { 0 };
-        let count = layout.tables().iter().product();
-        let mut data = Vec::with_capacity(count * entries);
-        let mut scale = Vec::with_capacity(count * rounding.0.size());
-        for number in 0..count {
-            let (group, channel) = places(layout, number);
-            let quantized = tables[group].entries.quantized.as_ref();
-            if let Some(quantized) = quantized {
-                let integers = quantized.integers.iter();
-                data.extend(integers.map(|&q| (q as u8).wrapping_add(shift)));
-            }
-            let own = quantized.map_or(1.0, |q| q.scale);
-            let channels = self.channels.as_ref().filter(|_| layout.folded);
-            let folded = channels.and_then(|channels| {
-                let at = channel - channels.of_group(group).start;
-                tables[group].folded.get(at).copied()
-            });
-            rounding.push(folded.unwrap_or(own), &mut scale);
-            data.resize((number + 1) * entries, shift);
-        }
-        Lut::Quantized {
-            dtype: if unsigned { Dtype::U8 } else { Dtype::I8 },
-            data,
-            scale,
-            scale_shape: layout.lut_scale_shape(),
-            offset: unsigned.then(|| vec![ZERO_POINT; count]),
-        }
+        let encoder = GroupEncoder {
+            elements: Elements {
+                values,
+                layout,
+                groups: Groups::new(layout),
+                channels,
+                mask: context.mask.map(Mask),
+                sensitivity,
+                rounding,
+                storage,
+            },
+            context,
+            spec,
+        };
+        let Elements { groups, mask, .. } = &encoder.elements;
+        let counts = groups.index_counts(mask.as_ref());
+        let mut indices = vec![0; counts.iter().sum()];
+        let tables = encoder.tables(&counts, &mut indices)?;
+        let channels = encoder.elements.channels.as_ref();
+        let encoded = Encoded {
+            dtype,
+            layout,
+            nbits: self.width(&tables)?,
+            lut_dtype: spec.lut_dtype(),
+            tables: &tables,
+            indices: &groups.row_major(&indices, &counts, mask.as_ref()),
+            scales: channels.map(|channels| channels.scales.as_slice()),
+            mask: context.mask,
+        };
+        Ok(encoded.palette())
     }
 
-    fn scale(&self, layout: &Layout) -> Option<ChannelScale> {
-        let shape = layout.scale_shape()?;
-        let channels = self.channels.as_ref()?;
-        let mut bytes = Vec::with_capacity(channels.scales.len() * self.rounding.0.size());
-        for &scale in &channels.scales {
-            self.rounding.push(scale, &mut bytes);
+    /// The width of an index: the mode's, or that of the fullest table.
+    fn width(&self, tables: &[GroupTable]) -> Result<Nbits, Refusal> {
+        if let Some(nbits) = self.spec.mode().nbits() {
+            return Ok(nbits);
         }
-        Some(ChannelScale { shape, bytes })
+        let fullest = tables.iter().map(|table| table.entries.values.len());
+        let fullest = fullest.max().unwrap_or(0) / self.layout.cluster_dim;
+        Nbits::holding(fullest).ok_or(Refusal::TooManyDistinct {
+            limit: MOST_ENTRIES,
+            vectors: self.layout.cluster_dim > 1,
+        })
     }
-}
-
-/// The group and the output channel of a table, by its number in the file.
-fn places(layout: &Layout, number: usize) -> (usize, usize) {
-    let tables = layout.tables();
-    let place = |axis: usize| {
-        let behind: usize = tables[axis + 1..].iter().product();
-        number / behind % tables[axis]
-    };
-    let group = layout
-        .group_axis
-        .map_or(0, |axis| place(axis) / (tables[axis] / layout.groups));
-    (group, layout.output_axis.map_or(0, place))
 }

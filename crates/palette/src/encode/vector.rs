@@ -8,27 +8,22 @@ use std::collections::hash_map::Entry;
 
 use palettizer_kernels::{VectorOptions, assign_vectors, cluster_vectors};
 
-use crate::encode::entries::{self, Entries};
-use crate::encode::group_encoder::GroupEncoder;
-use crate::encode::scalar::{MOST_ENTRIES, Table};
-use crate::{LutDtype, Mode, Refusal};
+use super::entries;
+use super::table::{GroupTable, TableRequest, refuse_non_finite};
+use crate::{Context, ErrorFigures, Mode, Refusal};
 
-/// Finds the table of the vectors in `values` and the index of each.
-///
-/// `exact` says that entries are values of the group's own dtype, so that listing the distinct vectors loses
-/// nothing. `group` makes the seed the group's own.
-pub(crate) fn table<T>(
+/// Finds the table of the vectors in `values` and the index of each. `group` makes the seed the group's own.
+pub(crate) fn table(
     values: &mut [f32],
     weights: Option<&[f32]>,
-    exact: bool,
+    request: &TableRequest<'_>,
+    context: &Context<'_>,
     group: usize,
-    job: &GroupEncoder<'_, T>,
     indices: &mut [u8],
-) -> Result<Table, Refusal> {
-    let (spec, storage) = (job.spec, job.storage);
-    let dim = spec.cluster_dim();
+) -> Result<GroupTable, Refusal> {
+    let dim = request.spec.cluster_dim();
     let mut energy = 0.0;
-    let mut count = 0;
+    let mut non_finite = 0;
     for value in values.iter_mut() {
         // One zero and one NaN, so that equal vectors have equal bits.
         *value = if value.is_nan() {
@@ -39,48 +34,36 @@ pub(crate) fn table<T>(
         if value.is_finite() {
             energy += f64::from(*value) * f64::from(*value);
         } else {
-            count += 1;
+            non_finite += 1;
         }
     }
-    let limit = spec.mode().nbits().map_or(MOST_ENTRIES, |n| n.entries());
-    if exact
-        && storage.lut_dtype == LutDtype::Float
-        && let Some(distinct) = distinct(values, dim, limit, indices)
+    if request.may_list()
+        && let Some(distinct) = distinct(values, dim, request.limit(), indices)
     {
-        return Ok(Table {
-            entries: Entries {
-                values: distinct,
-                quantized: None,
-            },
-            energy,
-            ..Table::default()
-        });
+        return Ok(GroupTable::of_distinct(distinct, energy));
     }
-    if count > 0 {
-        let elements = values.len();
-        return Err(Refusal::NonFinite { count, elements });
-    }
-    let Mode::Kmeans(nbits) = spec.mode() else {
-        return Err(Refusal::TooManyDistinct {
-            limit,
-            vectors: true,
-        });
+    refuse_non_finite(non_finite, values.len())?;
+    let Mode::Kmeans(nbits) = request.spec.mode() else {
+        return Err(request.too_many());
     };
     let options = VectorOptions {
-        seed: mixed(spec.seed(), group),
-        stop: job.context.stop,
+        seed: group_seed(request.spec.seed(), group),
+        stop: context.stop,
         ..VectorOptions::default()
     };
     let clusters = cluster_vectors(values, dim, nbits.entries(), weights, options);
-    job.context.go_on()?;
-    let wishes: Vec<f64> = clusters.centroids.iter().map(|&c| f64::from(c)).collect();
-    let entries = entries::vectors(&wishes, storage);
+    context.go_on()?;
+    let targets: Vec<f64> = clusters.centroids.iter().map(|&c| f64::from(c)).collect();
+    let entries = entries::vectors(&targets, request.storage);
     let squared_error = assign_vectors(values, dim, &entries.values, indices);
-    Ok(Table {
+    Ok(GroupTable {
+        error: ErrorFigures {
+            squared_error,
+            energy,
+            ..ErrorFigures::default()
+        },
         entries,
-        squared_error,
-        energy,
-        ..Table::default()
+        folded: Vec::new(),
     })
 }
 
@@ -124,7 +107,7 @@ fn distinct(values: &[f32], dim: usize, limit: usize, indices: &mut [u8]) -> Opt
 }
 
 /// A seed of the group's own: SplitMix64's finalizer over seed and number.
-pub(crate) fn mixed(seed: u64, group: usize) -> u64 {
+pub(crate) fn group_seed(seed: u64, group: usize) -> u64 {
     let mut z = seed.wrapping_add((group as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15));
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -4,19 +4,11 @@ use palettizer_kernels::{Real, soft_nearest};
 use rayon::prelude::*;
 
 use super::{Dkm, DkmElement};
-use crate::encode::entries::{self, Entries, Quantized, ZERO_POINT};
-use crate::palette::packed;
-use crate::{ChannelScale, Dtype, ErrorFigures, Lut, LutDtype, Palette, Refusal};
-
-/// One group at its end.
-struct Table {
-    /// Ascending, if they are scalars.
-    entries: Entries,
-    /// One for each vector.
-    indices: Vec<u8>,
-    /// With a scale that is folded into integer tables: that of each row.
-    folded: Vec<f32>,
-}
+use crate::encode::assemble::Encoded;
+use crate::encode::entries::{self, Entries, Quantized};
+use crate::encode::rounding::Rounding;
+use crate::encode::table::{GroupTable, refuse_non_finite};
+use crate::{ErrorFigures, Palette, Refusal};
 
 impl Dkm {
     /// The weight with every vector at its nearest centroid, as a file would hold it: what a model computes with once it is finished.
@@ -35,8 +27,8 @@ impl Dkm {
         self.demand("out", values.len(), out.len())?;
         let groups = out.par_chunks_mut(self.group_len()).enumerate();
         groups.for_each(|(number, out)| {
-            let table = self.table(number, values, centroids, scale);
-            self.fill::<E>(number, &table, scale, out);
+            let (table, indices) = self.table(number, values, centroids, scale);
+            self.fill::<E>(number, &table, &indices, scale, out);
         });
         Ok(())
     }
@@ -53,38 +45,30 @@ impl Dkm {
     ) -> Result<Palette, Refusal> {
         self.check_hard(values, centroids, scale)?;
         let groups = (0..self.groups()).into_par_iter();
-        let measured: Vec<(Table, ErrorFigures)> = groups
+        let encoded: Vec<(GroupTable, Vec<u8>)> = groups
             .map(|number| {
-                let table = self.table(number, values, centroids, scale);
-                let error = self.measure(number, &table, values, scale);
-                (table, error)
+                let (mut table, indices) = self.table(number, values, centroids, scale);
+                table.error = self.measure(number, &table, &indices, values, scale);
+                (table, indices)
             })
             .collect();
-        let mut error = ErrorFigures {
-            elements: values.len(),
-            ..ErrorFigures::default()
-        };
-        let mut indices = Vec::with_capacity(values.len() / self.spec.cluster_dim);
-        for (table, figures) in &measured {
-            error.squared_error += figures.squared_error;
-            error.energy += figures.energy;
-            indices.extend_from_slice(&table.indices);
-        }
-        let tables: Vec<&Table> = measured.iter().map(|(table, _)| table).collect();
-        let nbits = self.spec.nbits;
-        Ok(Palette {
+        let (tables, indices): (Vec<_>, Vec<_>) = encoded.into_iter().unzip();
+        let rounding = Rounding(E::DTYPE);
+        let scales: Option<Vec<f32>> = scale.map(|scale| {
+            let factors = scale.iter().map(|factor| rounding.nearest(factor.to_f64()));
+            factors.collect()
+        });
+        let encoded = Encoded {
             dtype: E::DTYPE,
-            shape: self.layout.shape.clone(),
-            nbits,
-            index_shape: self.layout.index_shape.clone(),
-            indices: packed(&indices, nbits),
-            lut: self.lut::<E>(&tables),
-            lut_shape: self.layout.lut_shape(nbits),
-            vector_axis: self.layout.vector_axis,
-            scale: self.final_scale::<E>(scale),
+            layout: &self.layout,
+            nbits: self.spec.nbits,
+            lut_dtype: self.spec.palette_spec().lut_dtype(),
+            tables: &tables,
+            indices: &indices.concat(),
+            scales: scales.as_deref(),
             mask: None,
-            error,
-        })
+        };
+        Ok(encoded.palette())
     }
 
     fn check_hard<E: DkmElement>(
@@ -95,27 +79,22 @@ impl Dkm {
     ) -> Result<(), Refusal> {
         self.check(values, scale)?;
         self.demand("centroids", self.centroids_len(), centroids.len())?;
-        let count = centroids.iter().filter(|c| !c.to_f64().is_finite()).count();
-        match count {
-            0 => Ok(()),
-            count => Err(Refusal::NonFinite {
-                count,
-                elements: centroids.len(),
-            }),
-        }
+        let non_finite = centroids.iter().filter(|c| !c.to_f64().is_finite()).count();
+        refuse_non_finite(non_finite, centroids.len())
     }
 
+    /// The table of a group, not yet measured, and the index of each vector.
     fn table<E: DkmElement>(
         &self,
         number: usize,
         values: &[E],
         centroids: &[E::Real],
         scale: Option<&[E::Real]>,
-    ) -> Table {
+    ) -> (GroupTable, Vec<u8>) {
         let (len, storage) = (self.table_len(), self.storage::<E>());
         let own = &centroids[number * len..(number + 1) * len];
-        let wishes: Vec<f64> = own.iter().map(|c| c.to_f64()).collect();
-        let mut entries = entries::vectors(&wishes, storage);
+        let targets: Vec<f64> = own.iter().map(|c| c.to_f64()).collect();
+        let mut entries = entries::vectors(&targets, storage);
         let stored: Vec<E::Real> = entries
             .values
             .iter()
@@ -134,22 +113,24 @@ impl Dkm {
                 .collect(),
             _ => Vec::new(),
         };
-        Table {
+        let table = GroupTable {
             entries,
-            indices,
             folded,
-        }
+            error: ErrorFigures::default(),
+        };
+        (table, indices)
     }
 
     /// The dense weight of a group.
     fn fill<E: DkmElement>(
         &self,
         number: usize,
-        table: &Table,
+        table: &GroupTable,
+        indices: &[u8],
         scale: Option<&[E::Real]>,
         out: &mut [E],
     ) {
-        let rounding = crate::encode::entries::Rounding(E::DTYPE);
+        let rounding = Rounding(E::DTYPE);
         let rows = scale.map(|scale| &scale[number * self.rows..(number + 1) * self.rows]);
         let integers = table
             .entries
@@ -166,10 +147,9 @@ impl Dkm {
                 (None, Some(rows)) => f64::from(rounding.nearest(rows[row].to_f64())),
                 (None, None) => return E::Real::from_f64(f64::from(number)),
             };
-            let product = rounding.nearest(factor * f64::from(number));
-            E::Real::from_f64(f64::from(product))
+            E::Real::from_f64(f64::from(rounding.nearest(factor * f64::from(number))))
         };
-        self.look_up(&table.indices, &numbers, entry, out);
+        self.look_up(indices, &numbers, entry, out);
     }
 
     /// Writes the entries that indices stand for; `entry` makes what a number of the table comes to in a row.
@@ -197,13 +177,14 @@ impl Dkm {
     fn measure<E: DkmElement>(
         &self,
         number: usize,
-        table: &Table,
+        table: &GroupTable,
+        indices: &[u8],
         values: &[E],
         scale: Option<&[E::Real]>,
     ) -> ErrorFigures {
         let group = self.group(number, values, scale);
         let mut dense = group.values.to_vec();
-        self.fill::<E>(number, table, scale, &mut dense);
+        self.fill::<E>(number, table, indices, scale, &mut dense);
         let wide = |slice: &[E]| {
             let mut reals = vec![E::Real::ZERO; slice.len()];
             E::widen(slice, &mut reals);
@@ -211,61 +192,9 @@ impl Dkm {
         };
         let mut error = ErrorFigures::default();
         for (&value, &found) in wide(group.values).iter().zip(&wide(&dense)) {
-            let (value, found) = (value.to_f64(), found.to_f64());
-            error.squared_error += (value - found) * (value - found);
-            error.energy += value * value;
+            error.add(value.to_f64(), found.to_f64());
         }
         error
-    }
-
-    /// The tables in the order of the file.
-    fn lut<E: DkmElement>(&self, tables: &[&Table]) -> Lut {
-        let rounding = crate::encode::entries::Rounding(E::DTYPE);
-        let lut_dtype = self.spec.palette_spec().lut_dtype();
-        if lut_dtype == LutDtype::Float {
-            let mut bytes = Vec::new();
-            for &value in tables.iter().flat_map(|table| &table.entries.values) {
-                rounding.push(value, &mut bytes);
-            }
-            return Lut::Float(bytes);
-        }
-        let unsigned = lut_dtype == LutDtype::Uint8;
-        let shift = if unsigned { ZERO_POINT } else { 0 };
-        let (mut data, mut scale, mut count) = (Vec::new(), Vec::new(), 0);
-        for table in tables {
-            let Some(quantized) = &table.entries.quantized else {
-                continue;
-            };
-            let own = [quantized.scale];
-            // A folded scale gives each output channel a table of its own.
-            let factors = match table.folded.is_empty() {
-                true => own.as_slice(),
-                false => table.folded.as_slice(),
-            };
-            for &factor in factors {
-                let integers = quantized.integers.iter();
-                data.extend(integers.map(|&q| (q as u8).wrapping_add(shift)));
-                rounding.push(factor, &mut scale);
-                count += 1;
-            }
-        }
-        Lut::Quantized {
-            dtype: if unsigned { Dtype::U8 } else { Dtype::I8 },
-            data,
-            scale,
-            scale_shape: self.layout.lut_scale_shape(),
-            offset: unsigned.then(|| vec![ZERO_POINT; count]),
-        }
-    }
-
-    fn final_scale<E: DkmElement>(&self, scale: Option<&[E::Real]>) -> Option<ChannelScale> {
-        let (scale, shape) = (scale?, self.layout.scale_shape()?);
-        let rounding = crate::encode::entries::Rounding(E::DTYPE);
-        let mut bytes = Vec::new();
-        for factor in scale {
-            rounding.push(rounding.nearest(factor.to_f64()), &mut bytes);
-        }
-        Some(ChannelScale { shape, bytes })
     }
 }
 

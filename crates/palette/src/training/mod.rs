@@ -7,7 +7,7 @@
 //!
 //! # Cost
 //! That of [`palettizer_kernels::soft_forward`]. Groups are done in parallel on the caller's rayon pool, and large ones in parallel
-//! inside. What a forward leaves for its backward is [`trail_len`](Dkm::trail_len) numbers.
+//! inside. What a forward leaves for its backward is [`saved_len`](Dkm::saved_len) numbers.
 //!
 //! # Deviations from coremltools
 //! 1. The first centroids of scalars are the optimal ones.
@@ -25,7 +25,9 @@ mod spec;
 use half::{bf16, f16};
 use palettizer_kernels::{Attention, Real, RoundCentroids, SoftElement, SoftGroup, SoftOptions};
 
-use crate::encode::entries::{self, Rounding, Storage};
+use crate::encode::entries;
+use crate::encode::rounding::Rounding;
+use crate::encode::storage::Storage;
 use crate::{Dtype, Layout, Refusal, layout};
 pub use soft::DkmForward;
 pub use spec::{DkmLut, DkmMode, DkmSpec, ScaleScheme};
@@ -64,12 +66,12 @@ impl DkmElement for f64 {
 /// let centroids = dkm.seed(&weight, None, None)?;
 ///
 /// let (mut soft, mut next) = (weight.clone(), centroids.clone());
-/// let mut trail = vec![0.0; dkm.trail_len()];
-/// let forward = DkmForward { out: &mut soft, next: &mut next, trail: &mut trail };
+/// let mut saved = vec![0.0; dkm.saved_len()];
+/// let forward = DkmForward { out: &mut soft, next: &mut next, saved: &mut saved };
 /// dkm.forward(&weight, &centroids, None, 0, forward)?;
 ///
 /// let mut gradient = vec![0.0; 64];
-/// dkm.backward(&weight, None, 0, &trail, &soft, &mut gradient)?;
+/// dkm.backward(&weight, None, 0, &saved, &soft, &mut gradient)?;
 /// let palette = dkm.palette(&weight, &next, None)?;
 /// assert_eq!(palette.lut_shape, [1, 1, 4, 1]);
 /// # Ok::<(), palettizer_palette::Refusal>(())
@@ -135,8 +137,8 @@ impl Dkm {
     }
 
     /// Numbers that a forward leaves for its backward.
-    pub fn trail_len(&self) -> usize {
-        self.groups() * self.group_trail_len()
+    pub fn saved_len(&self) -> usize {
+        self.groups() * self.group_saved_len()
     }
 
     /// Numbers in the per-channel scale: the rows, if there is one.
@@ -159,7 +161,7 @@ impl Dkm {
         self.clusters() * self.spec.cluster_dim
     }
 
-    fn group_trail_len(&self) -> usize {
+    fn group_saved_len(&self) -> usize {
         let options: SoftOptions<'_, f32> = self.options(0, None);
         options.saved_len(self.clusters(), self.spec.cluster_dim)
     }
@@ -185,7 +187,7 @@ impl Dkm {
     fn options<'a, R: Real>(
         &self,
         noise: u64,
-        settle: Option<RoundCentroids<'a, R>>,
+        round: Option<RoundCentroids<'a, R>>,
     ) -> SoftOptions<'a, R> {
         let spec = &self.spec;
         SoftOptions {
@@ -201,7 +203,7 @@ impl Dkm {
                 DkmMode::Hard => Attention::Hard,
             },
             implicit: spec.implicit,
-            round_centroids: settle.filter(|_| spec.lut != DkmLut::Weight),
+            round_centroids: round.filter(|_| spec.lut != DkmLut::Weight),
         }
     }
 
@@ -238,13 +240,13 @@ impl Dkm {
     }
 }
 
-/// Centroids as the entries of a table come out, for the kernels to round with.
-fn settle<R: Real>(storage: Storage) -> impl Fn(&mut [R]) + Sync {
+/// Rounds centroids as the entries of a table come out, for the kernels to do it too.
+fn round_centroids<R: Real>(storage: Storage) -> impl Fn(&mut [R]) + Sync {
     move |centroids: &mut [R]| {
-        let wishes: Vec<f64> = centroids.iter().map(|c| c.to_f64()).collect();
+        let targets: Vec<f64> = centroids.iter().map(|c| c.to_f64()).collect();
         // What is not a number has no nearest, and is left for the caller to see.
-        if wishes.iter().all(|wish| wish.is_finite()) {
-            let entries = entries::vectors(&wishes, storage);
+        if targets.iter().all(|target| target.is_finite()) {
+            let entries = entries::vectors(&targets, storage);
             for (centroid, entry) in centroids.iter_mut().zip(entries.values) {
                 *centroid = R::from_f64(f64::from(entry));
             }

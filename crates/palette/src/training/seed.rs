@@ -8,9 +8,10 @@ use palettizer_kernels::{
 use rayon::prelude::*;
 
 use super::{Dkm, DkmElement, ScaleScheme};
-use crate::Refusal;
-use crate::encode::entries::Rounding;
-use crate::encode::vector::mixed;
+use crate::encode::rounding::Rounding;
+use crate::encode::table::refuse_non_finite;
+use crate::encode::vector::group_seed;
+use crate::{Context, Refusal};
 
 impl Dkm {
     /// The scale of each row, if one is asked for: to be found once and kept.
@@ -30,13 +31,8 @@ impl Dkm {
         let one = |row: &[E]| {
             let mut reals = vec![E::Real::ZERO; row.len()];
             E::widen(row, &mut reals);
-            let bad = reals.iter().filter(|x| !x.to_f64().is_finite()).count();
-            if bad > 0 {
-                return Err(Refusal::NonFinite {
-                    count: bad,
-                    elements: row.len(),
-                });
-            }
+            let non_finite = reals.iter().filter(|x| !x.to_f64().is_finite()).count();
+            refuse_non_finite(non_finite, row.len())?;
             let ends = (f64::INFINITY, f64::NEG_INFINITY);
             let (low, high) = reals.iter().fold(ends, |(low, high), x| {
                 (low.min(x.to_f64()), high.max(x.to_f64()))
@@ -80,25 +76,21 @@ impl Dkm {
         scale: Option<&[E::Real]>,
         stop: Option<&AtomicBool>,
     ) -> Result<Vec<E::Real>, Refusal> {
-        let stopped = || stop.is_some_and(|stop| stop.load(std::sync::atomic::Ordering::Relaxed));
-        if stopped() {
-            return Err(Refusal::Stopped);
-        }
+        let context = Context {
+            stop,
+            ..Context::default()
+        };
+        context.go_on()?;
         let (k, dim) = (self.clusters(), self.spec.cluster_dim);
         let vectors = self.vectors(number, values, scale);
-        let bad = vectors.iter().filter(|x| !x.is_finite()).count();
-        if bad > 0 {
-            return Err(Refusal::NonFinite {
-                count: bad,
-                elements: vectors.len(),
-            });
-        }
+        let non_finite = vectors.iter().filter(|x| !x.is_finite()).count();
+        refuse_non_finite(non_finite, vectors.len())?;
         let mut centroids: Vec<f64> = if dim == 1 {
             let census = ValueHistogram::new(&vectors, Weights::Equal, Precision::Refined);
             census.cluster(k).centroids.to_vec()
         } else {
             let options = VectorOptions {
-                seed: mixed(self.spec.seed, number),
+                seed: group_seed(self.spec.seed, number),
                 starts: self.spec.starts,
                 stop,
                 ..VectorOptions::default()
@@ -106,9 +98,7 @@ impl Dkm {
             let found = cluster_vectors(&vectors, dim, k, None, options);
             found.centroids.iter().map(|&c| f64::from(c)).collect()
         };
-        if stopped() {
-            return Err(Refusal::Stopped);
-        }
+        context.go_on()?;
         while centroids.len() < k * dim {
             centroids.extend_from_within(centroids.len() - dim..);
         }

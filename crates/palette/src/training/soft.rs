@@ -3,9 +3,9 @@
 use palettizer_kernels::{Real, soft_backward, soft_forward};
 use rayon::prelude::*;
 
-use super::{Dkm, DkmElement, DkmMode, settle};
+use super::{Dkm, DkmElement, DkmMode, round_centroids};
 use crate::Refusal;
-use crate::encode::vector::mixed;
+use crate::encode::vector::group_seed;
 
 /// Where a forward writes.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct DkmForward<'a, E: DkmElement> {
     /// The centroids after the last step: where the next forward starts.
     pub next: &'a mut [E::Real],
     /// What the backward needs.
-    pub trail: &'a mut [E::Real],
+    pub saved: &'a mut [E::Real],
 }
 
 impl Dkm {
@@ -33,20 +33,20 @@ impl Dkm {
         noise: u64,
         forward: DkmForward<'_, E>,
     ) -> Result<(), Refusal> {
-        let DkmForward { out, next, trail } = forward;
+        let DkmForward { out, next, saved } = forward;
         self.check(values, scale)?;
         self.demand("centroids", self.centroids_len(), centroids.len())?;
         self.demand("out", values.len(), out.len())?;
         self.demand("next", self.centroids_len(), next.len())?;
-        self.demand("trail", self.trail_len(), trail.len())?;
-        let settle = settle(self.storage::<E>());
+        self.demand("saved", self.saved_len(), saved.len())?;
+        let round = round_centroids(self.storage::<E>());
         let tables = centroids.par_chunks(self.table_len());
         let places = out
             .par_chunks_mut(self.group_len())
             .zip(next.par_chunks_mut(self.table_len()))
-            .zip(trail.par_chunks_mut(self.group_trail_len()));
+            .zip(saved.par_chunks_mut(self.group_saved_len()));
         let groups = tables.zip(places).enumerate();
-        groups.for_each(|(number, (centroids, ((out, next), trail)))| {
+        groups.for_each(|(number, (centroids, ((out, next), saved)))| {
             let group = self.group(number, values, scale);
             if number >= self.trained() {
                 let mut indices = vec![0; group.vectors()];
@@ -58,18 +58,18 @@ impl Dkm {
                 };
                 self.look_up(&indices, centroids, entry, out);
                 next.copy_from_slice(centroids);
-                trail.fill(E::Real::ZERO);
+                saved.fill(E::Real::ZERO);
                 return;
             }
             let mut start = centroids.to_vec();
             self.separate(&mut start);
-            let options = self.options(self.noise(noise, number), Some(&settle));
-            soft_forward(&group, &start, &options, out, next, trail);
+            let options = self.options(self.noise(noise, number), Some(&round));
+            soft_forward(&group, &start, &options, out, next, saved);
         });
         Ok(())
     }
 
-    /// The gradient of the loss for the weight, given `grad`, that for the soft weight. `scale`, `noise` and `trail` are those of the forward.
+    /// The gradient of the loss for the weight, given `grad`, that for the soft weight. `scale`, `noise` and `saved` are those of the forward.
     ///
     /// # Errors
     /// [`Refusal::Length`].
@@ -78,29 +78,29 @@ impl Dkm {
         values: &[E],
         scale: Option<&[E::Real]>,
         noise: u64,
-        trail: &[E::Real],
+        saved: &[E::Real],
         grad: &[E],
         out: &mut [E],
     ) -> Result<(), Refusal> {
         self.check(values, scale)?;
-        self.demand("trail", self.trail_len(), trail.len())?;
+        self.demand("saved", self.saved_len(), saved.len())?;
         self.demand("grad", values.len(), grad.len())?;
         self.demand("out", values.len(), out.len())?;
-        let settle = settle(self.storage::<E>());
+        let round = round_centroids(self.storage::<E>());
         let len = self.group_len();
         let groups = out
             .par_chunks_mut(len)
             .zip(grad.par_chunks(len))
-            .zip(trail.par_chunks(self.group_trail_len()))
+            .zip(saved.par_chunks(self.group_saved_len()))
             .enumerate();
-        groups.for_each(|(number, ((out, grad), trail))| {
+        groups.for_each(|(number, ((out, grad), saved))| {
             if number >= self.trained() {
                 E::narrow(&vec![E::Real::ZERO; out.len()], out);
                 return;
             }
             let group = self.group(number, values, scale);
-            let options = self.options(self.noise(noise, number), Some(&settle));
-            soft_backward(&group, trail, &options, grad, out);
+            let options = self.options(self.noise(noise, number), Some(&round));
+            soft_backward(&group, saved, &options, grad, out);
         });
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Dkm {
     /// A seed of the group's own.
     fn noise(&self, noise: u64, group: usize) -> u64 {
         match self.spec.mode {
-            DkmMode::Gsm => mixed(noise, group),
+            DkmMode::Gsm => group_seed(noise, group),
             DkmMode::Dkm | DkmMode::Hard => 0,
         }
     }

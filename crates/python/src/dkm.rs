@@ -131,8 +131,8 @@ impl SoftKMeans {
     }
 
     #[getter]
-    fn trail_len(&self) -> usize {
-        self.dkm.trail_len()
+    fn saved_len(&self) -> usize {
+        self.dkm.saved_len()
     }
 
     #[pyo3(signature = (values, out, threads = None))]
@@ -167,7 +167,7 @@ impl SoftKMeans {
         })
     }
 
-    #[pyo3(signature = (values, centroids, scale, noise, out, next, trail, threads = None))]
+    #[pyo3(signature = (values, centroids, scale, noise, out, next, saved, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "as many as there are")]
     fn forward(
         &self,
@@ -178,7 +178,7 @@ impl SoftKMeans {
         #[pyo3(from_py_with = whole::noise)] noise: u64,
         mut out: Place<'_>,
         mut next: Place<'_>,
-        mut trail: Place<'_>,
+        mut saved: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
@@ -186,16 +186,16 @@ impl SoftKMeans {
         let scale = optional_slice("scale", &scale)?;
         let out = slice_mut("out", &mut out)?;
         let next = slice_mut("next", &mut next)?;
-        let trail = slice_mut("trail", &mut trail)?;
+        let saved = slice_mut("saved", &mut saved)?;
         run(py, threads, |_| {
             typed!(
                 self,
-                forward(&self.dkm, values, centroids, scale, noise, out, next, trail)
+                forward(&self.dkm, values, centroids, scale, noise, out, next, saved)
             )
         })
     }
 
-    #[pyo3(signature = (values, scale, noise, trail, grad, out, threads = None))]
+    #[pyo3(signature = (values, scale, noise, saved, grad, out, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "as many as there are")]
     fn backward(
         &self,
@@ -203,20 +203,20 @@ impl SoftKMeans {
         values: Bytes<'_>,
         scale: Option<Bytes<'_>>,
         #[pyo3(from_py_with = whole::noise)] noise: u64,
-        trail: Bytes<'_>,
+        saved: Bytes<'_>,
         grad: Bytes<'_>,
         mut out: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         let values = slice("values", &values)?;
         let scale = optional_slice("scale", &scale)?;
-        let trail = slice("trail", &trail)?;
+        let saved = slice("saved", &saved)?;
         let grad = slice("grad", &grad)?;
         let out = slice_mut("out", &mut out)?;
         run(py, threads, |_| {
             typed!(
                 self,
-                backward(&self.dkm, values, scale, noise, trail, grad, out)
+                backward(&self.dkm, values, scale, noise, saved, grad, out)
             )
         })
     }
@@ -365,12 +365,12 @@ fn forward<E: DkmElement<Real: Pod>>(
     noise: u64,
     out: &mut [u8],
     next: &mut [u8],
-    trail: &mut [u8],
+    saved: &mut [u8],
 ) -> Result<(), Problem> {
     let forward = DkmForward {
         out: numbers_mut("out", out)?,
         next: numbers_mut("next", next)?,
-        trail: numbers_mut("trail", trail)?,
+        saved: numbers_mut("saved", saved)?,
     };
     let given = Given::<E>::new(values, centroids, scale)?;
     dkm.forward(given.values, given.centroids, given.scale, noise, forward)?;
@@ -382,7 +382,7 @@ fn backward<E: DkmElement<Real: Pod>>(
     values: &[u8],
     scale: Option<&[u8]>,
     noise: u64,
-    trail: &[u8],
+    saved: &[u8],
     grad: &[u8],
     out: &mut [u8],
 ) -> Result<(), Problem> {
@@ -390,7 +390,7 @@ fn backward<E: DkmElement<Real: Pod>>(
         numbers("values", values)?,
         optional(scale)?,
         noise,
-        numbers("trail", trail)?,
+        numbers("saved", saved)?,
         numbers("grad", grad)?,
         numbers_mut("out", out)?,
     )?;

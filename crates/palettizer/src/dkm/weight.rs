@@ -10,9 +10,9 @@ pub(super) struct Weight {
     pub(super) milestone: u64,
     pub(super) state: DkmWeightState,
     /// What the last forward left for its backward; empty before one.
-    trail: Vec<f32>,
-    /// Makes the noise of this weight another than that of the others.
-    salt: u64,
+    saved: Vec<f32>,
+    /// Where the noise of this weight starts: for each another.
+    noise_seed: u64,
 }
 
 /// Whether a backward is possible.
@@ -26,11 +26,11 @@ impl Weight {
     pub(super) fn new(name: &str, dkm: Dkm, milestone: u64) -> Self {
         let bytes = name.bytes().map(u64::from);
         Weight {
-            salt: mark(bytes).wrapping_add(dkm.spec().seed),
+            noise_seed: fingerprint(bytes).wrapping_add(dkm.spec().seed),
             dkm,
             milestone,
             state: DkmWeightState::default(),
-            trail: Vec::new(),
+            saved: Vec::new(),
         }
     }
 
@@ -50,29 +50,29 @@ impl Weight {
     /// The soft weight. Centroids move on once for all forwards of the same values.
     pub(super) fn forward(&mut self, values: &[f32], out: &mut [f32]) -> Result<(), Refusal> {
         self.fix_scale(values)?;
-        let mark = mark(values.iter().map(|value| u64::from(value.to_bits())));
+        let seen = fingerprint(values.iter().map(|value| u64::from(value.to_bits())));
         let state = &self.state;
         let (start, moves) = match state.centroids.is_empty() {
             true => (self.dkm.seed(values, self.scale(), None)?, 0),
-            false if mark == state.seen => (state.start.clone(), state.moves),
+            false if seen == state.seen => (state.start.clone(), state.moves),
             false => (state.centroids.clone(), state.moves + 1),
         };
         let mut next = start.clone();
-        let mut trail = vec![0.0; self.dkm.trail_len()];
+        let mut saved = vec![0.0; self.dkm.saved_len()];
         let forward = DkmForward {
             out,
             next: &mut next,
-            trail: &mut trail,
+            saved: &mut saved,
         };
         let noise = self.noise(moves);
         self.dkm
             .forward(values, &start, self.scale(), noise, forward)?;
-        self.trail = trail;
+        self.saved = saved;
         self.state = DkmWeightState {
             centroids: next,
             start,
             scale: std::mem::take(&mut self.state.scale),
-            seen: mark,
+            seen,
             moves,
         };
         Ok(())
@@ -84,15 +84,15 @@ impl Weight {
         grad: &[f32],
         out: &mut [f32],
     ) -> Result<Backward, Refusal> {
-        if self.trail.is_empty() {
+        if self.saved.is_empty() {
             return Ok(Backward::NoForward);
         }
-        if mark(values.iter().map(|value| u64::from(value.to_bits()))) != self.state.seen {
+        if fingerprint(values.iter().map(|value| u64::from(value.to_bits()))) != self.state.seen {
             return Ok(Backward::OtherValues);
         }
         let noise = self.noise(self.state.moves);
         self.dkm
-            .backward(values, self.scale(), noise, &self.trail, grad, out)?;
+            .backward(values, self.scale(), noise, &self.saved, grad, out)?;
         Ok(Backward::Done)
     }
 
@@ -139,7 +139,7 @@ impl Weight {
         if seeded != begun || (seeded && state.scale.len() != rows) {
             return Err("some of its numbers are missing".to_owned());
         }
-        (self.state, self.trail) = (state, Vec::new());
+        (self.state, self.saved) = (state, Vec::new());
         Ok(())
     }
 
@@ -148,13 +148,13 @@ impl Weight {
     }
 
     fn noise(&self, moves: u64) -> u64 {
-        self.salt.wrapping_add(moves)
+        self.noise_seed.wrapping_add(moves)
     }
 }
 
 /// A number by which a sequence that has changed is told from one that has not: a change of one place always changes it, that of
 /// several almost always.
-fn mark(sequence: impl Iterator<Item = u64>) -> u64 {
+fn fingerprint(sequence: impl Iterator<Item = u64>) -> u64 {
     let odd = (1_u64..).step_by(2);
     sequence.zip(odd).fold(0, |sum, (place, odd)| {
         sum.wrapping_add(place.wrapping_mul(odd))

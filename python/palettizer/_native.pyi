@@ -6,7 +6,7 @@ Users have better-dressed names for most of it in `palettizer.coreml` and `palet
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, TypedDict, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ __all__ = [
     "Refusal",
     "SoftKMeans",
     "__version__",
+    "dkm_defaults",
     "main",
     "normalise_sensitivity",
     "palettize",
@@ -243,6 +244,26 @@ class Beside:
     def __enter__(self) -> Path: ...
     def __exit__(self, kind: object, error: object, trace: object, /) -> None: ...
 
+class _DkmDefaults(TypedDict):
+    cluster_dim: int
+    group_size: int | None
+    iterations: int
+    temperature: float
+    epsilon: float
+    floor: float
+    prune_threshold: float
+    enforce_zero: bool
+    mode: str
+    enabled: float
+    cluster_tolerance: float
+    starts: int
+    seed: int
+    implicit: bool
+
+def dkm_defaults() -> _DkmDefaults:
+    """What the settings of `SoftKMeans` are when they are not given: the defaults of differentiable k-means, for Rust and
+    Python alike."""
+
 @final
 class SoftKMeans:
     """Differentiable k-means of one weight: the soft weight for training, its gradient, and the palette in the end.
@@ -251,10 +272,11 @@ class SoftKMeans:
     is `"dkm"`, `"gsm"` or `"hard"`; `lut_dtype` `"f16"`, `"bf16"`, `"int8"`, `"uint8"` or `None`;
     `scale_scheme` `"min_max"`, `"abs"` or `None`; `floor` is the least attention, `temperature` the softmax's τ, `enabled`
     the part of the groups that is trained, `starts` multiplies the starts of vector k-means, `implicit` asks for the
-    gradient of a fixed point. `ValueError` for what cannot be.
+    gradient of a fixed point. What is not given is as `dkm_defaults` says, and without a `lut_dtype` and a
+    `scale_scheme`. `ValueError` for what cannot be.
 
-    Weights go in and out in `dtype`. Centroids (group, cluster, element), scales and trails are reals: 64-bit floats for
-    `"f64"`, else 32-bit. `threads=None` means one for each core.
+    Weights go in and out in `dtype`. Centroids (group, cluster, element), scales and what is saved are reals: 64-bit floats
+    for `"f64"`, else 32-bit. `threads=None` means one for each core.
     """
 
     def __new__(
@@ -263,22 +285,22 @@ class SoftKMeans:
         shape: Sequence[int],
         *,
         nbits: int,
-        cluster_dim: int = 1,
-        group_size: int | None = None,
-        iterations: int = 3,
-        temperature: float = 1e-4,
-        epsilon: float = 1e-4,
-        floor: float = 1e-7,
-        prune_threshold: float = 1e-7,
-        enforce_zero: bool = False,
-        mode: str = "dkm",
-        lut_dtype: str | None = None,
-        scale_scheme: str | None = None,
-        enabled: float = 1.0,
-        cluster_tolerance: float = 0.0,
-        starts: int = 1,
-        seed: int = 0,
-        implicit: bool = False,
+        cluster_dim: int = ...,
+        group_size: int | None = ...,
+        iterations: int = ...,
+        temperature: float = ...,
+        epsilon: float = ...,
+        floor: float = ...,
+        prune_threshold: float = ...,
+        enforce_zero: bool = ...,
+        mode: str = ...,
+        lut_dtype: str | None = ...,
+        scale_scheme: str | None = ...,
+        enabled: float = ...,
+        cluster_tolerance: float = ...,
+        starts: int = ...,
+        seed: int = ...,
+        implicit: bool = ...,
     ) -> SoftKMeans: ...
     @property
     def groups(self) -> int: ...
@@ -287,7 +309,7 @@ class SoftKMeans:
     @property
     def cluster_dim(self) -> int: ...
     @property
-    def trail_len(self) -> int:
+    def saved_len(self) -> int:
         """Numbers that a forward leaves for its backward."""
 
     def channel_scale(self, values: _Bytes, out: _Bytes, threads: int | None = None) -> None:
@@ -304,17 +326,18 @@ class SoftKMeans:
         noise: int,
         out: _Bytes,
         next: _Bytes,
-        trail: _Bytes,
+        saved: _Bytes,
         threads: int | None = None,
     ) -> None:
-        """Writes the soft weight, the centroids after the last step, and the trail. `noise` seeds `"gsm"`."""
+        """Writes the soft weight, the centroids after the last step, and to `saved` what the backward needs. `noise` seeds
+        `"gsm"`."""
 
     def backward(
         self,
         values: _Bytes,
         scale: _Bytes | None,
         noise: int,
-        trail: _Bytes,
+        saved: _Bytes,
         grad: _Bytes,
         out: _Bytes,
         threads: int | None = None,

@@ -133,7 +133,7 @@ class Native:
 
     def forward(self, weight, centroids, scale, noise):
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
-        saved = torch.empty(self.of.trail_len, dtype=self.real)
+        saved = torch.empty(self.of.saved_len, dtype=self.real)
         self.of.forward(as_bytes(weight), as_bytes(centroids), optional(scale), noise,
                         as_bytes(out), as_bytes(following), as_bytes(saved))
         return out, following, saved

@@ -1,7 +1,8 @@
 //! What a weight holds, before anything is done to it: zeros and distinct values.
 
+use bytemuck::Pod;
 use half::{bf16, f16};
-use palettizer_kernels::{Precision, ValueHistogram, Weights};
+use palettizer_kernels::{Element, Precision, ValueHistogram, Weights};
 
 use crate::decode::DenseError;
 use crate::tensor::elements;
@@ -33,30 +34,9 @@ pub struct Statistics {
 pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
     let bytes = tensor.bytes();
     match tensor.dtype() {
-        Dtype::F16 => {
-            let values = elements::<f16>(bytes);
-            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
-            Statistics {
-                zeros: census.zeros(),
-                distinct: census.distinct_count(),
-            }
-        }
-        Dtype::BF16 => {
-            let values = elements::<bf16>(bytes);
-            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
-            Statistics {
-                zeros: values.iter().filter(|v| v.to_f32().abs() <= ZERO).count(),
-                distinct: census.distinct_count(),
-            }
-        }
-        Dtype::F32 => {
-            let values = elements::<f32>(bytes);
-            let census = ValueHistogram::new(&values, Weights::Equal, Precision::Exact);
-            Statistics {
-                zeros: values.iter().filter(|v| v.abs() <= ZERO).count(),
-                distinct: census.distinct_count(),
-            }
-        }
+        Dtype::F16 => of_floats::<f16>(bytes),
+        Dtype::BF16 => of_floats::<bf16>(bytes),
+        Dtype::F32 => of_floats::<f32>(bytes),
         Dtype::I8 | Dtype::U8 => {
             let mut counts = [0usize; 256];
             for &byte in bytes {
@@ -67,6 +47,15 @@ pub fn statistics(tensor: &Tensor<'_>) -> Statistics {
                 distinct: counts.iter().filter(|&&count| count > 0).count(),
             }
         }
+    }
+}
+
+fn of_floats<T: Element + Pod>(bytes: &[u8]) -> Statistics {
+    let values = elements::<T>(bytes);
+    let zeros = values.iter().filter(|value| value.to_f32().abs() <= ZERO);
+    Statistics {
+        zeros: zeros.count(),
+        distinct: ValueHistogram::new(&values, Weights::Equal, Precision::Exact).distinct_count(),
     }
 }
 

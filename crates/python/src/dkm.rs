@@ -4,10 +4,11 @@ use std::sync::atomic::AtomicBool;
 
 use bytemuck::Pod;
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
-use palettizer_palette::{Dkm, DkmElement, DkmForward, DkmSpec, Refusal};
+use palettizer_palette::{Dkm, DkmForward, DkmSpec, Refusal};
 use pyo3::prelude::*;
+use pyo3::types::PyDict;
 
-use crate::arrays::{optional_slice, slice, slice_mut};
+use crate::arrays::{slice, slice_mut};
 use crate::error::{Failure, bad_value};
 use crate::palette::Palette;
 use crate::whole;
@@ -25,14 +26,40 @@ enum Elements {
     BF16,
 }
 
-/// Calls a function with the type of the elements.
+impl Elements {
+    fn named(dtype: &str) -> PyResult<Self> {
+        match dtype {
+            "f64" => Ok(Elements::F64),
+            "f32" => Ok(Elements::F32),
+            "f16" => Ok(Elements::F16),
+            "bf16" => Ok(Elements::BF16),
+            _ => Err(bad_value(format_args!(
+                "dtype is {dtype:?}; allowed: \"f64\", \"f32\", \"f16\" and \"bf16\""
+            ))),
+        }
+    }
+}
+
+/// Does something with the type of the elements, which has the name `$E` in it.
 macro_rules! typed {
-    ($self:expr, $name:ident ($($arg:expr),*)) => {
+    ($self:ident, $E:ident => $body:expr) => {
         match $self.elements {
-            Elements::F64 => $name::<f64>($($arg),*),
-            Elements::F32 => $name::<f32>($($arg),*),
-            Elements::F16 => $name::<half::f16>($($arg),*),
-            Elements::BF16 => $name::<half::bf16>($($arg),*),
+            Elements::F64 => {
+                type $E = f64;
+                $body
+            }
+            Elements::F32 => {
+                type $E = f32;
+                $body
+            }
+            Elements::F16 => {
+                type $E = half::f16;
+                $body
+            }
+            Elements::BF16 => {
+                type $E = half::bf16;
+                $body
+            }
         }
     };
 }
@@ -48,9 +75,13 @@ pub(crate) struct SoftKMeans {
 impl SoftKMeans {
     #[new]
     #[pyo3(signature = (
-        dtype, shape, *, nbits, cluster_dim = 1, group_size = None, iterations = 3, temperature = 1e-4, epsilon = 1e-4,
-        floor = 1e-7, prune_threshold = 1e-7, enforce_zero = false, mode = "dkm", lut_dtype = None, scale_scheme = None,
-        enabled = 1.0, cluster_tolerance = 0.0, starts = 1, seed = 0, implicit = false
+        dtype, shape, *, nbits, cluster_dim = DkmSpec::default().cluster_dim, group_size = DkmSpec::default().group_size,
+        iterations = DkmSpec::default().iterations, temperature = DkmSpec::default().temperature,
+        epsilon = DkmSpec::default().epsilon, floor = DkmSpec::default().floor,
+        prune_threshold = DkmSpec::default().prune_threshold, enforce_zero = DkmSpec::default().enforce_zero,
+        mode = DkmSpec::default().mode.name(), lut_dtype = None, scale_scheme = None,
+        enabled = DkmSpec::default().enabled, cluster_tolerance = DkmSpec::default().cluster_tolerance,
+        starts = DkmSpec::default().starts, seed = DkmSpec::default().seed, implicit = DkmSpec::default().implicit
     ))]
     #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
     fn new(
@@ -75,17 +106,9 @@ impl SoftKMeans {
         #[pyo3(from_py_with = whole::seed)] seed: u64,
         implicit: bool,
     ) -> PyResult<Self> {
-        let elements = match dtype {
-            "f64" => Elements::F64,
-            "f32" => Elements::F32,
-            "f16" => Elements::F16,
-            "bf16" => Elements::BF16,
-            _ => {
-                return Err(bad_value(format_args!(
-                    "dtype is {dtype:?}; allowed: \"f64\", \"f32\", \"f16\" and \"bf16\""
-                )));
-            }
-        };
+        let elements = Elements::named(dtype)?;
+        let lut = lut_dtype.map(str::parse).transpose().map_err(bad_value)?;
+        let scale = scale_scheme.map(str::parse).transpose();
         let spec = DkmSpec {
             nbits: nbits.to_string().parse().map_err(bad_value)?,
             cluster_dim,
@@ -97,14 +120,8 @@ impl SoftKMeans {
             prune_threshold,
             enforce_zero,
             mode: mode.parse().map_err(bad_value)?,
-            lut: match lut_dtype {
-                None => Default::default(),
-                Some(name) => name.parse().map_err(bad_value)?,
-            },
-            scale: scale_scheme
-                .map(str::parse)
-                .transpose()
-                .map_err(bad_value)?,
+            lut: lut.unwrap_or_default(),
+            scale: scale.map_err(bad_value)?,
             enabled,
             cluster_tolerance,
             starts,
@@ -143,10 +160,10 @@ impl SoftKMeans {
         mut out: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
-        let values = slice("values", &values)?;
-        let out = slice_mut("out", &mut out)?;
-        run(py, threads, |_| {
-            typed!(self, channel_scale(&self.dkm, values, out))
+        typed!(self, E => {
+            let (values, out) = (numbers::<E>("values", &values)?, numbers_mut("out", &mut out)?);
+            let scale = run(py, threads, |_| self.dkm.channel_scale(values))?;
+            put(&scale.unwrap_or_default(), out)
         })
     }
 
@@ -159,11 +176,10 @@ impl SoftKMeans {
         mut out: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
-        let values = slice("values", &values)?;
-        let scale = optional_slice("scale", &scale)?;
-        let out = slice_mut("out", &mut out)?;
-        run(py, threads, |stop| {
-            typed!(self, seed(&self.dkm, values, scale, out, stop))
+        typed!(self, E => {
+            let (values, scale) = (numbers::<E>("values", &values)?, optional(&scale)?);
+            let out = numbers_mut("out", &mut out)?;
+            put(&run(py, threads, |stop| self.dkm.seed(values, scale, Some(stop)))?, out)
         })
     }
 
@@ -181,17 +197,15 @@ impl SoftKMeans {
         mut saved: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
-        let values = slice("values", &values)?;
-        let centroids = slice("centroids", &centroids)?;
-        let scale = optional_slice("scale", &scale)?;
-        let out = slice_mut("out", &mut out)?;
-        let next = slice_mut("next", &mut next)?;
-        let saved = slice_mut("saved", &mut saved)?;
-        run(py, threads, |_| {
-            typed!(
-                self,
-                forward(&self.dkm, values, centroids, scale, noise, out, next, saved)
-            )
+        typed!(self, E => {
+            let values = numbers::<E>("values", &values)?;
+            let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
+            let forward = DkmForward {
+                out: numbers_mut("out", &mut out)?,
+                next: numbers_mut("next", &mut next)?,
+                saved: numbers_mut("saved", &mut saved)?,
+            };
+            run(py, threads, |_| self.dkm.forward(values, centroids, scale, noise, forward))
         })
     }
 
@@ -208,16 +222,11 @@ impl SoftKMeans {
         mut out: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
-        let values = slice("values", &values)?;
-        let scale = optional_slice("scale", &scale)?;
-        let saved = slice("saved", &saved)?;
-        let grad = slice("grad", &grad)?;
-        let out = slice_mut("out", &mut out)?;
-        run(py, threads, |_| {
-            typed!(
-                self,
-                backward(&self.dkm, values, scale, noise, saved, grad, out)
-            )
+        typed!(self, E => {
+            let (values, scale) = (numbers::<E>("values", &values)?, optional(&scale)?);
+            let (saved, grad) = (numbers("saved", &saved)?, numbers("grad", &grad)?);
+            let out = numbers_mut("out", &mut out)?;
+            run(py, threads, |_| self.dkm.backward(values, scale, noise, saved, grad, out))
         })
     }
 
@@ -231,12 +240,11 @@ impl SoftKMeans {
         mut out: Place<'_>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
-        let values = slice("values", &values)?;
-        let centroids = slice("centroids", &centroids)?;
-        let scale = optional_slice("scale", &scale)?;
-        let out = slice_mut("out", &mut out)?;
-        run(py, threads, |_| {
-            typed!(self, assign(&self.dkm, values, centroids, scale, out))
+        typed!(self, E => {
+            let values = numbers::<E>("values", &values)?;
+            let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
+            let out = numbers_mut("out", &mut out)?;
+            run(py, threads, |_| self.dkm.assign(values, centroids, scale, out))
         })
     }
 
@@ -249,173 +257,74 @@ impl SoftKMeans {
         scale: Option<Bytes<'_>>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<Palette> {
-        let values = slice("values", &values)?;
-        let centroids = slice("centroids", &centroids)?;
-        let scale = optional_slice("scale", &scale)?;
-        run(py, threads, |_| {
-            typed!(self, palette(&self.dkm, values, centroids, scale))
+        typed!(self, E => {
+            let values = numbers::<E>("values", &values)?;
+            let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
+            run(py, threads, |_| self.dkm.palette(values, centroids, scale)).map(Palette)
         })
-        .map(Palette)
     }
 }
 
-/// Why nothing came of it.
-enum Problem {
-    Refusal(Refusal),
-    Bytes(&'static str),
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Self {
-        Problem::Refusal(refusal)
-    }
+/// The settings of `SoftKMeans` that need not be given, with what they are then.
+#[pyfunction]
+pub(crate) fn dkm_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
+    let spec = DkmSpec::default();
+    let defaults = PyDict::new(py);
+    defaults.set_item("cluster_dim", spec.cluster_dim)?;
+    defaults.set_item("group_size", spec.group_size)?;
+    defaults.set_item("iterations", spec.iterations)?;
+    defaults.set_item("temperature", spec.temperature)?;
+    defaults.set_item("epsilon", spec.epsilon)?;
+    defaults.set_item("floor", spec.floor)?;
+    defaults.set_item("prune_threshold", spec.prune_threshold)?;
+    defaults.set_item("enforce_zero", spec.enforce_zero)?;
+    defaults.set_item("mode", spec.mode.name())?;
+    defaults.set_item("enabled", spec.enabled)?;
+    defaults.set_item("cluster_tolerance", spec.cluster_tolerance)?;
+    defaults.set_item("starts", spec.starts)?;
+    defaults.set_item("seed", spec.seed)?;
+    defaults.set_item("implicit", spec.implicit)?;
+    Ok(defaults)
 }
 
 fn run<T: Send>(
     py: Python<'_>,
     threads: Option<usize>,
-    job: impl FnOnce(&AtomicBool) -> Result<T, Problem> + Send,
+    job: impl FnOnce(&AtomicBool) -> Result<T, Refusal> + Send,
 ) -> PyResult<T> {
     let stop = AtomicBool::new(false);
     let done = work::run(py, threads, None, &stop, |_| job(&stop))?;
-    done.map_err(|problem| match problem {
-        Problem::Refusal(refusal) => Failure::from(refusal).into(),
-        Problem::Bytes(what) => bad_value(format_args!(
-            "{what} is not a whole number of aligned elements; pass the bytes of a contiguous tensor"
-        )),
-    })
+    Ok(done.map_err(Failure::from)?)
 }
 
-fn numbers<'a, T: Pod>(what: &'static str, bytes: &'a [u8]) -> Result<&'a [T], Problem> {
-    bytemuck::try_cast_slice(bytes).map_err(|_| Problem::Bytes(what))
+fn unaligned(what: &str) -> PyErr {
+    bad_value(format_args!(
+        "{what} is not a whole number of aligned elements; pass the bytes of a contiguous tensor"
+    ))
 }
 
-fn numbers_mut<'a, T: Pod>(
-    what: &'static str,
-    bytes: &'a mut [u8],
-) -> Result<&'a mut [T], Problem> {
-    bytemuck::try_cast_slice_mut(bytes).map_err(|_| Problem::Bytes(what))
+fn numbers<'a, T: Pod>(what: &str, bytes: &'a Bytes<'_>) -> PyResult<&'a [T]> {
+    bytemuck::try_cast_slice(slice(what, bytes)?).map_err(|_| unaligned(what))
 }
 
-fn optional<T: Pod>(bytes: Option<&[u8]>) -> Result<Option<&[T]>, Problem> {
+fn numbers_mut<'a, T: Pod>(what: &str, bytes: &'a mut Place<'_>) -> PyResult<&'a mut [T]> {
+    bytemuck::try_cast_slice_mut(slice_mut(what, bytes)?).map_err(|_| unaligned(what))
+}
+
+fn optional<'a, T: Pod>(bytes: &'a Option<Bytes<'_>>) -> PyResult<Option<&'a [T]>> {
+    let bytes = bytes.as_ref();
     bytes.map(|bytes| numbers("scale", bytes)).transpose()
 }
 
-/// A weight and what it is palettized by.
-struct Given<'a, E: DkmElement> {
-    values: &'a [E],
-    centroids: &'a [E::Real],
-    scale: Option<&'a [E::Real]>,
-}
-
-impl<'a, E: DkmElement<Real: Pod>> Given<'a, E> {
-    fn new(
-        values: &'a [u8],
-        centroids: &'a [u8],
-        scale: Option<&'a [u8]>,
-    ) -> Result<Self, Problem> {
-        Ok(Given {
-            values: numbers("values", values)?,
-            centroids: numbers("centroids", centroids)?,
-            scale: optional(scale)?,
-        })
-    }
-}
-
-fn put<T: Pod>(what: &'static str, numbers: &[T], out: &mut [u8]) -> Result<(), Problem> {
-    let bytes: &[u8] = bytemuck::cast_slice(numbers);
-    if bytes.len() != out.len() {
-        return Err(Problem::Refusal(Refusal::Length {
-            what,
+fn put<T: Copy>(numbers: &[T], out: &mut [T]) -> PyResult<()> {
+    if numbers.len() != out.len() {
+        return Err(Failure::from(Refusal::Length {
+            what: "out",
             expected: numbers.len(),
-            found: out.len() / size_of::<T>(),
-        }));
+            found: out.len(),
+        })
+        .into());
     }
-    out.copy_from_slice(bytes);
+    out.copy_from_slice(numbers);
     Ok(())
-}
-
-fn channel_scale<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    out: &mut [u8],
-) -> Result<(), Problem> {
-    let scale = dkm.channel_scale::<E>(numbers("values", values)?)?;
-    put("out", &scale.unwrap_or_default(), out)
-}
-
-fn seed<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    scale: Option<&[u8]>,
-    out: &mut [u8],
-    stop: &AtomicBool,
-) -> Result<(), Problem> {
-    let values = numbers("values", values)?;
-    let centroids = dkm.seed::<E>(values, optional(scale)?, Some(stop))?;
-    put("out", &centroids, out)
-}
-
-#[expect(clippy::too_many_arguments, reason = "as many as there are")]
-fn forward<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    centroids: &[u8],
-    scale: Option<&[u8]>,
-    noise: u64,
-    out: &mut [u8],
-    next: &mut [u8],
-    saved: &mut [u8],
-) -> Result<(), Problem> {
-    let forward = DkmForward {
-        out: numbers_mut("out", out)?,
-        next: numbers_mut("next", next)?,
-        saved: numbers_mut("saved", saved)?,
-    };
-    let given = Given::<E>::new(values, centroids, scale)?;
-    dkm.forward(given.values, given.centroids, given.scale, noise, forward)?;
-    Ok(())
-}
-
-fn backward<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    scale: Option<&[u8]>,
-    noise: u64,
-    saved: &[u8],
-    grad: &[u8],
-    out: &mut [u8],
-) -> Result<(), Problem> {
-    dkm.backward::<E>(
-        numbers("values", values)?,
-        optional(scale)?,
-        noise,
-        numbers("saved", saved)?,
-        numbers("grad", grad)?,
-        numbers_mut("out", out)?,
-    )?;
-    Ok(())
-}
-
-fn assign<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    centroids: &[u8],
-    scale: Option<&[u8]>,
-    out: &mut [u8],
-) -> Result<(), Problem> {
-    let given = Given::<E>::new(values, centroids, scale)?;
-    let out = numbers_mut("out", out)?;
-    dkm.assign(given.values, given.centroids, given.scale, out)?;
-    Ok(())
-}
-
-fn palette<E: DkmElement<Real: Pod>>(
-    dkm: &Dkm,
-    values: &[u8],
-    centroids: &[u8],
-    scale: Option<&[u8]>,
-) -> Result<palettizer_palette::Palette, Problem> {
-    let given = Given::<E>::new(values, centroids, scale)?;
-    Ok(dkm.palette(given.values, given.centroids, given.scale)?)
 }

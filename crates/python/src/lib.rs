@@ -44,7 +44,7 @@ mod _native {
     #[pymodule_export]
     use crate::config::{yaml_file, yaml_text};
     #[pymodule_export]
-    use crate::dkm::SoftKMeans;
+    use crate::dkm::{SoftKMeans, dkm_defaults};
     #[pymodule_export]
     use crate::error::Refusal;
     #[pymodule_export]

@@ -89,7 +89,7 @@ pub fn palettize(
         Dtype::F16 => weight.encode(&elements::<f16>(bytes)),
         Dtype::BF16 => weight.encode(&elements::<bf16>(bytes)),
         Dtype::F32 => weight.encode(&elements::<f32>(bytes)),
-        // Half precision holds every byte exactly, and its census is the cheap one.
+        // Half precision holds every byte exactly, and its histogram is the cheap one.
         Dtype::I8 => weight.encode(&halves(bytes, |b| f32::from(b as i8))),
         Dtype::U8 => weight.encode(&halves(bytes, f32::from)),
     }

@@ -86,8 +86,8 @@ impl Dkm {
         let non_finite = vectors.iter().filter(|x| !x.is_finite()).count();
         refuse_non_finite(non_finite, vectors.len())?;
         let mut centroids: Vec<f64> = if dim == 1 {
-            let census = ValueHistogram::new(&vectors, Weights::Equal, Precision::Refined);
-            census.cluster(k).centroids.to_vec()
+            let histogram = ValueHistogram::new(&vectors, Weights::Equal, Precision::Refined);
+            histogram.cluster(k).centroids.to_vec()
         } else {
             let options = VectorOptions {
                 seed: group_seed(self.spec.seed, number),

@@ -8,6 +8,8 @@ use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 
 /// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits.
 ///
+/// One list of fields, though a long one: callers name the few that they change, and take the rest from the default.
+///
 /// ```
 /// use palettizer_palette::{DkmSpec, Nbits};
 ///
@@ -90,16 +92,24 @@ pub enum DkmMode {
     Hard,
 }
 
+impl DkmMode {
+    /// The name users see: `dkm`, `gsm` or `hard`.
+    pub fn name(self) -> &'static str {
+        match self {
+            DkmMode::Dkm => "dkm",
+            DkmMode::Gsm => "gsm",
+            DkmMode::Hard => "hard",
+        }
+    }
+}
+
 impl FromStr for DkmMode {
     type Err = SpecError;
 
     fn from_str(text: &str) -> Result<Self, SpecError> {
-        match text {
-            "dkm" => Ok(DkmMode::Dkm),
-            "gsm" => Ok(DkmMode::Gsm),
-            "hard" => Ok(DkmMode::Hard),
-            _ => Err(error("mode", text, "dkm, gsm or hard")),
-        }
+        let mut modes = [DkmMode::Dkm, DkmMode::Gsm, DkmMode::Hard].into_iter();
+        let mode = modes.find(|mode| mode.name() == text);
+        mode.ok_or_else(|| error("mode", text, "dkm, gsm or hard"))
     }
 }
 

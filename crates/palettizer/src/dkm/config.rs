@@ -74,7 +74,7 @@ impl<const N: usize> From<[DkmConfig; N]> for DkmConfigs {
 
 /// Why a weight is left as it is; the text stands in the report.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub(super) enum Skip {
+pub(super) enum NotPalettized {
     #[error("the configuration skips it")]
     Null,
     #[error("{elements} elements, not more than the weight_threshold of {threshold}")]
@@ -90,16 +90,19 @@ impl DkmConfigs {
     ///
     /// # Errors
     /// Settings that no weight can be palettized by.
-    pub(super) fn choose(&self, shape: &[usize]) -> Result<Result<(Dkm, u64), Skip>, SpecError> {
+    pub(super) fn choose(
+        &self,
+        shape: &[usize],
+    ) -> Result<Result<(Dkm, u64), NotPalettized>, SpecError> {
         let elements = shape.iter().product();
         let mut configs: Vec<&DkmConfig> = self.0.iter().collect();
         configs.sort_by_key(|config| config.weight_threshold);
-        let mut skip = match configs.first() {
-            None => Skip::Null,
+        let mut reason = match configs.first() {
+            None => NotPalettized::Null,
             Some(&&DkmConfig {
                 weight_threshold: threshold,
                 ..
-            }) => Skip::Small {
+            }) => NotPalettized::Small {
                 elements,
                 threshold,
             },
@@ -112,9 +115,9 @@ impl DkmConfigs {
             match Dkm::new(config.spec.clone(), shape) {
                 Ok(dkm) => return Ok(Ok((dkm, config.milestone))),
                 Err(Refusal::Spec(error)) => return Err(error),
-                Err(refusal) => skip = Skip::Refused(refusal),
+                Err(refusal) => reason = NotPalettized::Refused(refusal),
             }
         }
-        Ok(Err(skip))
+        Ok(Err(reason))
     }
 }

@@ -50,7 +50,7 @@ pub use palettizer_palette::{DkmLut, DkmMode, DkmSpec, Nbits, Palette, ScaleSche
 use palettizer_torch::Content;
 
 use crate::Report;
-use config::Skip;
+use config::NotPalettized;
 pub use config::{DkmConfig, DkmConfigs};
 pub use error::DkmError;
 pub use outcome::DkmOutcome;
@@ -62,7 +62,7 @@ use weight::{Backward, Weight};
 struct Named {
     name: String,
     shape: Vec<usize>,
-    fate: Result<Weight, Skip>,
+    fate: Result<Weight, NotPalettized>,
 }
 
 /// Palettizes weights while they are trained. See the [module](self) for a loop.
@@ -109,7 +109,7 @@ impl DkmPalettizer {
             let (name, shape) = (name.into(), shape.as_ref().to_vec());
             let fate = match configs.into().choose(&shape) {
                 Ok(Ok((dkm, milestone))) => Ok(Weight::new(&name, dkm, milestone)),
-                Ok(Err(skip)) => Err(skip),
+                Ok(Err(reason)) => Err(reason),
                 Err(source) => return Err(DkmError::Spec { name, source }),
             };
             let place = made.weights.len();
@@ -249,11 +249,11 @@ impl DkmPalettizer {
                     contents.push((name(), Content::Palette(Box::new(palette))));
                     continue;
                 }
-                Ok(weight) => Skip::Early {
+                Ok(weight) => NotPalettized::Early {
                     milestone: weight.milestone,
                     steps: self.steps,
                 },
-                Err(skip) => skip.clone(),
+                Err(reason) => reason.clone(),
             };
             rows.push(outcome::skipped(
                 &named.name,

@@ -1,6 +1,7 @@
 """The settings of differentiable k-means: of a module, and which module gets which.
 
-The names, the order, the defaults and the errors are coremltools'. Three kinds of settings need a word here:
+The names, the order, the defaults and the errors are coremltools'; those defaults that the kernel has, too, come from
+it. Three kinds of settings need a word here:
 
 - Some have no effect, since what they guard against does not happen: nothing as large as an attention matrix is kept,
   and seeding is exact. They are accepted, and each says why.
@@ -33,6 +34,7 @@ from palettizer.torch.optimization_config import (
 )
 from palettizer.torch.palettization._plan.config import dtype_name, weight_threshold_setting
 from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
+from palettizer.torch.palettization._soft.settings import DEFAULTS
 
 _LUT_DTYPES: dict[str, str | None] = {
     **dict.fromkeys(("f32", "fp32", "float32")),
@@ -207,33 +209,33 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         None, types=tuple, optional=True, cast=or_none(tuple), check=_check_permutation
     )
     palett_max_mem: float = _number(1.0)
-    kmeans_max_iter: int = _integer(3, at_least(1))
-    prune_threshold: float = _number(1e-7, at_least(0))
+    kmeans_max_iter: int = _integer(DEFAULTS["iterations"], at_least(1))
+    prune_threshold: float = _number(DEFAULTS["prune_threshold"], at_least(0))
     kmeans_init: str = _word("auto", _check_init)
     kmeans_opt1d_threshold: int = _integer(1024)
-    enforce_zero: bool = _flag()
-    palett_mode: str = _word("dkm", one_of("dkm", "gsm", "hard"))
-    palett_tau: float = _number(1e-4, above(0))
-    palett_epsilon: float = _number(1e-4, at_least(0))
+    enforce_zero: bool = _flag(DEFAULTS["enforce_zero"])
+    palett_mode: str = _word(DEFAULTS["mode"], one_of("dkm", "gsm", "hard"))
+    palett_tau: float = _number(DEFAULTS["temperature"], above(0))
+    palett_epsilon: float = _number(DEFAULTS["epsilon"], at_least(0))
     palett_lambda: float = _number(0.0)
     add_extra_centroid: bool = _flag()
-    palett_cluster_tol: float = _number(0.0, at_least(0))
+    palett_cluster_tol: float = _number(DEFAULTS["cluster_tolerance"], at_least(0))
     palett_min_tsize: int = _integer(64 * 1024)
     palett_unique: bool = _flag()
     palett_shard: bool = _flag()
     palett_batch_mode: bool = _flag()
     palett_dist: bool = _flag()
     per_channel_scaling_factor_scheme: str = _word("min_max", one_of("min_max", "abs"))
-    percentage_palett_enable: float = _number(1.0, above(0, most=1))
+    percentage_palett_enable: float = _number(DEFAULTS["enabled"], above(0, most=1))
     kmeans_batch_threshold: int = _integer(4)
     kmeans_n_init: int = _integer(10, at_least(1))
-    zero_threshold: float = _number(1e-7, at_least(0))
+    zero_threshold: float = _number(DEFAULTS["floor"], at_least(0))
     kmeans_error_bnd: float = _number(0.0)
     partition_size: int | None = setting(
         None, types=int, optional=True, cast=or_none(int), convert=_refuse_partition_size
     )
     cluster_dtype: str | None = setting(None, types=str, optional=True)
-    implicit: bool = _flag()
+    implicit: bool = _flag(DEFAULTS["implicit"])
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "cluster_dtype" and value is not None:
@@ -278,7 +280,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         if config.n_bits is None:
             config.n_bits = kind.n_bits
         if config.cluster_dim is None:
-            config.cluster_dim = 1
+            config.cluster_dim = DEFAULTS["cluster_dim"]
         return config
 
 

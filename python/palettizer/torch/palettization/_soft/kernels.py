@@ -29,7 +29,7 @@ class NativeSoftKMeans:
         self._kernel = _native.SoftKMeans(NATIVE_NAMES[dtype], shape, **arguments)
         self._real = real_dtype(dtype)
         self.groups, self.clusters = self._kernel.groups, self._kernel.clusters
-        self.cluster_dim, self.saved_len = self._kernel.cluster_dim, self._kernel.trail_len
+        self.cluster_dim, self.saved_len = self._kernel.cluster_dim, self._kernel.saved_len
         self._scaled = arguments["scale_scheme"] is not None
 
     def channel_scale(self, weight: Tensor) -> Tensor | None:

@@ -10,7 +10,12 @@ from typing import Any
 
 import torch
 
+from palettizer import _native
 from palettizer.torch.palettization._plan.palettize import NAMES
+
+
+DEFAULTS = _native.dkm_defaults()
+"""The defaults of differentiable k-means, which stand in Rust."""
 
 
 @dataclass(frozen=True)
@@ -18,22 +23,22 @@ class SoftSettings:
     """How one weight is palettized: the arguments of the kernels, one for one, and a permutation of its axes before."""
 
     nbits: int
-    cluster_dim: int = 1
-    group_size: int | None = None
-    iterations: int = 3
-    temperature: float = 1e-4
-    epsilon: float = 1e-4
-    floor: float = 1e-7
-    prune_threshold: float = 1e-7
-    enforce_zero: bool = False
-    mode: str = "dkm"
+    cluster_dim: int = DEFAULTS["cluster_dim"]
+    group_size: int | None = DEFAULTS["group_size"]
+    iterations: int = DEFAULTS["iterations"]
+    temperature: float = DEFAULTS["temperature"]
+    epsilon: float = DEFAULTS["epsilon"]
+    floor: float = DEFAULTS["floor"]
+    prune_threshold: float = DEFAULTS["prune_threshold"]
+    enforce_zero: bool = DEFAULTS["enforce_zero"]
+    mode: str = DEFAULTS["mode"]
     lut_dtype: str | None = None
     scale_scheme: str | None = None
-    enabled: float = 1.0
-    cluster_tolerance: float = 0.0
-    starts: int = 1
-    seed: int = 0
-    implicit: bool = False
+    enabled: float = DEFAULTS["enabled"]
+    cluster_tolerance: float = DEFAULTS["cluster_tolerance"]
+    starts: int = DEFAULTS["starts"]
+    seed: int = DEFAULTS["seed"]
+    implicit: bool = DEFAULTS["implicit"]
     permutation: tuple[int, ...] | None = None
 
     def text(self) -> str:

@@ -4,12 +4,13 @@ use std::sync::atomic::AtomicBool;
 
 use bytemuck::Pod;
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
-use palettizer_palette::{Dkm, DkmForward, DkmSpec, Refusal};
+use palettizer_palette::{Dkm, DkmForward, DkmLut, DkmMode, DkmSpec, Nbits, Refusal, ScaleScheme};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
 use crate::arrays::{slice, slice_mut};
 use crate::error::{Failure, bad_value};
+use crate::names::{name, optional_name};
 use crate::palette::Palette;
 use crate::whole;
 use crate::work;
@@ -79,7 +80,7 @@ impl SoftKMeans {
         iterations = DkmSpec::default().iterations, temperature = DkmSpec::default().temperature,
         epsilon = DkmSpec::default().epsilon, floor = DkmSpec::default().floor,
         prune_threshold = DkmSpec::default().prune_threshold, enforce_zero = DkmSpec::default().enforce_zero,
-        mode = DkmSpec::default().mode.name(), lut_dtype = None, scale_scheme = None,
+        mode = DkmSpec::default().mode, lut_dtype = None, scale_scheme = None,
         enabled = DkmSpec::default().enabled, cluster_tolerance = DkmSpec::default().cluster_tolerance,
         starts = DkmSpec::default().starts, seed = DkmSpec::default().seed, implicit = DkmSpec::default().implicit
     ))]
@@ -88,7 +89,7 @@ impl SoftKMeans {
         py: Python<'_>,
         dtype: &str,
         #[pyo3(from_py_with = whole::shape)] shape: Vec<usize>,
-        #[pyo3(from_py_with = whole::nbits)] nbits: i64,
+        #[pyo3(from_py_with = whole::nbits)] nbits: Nbits,
         #[pyo3(from_py_with = whole::cluster_dim)] cluster_dim: usize,
         #[pyo3(from_py_with = whole::group_size)] group_size: Option<usize>,
         #[pyo3(from_py_with = whole::iterations)] iterations: usize,
@@ -97,9 +98,9 @@ impl SoftKMeans {
         floor: f64,
         prune_threshold: f64,
         enforce_zero: bool,
-        mode: &str,
-        lut_dtype: Option<&str>,
-        scale_scheme: Option<&str>,
+        #[pyo3(from_py_with = name)] mode: DkmMode,
+        #[pyo3(from_py_with = optional_name)] lut_dtype: Option<DkmLut>,
+        #[pyo3(from_py_with = optional_name)] scale_scheme: Option<ScaleScheme>,
         enabled: f64,
         cluster_tolerance: f64,
         #[pyo3(from_py_with = whole::starts)] starts: u32,
@@ -107,10 +108,8 @@ impl SoftKMeans {
         implicit: bool,
     ) -> PyResult<Self> {
         let elements = Elements::named(dtype)?;
-        let lut = lut_dtype.map(str::parse).transpose().map_err(bad_value)?;
-        let scale = scale_scheme.map(str::parse).transpose();
         let spec = DkmSpec {
-            nbits: nbits.to_string().parse().map_err(bad_value)?,
+            nbits,
             cluster_dim,
             group_size,
             iterations,
@@ -119,9 +118,9 @@ impl SoftKMeans {
             floor,
             prune_threshold,
             enforce_zero,
-            mode: mode.parse().map_err(bad_value)?,
-            lut: lut.unwrap_or_default(),
-            scale: scale.map_err(bad_value)?,
+            mode,
+            lut: lut_dtype.unwrap_or_default(),
+            scale: scale_scheme,
             enabled,
             cluster_tolerance,
             starts,

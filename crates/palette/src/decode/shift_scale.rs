@@ -63,9 +63,8 @@ pub(super) fn scaled_runs<S, O>(
     let runs = runs("scale", shape, scale_shape)?;
     let blocks = count(scale_shape)?;
     check_length("scale", blocks, scale.len())?;
-    match offset {
-        Some(offset) => check_length("offset", blocks, offset.len())?,
-        None => {}
+    if let Some(offset) = offset {
+        check_length("offset", blocks, offset.len())?;
     }
     Ok(runs)
 }

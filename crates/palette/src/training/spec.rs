@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use palettizer_kernels::SoftOptions;
 
+use crate::spec::names;
 use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 
 /// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits.
@@ -80,36 +81,15 @@ impl Default for DkmSpec {
     }
 }
 
-/// How a weight's attention to the centroids comes about.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum DkmMode {
-    /// A softmax over −distance²/τ.
-    #[default]
-    Dkm,
-    /// The same with Gumbel noise.
-    Gsm,
-    /// All to the nearest.
-    Hard,
-}
-
-impl DkmMode {
-    /// The name users see: `dkm`, `gsm` or `hard`.
-    pub fn name(self) -> &'static str {
-        match self {
-            DkmMode::Dkm => "dkm",
-            DkmMode::Gsm => "gsm",
-            DkmMode::Hard => "hard",
-        }
-    }
-}
-
-impl FromStr for DkmMode {
-    type Err = SpecError;
-
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        let mut modes = [DkmMode::Dkm, DkmMode::Gsm, DkmMode::Hard].into_iter();
-        let mode = modes.find(|mode| mode.name() == text);
-        mode.ok_or_else(|| error("mode", text, "dkm, gsm or hard"))
+names! {
+    /// How a weight's attention to the centroids comes about.
+    DkmMode as "mode" {
+        /// A softmax over −distance²/τ
+        Dkm = "dkm",
+        /// The same with Gumbel noise
+        Gsm = "gsm",
+        /// All to the nearest
+        Hard = "hard",
     }
 }
 
@@ -138,29 +118,22 @@ impl FromStr for DkmLut {
             "bf16" => Ok(DkmLut::Bf16),
             "int8" => Ok(DkmLut::Int8),
             "uint8" => Ok(DkmLut::Uint8),
-            _ => Err(error("lut_dtype", text, "f16, bf16, int8 or uint8")),
+            _ => Err(SpecError::new(
+                "lut_dtype",
+                text,
+                "f16, bf16, int8 or uint8",
+            )),
         }
     }
 }
 
-/// What an output channel is divided by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ScaleScheme {
-    /// Half of the range of its values.
-    MinMax,
-    /// Its largest absolute value.
-    Abs,
-}
-
-impl FromStr for ScaleScheme {
-    type Err = SpecError;
-
-    fn from_str(text: &str) -> Result<Self, SpecError> {
-        match text {
-            "min_max" => Ok(ScaleScheme::MinMax),
-            "abs" => Ok(ScaleScheme::Abs),
-            _ => Err(error("scale_scheme", text, "min_max or abs")),
-        }
+names! {
+    /// What an output channel is divided by.
+    ScaleScheme as "scale_scheme" {
+        /// Half of the range of its values
+        MinMax = "min_max",
+        /// Its largest absolute value
+        Abs = "abs",
     }
 }
 
@@ -172,10 +145,10 @@ impl DkmSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         let not_negative = |field, value: f64| match value >= 0.0 && value.is_finite() {
             true => Ok(()),
-            false => Err(error(field, value, "a finite number from 0 on")),
+            false => Err(SpecError::new(field, value, "a finite number from 0 on")),
         };
         if !(self.temperature > 0.0 && self.temperature.is_finite()) {
-            return Err(error(
+            return Err(SpecError::new(
                 "temperature",
                 self.temperature,
                 "a finite number above 0",
@@ -185,16 +158,24 @@ impl DkmSpec {
         not_negative("prune_threshold", self.prune_threshold)?;
         not_negative("cluster_tolerance", self.cluster_tolerance)?;
         if !(self.floor >= 0.0 && self.floor < 1.0) {
-            return Err(error("floor", self.floor, "from 0 on and below 1"));
+            return Err(SpecError::new("floor", self.floor, "from 0 on and below 1"));
         }
         if !(self.enabled > 0.0 && self.enabled <= 1.0) {
-            return Err(error("enabled", self.enabled, "above 0 and at most 1"));
+            return Err(SpecError::new(
+                "enabled",
+                self.enabled,
+                "above 0 and at most 1",
+            ));
         }
         if self.iterations == 0 {
-            return Err(error("iterations", 0, "1 or more"));
+            return Err(SpecError::new("iterations", 0, "1 or more"));
         }
         if self.group_size == Some(0) {
-            return Err(error("group_size", 0, "1 or more, or none for one table"));
+            return Err(SpecError::new(
+                "group_size",
+                0,
+                "1 or more, or none for one table",
+            ));
         }
         self.palette_spec().validate()
     }
@@ -223,8 +204,4 @@ impl DkmSpec {
             .with_half_scales(true)
             .with_seed(self.seed)
     }
-}
-
-fn error(field: &'static str, found: impl ToString, allowed: &str) -> SpecError {
-    SpecError::new(field, found, allowed)
 }

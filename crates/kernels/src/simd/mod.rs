@@ -11,33 +11,21 @@ pub(crate) mod f64x8;
 pub(crate) mod portable;
 
 /// Defines `$name`, which runs `$body` with the best instruction set there is. The body must be `#[inline(always)]`.
-/// With two bodies, the second is for AVX2. There may be a lifetime or a type with its bound.
+/// With two bodies, the second is for AVX2. Type parameters have one bound each.
 macro_rules! dispatch {
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
-        $crate::simd::dispatch! {
-            @ $(#[$meta])* $vis fn $name [$(<$life>)?] ($($arg: $ty),*) [$(-> $ret)?] = $body, $body
-        }
-    };
-    ($(#[$meta:meta])* $vis:vis fn $name:ident $(<$life:lifetime>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path, $best:path) => {
-        $crate::simd::dispatch! {
-            @ $(#[$meta])* $vis fn $name [$(<$life>)?] ($($arg: $ty),*) [$(-> $ret)?] = $body, $best
-        }
-    };
-    ($(#[$meta:meta])* $vis:vis fn $name:ident <$type:ident: $bound:path> ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path) => {
-        $crate::simd::dispatch! {
-            @ $(#[$meta])* $vis fn $name [<$type: $bound>] ($($arg: $ty),*) [$(-> $ret)?] = $body, $body
-        }
-    };
-    (@ $(#[$meta:meta])* $vis:vis fn $name:ident [$($generics:tt)*] ($($arg:ident: $ty:ty),*) [$($ret:tt)*] = $body:path, $best:path) => {
+    (
+        $(#[$meta:meta])* $vis:vis fn $name:ident $(<$($param:ident: $bound:path),+>)?
+        ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:path $(, $avx2:path)?
+    ) => {
         $(#[$meta])*
         #[allow(unsafe_code)]
         #[allow(clippy::too_many_arguments)]
-        $vis fn $name $($generics)* ($($arg: $ty),*) $($ret)* {
+        $vis fn $name $(<$($param: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
                 #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
-                fn avx2 $($generics)* ($($arg: $ty),*) $($ret)* {
-                    $best($($arg),*)
+                fn avx2 $(<$($param: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
+                    $crate::simd::dispatch!(@last $body $(, $avx2)?; $($arg),*)
                 }
                 if !$crate::simd::force_portable()
                     && std::arch::is_x86_feature_detected!("avx2")
@@ -53,6 +41,8 @@ macro_rules! dispatch {
             $body($($arg),*)
         }
     };
+    (@last $body:path; $($arg:ident),*) => { $body($($arg),*) };
+    (@last $body:path, $avx2:path; $($arg:ident),*) => { $avx2($($arg),*) };
 }
 
 pub(crate) use dispatch;

@@ -29,22 +29,21 @@ fn tasks<E: SoftElement>(group: &SoftGroup<'_, E>) -> Vec<Range<usize>> {
     starts.map(|start| start..(start + size).min(n)).collect()
 }
 
-/// Visits all chunks of a group. `work` gets the numbers of a chunk's vectors, the task's part of `out` (`per` for each vector, or nothing
-/// at all) with the place where that starts, and `slots` sums to add to. Gives those sums over the group.
+/// Visits all chunks of a group. `work` gets the numbers of a chunk's vectors, the task's part of `out` (which has as many numbers
+/// for each vector, or none at all) with the place where that starts, and `slots` sums to add to. Gives those sums over the group.
 pub(super) fn visit<E: SoftElement, O: Send, S>(
     group: &SoftGroup<'_, E>,
     out: &mut [O],
-    per: usize,
     slots: usize,
     scratch: impl Fn() -> S + Sync,
     work: impl Fn(&mut S, Range<usize>, (&mut [O], usize), &mut [f64]) + Sync,
 ) -> Vec<f64> {
     let tasks = tasks(group);
+    let per = out.len().checked_div(group.vectors()).unwrap_or(0);
     let mut parts = Vec::with_capacity(tasks.len());
     let mut rest = out;
     for task in &tasks {
-        let size = (task.len() * per).min(rest.len());
-        let (part, others) = rest.split_at_mut(size);
+        let (part, others) = rest.split_at_mut(task.len() * per);
         parts.push(part);
         rest = others;
     }
@@ -116,15 +115,9 @@ impl<R: Real> Columns<R> {
         values: &[E],
         vectors: Range<usize>,
     ) {
-        for_runs(
-            group,
-            vectors,
-            |at, place, len| {
-                let to = &mut self.values[at..at + len];
-                E::widen(&values[place..place + len], to);
-            },
-            self.width,
-        );
+        for_runs(group, vectors, self.width, |at, place, len| {
+            E::widen(&values[place..place + len], &mut self.values[at..at + len]);
+        });
     }
 
     /// Repeats the last of `len` vectors up to a whole tile.
@@ -144,21 +137,14 @@ impl<R: Real> Columns<R> {
         divide: bool,
     ) {
         let Some(scale) = group.scale else { return };
-        for_runs(
-            group,
-            vectors,
-            |at, place, len| {
-                let factor = scale[place / group.cols];
-                for value in &mut self.values[at..at + len] {
-                    *value = if divide {
-                        *value / factor
-                    } else {
-                        *value * factor
-                    };
-                }
-            },
-            self.width,
-        );
+        for_runs(group, vectors, self.width, |at, place, len| {
+            let factor = scale[place / group.cols];
+            let values = self.values[at..at + len].iter_mut();
+            match divide {
+                true => values.for_each(|value| *value = *value / factor),
+                false => values.for_each(|value| *value = *value * factor),
+            }
+        });
     }
 
     /// Copies out into a task's part of the elements, which starts at `origin`.
@@ -168,15 +154,10 @@ impl<R: Real> Columns<R> {
         vectors: Range<usize>,
         (out, origin): (&mut [E], usize),
     ) {
-        for_runs(
-            group,
-            vectors,
-            |at, place, len| {
-                let to = &mut out[place - origin..place - origin + len];
-                E::narrow(&self.values[at..at + len], to);
-            },
-            self.width,
-        );
+        for_runs(group, vectors, self.width, |at, place, len| {
+            let to = &mut out[place - origin..place - origin + len];
+            E::narrow(&self.values[at..at + len], to);
+        });
     }
 
     /// The same, adding.
@@ -186,17 +167,12 @@ impl<R: Real> Columns<R> {
         vectors: Range<usize>,
         (out, origin): (&mut [R], usize),
     ) {
-        for_runs(
-            group,
-            vectors,
-            |at, place, len| {
-                let to = &mut out[place - origin..place - origin + len];
-                for (to, &value) in to.iter_mut().zip(&self.values[at..at + len]) {
-                    *to += value;
-                }
-            },
-            self.width,
-        );
+        for_runs(group, vectors, self.width, |at, place, len| {
+            let to = &mut out[place - origin..place - origin + len];
+            for (to, &value) in to.iter_mut().zip(&self.values[at..at + len]) {
+                *to += value;
+            }
+        });
     }
 }
 
@@ -205,8 +181,8 @@ impl<R: Real> Columns<R> {
 fn for_runs<E: SoftElement>(
     group: &SoftGroup<'_, E>,
     vectors: Range<usize>,
-    mut run: impl FnMut(usize, usize, usize),
     width: usize,
+    mut run: impl FnMut(usize, usize, usize),
 ) {
     let (cols, dim) = (group.cols, group.dim);
     if dim == 1 && group.scale.is_none() {

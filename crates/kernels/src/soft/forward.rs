@@ -2,7 +2,7 @@
 
 use super::centers::Centers;
 use super::options::{SoftGroup, SoftOptions};
-use super::passes::{Sums, column_sums, output};
+use super::passes::{Sums, column_sums, soft_weight};
 use super::real::{Real, SoftElement};
 
 /// Makes the soft weight of one group.
@@ -75,7 +75,7 @@ pub fn soft_forward<E: SoftElement>(
         saved[0] = E::Real::from_f64(steps as f64);
     }
     let centers = Centers::new(&before, dim, n, options, steps.saturating_sub(1));
-    output(group, &centers, &centroids, out);
+    soft_weight(group, &centers, &centroids, out);
     next.copy_from_slice(&centroids);
 }
 

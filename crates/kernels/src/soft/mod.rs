@@ -28,7 +28,6 @@ mod centers;
 mod chunk;
 mod forward;
 mod implicit;
-mod loops;
 mod nearest;
 mod noise;
 mod options;

@@ -4,6 +4,7 @@ use super::centers::Centers;
 use super::chunk::{Columns, TILE, visit};
 use super::options::{SoftGroup, SoftOptions};
 use super::real::{Real, SoftElement};
+use super::tile::distance;
 use crate::simd::dispatch;
 
 /// The index of the nearest of at most 256 centroids for each vector, block of rows by block of rows, the lowest of several.
@@ -42,18 +43,14 @@ pub fn soft_nearest<E: SoftElement>(
     visit(
         group,
         indices,
-        1,
         0,
         columns,
         |x, vectors, (out, origin), _| {
             x.load(group, group.values, vectors.clone());
             x.scale(group, vectors.clone(), true);
             x.pad(vectors.len());
-            nearest_chunk(
-                &centers,
-                x,
-                &mut out[vectors.start - origin..vectors.end - origin],
-            );
+            let out = &mut out[vectors.start - origin..vectors.end - origin];
+            nearest_chunk(&centers, x, out);
         },
     );
 }
@@ -69,14 +66,8 @@ fn nearest_body<R: Real>(centers: &Centers<R>, x: &Columns<R>, indices: &mut [u8
         let mut least = [R::INFINITY; TILE];
         let mut best = [R::ZERO; TILE];
         for (j, c) in centers.values.chunks_exact(dim).enumerate() {
-            let mut d = [if j == 0 { -centers.lowered } else { R::ZERO }; TILE];
-            for (e, &c) in c.iter().enumerate() {
-                let x = x.tile(e, at);
-                for l in 0..TILE {
-                    let t = x[l] - c;
-                    d[l] += t * t;
-                }
-            }
+            let lowered = if j == 0 { -centers.lowered } else { R::ZERO };
+            let d = distance(lowered, c, x, at);
             let number = R::from_f64(j as f64);
             for l in 0..TILE {
                 let nearer = d[l] < least[l];

@@ -96,7 +96,7 @@ impl<R: Real> SoftOptions<'_, R> {
 
 /// The weights of one group: rows of `cols` elements, one after the other. A vector is `dim` elements of consecutive rows in
 /// one column.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct SoftGroup<'a, E: SoftElement> {
     /// All elements; whole rows, and `dim` divides the number of rows.
     pub values: &'a [E],
@@ -107,14 +107,6 @@ pub struct SoftGroup<'a, E: SoftElement> {
     /// A factor for each row, not zero: values are divided by it, and the soft weight is multiplied.
     pub scale: Option<&'a [E::Real]>,
 }
-
-impl<E: SoftElement> Clone for SoftGroup<'_, E> {
-    fn clone(&self) -> Self {
-        *self
-    }
-}
-
-impl<E: SoftElement> Copy for SoftGroup<'_, E> {}
 
 impl<E: SoftElement> SoftGroup<'_, E> {
     /// Number of vectors.

@@ -40,21 +40,28 @@ pub trait Real:
     fn exp2(self) -> Self;
 }
 
+/// What both have in common.
+macro_rules! numbers {
+    ($float:ty) => {
+        const DIGITS: i32 = <$float>::MANTISSA_DIGITS as i32;
+        const ZERO: $float = 0.0;
+        const ONE: $float = 1.0;
+        const INFINITY: $float = <$float>::INFINITY;
+
+        #[inline(always)]
+        fn from_f64(value: f64) -> $float {
+            value as $float
+        }
+
+        #[inline(always)]
+        fn to_f64(self) -> f64 {
+            f64::from(self)
+        }
+    };
+}
+
 impl Real for f32 {
-    const DIGITS: i32 = 24;
-    const ZERO: f32 = 0.0;
-    const ONE: f32 = 1.0;
-    const INFINITY: f32 = f32::INFINITY;
-
-    #[inline(always)]
-    fn from_f64(value: f64) -> f32 {
-        value as f32
-    }
-
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        f64::from(self)
-    }
+    numbers!(f32);
 
     #[inline(always)]
     fn exp2(self) -> f32 {
@@ -87,20 +94,7 @@ impl Real for f32 {
 }
 
 impl Real for f64 {
-    const DIGITS: i32 = 53;
-    const ZERO: f64 = 0.0;
-    const ONE: f64 = 1.0;
-    const INFINITY: f64 = f64::INFINITY;
-
-    #[inline(always)]
-    fn from_f64(value: f64) -> f64 {
-        value
-    }
-
-    #[inline(always)]
-    fn to_f64(self) -> f64 {
-        self
-    }
+    numbers!(f64);
 
     #[inline(always)]
     fn exp2(self) -> f64 {

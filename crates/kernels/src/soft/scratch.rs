@@ -20,16 +20,22 @@ pub(super) struct Scratch<R> {
     pub(super) partial: Vec<Partial<R>>,
     pub(super) order: Vec<u16>,
     pub(super) moved: Vec<R>,
-    pub(super) inside: [Inside; 2],
+    pub(super) inside: Vec<Inside>,
 }
 
 /// What of the scratch a pass needs.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Needs {
+    /// What the gradient of the output is.
     pub(super) g: bool,
+    /// Room for a result.
     pub(super) y: bool,
+    /// A second number for each vector and cluster of a tile.
     pub(super) more: bool,
+    /// Sums over vectors.
     pub(super) slots: usize,
+    /// Sums of each cluster, the first of the slots, that clusters outside of a tile's run have a part in, at the floor.
+    pub(super) inside: usize,
 }
 
 impl<R: Real> Scratch<R> {
@@ -46,7 +52,7 @@ impl<R: Real> Scratch<R> {
             partial: vec![[R::ZERO; TILE / 2]; needs.slots],
             order: Vec::new(),
             moved: Vec::new(),
-            inside: [Inside::new(centers.k), Inside::new(centers.k)],
+            inside: (0..needs.inside).map(|_| Inside::new(centers.k)).collect(),
         }
     }
 
@@ -75,24 +81,29 @@ impl<R: Real> Scratch<R> {
         }
     }
 
-    /// Brings the result back into the order of the vectors.
-    pub(super) fn restore(&mut self, centers: &Centers<R>) {
-        if centers.windows.is_some() {
-            self.moved.clear();
-            self.moved
-                .extend_from_slice(&self.y.values[..self.order.len()]);
-            for (&to, &value) in self.order.iter().zip(&self.moved) {
-                self.y.values[usize::from(to)] = value;
-            }
+    /// Brings the result, if there is one, back into the order of the vectors.
+    pub(super) fn restore(&mut self) {
+        let len = self.order.len().min(self.y.values.len());
+        self.moved.clear();
+        self.moved.extend_from_slice(&self.y.values[..len]);
+        for (&to, &value) in self.order.iter().zip(&self.moved) {
+            self.y.values[usize::from(to)] = value;
         }
     }
 
-    pub(super) fn flush(&mut self, sums: &mut [f64]) {
+    /// Moves the sums over to 64 bits.
+    pub(super) fn flush(&mut self, centers: &Centers<R>, sums: &mut [f64]) {
         flush(&mut self.partial, sums);
+        if centers.windows.is_some() {
+            for (inside, sums) in self.inside.iter_mut().zip(sums.chunks_mut(centers.k)) {
+                inside.flush(centers.floor.to_f64(), sums);
+            }
+        }
     }
 }
 
-pub(super) fn gather<R: Real>(values: &mut [R], order: &[u16], moved: &mut Vec<R>) {
+/// Puts the first values in an order.
+fn gather<R: Real>(values: &mut [R], order: &[u16], moved: &mut Vec<R>) {
     moved.clear();
     moved.extend(order.iter().map(|&from| values[usize::from(from)]));
     values[..moved.len()].copy_from_slice(moved);

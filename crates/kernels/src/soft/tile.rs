@@ -31,23 +31,36 @@ pub(super) fn attend<R: Real, const D: usize>(
     vector: usize,
     rows: &mut [Tile<R>],
 ) -> Attended<R> {
+    let rows = &mut rows[..range.len()];
+    let least = distances::<R, D>(centers, range.clone(), x, at, rows);
+    let inverse = match centers.attention {
+        Attention::Softmax => powers(rows, &least, centers.sharpness),
+        Attention::Hard => one_hot(rows, &least),
+        Attention::Gumbel(seed) => {
+            let least = perturbed(centers, range, seed, vector, rows);
+            powers(rows, &least, centers.sharpness)
+        }
+    };
+    Attended { inverse, least }
+}
+
+/// Fills `rows` with the squared distances to the clusters of `range`, and gives the least of each vector.
+#[inline(always)]
+fn distances<R: Real, const D: usize>(
+    centers: &Centers<R>,
+    range: Range<usize>,
+    x: &Columns<R>,
+    at: usize,
+    rows: &mut [Tile<R>],
+) -> Tile<R> {
     let dim = if D == 0 { centers.dim } else { D };
     let mut least = [R::INFINITY; TILE];
-    for (row, j) in rows.iter_mut().zip(range.clone()) {
-        let lowered = if j == centers.first {
-            -centers.lowered
-        } else {
-            R::ZERO
+    for (row, j) in rows.iter_mut().zip(range) {
+        let lowered = match j == centers.first {
+            true => -centers.lowered,
+            false => R::ZERO,
         };
-        let mut d = [lowered; TILE];
-        let c = &centers.values[j * dim..(j + 1) * dim];
-        for (e, &c) in c.iter().enumerate() {
-            let x = x.tile(e, at);
-            for l in 0..TILE {
-                let t = x[l] - c;
-                d[l] += t * t;
-            }
-        }
+        let mut d = distance(lowered, &centers.values[j * dim..(j + 1) * dim], x, at);
         if let (Some(barred), true) = (centers.barred, j == centers.first) {
             for e in 0..dim {
                 let x = x.tile(e, at);
@@ -61,57 +74,72 @@ pub(super) fn attend<R: Real, const D: usize>(
         }
         *row = d;
     }
-    let mut top = least;
-    match centers.attention {
-        Attention::Softmax => {}
-        Attention::Hard => {
-            one_hot(rows, range.len(), &least);
-            return Attended {
-                inverse: [R::ONE; TILE],
-                least,
-            };
-        }
-        Attention::Gumbel(seed) => {
-            top = [R::INFINITY; TILE];
-            for (row, j) in rows.iter_mut().zip(range.clone()) {
-                for (l, d) in row.iter_mut().enumerate() {
-                    let noise = gumbel(seed, centers.step, vector + l, centers.order[j]);
-                    *d = *d - R::from_f64(noise * centers.temperature);
-                    top[l] = if *d < top[l] { *d } else { top[l] };
-                }
-            }
+    least
+}
+
+/// Squared distances from a centroid, which `from` is added to.
+#[inline(always)]
+pub(super) fn distance<R: Real>(from: R, centroid: &[R], x: &Columns<R>, at: usize) -> Tile<R> {
+    let mut d = [from; TILE];
+    for (e, &c) in centroid.iter().enumerate() {
+        let x = x.tile(e, at);
+        for l in 0..TILE {
+            let t = x[l] - c;
+            d[l] += t * t;
         }
     }
-    let sharpness = centers.sharpness;
+    d
+}
+
+/// Takes Gumbel noise off the distances, and gives the least of each vector.
+#[inline(always)]
+fn perturbed<R: Real>(
+    centers: &Centers<R>,
+    range: Range<usize>,
+    seed: u64,
+    vector: usize,
+    rows: &mut [Tile<R>],
+) -> Tile<R> {
+    let mut least = [R::INFINITY; TILE];
+    for (row, j) in rows.iter_mut().zip(range) {
+        for (l, d) in row.iter_mut().enumerate() {
+            let noise = gumbel(seed, centers.step, vector + l, centers.order[j]);
+            *d = *d - R::from_f64(noise * centers.temperature);
+            least[l] = if *d < least[l] { *d } else { least[l] };
+        }
+    }
+    least
+}
+
+/// Distances to powers of how much they exceed the least; gives one over the sum of each vector's.
+#[inline(always)]
+fn powers<R: Real>(rows: &mut [Tile<R>], least: &Tile<R>, sharpness: R) -> Tile<R> {
     let mut sum = [R::ZERO; TILE];
-    for row in &mut rows[..range.len()] {
+    for row in rows {
         let mut a = *row;
         for l in 0..TILE {
-            a[l] = ((top[l] - a[l]) * sharpness).exp2();
+            a[l] = ((least[l] - a[l]) * sharpness).exp2();
         }
         for l in 0..TILE {
             sum[l] += a[l];
         }
         *row = a;
     }
-    let mut inverse = [R::ONE; TILE];
-    for l in 0..TILE {
-        inverse[l] = R::ONE / sum[l];
-    }
-    Attended { inverse, least }
+    sum.map(|sum| R::ONE / sum)
 }
 
-/// Distances to ones and zeros: one for the first that is least.
+/// Distances to ones and zeros: one for the first that is least. Their sum is one.
 #[inline(always)]
-fn one_hot<R: Real>(rows: &mut [Tile<R>], count: usize, least: &Tile<R>) {
+fn one_hot<R: Real>(rows: &mut [Tile<R>], least: &Tile<R>) -> Tile<R> {
     let mut free = [R::ONE; TILE];
-    for row in &mut rows[..count] {
+    for row in rows {
         for l in 0..TILE {
             let hit = if row[l] <= least[l] { free[l] } else { R::ZERO };
             free[l] = free[l] - hit;
             row[l] = hit;
         }
     }
+    [R::ONE; TILE]
 }
 
 /// Lanes that a sum over vectors is kept in.

@@ -7,8 +7,8 @@
 //! Cost: `n k dim` for a pass, not side by side. Wrong choice: on many vectors; moves then gain next to nothing.
 //! Source: Hartigan 1975.
 
-use super::nearest_centroid::{Centroids, Nearest};
-use super::z_order::{BLOCK, OrderedVectors, Scratch};
+use super::nearest_centroid::Centroids;
+use super::z_order::OrderedVectors;
 
 /// Most passes over the vectors.
 const PASSES: u32 = 16;
@@ -52,7 +52,9 @@ pub(super) fn transfer(vectors: &OrderedVectors, centroids: &mut [f32]) -> bool 
     let rows: Vec<Vec<f64>> = (0..vectors.len)
         .map(|at| vectors.vector(at).map(f64::from).collect())
         .collect();
-    let mut homes = homes(vectors, centroids);
+    let mut homes = Vec::with_capacity(vectors.len);
+    let nearest = Centroids::new(centroids, dim);
+    vectors.visit_nearest(&nearest, |_, _, home| homes.push(home));
     for (at, &home) in homes.iter().enumerate() {
         if vectors.weight(at) > 0.0 {
             clusters[home].add(&rows[at], vectors.weight(at));
@@ -96,18 +98,4 @@ pub(super) fn transfer(vectors: &OrderedVectors, centroids: &mut [f32]) -> bool 
         }
     }
     moved
-}
-
-/// The nearest centroid of each vector.
-fn homes(vectors: &OrderedVectors, centroids: &[f32]) -> Vec<usize> {
-    let centroids = Centroids::new(centroids, vectors.dim);
-    let mut scratch = Scratch::default();
-    let mut nearest = Nearest::default();
-    let mut homes = Vec::with_capacity(vectors.len);
-    for block in 0..vectors.blocks() {
-        vectors.nearest(block, &centroids, &mut scratch, &mut nearest);
-        let len = (vectors.len - block * BLOCK).min(BLOCK);
-        homes.extend(nearest.index[..len].iter().map(|&c| usize::from(c)));
-    }
-    homes
 }

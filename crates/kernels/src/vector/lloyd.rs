@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 
 use super::VectorOptions;
-use super::nearest_centroid::{Centroids, Nearest};
-use super::z_order::{BLOCK, OrderedVectors, Scratch, TASK};
+use super::nearest_centroid::{Centroids, TILE};
+use super::z_order::OrderedVectors;
 
 /// Moves the centroids until a step lowers the cost by no more than the tolerance times the cost, in at most
 /// `max_iterations` steps; returns the last cost seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
@@ -84,27 +84,15 @@ pub(super) fn survey(vectors: &OrderedVectors, centroids: &[f32]) -> Survey {
         spread: vec![0.0; centroids.len()],
     };
     let centroids = Centroids::new(centroids, dim);
-    let mut scratch = Scratch::default();
-    let mut nearest = Nearest::default();
-    for block in 0..vectors.blocks() {
-        vectors.nearest(block, &centroids, &mut scratch, &mut nearest);
-        for (i, &c) in nearest.index[..(vectors.len - block * BLOCK).min(BLOCK)]
-            .iter()
-            .enumerate()
-        {
-            let (at, c) = (block * BLOCK + i, usize::from(c));
-            let weight = vectors.weight(at);
-            survey.weight[c] += weight;
-            let spread = &mut survey.spread[c * dim..(c + 1) * dim];
-            for ((spread, x), centroid) in spread
-                .iter_mut()
-                .zip(vectors.vector(at))
-                .zip(centroids.row(c))
-            {
-                *spread += weight * f64::from(x - centroid).powi(2);
-            }
+    vectors.visit_nearest(&centroids, |at, _, c| {
+        let weight = vectors.weight(at);
+        survey.weight[c] += weight;
+        let spread = survey.spread[c * dim..(c + 1) * dim].iter_mut();
+        let pairs = vectors.vector(at).zip(centroids.row(c));
+        for (spread, (x, centroid)) in spread.zip(pairs) {
+            *spread += weight * f64::from(x - centroid).powi(2);
         }
-    }
+    });
     survey
 }
 
@@ -159,57 +147,43 @@ impl Sums {
 fn sums(vectors: &OrderedVectors, centroids: &[f32]) -> Sums {
     let (k, dim) = (centroids.len() / vectors.dim, vectors.dim);
     let centroids = &Centroids::new(centroids, dim);
-    let tasks: Vec<usize> = (0..vectors.blocks()).step_by(TASK).collect();
+    let tasks = vectors.tasks().into_par_iter();
     let parts: Vec<Sums> = tasks
-        .into_par_iter()
-        .map(|first| {
+        .map(|blocks| {
             let mut sums = Sums::new(k, dim);
-            let mut scratch = Scratch::default();
-            let mut nearest = Nearest::default();
-            for block in first..(first + TASK).min(vectors.blocks()) {
-                vectors.nearest(block, centroids, &mut scratch, &mut nearest);
+            vectors.visit_blocks(blocks, centroids, |start, distances, indices| {
+                let found = (distances, indices);
                 match dim {
-                    1 => gather::<1>(vectors, block, &nearest, &mut sums),
-                    2 => gather::<2>(vectors, block, &nearest, &mut sums),
-                    4 => gather::<4>(vectors, block, &nearest, &mut sums),
-                    8 => gather::<8>(vectors, block, &nearest, &mut sums),
-                    _ => gather_any(vectors, dim, block, &nearest, &mut sums),
+                    1 => gather(vectors, 1, start, found, &mut sums),
+                    2 => gather(vectors, 2, start, found, &mut sums),
+                    4 => gather(vectors, 4, start, found, &mut sums),
+                    8 => gather(vectors, 8, start, found, &mut sums),
+                    _ => gather(vectors, dim, start, found, &mut sums),
                 }
-            }
+            });
             sums
         })
         .collect();
     parts.into_iter().fold(Sums::new(k, dim), Sums::add)
 }
 
-fn gather<const DIM: usize>(
-    vectors: &OrderedVectors,
-    block: usize,
-    nearest: &Nearest,
-    sums: &mut Sums,
-) {
-    gather_any(vectors, DIM, block, nearest, sums);
-}
-
 /// Adds the vectors of a block to the sums of their centroids.
 #[inline(always)]
-fn gather_any(
+fn gather(
     vectors: &OrderedVectors,
     dim: usize,
-    block: usize,
-    nearest: &Nearest,
+    start: usize,
+    (distances, indices): (&[f32], &[u8]),
     sums: &mut Sums,
 ) {
-    const TILE: usize = super::z_order::TILE;
-    let start = block * BLOCK;
-    let len = (vectors.len - start).min(BLOCK);
+    let len = indices.len();
     let tiles = vectors.tiles[start * dim..].chunks_exact(TILE * dim);
     for (t, tile) in tiles.enumerate().take(len.div_ceil(TILE)) {
         for lane in 0..TILE.min(len - t * TILE) {
             let i = t * TILE + lane;
-            let c = usize::from(nearest.index[i]);
+            let c = usize::from(indices[i]);
             let weight = vectors.weight(start + i);
-            sums.cost += weight * f64::from(nearest.distance[i]);
+            sums.cost += weight * f64::from(distances[i]);
             sums.weight[c] += weight;
             for (d, total) in sums.total[c * dim..(c + 1) * dim].iter_mut().enumerate() {
                 *total += weight * f64::from(tile[d * TILE + lane]);
@@ -223,28 +197,15 @@ fn reseed(vectors: &OrderedVectors, centroids: &mut Vec<f32>, empty: &[usize]) -
     let dim = vectors.dim;
     let mut left = empty.to_vec();
     while let Some(&c) = left.first() {
-        let table = Centroids::new(centroids, dim);
-        let mut scratch = Scratch::default();
-        let mut nearest = Nearest::default();
         let mut far = (0.0, usize::MAX);
-        for block in 0..vectors.blocks() {
-            vectors.nearest(block, &table, &mut scratch, &mut nearest);
-            for (i, &distance) in nearest.distance[..(vectors.len - block * BLOCK).min(BLOCK)]
-                .iter()
-                .enumerate()
-            {
-                let at = block * BLOCK + i;
-                let distance = f64::from(distance) * vectors.weight(at);
-                // The first in the original order, of equals.
-                if distance > far.0
-                    || (distance == far.0
-                        && distance > 0.0
-                        && vectors.original(at) < vectors.original(far.1))
-                {
-                    far = (distance, at);
-                }
+        vectors.visit_nearest(&Centroids::new(centroids, dim), |at, distance, _| {
+            let distance = f64::from(distance) * vectors.weight(at);
+            // The first in the original order, of equals.
+            let first = || vectors.original(at) < vectors.original(far.1);
+            if distance > far.0 || (distance == far.0 && distance > 0.0 && first()) {
+                far = (distance, at);
             }
-        }
+        });
         if far.0 <= 0.0 {
             break;
         }

@@ -20,6 +20,7 @@ mod z_order;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::weights::Weights;
 use z_order::OrderedVectors;
 
 /// Up to this many distances for a step, Lloyd's steps go on until they gain next to nothing.
@@ -98,12 +99,7 @@ pub fn cluster_vectors(
     let values = &values[..n * dim];
     let k = k.clamp(1, 256);
     let weights: Option<Vec<f32>> = weights.map(|w| {
-        let clean = |i: usize| {
-            w.get(i)
-                .copied()
-                .filter(|w| w.is_finite() && *w > 0.0)
-                .unwrap_or(0.0)
-        };
+        let clean = |i: usize| Weights::Each(w).at(i) as f32;
         (0..n).map(clean).collect()
     });
     // If nothing counts, everything counts alike.

@@ -10,14 +10,16 @@
 //! Source: the pruning test of Kanungo et al. 2002.
 //! Our deviations: (1) distances are rounded, so a centroid is out only if it is farther by more than rounding.
 
-use super::z_order::{BLOCK, TILE};
 use crate::simd::dispatch;
+
+/// Vectors side by side.
+pub(super) const TILE: usize = 16;
 
 /// Centroids by row.
 pub(super) struct Centroids {
     dim: usize,
     rows: Vec<f32>,
-    all: Shortlist,
+    pub(super) all: Shortlist,
 }
 
 /// Some of the centroids, in order.
@@ -26,23 +28,6 @@ pub(super) struct Shortlist {
     ids: Vec<u32>,
     /// Their coordinates, 256 entries for each dimension.
     columns: Vec<f32>,
-}
-
-/// What a block learns about its vectors.
-pub(super) struct Nearest {
-    /// Squared distance to the nearest centroid.
-    pub(super) distance: [f32; BLOCK],
-    /// Index of the nearest centroid.
-    pub(super) index: [u8; BLOCK],
-}
-
-impl Default for Nearest {
-    fn default() -> Self {
-        Nearest {
-            distance: [0.0; BLOCK],
-            index: [0; BLOCK],
-        }
-    }
 }
 
 impl Centroids {
@@ -64,10 +49,6 @@ impl Centroids {
 
     pub(super) fn row(&self, c: usize) -> &[f32] {
         &self.rows[c * self.dim..(c + 1) * self.dim]
-    }
-
-    pub(super) fn all(&self) -> &Shortlist {
-        &self.all
     }
 }
 
@@ -175,39 +156,24 @@ type Out<'a> = (&'a mut [f32; TILE], &'a mut [u8; TILE]);
 
 /// Nearest of the candidates for each vector of a tile; ties go to the first.
 pub(super) fn compare(tile: &[f32], centroids: &Centroids, candidates: &Shortlist, out: Out<'_>) {
-    let (rows, candidates) = (&centroids.rows[..], &candidates.ids[..]);
-    match centroids.dim {
-        1 => compare_1(tile, rows, candidates, out),
-        2 => compare_2(tile, rows, candidates, out),
-        3 => compare_3(tile, rows, candidates, out),
-        4 => compare_4(tile, rows, candidates, out),
-        8 => compare_8(tile, rows, candidates, out),
-        dim => compare_any(tile, dim, rows, candidates, out),
-    }
+    compare_rows(tile, centroids.dim, &centroids.rows, &candidates.ids, out);
 }
 
 dispatch! {
-    fn compare_1(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<1>
-}
-dispatch! {
-    fn compare_2(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<2>
-}
-dispatch! {
-    fn compare_3(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<3>
-}
-dispatch! {
-    fn compare_4(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<4>
-}
-dispatch! {
-    fn compare_8(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_fixed::<8>
-}
-dispatch! {
-    fn compare_any(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) = compare_body
+    fn compare_rows(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) = by_dim
 }
 
+/// With the length of the vectors as a constant where it is a usual one.
 #[inline(always)]
-fn compare_fixed<const DIM: usize>(tile: &[f32], rows: &[f32], candidates: &[u32], out: Out<'_>) {
-    compare_body(tile, DIM, rows, candidates, out);
+fn by_dim(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) {
+    match dim {
+        1 => compare_body(tile, 1, rows, candidates, out),
+        2 => compare_body(tile, 2, rows, candidates, out),
+        3 => compare_body(tile, 3, rows, candidates, out),
+        4 => compare_body(tile, 4, rows, candidates, out),
+        8 => compare_body(tile, 8, rows, candidates, out),
+        _ => compare_body(tile, dim, rows, candidates, out),
+    }
 }
 
 #[inline(always)]

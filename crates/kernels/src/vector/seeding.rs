@@ -8,6 +8,7 @@ use super::VectorOptions;
 use super::hartigan::transfer;
 use super::lloyd::descend;
 use super::merge_split::improve;
+use super::nearest_centroid::TILE;
 use super::z_order::OrderedVectors;
 use crate::simd::dispatch;
 
@@ -120,15 +121,11 @@ fn draw(
 ) {
     let dim = vectors.dim;
     let trials = 2 + k.ilog2() as usize / 2;
-    let mut rest: Vec<f32> = (0..vectors.len)
-        .map(|i| {
-            if vectors.weight(i) > 0.0 {
-                f32::INFINITY
-            } else {
-                0.0
-            }
-        })
-        .collect();
+    let farthest = |i: usize| match vectors.weight(i) > 0.0 {
+        true => f32::INFINITY,
+        false => 0.0,
+    };
+    let mut rest: Vec<f32> = (0..vectors.len).map(farthest).collect();
     let mut trial = vec![0.0; vectors.len];
     let mut kept = vec![0.0; vectors.len];
     for centroid in centroids.chunks_exact(dim) {
@@ -137,12 +134,9 @@ fn draw(
     }
     while centroids.len() < k * dim && !options.stopped() {
         let first = centroids.is_empty();
-        let mass = |i: usize| {
-            if first {
-                vectors.weight(i)
-            } else {
-                vectors.weight(i) * f64::from(rest[i])
-            }
+        let mass = |i: usize| match first {
+            true => vectors.weight(i),
+            false => vectors.weight(i) * f64::from(rest[i]),
         };
         let mut sums = Vec::with_capacity(vectors.len);
         let mut total = 0.0;
@@ -192,7 +186,6 @@ dispatch! {
 /// The lesser of `rest` and the squared distances to `seed`; returns their sum.
 #[inline(always)]
 fn lower_body(tiles: &[f32], seed: &[f32], rest: &[f32], out: &mut [f32]) -> f64 {
-    const TILE: usize = super::z_order::TILE;
     let mut total = [0.0; TILE];
     let tiles = tiles.chunks_exact(TILE * seed.len());
     for (tile, (rest, out)) in tiles.zip(rest.chunks(TILE).zip(out.chunks_mut(TILE))) {

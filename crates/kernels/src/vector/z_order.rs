@@ -8,17 +8,17 @@
 //! Wrong choice: in high dimensions, where boxes are large and nothing is ruled out.
 //! Source: Morton 1966; the filtering of Kanungo et al. 2002, with blocks in place of a tree.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use super::nearest_centroid::{Centroids, Nearest, Shortlist, compare};
+use super::nearest_centroid::{Centroids, Shortlist, TILE, compare};
 use crate::simd::dispatch;
 
-/// Vectors side by side.
-pub(super) const TILE: usize = 16;
 /// Vectors in a block.
-pub(super) const BLOCK: usize = 256;
+const BLOCK: usize = 256;
 /// Blocks of one task; the unit in which sums are added up.
-pub(super) const TASK: usize = 64;
+const TASK: usize = 64;
 /// Vectors looked at for the quantiles.
 const SAMPLE: usize = 4096;
 
@@ -37,13 +37,14 @@ pub(super) struct OrderedVectors {
     boxes: Vec<f32>,
 }
 
-/// Room for [`OrderedVectors::nearest`] to work in.
-#[derive(Default)]
-pub(super) struct Scratch {
+/// Room for [`OrderedVectors::nearest`] to work in, and what it finds: squared distances and indices.
+struct Block {
     lo: Vec<f32>,
     hi: Vec<f32>,
-    block: Shortlist,
-    tile: Shortlist,
+    candidates: Shortlist,
+    few: Shortlist,
+    distance: [f32; BLOCK],
+    index: [u8; BLOCK],
 }
 
 impl OrderedVectors {
@@ -81,8 +82,13 @@ impl OrderedVectors {
         }
     }
 
-    pub(super) fn blocks(&self) -> usize {
-        self.len.div_ceil(BLOCK)
+    /// Runs of vectors, given by their blocks, each for one task.
+    pub(super) fn tasks(&self) -> Vec<Range<usize>> {
+        let blocks = self.len.div_ceil(BLOCK);
+        let tasks = (0..blocks).step_by(TASK);
+        tasks
+            .map(|first| first..(first + TASK).min(blocks))
+            .collect()
     }
 
     /// Original position of the vector at `at`.
@@ -101,23 +107,59 @@ impl OrderedVectors {
         (0..self.dim).map(move |d| tile[d * TILE + at % TILE])
     }
 
-    /// The nearest centroids of one block.
-    pub(super) fn nearest(
+    /// Visits blocks: the place of the first vector, squared distances to the nearest centroids, and their indices.
+    pub(super) fn visit_blocks(
         &self,
-        block: usize,
+        blocks: Range<usize>,
         centroids: &Centroids,
-        scratch: &mut Scratch,
-        out: &mut Nearest,
+        mut visit: impl FnMut(usize, &[f32], &[u8]),
     ) {
+        let mut block = Block {
+            lo: Vec::new(),
+            hi: Vec::new(),
+            candidates: Shortlist::default(),
+            few: Shortlist::default(),
+            distance: [0.0; BLOCK],
+            index: [0; BLOCK],
+        };
+        for number in blocks {
+            self.nearest(number, centroids, &mut block);
+            let start = number * BLOCK;
+            let len = (self.len - start).min(BLOCK);
+            visit(start, &block.distance[..len], &block.index[..len]);
+        }
+    }
+
+    /// The same for all vectors, one by one, in order.
+    pub(super) fn visit_nearest(
+        &self,
+        centroids: &Centroids,
+        mut visit: impl FnMut(usize, f32, usize),
+    ) {
+        self.visit_blocks(
+            0..self.len.div_ceil(BLOCK),
+            centroids,
+            |start, distances, indices| {
+                for (at, (&distance, &c)) in (start..).zip(distances.iter().zip(indices)) {
+                    visit(at, distance, usize::from(c));
+                }
+            },
+        );
+    }
+
+    /// The nearest centroids of one block.
+    fn nearest(&self, number: usize, centroids: &Centroids, block: &mut Block) {
         let size = TILE * self.dim;
-        let tiles = (block * BLOCK / TILE..(block + 1) * BLOCK / TILE)
+        let tiles = (number * BLOCK / TILE..(number + 1) * BLOCK / TILE)
             .take_while(|t| t * size < self.tiles.len());
-        let Scratch {
+        let Block {
             lo,
             hi,
-            block: candidates,
-            tile: few,
-        } = scratch;
+            candidates,
+            few,
+            distance,
+            index,
+        } = block;
         lo.clear();
         hi.clear();
         for t in tiles.clone() {
@@ -133,13 +175,9 @@ impl OrderedVectors {
                 .zip(high)
                 .for_each(|(all, x)| *all = all.max(*x));
         }
-        centroids.all().shorten(lo, hi, candidates, true);
-        let outs = out
-            .distance
-            .as_chunks_mut::<TILE>()
-            .0
-            .iter_mut()
-            .zip(out.index.as_chunks_mut::<TILE>().0);
+        centroids.all.shorten(lo, hi, candidates, true);
+        let distances = distance.as_chunks_mut::<TILE>().0.iter_mut();
+        let outs = distances.zip(index.as_chunks_mut::<TILE>().0);
         for (t, out) in tiles.zip(outs) {
             let (low, high) = self.bounds(t);
             candidates.shorten(low, high, few, false);
@@ -158,10 +196,9 @@ impl OrderedVectors {
             return 0.0;
         }
         let centroids = &Centroids::new(centroids, self.dim);
-        let tasks: Vec<usize> = (0..self.blocks()).step_by(TASK).collect();
-        let parts: Vec<(Vec<u8>, f64)> = tasks
-            .into_par_iter()
-            .map(|task| self.task(task, centroids))
+        let tasks = self.tasks().into_par_iter();
+        let parts: Vec<_> = tasks
+            .map(|task| self.assign_task(task, centroids))
             .collect();
         let mut cost = 0.0;
         let mut at = 0;
@@ -175,23 +212,16 @@ impl OrderedVectors {
         cost
     }
 
-    fn task(&self, first: usize, centroids: &Centroids) -> (Vec<u8>, f64) {
-        let mut scratch = Scratch::default();
-        let mut out = Nearest::default();
+    fn assign_task(&self, blocks: Range<usize>, centroids: &Centroids) -> (Vec<u8>, f64) {
         let (mut found, mut cost) = (Vec::new(), 0.0);
-        for block in first..(first + TASK).min(self.blocks()) {
-            self.nearest(block, centroids, &mut scratch, &mut out);
-            let len = (self.len - block * BLOCK).min(BLOCK);
-            for (lane, &index) in out.index[..len].iter().enumerate() {
-                let centroid = centroids.row(usize::from(index));
-                let differences = self
-                    .vector(block * BLOCK + lane)
-                    .zip(centroid)
-                    .map(|(x, c)| f64::from(x) - f64::from(*c));
-                cost += self.weight(block * BLOCK + lane) * differences.map(|d| d * d).sum::<f64>();
+        self.visit_blocks(blocks, centroids, |start, _, indices| {
+            for (at, &index) in (start..).zip(indices) {
+                let pairs = self.vector(at).zip(centroids.row(usize::from(index)));
+                let differences = pairs.map(|(x, c)| f64::from(x) - f64::from(*c));
+                cost += self.weight(at) * differences.map(|d| d * d).sum::<f64>();
             }
-            found.extend_from_slice(&out.index[..len]);
-        }
+            found.extend_from_slice(indices);
+        });
         (found, cost)
     }
 }

@@ -52,34 +52,11 @@ impl Drop for Buffer {
     }
 }
 
-impl Clone for Buffer {
-    fn clone(&self) -> Self {
-        let mut other = Buffer::default();
-        other.extend_from_slice(self);
-        other
-    }
-}
-
 impl FromIterator<f64> for Buffer {
     fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
         let mut buffer = Buffer::default();
         buffer.extend(values);
         buffer
-    }
-}
-
-impl From<Vec<f64>> for Buffer {
-    fn from(values: Vec<f64>) -> Self {
-        Buffer(values)
-    }
-}
-
-impl<'a> IntoIterator for &'a Buffer {
-    type Item = &'a f64;
-    type IntoIter = std::slice::Iter<'a, f64>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.0.iter()
     }
 }
 

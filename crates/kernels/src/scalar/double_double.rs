@@ -3,7 +3,7 @@
 //! There the cost of an interval is a difference of sums that agree in nearly all digits of a 64-bit float. A double-double
 //! is the unevaluated sum of two floats and has twice the digits. Cost: about 5 times that of
 //! [`PrefixSums`](crate::scalar::prefix_sums::PrefixSums).
-//! Wrong choice: whenever [`PrefixSums::rounding`](crate::scalar::prefix_sums::PrefixSums::rounding) is small, which is nearly always.
+//! Wrong choice: whenever [`PrefixSums::rounding_error`](crate::scalar::prefix_sums::PrefixSums::rounding_error) is small, which is nearly always.
 //! Source: Dekker 1971; Hida, Li and Bailey 2001.
 //! Our deviations: (1) no fused multiply-add, so that all machines agree. (2) The cost itself is rounded to one float.
 
@@ -21,50 +21,30 @@ pub(crate) struct DoubleDoubleSums {
 
 impl DoubleDoubleSums {
     pub(crate) fn new(points: &Points) -> Self {
-        let m = points.len();
-        let mut prefix = DoubleDoubleSums {
-            len: m,
-            sums: std::array::from_fn(|_| vec![0.0; m + 1 + LANES]),
-        };
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
-        let mut at = [Double::default(); 3];
-        for i in middle..m {
-            at = step(at, points, anchor, i);
-            prefix.set(i + 1, at);
-        }
-        at = [Double::default(); 3];
-        for i in (0..middle).rev() {
-            at = step(at, points, anchor, i);
-            prefix.set(
-                i,
-                at.map(|sum| Double {
-                    hi: -sum.hi,
-                    lo: -sum.lo,
-                }),
-            );
-        }
-        prefix
-    }
-
-    fn set(&mut self, i: usize, at: [Double; 3]) {
-        for (s, sum) in at.into_iter().enumerate() {
-            self.sums[s][i] = sum.hi;
-            self.sums[s + 3][i] = sum.lo;
+        let mut sums: [Vec<f64>; 6] = std::array::from_fn(|_| vec![0.0; points.len() + 1 + LANES]);
+        let add = |at: &mut [Double; 3], i: usize| {
+            let x = Double::sum(points.x[i], -anchor);
+            let weight = Double {
+                hi: points.w[i],
+                lo: 0.0,
+            };
+            let wx = weight.times(x);
+            let [w, s1, s2] = *at;
+            *at = [w.plus(weight), s1.plus(wx), s2.plus(wx.times(x))];
+        };
+        points.sum_outwards(middle, add, |border, at, sign| {
+            for (s, sum) in at.iter().enumerate() {
+                sums[s][border] = sign * sum.hi;
+                sums[s + 3][border] = sign * sum.lo;
+            }
+        });
+        DoubleDoubleSums {
+            len: points.len(),
+            sums,
         }
     }
-}
-
-fn step([w, s1, s2]: [Double; 3], points: &Points, anchor: f64, i: usize) -> [Double; 3] {
-    let (x, weight) = (
-        Double::sum(points.x[i], -anchor),
-        Double {
-            hi: points.w[i],
-            lo: 0.0,
-        },
-    );
-    let wx = weight.times(x);
-    [w.plus(weight), s1.plus(wx), s2.plus(wx.times(x))]
 }
 
 impl IntervalCosts for DoubleDoubleSums {

@@ -14,8 +14,7 @@
 //! levels are replaced by eight rows side by side, one in each lane. (3) The recursion is a loop with a stack, so that all of it is compiled for one instruction set.
 //! (4) Nodes may carry a discount, taken off the cost of every path through them; that leaves the matrix Monge.
 
-use super::double_double::DoubleDoubleSums;
-use super::prefix_sums::{IntervalCosts, PrefixSums};
+use super::prefix_sums::IntervalCosts;
 use crate::buffer::Buffer;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx2::Avx2;
@@ -23,7 +22,16 @@ use crate::simd::dispatch;
 use crate::simd::f64x8::{F64x8, LANES, prefetch};
 use crate::simd::portable::Portable;
 
-/// Scratch of [`least_weight_path`], kept from one λ to the next.
+/// Rows that are fetched from memory together: halving a longer line again and again means a cache miss for each row.
+const NEAR: usize = 1024;
+/// Columns that are ruled out together.
+const BLOCK: usize = 32;
+/// Fewer columns than this are looked at one by one.
+const FEW: usize = 256;
+/// Room for rounding in a bound.
+const SURE: f64 = 1.0 - 1e-12;
+
+/// The least-weight paths to all borders, kept from one λ to the next.
 #[derive(Debug, Default)]
 pub(crate) struct LeastWeightPath {
     /// Least cost up to each border.
@@ -32,12 +40,17 @@ pub(crate) struct LeastWeightPath {
 }
 
 impl LeastWeightPath {
-    fn reset(&mut self, m: usize) {
+    /// Finds the paths at this λ.
+    pub(crate) fn find<R: IntervalCosts>(&mut self, intervals: &R, lambda: f64) {
+        let len = intervals.len() + 1 + LANES;
         self.best.clear();
-        self.best.resize(m + 1 + LANES, f64::INFINITY);
+        self.best.resize(len, f64::INFINITY);
         self.from.clear();
-        self.from.resize(m + 1 + LANES, 0);
+        self.from.resize(len, 0);
         self.best[0] = 0.0;
+        if intervals.len() > 0 {
+            solve(intervals, lambda, &mut self.best, &mut self.from);
+        }
     }
 
     /// Borders of the path to the last one, both ends included.
@@ -53,169 +66,162 @@ impl LeastWeightPath {
     }
 }
 
-/// Fills `path` with the least-weight path at this λ.
-pub(crate) fn least_weight_path(prefix: &PrefixSums, lambda: f64, path: &mut LeastWeightPath) {
-    path.reset(prefix.len());
-    if prefix.len() > 0 {
-        solve(
-            prefix,
-            &prefix.discount,
-            lambda,
-            &mut path.best,
-            &mut path.from,
-        );
-    }
-}
-
-/// The same with twice the digits, and no discounts.
-pub(crate) fn least_weight_path_double(
-    prefix: &DoubleDoubleSums,
-    lambda: f64,
-    path: &mut LeastWeightPath,
-) {
-    path.reset(prefix.len());
-    if prefix.len() > 0 {
-        solve_double(prefix, &[], lambda, &mut path.best, &mut path.from);
-    }
-}
-
 dispatch! {
-    fn solve(intervals: &PrefixSums, discount: &[f64], lambda: f64, best: &mut [f64], from: &mut [u32])
-        = solve_body::<Portable, PrefixSums>, solve_body::<Avx2, PrefixSums>
-}
-
-dispatch! {
-    fn solve_double(intervals: &DoubleDoubleSums, discount: &[f64], lambda: f64, best: &mut [f64], from: &mut [u32])
-        = solve_body::<Portable, DoubleDoubleSums>, solve_body::<Avx2, DoubleDoubleSums>
+    fn solve<R: IntervalCosts>(intervals: &R, lambda: f64, best: &mut [f64], from: &mut [u32])
+        = solve_body::<Portable, R>, solve_body::<Avx2, R>
 }
 
 #[inline(always)]
 fn solve_body<V: F64x8, R: IntervalCosts>(
     intervals: &R,
-    discount: &[f64],
     lambda: f64,
     best: &mut [f64],
     from: &mut [u32],
 ) {
     // Without discounts the least cost rises along the line. With them it may fall by the largest of them, if that is
     // less than λ, and one more is taken off on arrival.
-    let most = discount
-        .iter()
-        .fold(0.0_f64, |most, &c| if c > most { c } else { most });
-    let margin = if most <= lambda {
-        2.0 * most
-    } else {
-        f64::INFINITY
-    };
-    let arcs = ArcCosts {
+    let discount = intervals.discount();
+    let larger = |most, &c| if c > most { c } else { most };
+    let most = discount.iter().fold(0.0_f64, larger);
+    let mut graph = Graph {
+        intervals,
         lambda,
         discount,
-        margin,
+        margin: if most <= lambda {
+            2.0 * most
+        } else {
+            f64::INFINITY
+        },
+        best,
+        from,
     };
     let m = intervals.len();
-    offer::<V, R>(intervals, &arcs, best, from, 0, 1, m);
+    graph.offer::<V>(0, 1, m);
     // (lo, hi, left half done): row lo is solved, row hi knows the columns up to lo.
     let mut stack = vec![(0, m, false)];
     while let Some((lo, hi, left_done)) = stack.pop() {
         if hi - lo <= LANES + 1 {
-            leaf::<V, R>(intervals, &arcs, best, from, lo, hi);
+            graph.leaf::<V>(lo, hi);
             continue;
         }
         let mid = lo + (hi - lo).div_ceil(2 * (LANES + 1)) * (LANES + 1);
         if left_done {
-            if best[lo + 1] + lambda - margin < best[hi] {
-                offer::<V, R>(intervals, &arcs, best, from, lo + 1, mid + 1, hi);
+            if graph.best[lo + 1] + lambda - graph.margin < graph.best[hi] {
+                graph.offer::<V>(lo + 1, mid + 1, hi);
             }
             stack.push((mid, hi, false));
         } else {
             if hi - lo <= NEAR && hi - lo > NEAR / 2 {
                 intervals.prefetch(lo, hi);
-                prefetch(best, lo, hi);
+                prefetch(graph.best, lo, hi);
             }
-            let (left, right) = window(from, lo, hi);
-            offer::<V, R>(intervals, &arcs, best, from, left, right, mid);
+            let (left, right) = graph.window(lo, hi);
+            graph.offer::<V>(left, right, mid);
             stack.push((lo, hi, true));
             stack.push((lo, mid, false));
         }
     }
 }
 
-/// Columns that a row between `lo` and `hi` scans. Rounding can reverse the two answers where costs are all but equal.
-#[inline(always)]
-fn window(from: &[u32], lo: usize, hi: usize) -> (usize, usize) {
-    (from[lo] as usize, from[hi].max(from[lo]) as usize + 1)
-}
-
-/// Rows that are fetched from memory together: halving a longer line again and again means a cache miss for each row.
-const NEAR: usize = 1024;
-/// Columns that are ruled out together.
-const BLOCK: usize = 32;
-/// Fewer columns than this are looked at one by one.
-const WIDE: usize = 256;
-/// Room for rounding in a bound.
-const SURE: f64 = 1.0 - 1e-12;
-
-/// What a cluster costs beside its spread.
-struct ArcCosts<'a> {
+/// Borders, the arcs between them, and the paths found so far.
+struct Graph<'a, R> {
+    intervals: &'a R,
+    /// What each arc costs beside its interval.
     lambda: f64,
+    /// What arriving at each border takes off.
     discount: &'a [f64],
     /// How much less than λ plus the cost so far a new column can cost.
     margin: f64,
+    best: &'a mut [f64],
+    from: &'a mut [u32],
 }
 
-/// Offers the columns `lo..hi` to one row.
-#[inline(always)]
-fn offer<V: F64x8, R: IntervalCosts>(
-    intervals: &R,
-    arcs: &ArcCosts<'_>,
-    best: &mut [f64],
-    from: &mut [u32],
-    lo: usize,
-    hi: usize,
-    row: usize,
-) {
-    let to = intervals.at::<V>(row);
-    let fixed = arcs.lambda - arcs.discount.get(row).copied().unwrap_or(0.0);
-    let mut least = Least::<V>::new();
-    if hi - lo < WIDE {
-        least.scan(intervals, best, lo, hi, &to, fixed);
-    } else {
-        // The answer is likely in the middle; what is found there rules most blocks out.
-        let middle = lo + (hi - lo - BLOCK) / 2;
-        least.scan(intervals, best, middle, middle + BLOCK, &to, fixed);
-        let mut bar = least.reduce().0;
-        // Costs rise with the length of an interval, and the least cost along the line, but for the margin.
-        let bound = |at: usize, end: usize| {
-            ((best[at] - arcs.margin) + (intervals.cost(end - 1, row) + fixed)) * SURE
-        };
-        let size = if hi - lo < BLOCK * BLOCK {
-            hi - lo
+impl<R: IntervalCosts> Graph<'_, R> {
+    /// Columns that a row between `lo` and `hi` scans. Rounding can reverse the two answers where costs are all but equal.
+    #[inline(always)]
+    fn window(&self, lo: usize, hi: usize) -> (usize, usize) {
+        let (first, last) = (self.from[lo], self.from[hi]);
+        (first as usize, last.max(first) as usize + 1)
+    }
+
+    /// Offers the columns `lo..hi` to one row.
+    #[inline(always)]
+    fn offer<V: F64x8>(&mut self, lo: usize, hi: usize, row: usize) {
+        let (intervals, best) = (self.intervals, &*self.best);
+        let to = intervals.at::<V>(row);
+        let fixed = self.lambda - self.discount.get(row).copied().unwrap_or(0.0);
+        let mut least = Least::<V>::new();
+        if hi - lo < FEW {
+            least.scan((intervals, best), (lo, hi), &to, fixed);
         } else {
-            BLOCK * 8
-        };
-        let mut start = lo;
-        while start < hi {
-            let stop = if start + size < hi { start + size } else { hi };
-            let mut at = if stop - start > BLOCK && bound(start, stop) > bar {
-                stop
-            } else {
-                start
+            // The answer is likely in the middle; what is found there rules most blocks out.
+            let middle = lo + (hi - lo - BLOCK) / 2;
+            least.scan((intervals, best), (middle, middle + BLOCK), &to, fixed);
+            let mut bar = least.reduce().0;
+            // Costs rise with the length of an interval, and the least cost along the line, but for the margin.
+            let bound = |at: usize, end: usize| {
+                ((best[at] - self.margin) + (intervals.cost(end - 1, row) + fixed)) * SURE
             };
-            while at < stop {
-                let end = if at + BLOCK < stop { at + BLOCK } else { stop };
-                if bound(at, end) <= bar {
-                    least.scan(intervals, best, at, end, &to, fixed);
-                    bar = least.reduce().0;
+            let long = hi - lo >= BLOCK * BLOCK;
+            let size = if long { BLOCK * 8 } else { hi - lo };
+            let mut start = lo;
+            while start < hi {
+                let stop = if start + size < hi { start + size } else { hi };
+                let out = stop - start > BLOCK && bound(start, stop) > bar;
+                let mut at = if out { stop } else { start };
+                while at < stop {
+                    let end = if at + BLOCK < stop { at + BLOCK } else { stop };
+                    if bound(at, end) <= bar {
+                        least.scan((intervals, best), (at, end), &to, fixed);
+                        bar = least.reduce().0;
+                    }
+                    at = end;
                 }
-                at = end;
+                start = stop;
             }
-            start = stop;
+        }
+        let (cost, column) = least.reduce();
+        if cost < self.best[row] {
+            self.best[row] = cost;
+            self.from[row] = column as u32;
         }
     }
-    let (cost, column) = least.reduce();
-    if cost < best[row] {
-        best[row] = cost;
-        from[row] = column as u32;
+
+    /// Solves the at most [`LANES`] rows between `lo` and `hi`, side by side, and offers their columns to row `hi`.
+    #[inline(always)]
+    fn leaf<V: F64x8>(&mut self, lo: usize, hi: usize) {
+        let (rows, first) = (hi - lo - 1, lo + 1);
+        if rows == 0 {
+            return;
+        }
+        let to = self.intervals.from::<V>(first);
+        let mut fixed = V::splat(self.lambda);
+        if !self.discount.is_empty() {
+            fixed = fixed - V::load(self.discount, first);
+        }
+        let mut least = Least::<V>::new();
+        let (left, right) = self.window(lo, hi);
+        let mut column = V::splat(left as f64);
+        let one = V::splat(1.0);
+        for (&before, at) in self.best[left..right].iter().zip(left..) {
+            let costs = R::costs(&self.intervals.at::<V>(at), &to);
+            least.see(V::splat(before) + (costs + fixed), column);
+            column = column + one;
+        }
+        let (cost, column) = (least.cost.array(), least.column.array());
+        for l in 0..rows {
+            self.best[first + l] = cost[l];
+            self.from[first + l] = column[l] as u32;
+        }
+        // Columns inside the leaf matter only where clusters are about as short as the leaf.
+        if self.best[first] + self.lambda - 2.0 * self.margin >= self.best[hi] {
+            return;
+        }
+        for row in first + 1..=hi {
+            if self.best[first] + self.lambda - self.margin < self.best[row] {
+                self.offer::<V>(first, row, row);
+            }
+        }
     }
 }
 
@@ -246,10 +252,8 @@ impl<V: F64x8> Least<V> {
     #[inline(always)]
     fn scan<R: IntervalCosts>(
         &mut self,
-        intervals: &R,
-        best: &[f64],
-        lo: usize,
-        hi: usize,
+        (intervals, best): (&R, &[f64]),
+        (lo, hi): (usize, usize),
         to: &R::Sums<V>,
         fixed: f64,
     ) {
@@ -283,50 +287,5 @@ impl<V: F64x8> Least<V> {
             }
         }
         (cost[0], column[0])
-    }
-}
-
-/// Settles the at most [`LANES`] rows between `lo` and `hi`, side by side, and offers their columns to row `hi`.
-#[inline(always)]
-fn leaf<V: F64x8, R: IntervalCosts>(
-    intervals: &R,
-    arcs: &ArcCosts<'_>,
-    best: &mut [f64],
-    from: &mut [u32],
-    lo: usize,
-    hi: usize,
-) {
-    let rows = hi - lo - 1;
-    if rows == 0 {
-        return;
-    }
-    let first = lo + 1;
-    let to = intervals.from::<V>(first);
-    let mut fixed = V::splat(arcs.lambda);
-    if !arcs.discount.is_empty() {
-        fixed = fixed - V::load(arcs.discount, first);
-    }
-    let mut least = Least::<V>::new();
-    let (left, right) = window(from, lo, hi);
-    let mut column = V::splat(left as f64);
-    let one = V::splat(1.0);
-    for (&before, at) in best[left..right].iter().zip(left..) {
-        let costs = R::costs(&intervals.at::<V>(at), &to);
-        least.see(V::splat(before) + (costs + fixed), column);
-        column = column + one;
-    }
-    let (cost, column) = (least.cost.array(), least.column.array());
-    for l in 0..rows {
-        best[first + l] = cost[l];
-        from[first + l] = column[l] as u32;
-    }
-    // Columns inside the leaf matter only where clusters are about as short as the leaf.
-    if best[first] + arcs.lambda - 2.0 * arcs.margin >= best[hi] {
-        return;
-    }
-    for row in first + 1..=hi {
-        if best[first] + arcs.lambda - arcs.margin < best[row] {
-            offer::<V, R>(intervals, arcs, best, from, first, row, row);
-        }
     }
 }

@@ -3,7 +3,7 @@
 use crate::buffer::Buffer;
 
 /// Ascending distinct values and their weights, all positive.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Points {
     pub(crate) x: Buffer,
     pub(crate) w: Buffer,
@@ -19,8 +19,8 @@ impl Points {
         self.w.push(w);
     }
 
-    /// Index of the weighted median.
-    pub(crate) fn median(&self) -> usize {
+    /// Index of the weighted median: the value there is the anchor, which sums are taken relative to.
+    pub(super) fn median(&self) -> usize {
         let half = self.w.iter().sum::<f64>() / 2.0;
         let mut below = 0.0;
         for (i, w) in self.w.iter().enumerate() {
@@ -30,6 +30,26 @@ impl Points {
             }
         }
         self.len().saturating_sub(1)
+    }
+
+    /// Sums that grow from the weighted median outwards on both sides: `add` takes in one point more, and `set` gets a border, the sums
+    /// up to it, and the sign that they count with.
+    pub(super) fn sum_outwards<S: Default>(
+        &self,
+        middle: usize,
+        add: impl Fn(&mut S, usize),
+        mut set: impl FnMut(usize, &S, f64),
+    ) {
+        let mut sums = S::default();
+        for i in middle..self.len() {
+            add(&mut sums, i);
+            set(i + 1, &sums, 1.0);
+        }
+        sums = S::default();
+        for i in (0..middle).rev() {
+            add(&mut sums, i);
+            set(i, &sums, -1.0);
+        }
     }
 
     /// Centroid and cost of the interval `lo..hi`, from scratch: two passes, around a value of it.

@@ -9,7 +9,7 @@
 //! 3. are accumulated in double-double and rounded once.
 //!
 //! The rounding of the sums of squares cancels along a path from end to end; that of the other sums is
-//! multiplied by the distance of neighbouring centroids only. [`PrefixSums::rounding`] bounds what remains.
+//! multiplied by the distance of neighbouring centroids only. [`PrefixSums::rounding_error`] bounds what remains.
 
 use super::points::Points;
 use crate::buffer::Buffer;
@@ -18,20 +18,20 @@ use crate::simd::portable::Portable;
 
 /// A compensated sum (Neumaier): the rounding error of each addition is kept and added at the end.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Sum {
+struct CompensatedSum {
     hi: f64,
     lo: f64,
 }
 
-impl Sum {
-    pub(crate) fn add(&mut self, value: f64) {
+impl CompensatedSum {
+    fn add(&mut self, value: f64) {
         let sum = self.hi + value;
         let part = sum - self.hi;
         self.lo += (self.hi - (sum - part)) + (value - part);
         self.hi = sum;
     }
 
-    pub(crate) fn value(self) -> f64 {
+    fn value(self) -> f64 {
         self.hi + self.lo
     }
 }
@@ -58,43 +58,30 @@ impl PrefixSums {
         let zeros = || Buffer::zeros(m + 1 + LANES);
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
-        let mut prefix = PrefixSums {
+        let (mut w, mut s1, mut s2) = (zeros(), zeros(), zeros());
+        let add = |sums: &mut [CompensatedSum; 3], i: usize| {
+            let (x, w) = (points.x[i] - anchor, points.w[i]);
+            sums[0].add(w);
+            sums[1].add(w * x);
+            sums[2].add(w * x * x);
+        };
+        points.sum_outwards(middle, add, |border, sums, sign| {
+            w[border] = sign * sums[0].value();
+            s1[border] = sign * sums[1].value();
+            s2[border] = sign * sums[2].value();
+        });
+        PrefixSums {
             len: m,
             anchor,
             counts: points.w.iter().all(|w| w.fract() == 0.0),
-            w: zeros(),
-            s1: zeros(),
-            s2: zeros(),
+            w,
+            s1,
+            s2,
             discount: Buffer::default(),
-        };
-        let mut sums = [Sum::default(); 3];
-        for i in middle..m {
-            let values = prefix.step(points, anchor, i, &mut sums);
-            prefix.set(i + 1, values, 1.0);
         }
-        let mut sums = [Sum::default(); 3];
-        for i in (0..middle).rev() {
-            let values = prefix.step(points, anchor, i, &mut sums);
-            prefix.set(i, values, -1.0);
-        }
-        prefix
     }
 
-    fn step(&self, points: &Points, anchor: f64, i: usize, sums: &mut [Sum; 3]) -> [f64; 3] {
-        let (x, w) = (points.x[i] - anchor, points.w[i]);
-        sums[0].add(w);
-        sums[1].add(w * x);
-        sums[2].add(w * x * x);
-        [sums[0].value(), sums[1].value(), sums[2].value()]
-    }
-
-    fn set(&mut self, i: usize, values: [f64; 3], sign: f64) {
-        self.w[i] = sign * values[0];
-        self.s1[i] = sign * values[1];
-        self.s2[i] = sign * values[2];
-    }
-
-    /// The same line with some of its borders only; they include the first and the last.
+    /// The same sums at some of the borders only; they include the first and the last.
     pub(crate) fn at_borders(&self, borders: &[u32]) -> Self {
         let pick = |sums: &[f64]| {
             let mut out: Buffer = borders.iter().map(|&b| sums[b as usize]).collect();
@@ -113,8 +100,8 @@ impl PrefixSums {
     }
 
     /// Sets a discount for each border; the first and the last get none.
-    pub(crate) fn set_discount(&mut self, discount: impl Into<Buffer>) {
-        self.discount = discount.into();
+    pub(crate) fn set_discount(&mut self, discount: Buffer) {
+        self.discount = discount;
         self.discount.resize(self.len + 1 + LANES, 0.0);
     }
 
@@ -147,18 +134,14 @@ impl PrefixSums {
     /// The sums of squares cancel from border to border but for the rounding of each difference. An error in the sum of
     /// values at a border counts by the distance of the centroids on its sides, one in the sum of weights by the
     /// difference of their squares.
-    pub(crate) fn rounding(&self, borders: &[u32], intervals: &[(f64, f64)]) -> f64 {
-        let mut rounding = 4.0 * self.noise();
+    pub(crate) fn rounding_error(&self, borders: &[u32], intervals: &[(f64, f64)]) -> f64 {
+        let mut rounding = 4.0 * self.sum_of_squares();
         for (intervals, &at) in intervals.windows(2).zip(&borders[1..]) {
-            let (a, b, at) = (
-                intervals[0].0 - self.anchor,
-                intervals[1].0 - self.anchor,
-                at as usize,
-            );
-            let weight = if self.counts {
-                0.0
-            } else {
-                (a + b).abs() * self.w[at].abs()
+            let [a, b] = [0, 1].map(|side: usize| intervals[side].0 - self.anchor);
+            let at = at as usize;
+            let weight = match self.counts {
+                true => 0.0,
+                false => (a + b).abs() * self.w[at].abs(),
             };
             rounding += (b - a) * (2.0 * self.s1[at].abs() + weight);
         }
@@ -166,7 +149,7 @@ impl PrefixSums {
     }
 
     /// Sum of squares relative to the anchor.
-    pub(crate) fn noise(&self) -> f64 {
+    pub(crate) fn sum_of_squares(&self) -> f64 {
         self.s2[self.len] - self.s2[0]
     }
 }
@@ -187,6 +170,11 @@ pub(crate) trait IntervalCosts {
 
     /// Costs of the intervals from each of `a` to the same lane of `b`, where that is one, else anything.
     fn costs<V: F64x8>(a: &Self::Sums<V>, b: &Self::Sums<V>) -> V;
+
+    /// Taken off the cost of a path for each border it visits; empty for none.
+    fn discount(&self) -> &[f64] {
+        &[]
+    }
 
     /// Fetches the borders `lo..hi` from memory.
     fn prefetch(&self, lo: usize, hi: usize);
@@ -227,6 +215,10 @@ impl IntervalCosts for PrefixSums {
     fn costs<V: F64x8>(a: &[V; 3], b: &[V; 3]) -> V {
         let s1 = b[1] - a[1];
         ((b[2] - a[2]) - s1 * s1 / (b[0] - a[0])).positive()
+    }
+
+    fn discount(&self) -> &[f64] {
+        &self.discount
     }
 
     fn prefetch(&self, lo: usize, hi: usize) {

@@ -123,7 +123,7 @@ fn cost(points: &crate::scalar::points::Points, table: &[f64]) -> f64 {
     points
         .x
         .iter()
-        .zip(&points.w)
+        .zip(points.w.iter())
         .map(|(&x, w)| w * nearest(x))
         .sum()
 }

@@ -6,9 +6,7 @@ use proptest::prelude::*;
 use super::{KINDS, Kind, Noise, naive};
 use crate::scalar::double_double::DoubleDoubleSums;
 use crate::scalar::lagrangian;
-use crate::scalar::least_weight_path::{
-    LeastWeightPath, least_weight_path, least_weight_path_double,
-};
+use crate::scalar::least_weight_path::LeastWeightPath;
 use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
 use crate::{Clusters, Element, Precision, ValueHistogram, Weights};
@@ -50,7 +48,7 @@ fn check(found: &Clusters, points: &Points, k: usize, best: f64) {
     let cost: f64 = points
         .x
         .iter()
-        .zip(&points.w)
+        .zip(points.w.iter())
         .map(|(x, w)| w * nearest(*x))
         .sum();
     assert!(
@@ -130,10 +128,10 @@ proptest! {
         if discounts {
             let mut discount: Vec<f64> = (0..=m).map(|_| noise.unit() * 0.3 * lambda).collect();
             (discount[0], discount[m]) = (0.0, 0.0);
-            prefix.set_discount(discount);
+            prefix.set_discount(discount.into_iter().collect());
         }
         let mut path = LeastWeightPath::default();
-        least_weight_path(&prefix, lambda, &mut path);
+        path.find(&prefix, lambda);
         let mut best = vec![0.0];
         for j in 1..=m {
             let discount = prefix.discount.get(j).copied().unwrap_or(0.0);
@@ -145,11 +143,11 @@ proptest! {
         }
         if !discounts {
             let mut twin = LeastWeightPath::default();
-            least_weight_path_double(&DoubleDoubleSums::new(&points), lambda, &mut twin);
+            twin.find(&DoubleDoubleSums::new(&points), lambda);
             prop_assert!((twin.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
         }
         // And from the other side.
-        least_weight_path(&prefix.mirrored(), lambda, &mut path);
+        path.find(&prefix.mirrored(), lambda);
         prop_assert!((path.best[m] - best[m]).abs() <= 1e-9 * (1.0 + best[m].abs()));
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! Only bins that may hold a border of an optimum are open; of the others, only mean and weight matter.
 //!
-//! Cost: a few ns a bin. Wrong choice: none; [`refine`](super::refine) says when to have no bins.
+//! Cost: a few ns a bin. Wrong choice: none; [`branch_and_bound`](super) says when to have no bins.
 
-use super::bins::Moments;
+use super::moments::Moments;
 use crate::buffer::Buffer;
 use crate::scalar::lagrangian::{self, Partition};
 use crate::scalar::points::Points;
@@ -13,7 +13,7 @@ use crate::scalar::prefix_sums::PrefixSums;
 /// IntervalCosts of bins per cluster for which distances are bounded.
 const RUNS: usize = 64;
 /// Rounding error of a spread relative to the sum of squares it is the rest of.
-const NOISE: f64 = 8.0 * f64::EPSILON;
+const ROUNDING: f64 = 8.0 * f64::EPSILON;
 /// Room for rounding in the bounds.
 const ROOM: f64 = 1.0 + 1e-9;
 
@@ -28,7 +28,7 @@ pub(super) struct Coarse {
     /// Sum of the spreads of closed bins.
     closed: f64,
     /// Bound on the rounding errors of all spreads.
-    pub(super) noise: f64,
+    pub(super) rounding: f64,
 }
 
 /// What matters of an open bin; all zero for others and for single values.
@@ -40,9 +40,41 @@ pub(super) struct Bin {
     /// Sum of squares around the mean.
     spread: f64,
     /// Bound on its rounding error.
-    noise: f64,
+    rounding: f64,
     /// How far a border in the bin can be from the nearer centroid at its sides.
     pub(super) distance: f64,
+}
+
+/// What an optimum may have, of a coarse problem: a flag for each border, and one for each bin that it may cut.
+pub(super) struct Open {
+    borders: Vec<bool>,
+    bins: Vec<bool>,
+}
+
+impl Open {
+    pub(super) fn none(coarse: &Coarse) -> Self {
+        let len = coarse.bins.len();
+        Open {
+            borders: vec![false; len + 1],
+            bins: vec![false; len],
+        }
+    }
+
+    /// Opens a border, and the bins on its sides that have more than one value.
+    pub(super) fn border(&mut self, coarse: &Coarse, at: usize) {
+        self.borders[at] = true;
+        for bin in [at.wrapping_sub(1), at] {
+            if coarse.bins.get(bin).is_some_and(|bin| bin.number > 1) {
+                self.bins[bin] = true;
+            }
+        }
+    }
+
+    /// The bins that may be cut.
+    pub(super) fn bins<'a>(&'a self, coarse: &'a Coarse) -> impl Iterator<Item = &'a Bin> {
+        let bins = coarse.bins.iter().zip(&self.bins);
+        bins.filter(|(_, open)| **open).map(|(bin, _)| bin)
+    }
 }
 
 impl Coarse {
@@ -75,9 +107,9 @@ impl Coarse {
                 ..Bin::default()
             };
             if number > 1.0 {
-                self.noise += s2 * f64::EPSILON;
+                self.rounding += s2 * f64::EPSILON;
                 bin.spread = (s2 - s1 * mean).max(0.0);
-                bin.noise = s2 * NOISE;
+                bin.rounding = s2 * ROUNDING;
             }
             self.bins.push(bin);
         }
@@ -98,24 +130,19 @@ impl Coarse {
         }
     }
 
-    /// The same with each marked bin replaced by what `resolve` adds for it, and with no borders but those that are open or
-    /// next to a marked bin; the bins not marked are closed. `open` has a flag for each border.
-    pub(super) fn refined(
-        &self,
-        marked: &[bool],
-        open: &[bool],
-        mut resolve: impl FnMut(&mut Coarse, Bin),
-    ) -> Coarse {
+    /// The same with each open bin replaced by what `resolve` adds for it, and with no borders but those that are open or
+    /// next to an open bin; the other bins are closed.
+    pub(super) fn refined(&self, open: &Open, mut resolve: impl FnMut(&mut Coarse, Bin)) -> Coarse {
         let mut next = Coarse {
             closed: self.closed,
-            noise: self.noise,
+            rounding: self.rounding,
             ..Coarse::default()
         };
         for (b, &bin) in self.bins.iter().enumerate() {
-            if b == 0 || open[b] {
+            if b == 0 || open.borders[b] {
                 next.border();
             }
-            if marked[b] {
+            if open.bins[b] {
                 resolve(&mut next, bin);
                 next.border();
             } else {
@@ -170,7 +197,7 @@ impl Coarse {
             if bin.number <= 1 {
                 return 0.0;
             }
-            let spread = bin.spread + bin.noise;
+            let spread = bin.spread + bin.rounding;
             let saved = 2.0 * bin.distance * (w * spread).sqrt();
             saved.max(spread).min(spread + lambda) * ROOM
         };

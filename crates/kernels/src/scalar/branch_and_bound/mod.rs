@@ -21,16 +21,17 @@
 
 mod bins;
 mod coarse;
+mod moments;
 
 use rayon::prelude::*;
 
 use super::lagrangian::{self, Clusters, MANY_CLUSTERS, Partition};
-use super::least_weight_path::{LeastWeightPath, least_weight_path};
+use super::least_weight_path::LeastWeightPath;
 use super::prefix_sums::{IntervalCosts, PrefixSums};
 use super::radix_sort::unkey;
 use crate::weights::Weights;
 use bins::Bins;
-use coarse::Coarse;
+use coarse::{Coarse, Open};
 
 /// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
 const NEAR: f64 = 1e-6;
@@ -79,49 +80,37 @@ pub(crate) struct Group<'a> {
 
 /// Clusters, or `None` if sorting all values is no slower.
 pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
-    // About 1.5 k² bins stay open, however many there are. Where that is most of them, begin with as many as will do.
-    let len = group.values.len();
-    let fine = (FINE * k * k).min(MOST);
-    let target = if k > MIDDLE && len > 4 * fine {
-        fine
-    } else {
-        let most = if k <= MANY_CLUSTERS { 1 << 16 } else { 1 << 17 };
-        (64 * k * k).clamp(1 << 13, most).min(len / 8)
-    };
-    if k * k > target && len < LARGE {
-        return None;
-    }
-    let mut bins = Bins::new(group.values, group.range, target);
+    let mut bins = Bins::new(group.values, group.range, target(group.values.len(), k)?);
     let mut coarse = Coarse::new(&bins.moments(group.values, group.weights, group.finite));
     if coarse.points.len() < 8 * k {
         return None;
     }
     let anchor = f64::from(bins.anchor);
     if k == 1 {
-        let prefix = PrefixSums::new(&coarse.points);
-        let whole = coarse.partition(&prefix, k, None);
+        let whole = coarse.partition(&PrefixSums::new(&coarse.points), k, None);
         return Some(finished(group, whole.clusters(), anchor, &coarse, 0.0));
     }
-    let ends = (
-        f64::from(group.range.0) - anchor,
-        f64::from(group.range.1) - anchor,
-    );
+    let (low, high) = group.range;
+    let ends = (f64::from(low) - anchor, f64::from(high) - anchor);
     let mut limit = None;
     let mut lambda = None;
     loop {
         let prefix = PrefixSums::new(&coarse.points);
-        let start = match lambda {
-            Some(lambda) => Start::Price(lambda),
+        let (answer, start) = match lambda {
+            Some(lambda) => (None, lambda),
             // A better upper bound leaves less to resolve. That is worth a search where clusters are many.
-            None if k >= MANY_CLUSTERS => Start::Answer(coarse.partition(&prefix, k, None)),
-            None => Start::Price(lagrangian::initial_lambda(&coarse.points, &prefix, k)),
+            None if k >= MANY_CLUSTERS => {
+                let answer = coarse.partition(&prefix, k, None);
+                let lambda = answer.lambda;
+                (Some(answer), lambda)
+            }
+            None => (None, lagrangian::initial_lambda(&coarse.points, &prefix, k)),
         };
         let limit = *limit.get_or_insert_with(|| {
-            let limit = LIMIT * start.lambda();
-            coarse.bound(&prefix, k, ends, limit);
-            limit
+            coarse.bound(&prefix, k, ends, LIMIT * start);
+            LIMIT * start
         });
-        let bounds = Bounds::new(&coarse, prefix, k, start);
+        let bounds = Bounds::new(&coarse, prefix, k, start, answer);
         lambda = Some(bounds.rough.lambda);
         // The bound on distances presumed that no split gains more than the limit.
         if bounds.lower <= 0.0 || bounds.rough.lambda + (bounds.upper - bounds.lower) > limit {
@@ -129,70 +118,66 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
         }
         let gap = ((bounds.upper - bounds.lower) / bounds.lower).max(0.0);
         if group.precision == Precision::Refined && gap <= NEAR {
-            return Some(finished(
-                group,
-                bounds.rough.clusters(),
-                anchor,
-                &coarse,
-                gap,
-            ));
+            let rough = bounds.rough.clusters();
+            return Some(finished(group, rough, anchor, &coarse, gap));
         }
-        let (open, marked) = bounds.open(&coarse, k);
-        let marked_bins = || {
-            let bins = coarse.bins.iter().zip(&marked);
-            bins.filter(|(_, mark)| **mark).map(|(bin, _)| bin)
-        };
-        let number: f64 = marked_bins().map(|bin| f64::from(bin.number)).sum();
+        let open = bounds.open(&coarse, k);
+        let number: f64 = open.bins(&coarse).map(|bin| f64::from(bin.number)).sum();
         if number > MANY * group.values.len() as f64 {
             return None;
         }
-        let ids = || marked_bins().map(|bin| bin.id);
         let parts = match group.precision {
             Precision::Refined => ((gap / AIM).sqrt().ceil() as usize).clamp(2, PARTS),
             Precision::Exact => PARTS,
         };
-        if !bins.is_split() && number > (ids().count() * parts) as f64 * CROWD {
-            bins.split(ids(), parts);
-            let moments = bins.moments(group.values, group.weights, group.finite);
-            let mut next = 0;
-            coarse = coarse.refined(&marked, &open, |coarse, bin| {
-                coarse.open(&moments[next..next + parts], next, bin.distance);
-                next += parts;
-            });
-            continue;
+        let crowded = number > (open.bins(&coarse).count() * parts) as f64 * CROWD;
+        if !bins.is_split() && crowded {
+            coarse = split(group, &mut bins, &coarse, &open, parts);
+        } else {
+            coarse = resolved(group, &bins, &coarse, &open);
+            let found = coarse.partition(&PrefixSums::new(&coarse.points), k, lambda);
+            return Some(finished(group, found.clusters(), anchor, &coarse, 0.0));
         }
-        let sorted = bins.gather(group.values, group.weights, ids());
-        let mut rest = &sorted[..];
-        coarse = coarse.refined(&marked, &open, |coarse, bin| {
-            let (here, after) = rest.split_at((bin.number as usize).min(rest.len()));
-            rest = after;
-            for run in here.chunk_by(|a, b| a.0 == b.0) {
-                coarse.value(
-                    f64::from(unkey(run[0].0)) - anchor,
-                    run.iter().map(|pair| f64::from(pair.1)).sum(),
-                );
-            }
-        });
-        let found = coarse.partition(&PrefixSums::new(&coarse.points), k, lambda);
-        return Some(finished(group, found.clusters(), anchor, &coarse, 0.0));
     }
 }
 
-/// What a search for bounds starts from.
-enum Start {
-    /// The best answer that cuts no bin.
-    Answer(Partition),
-    /// Or a λ to begin with.
-    Price(f64),
+/// How many bins to begin with for so many values; `None` where all of them would stay open.
+fn target(len: usize, k: usize) -> Option<usize> {
+    // About 1.5 k² bins stay open, however many there are. Where that is most of them, begin with as many as will do.
+    let fine = (FINE * k * k).min(MOST);
+    let target = if k > MIDDLE && len > 4 * fine {
+        fine
+    } else {
+        let most = if k <= MANY_CLUSTERS { 1 << 16 } else { 1 << 17 };
+        (64 * k * k).clamp(1 << 13, most).min(len / 8)
+    };
+    (k * k <= target || len >= LARGE).then_some(target)
 }
 
-impl Start {
-    fn lambda(&self) -> f64 {
-        match self {
-            Start::Answer(rough) => rough.lambda,
-            Start::Price(lambda) => *lambda,
+/// The open bins split into so many parts each, and their values counted again.
+fn split(group: &Group<'_>, bins: &mut Bins, coarse: &Coarse, open: &Open, parts: usize) -> Coarse {
+    bins.split(open.bins(coarse).map(|bin| bin.id), parts);
+    let moments = bins.moments(group.values, group.weights, group.finite);
+    let mut next = 0;
+    coarse.refined(open, |coarse, bin| {
+        coarse.open(&moments[next..next + parts], next, bin.distance);
+        next += parts;
+    })
+}
+
+/// The open bins replaced by their values, sorted.
+fn resolved(group: &Group<'_>, bins: &Bins, coarse: &Coarse, open: &Open) -> Coarse {
+    let ids = open.bins(coarse).map(|bin| bin.id);
+    let sorted = bins.gather(group.values, group.weights, ids);
+    let mut rest = &sorted[..];
+    coarse.refined(open, |coarse, bin| {
+        let (here, after) = rest.split_at((bin.number as usize).min(rest.len()));
+        rest = after;
+        for equal in here.chunk_by(|a, b| a.0 == b.0) {
+            let x = f64::from(unkey(equal[0].0)) - f64::from(bins.anchor);
+            coarse.value(x, equal.iter().map(|pair| f64::from(pair.1)).sum());
         }
-    }
+    })
 }
 
 /// What is known of the optimum.
@@ -210,36 +195,38 @@ struct Bounds {
 }
 
 impl Bounds {
-    fn new(coarse: &Coarse, whole: PrefixSums, k: usize, start: Start) -> Self {
+    /// From a λ to begin with, and an answer that cuts no bin, if there is one.
+    fn new(
+        coarse: &Coarse,
+        whole: PrefixSums,
+        k: usize,
+        lambda: f64,
+        answer: Option<Partition>,
+    ) -> Self {
         let thin = (coarse.borders.len() <= whole.len()).then(|| whole.at_borders(&coarse.borders));
         let (mut prefix, whole) = match thin {
             Some(thin) => (thin, Some(whole)),
             None => (whole, None),
         };
         let mut forward = LeastWeightPath::default();
-        prefix.set_discount(coarse.discount(start.lambda()));
-        least_weight_path(&prefix, start.lambda(), &mut forward);
-        let rough = match start {
-            Start::Answer(rough) => rough,
-            Start::Price(lambda) => {
-                let mut borders = forward.borders(prefix.len());
-                if borders.len() == k + 1 {
-                    for border in &mut borders {
-                        *border = coarse.borders[*border as usize];
-                    }
-                    Partition::new(&coarse.points, borders, lambda)
-                } else {
-                    prefix.discount.clear();
-                    let rough =
-                        coarse.partition(whole.as_ref().unwrap_or(&prefix), k, Some(lambda));
-                    prefix.set_discount(coarse.discount(rough.lambda));
-                    least_weight_path(&prefix, rough.lambda, &mut forward);
-                    rough
+        prefix.set_discount(coarse.discount(lambda));
+        forward.find(&prefix, lambda);
+        let rough = answer.unwrap_or_else(|| {
+            let mut borders = forward.borders(prefix.len());
+            if borders.len() == k + 1 {
+                for border in &mut borders {
+                    *border = coarse.borders[*border as usize];
                 }
+                return Partition::new(&coarse.points, borders, lambda);
             }
-        };
+            prefix.discount.clear();
+            let rough = coarse.partition(whole.as_ref().unwrap_or(&prefix), k, Some(lambda));
+            prefix.set_discount(coarse.discount(rough.lambda));
+            forward.find(&prefix, rough.lambda);
+            rough
+        });
         let spread = coarse.spread();
-        let rounding = 16.0 * f64::EPSILON * prefix.noise();
+        let rounding = 16.0 * f64::EPSILON * prefix.sum_of_squares();
         Bounds {
             upper: spread + rough.cost(),
             lower: spread + forward.best[prefix.len()] - rough.lambda * k as f64 - rounding,
@@ -250,27 +237,20 @@ impl Bounds {
         }
     }
 
-    /// Which borders an optimum may have, or have in a bin next to them, and which bins it may cut.
-    fn open(&self, coarse: &Coarse, k: usize) -> (Vec<bool>, Vec<bool>) {
+    /// What an optimum may have: borders, or borders in a bin next to them, which it cuts.
+    fn open(&self, coarse: &Coarse, k: usize) -> Open {
         let m = self.prefix.len();
         let mut backward = LeastWeightPath::default();
-        least_weight_path(&self.prefix.mirrored(), self.rough.lambda, &mut backward);
+        backward.find(&self.prefix.mirrored(), self.rough.lambda);
         let rest = coarse.spread() - self.rough.lambda * k as f64 - 2.0 * self.rounding;
-        let mut open = vec![false; coarse.bins.len() + 1];
-        let mut marked = vec![false; coarse.bins.len()];
+        let mut open = Open::none(coarse);
         for (b, &at) in coarse.borders.iter().enumerate() {
             let path = self.forward.best[b] + backward.best[m - b] + self.prefix.discount[b];
             if rest + path <= self.upper * ROOM {
-                let at = at as usize;
-                open[at] = true;
-                for bin in [at.wrapping_sub(1), at] {
-                    if coarse.bins.get(bin).is_some_and(|bin| bin.number > 1) {
-                        marked[bin] = true;
-                    }
-                }
+                open.border(coarse, at as usize);
             }
         }
-        (open, marked)
+        open
     }
 }
 
@@ -285,7 +265,7 @@ fn finished(
     clusters.centroids.iter_mut().for_each(|c| *c += anchor);
     clusters.cost += coarse.spread();
     clusters.gap += gap;
-    if coarse.noise > CLEAR * clusters.cost {
+    if coarse.rounding > CLEAR * clusters.cost {
         clusters.cost = cost(group, &clusters.centroids);
     }
     clusters

@@ -28,11 +28,11 @@ pub(super) struct HalfHistogram<'a> {
     bits: &'a [u16],
     infinity: u16,
     /// Ascending; -0 counts as +0.
-    values: Vec<f32>,
+    pub(super) values: Vec<f32>,
     counts: Vec<u64>,
     /// Weights of the values, unless they are the counts.
     weights: Option<Vec<f64>>,
-    summary: Summary,
+    pub(super) summary: Summary,
 }
 
 impl<'a> HalfHistogram<'a> {
@@ -50,23 +50,16 @@ impl<'a> HalfHistogram<'a> {
             weights: (!weights.is_equal()).then(Vec::new),
             summary: Summary::default(),
         };
-        let small = if weights.is_equal() {
-            SMALL
-        } else {
-            SMALL_WEIGHTED
+        let small = match weights.is_equal() {
+            true => SMALL,
+            false => SMALL_WEIGHTED,
         };
         if bits.len() < small {
             group.sort(decode, weights);
         } else {
             group.count(decode, weights);
         }
-        if group
-            .weights
-            .as_ref()
-            .is_some_and(|w| w.iter().all(|&w| w == 0.0))
-        {
-            group.weights = None;
-        }
+        group.weights = group.weights.filter(|w| w.iter().any(|&w| w != 0.0));
         group.summary.finish(&group.values, &group.counts);
         group
     }
@@ -112,8 +105,8 @@ impl<'a> HalfHistogram<'a> {
         let pairs = self
             .bits
             .iter()
-            .enumerate()
-            .map(|(i, &b)| (order(b), i as u32))
+            .zip(0..)
+            .map(|(&b, i)| (order(b), i))
             .collect();
         let sorted = by_digits::<(u16, u32), 2, 256>(pairs, |pair| u32::from(pair.0));
         for run in sorted.chunk_by(|a, b| a.0 == b.0) {
@@ -152,14 +145,6 @@ impl<'a> HalfHistogram<'a> {
         };
         (0x8000..0x1_0000).rev().for_each(&mut visit);
         (0..0x8000).for_each(&mut visit);
-    }
-
-    pub(super) fn summary(&self) -> &Summary {
-        &self.summary
-    }
-
-    pub(super) fn values(&self) -> &[f32] {
-        &self.values
     }
 
     /// The values that have a weight.

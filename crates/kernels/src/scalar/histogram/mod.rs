@@ -66,8 +66,8 @@ impl<'a, T: Element> ValueHistogram<'a, T> {
 
     fn summary(&self) -> &Summary {
         match &self.store {
-            Store::Half(group) => group.summary(),
-            Store::Single(group) => group.summary(),
+            Store::Half(group) => &group.summary,
+            Store::Single(group) => &group.summary,
         }
     }
 
@@ -119,7 +119,7 @@ impl<'a, T: Element> ValueHistogram<'a, T> {
         let limit = limit.min(1 << 16);
         let (first, infinite, nan) = self.summary().specials();
         let finite = match &self.store {
-            Store::Half(group) => group.values().to_vec(),
+            Store::Half(group) => group.values.to_vec(),
             Store::Single(group) => group.distinct(limit)?,
         };
         let all: Vec<f32> = first
@@ -135,7 +135,7 @@ impl<'a, T: Element> ValueHistogram<'a, T> {
     pub fn distinct_count(&self) -> usize {
         let (first, infinite, nan) = self.summary().specials();
         let finite = match &self.store {
-            Store::Half(group) => group.values().len(),
+            Store::Half(group) => group.values.len(),
             Store::Single(group) => group.distinct_count(),
         };
         finite + [first, infinite, nan].into_iter().flatten().count()

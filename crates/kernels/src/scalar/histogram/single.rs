@@ -1,7 +1,7 @@
 //! 32-bit values: too many to count, so look over them, and come back when asked.
 //!
 //! Cost: looking over takes 0.6 ns a value; sorting, for small groups and where bounds do not help, about 20.
-//! Wrong choice: values that began as 16-bit floats, which `narrow` counts.
+//! Wrong choice: values that began as 16-bit floats, which `half` counts.
 
 use std::sync::OnceLock;
 
@@ -27,14 +27,14 @@ pub(super) struct SingleHistogram<'a> {
     values: &'a [f32],
     weights: Weights<'a>,
     precision: Precision,
-    summary: Summary,
+    pub(super) summary: Summary,
     /// All points, sorted; made when first asked for.
     points: OnceLock<Points>,
 }
 
 impl<'a> SingleHistogram<'a> {
     pub(super) fn new(values: &'a [f32], mut weights: Weights<'a>, precision: Precision) -> Self {
-        let parts: Vec<Part> = values.par_chunks(CHUNK).map(look).collect();
+        let parts: Vec<Scan> = values.par_chunks(CHUNK).map(scan).collect();
         let mut summary = Summary::default();
         let mut range = (f32::INFINITY, f32::NEG_INFINITY);
         for (part, chunk) in parts.iter().zip(values.chunks(CHUNK)) {
@@ -68,10 +68,6 @@ impl<'a> SingleHistogram<'a> {
         }
     }
 
-    pub(super) fn summary(&self) -> &Summary {
-        &self.summary
-    }
-
     pub(super) fn cluster(&self, k: usize) -> Clusters {
         if self.values.len() >= SMALL
             && let Some(range) = self.summary.range
@@ -94,9 +90,7 @@ impl<'a> SingleHistogram<'a> {
     fn points(&self) -> &Points {
         self.points.get_or_init(|| {
             if self.weights.is_equal() {
-                let finite = self.values.iter().filter(|x| x.is_finite());
-                let sorted = radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key);
-                return points_of(&sorted, |key| (key, 1.0));
+                return points_of(&self.sorted(), |key| (key, 1.0));
             }
             let mut pairs: Vec<(u32, f32)> = Vec::new();
             self.weights.each(0, self.values.len(), |i, w| {
@@ -136,9 +130,13 @@ impl<'a> SingleHistogram<'a> {
 
     /// Number of distinct finite values.
     pub(super) fn distinct_count(&self) -> usize {
+        self.sorted().chunk_by(|a, b| a == b).count()
+    }
+
+    /// The keys of the finite values, ascending.
+    fn sorted(&self) -> Vec<u32> {
         let finite = self.values.iter().filter(|x| x.is_finite());
-        let sorted = radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key);
-        sorted.chunk_by(|a, b| a == b).count()
+        radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key)
     }
 
     pub(super) fn assign(&self, borders: &Borders, indices: &mut [u8]) -> f64 {
@@ -173,7 +171,8 @@ fn points_of<T: Copy>(sorted: &[T], part: impl Fn(T) -> (u32, f64)) -> Points {
     points
 }
 
-struct Part {
+/// What is learnt of some values at once.
+struct Scan {
     non_finite: u32,
     zeros: u32,
     min: f32,
@@ -182,23 +181,23 @@ struct Part {
 }
 
 dispatch! {
-    fn look(values: &[f32]) -> Part = look_body
+    fn scan(values: &[f32]) -> Scan = scan_body
 }
 
 #[inline(always)]
-fn look_body(values: &[f32]) -> Part {
-    const LANES: usize = 16;
-    let (mut odd, mut zeros) = ([0_u32; LANES], [0_u32; LANES]);
-    let (mut min, mut max) = ([f32::INFINITY; LANES], [f32::NEG_INFINITY; LANES]);
-    let mut energy = [0.0_f64; LANES];
-    for chunk in values.chunks(LANES) {
+fn scan_body(values: &[f32]) -> Scan {
+    const BLOCK: usize = 16;
+    let (mut odd, mut zeros) = ([0_u32; BLOCK], [0_u32; BLOCK]);
+    let (mut min, mut max) = ([f32::INFINITY; BLOCK], [f32::NEG_INFINITY; BLOCK]);
+    let mut energy = [0.0_f64; BLOCK];
+    for chunk in values.chunks(BLOCK) {
         // What is missing at the end is counted as not finite here and taken off below.
-        let block = <[f32; LANES]>::try_from(chunk).unwrap_or_else(|_| {
-            let mut block = [f32::NAN; LANES];
+        let block = <[f32; BLOCK]>::try_from(chunk).unwrap_or_else(|_| {
+            let mut block = [f32::NAN; BLOCK];
             block[..chunk.len()].copy_from_slice(chunk);
             block
         });
-        for l in 0..LANES {
+        for l in 0..BLOCK {
             let x = block[l];
             let finite = x.abs() < f32::INFINITY;
             odd[l] += u32::from(!finite);
@@ -214,8 +213,8 @@ fn look_body(values: &[f32]) -> Part {
             energy[l] += x * x;
         }
     }
-    let missing = (LANES - values.len() % LANES) % LANES;
-    Part {
+    let missing = (BLOCK - values.len() % BLOCK) % BLOCK;
+    Scan {
         non_finite: odd.iter().sum::<u32>() - missing as u32,
         zeros: zeros.iter().sum(),
         min: min.into_iter().fold(f32::INFINITY, f32::min),

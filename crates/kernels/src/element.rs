@@ -1,4 +1,4 @@
-//! The three weight types, as the census sees them: 16 bits (few possible values, so count them all) or 32 bits.
+//! The three weight types, as a histogram sees them: 16 bits (few possible values, so count them all) or 32 bits.
 
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
@@ -40,44 +40,34 @@ pub(crate) mod sealed {
 
 use sealed::{Bits, Sealed};
 
-impl Sealed for f16 {
-    const INFINITY: u16 = 0x7c00;
-    fn bits(values: &[Self]) -> Bits<'_> {
-        Bits::Half(values.reinterpret_cast())
-    }
-    fn decode(bits: u16) -> f32 {
-        f16::from_bits(bits).to_f32_const()
-    }
+/// The two types of 16 bits, each with its infinity and what a bit pattern stands for.
+macro_rules! half {
+    ($($half:ty: $infinity:literal, $decode:expr;)*) => {$(
+        impl Sealed for $half {
+            const INFINITY: u16 = $infinity;
+            fn bits(values: &[Self]) -> Bits<'_> {
+                Bits::Half(values.reinterpret_cast())
+            }
+            fn decode(bits: u16) -> f32 {
+                $decode(bits)
+            }
+        }
+
+        impl Element for $half {
+            const BITS: u32 = 16;
+            fn to_f32(self) -> f32 {
+                <$half>::to_f32(self)
+            }
+            fn from_f32(value: f32) -> Self {
+                <$half>::from_f32(value)
+            }
+        }
+    )*};
 }
 
-impl Element for f16 {
-    const BITS: u32 = 16;
-    fn to_f32(self) -> f32 {
-        f16::to_f32(self)
-    }
-    fn from_f32(value: f32) -> Self {
-        f16::from_f32(value)
-    }
-}
-
-impl Sealed for bf16 {
-    const INFINITY: u16 = 0x7f80;
-    fn bits(values: &[Self]) -> Bits<'_> {
-        Bits::Half(values.reinterpret_cast())
-    }
-    fn decode(bits: u16) -> f32 {
-        f32::from_bits(u32::from(bits) << 16)
-    }
-}
-
-impl Element for bf16 {
-    const BITS: u32 = 16;
-    fn to_f32(self) -> f32 {
-        bf16::to_f32(self)
-    }
-    fn from_f32(value: f32) -> Self {
-        bf16::from_f32(value)
-    }
+half! {
+    f16: 0x7c00, |bits| f16::from_bits(bits).to_f32_const();
+    bf16: 0x7f80, |bits| f32::from_bits(u32::from(bits) << 16);
 }
 
 impl Sealed for f32 {

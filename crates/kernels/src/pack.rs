@@ -9,6 +9,22 @@ use rayon::prelude::*;
 /// Indices handled by one task; a multiple of eight.
 const CHUNK: usize = 1 << 19;
 
+/// Calls what is compiled for each width with one that is known at run time.
+macro_rules! by_width {
+    ($function:ident, $nbits:expr, $($arg:expr),*) => {
+        match $nbits {
+            1 => $function::<1>($($arg),*),
+            2 => $function::<2>($($arg),*),
+            3 => $function::<3>($($arg),*),
+            4 => $function::<4>($($arg),*),
+            5 => $function::<5>($($arg),*),
+            6 => $function::<6>($($arg),*),
+            7 => $function::<7>($($arg),*),
+            _ => $function::<8>($($arg),*),
+        }
+    };
+}
+
 /// Appends `indices`, `nbits` bits each (1 to 8), to `out`: `ceil(len * nbits / 8)` bytes, the last one padded with
 /// zeros.
 ///
@@ -32,26 +48,12 @@ pub fn pack(indices: &[u8], nbits: u32, out: &mut Vec<u8>) {
     );
     let target = &mut out[start..];
     if indices.len() <= CHUNK {
-        return pack_part(indices, nbits, target);
+        return by_width!(pack_width, nbits, indices, target);
     }
     let parts = indices
         .par_chunks(CHUNK)
         .zip(target.par_chunks_mut(CHUNK / 8 * nbits));
-    parts.for_each(|(indices, target)| pack_part(indices, nbits, target));
-}
-
-fn pack_part(indices: &[u8], nbits: usize, out: &mut [u8]) {
-    let pack = match nbits {
-        1 => pack_width::<1>,
-        2 => pack_width::<2>,
-        3 => pack_width::<3>,
-        4 => pack_width::<4>,
-        5 => pack_width::<5>,
-        6 => pack_width::<6>,
-        7 => pack_width::<7>,
-        _ => pack_width::<8>,
-    };
-    pack(indices, out);
+    parts.for_each(|(indices, target)| by_width!(pack_width, nbits, indices, target));
 }
 
 fn pack_width<const BITS: usize>(indices: &[u8], out: &mut [u8]) {
@@ -122,28 +124,14 @@ pub fn unpack(bytes: &[u8], nbits: u32, out: &mut [u8]) -> bool {
     }
     let nbits = nbits as usize;
     if out.len() <= CHUNK {
-        unpack_part(bytes, nbits, out);
+        by_width!(unpack_width, nbits, bytes, out);
     } else {
         let parts = out
             .par_chunks_mut(CHUNK)
             .zip(bytes.par_chunks(CHUNK / 8 * nbits));
-        parts.for_each(|(out, bytes)| unpack_part(bytes, nbits, out));
+        parts.for_each(|(out, bytes)| by_width!(unpack_width, nbits, bytes, out));
     }
     true
-}
-
-fn unpack_part(bytes: &[u8], nbits: usize, out: &mut [u8]) {
-    let unpack = match nbits {
-        1 => unpack_width::<1>,
-        2 => unpack_width::<2>,
-        3 => unpack_width::<3>,
-        4 => unpack_width::<4>,
-        5 => unpack_width::<5>,
-        6 => unpack_width::<6>,
-        7 => unpack_width::<7>,
-        _ => unpack_width::<8>,
-    };
-    unpack(bytes, out);
 }
 
 fn unpack_width<const BITS: usize>(bytes: &[u8], out: &mut [u8]) {

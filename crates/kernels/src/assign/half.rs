@@ -87,13 +87,13 @@ dispatch! {
 /// Index of each value: the number of borders it is above.
 #[inline(always)]
 fn compare_body(bits: &[u16], borders: &[i16], infinity: u16, nan: u8, indices: &mut [u8]) {
-    const LANES: usize = 64;
-    for (bits, indices) in bits.chunks(LANES).zip(indices.chunks_mut(LANES)) {
-        let mut keys = [0_i16; LANES];
+    const BLOCK: usize = 64;
+    for (bits, indices) in bits.chunks(BLOCK).zip(indices.chunks_mut(BLOCK)) {
+        let mut keys = [0_i16; BLOCK];
         for (key_, &bits) in keys.iter_mut().zip(bits) {
             *key_ = key(bits);
         }
-        let mut above = [0_u16; LANES];
+        let mut above = [0_u16; BLOCK];
         for &border in borders {
             for (above, &key) in above.iter_mut().zip(&keys) {
                 *above += u16::from(key > border);

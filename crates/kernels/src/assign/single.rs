@@ -129,13 +129,9 @@ dispatch! {
 #[inline(always)]
 fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut [u8]) -> f64 {
     let mut entries = [0.0_f32; 256];
-    for (slot, &entry) in entries.iter_mut().zip(&borders.lut) {
-        *slot = entry;
-    }
-    let mut walls = [f32::INFINITY; 256 + CROWD];
-    for (slot, &border) in walls.iter_mut().zip(&borders.borders) {
-        *slot = border;
-    }
+    entries[..borders.lut.len()].copy_from_slice(&borders.lut);
+    let mut walls: Walls = [f32::INFINITY; 256 + CROWD];
+    walls[..borders.borders.len()].copy_from_slice(&borders.borders);
     let mut sums = [0.0; 8];
     for (values, indices) in values.chunks(BLOCK).zip(indices.chunks_mut(BLOCK)) {
         // Whole blocks are copied without a call.
@@ -144,38 +140,11 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
             x[..values.len()].copy_from_slice(values);
             x
         });
-        let mut at = [0_u8; BLOCK];
-        match search {
-            Search::Compare => {
-                let mut above = [0_u32; BLOCK];
-                for &border in &borders.borders {
-                    for (above, &x) in above.iter_mut().zip(&x) {
-                        *above += u32::from(x > border);
-                    }
-                }
-                for (at, above) in at.iter_mut().zip(above) {
-                    *at = above as u8;
-                }
-            }
-            Search::Grid(grid) => {
-                for (at, &x) in at.iter_mut().zip(&x) {
-                    let mut index = usize::from(grid.before[grid.cell(x)]);
-                    for _ in 0..grid.crowd {
-                        index += usize::from(x > walls[index]);
-                    }
-                    *at = index as u8;
-                }
-            }
-            Search::Bisect => {
-                for (at, &x) in at.iter_mut().zip(&x) {
-                    let mut index = 0;
-                    for step in [128, 64, 32, 16, 8, 4, 2, 1] {
-                        index += if x > walls[index + step - 1] { step } else { 0 };
-                    }
-                    *at = index as u8;
-                }
-            }
-        }
+        let at = match search {
+            Search::Compare => compare(&borders.borders, &x),
+            Search::Grid(grid) => look_up(grid, &walls, &x),
+            Search::Bisect => bisect(&walls, &x),
+        };
         let mut error = [0.0_f64; BLOCK];
         for ((error, &x), &at) in error.iter_mut().zip(&x).zip(&at) {
             let d = f64::from(x) - f64::from(entries[usize::from(at)]);
@@ -195,4 +164,47 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
         }
     }
     total(sums)
+}
+
+/// Borders with nothing but infinity after the last.
+type Walls = [f32; 256 + CROWD];
+
+/// By comparing with every border.
+#[inline(always)]
+fn compare(borders: &[f32], x: &[f32; BLOCK]) -> [u8; BLOCK] {
+    let mut above = [0_u32; BLOCK];
+    for &border in borders {
+        for (above, &x) in above.iter_mut().zip(x) {
+            *above += u32::from(x > border);
+        }
+    }
+    above.map(|above| above as u8)
+}
+
+/// By comparing with the borders in the cell of each value.
+#[inline(always)]
+fn look_up(grid: &Grid, walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
+    let mut at = [0_u8; BLOCK];
+    for (at, &x) in at.iter_mut().zip(x) {
+        let mut index = usize::from(grid.before[grid.cell(x)]);
+        for _ in 0..grid.crowd {
+            index += usize::from(x > walls[index]);
+        }
+        *at = index as u8;
+    }
+    at
+}
+
+/// By bisection.
+#[inline(always)]
+fn bisect(walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
+    let mut at = [0_u8; BLOCK];
+    for (at, &x) in at.iter_mut().zip(x) {
+        let mut index = 0;
+        for step in [128, 64, 32, 16, 8, 4, 2, 1] {
+            index += if x > walls[index + step - 1] { step } else { 0 };
+        }
+        *at = index as u8;
+    }
+    at
 }

@@ -1,14 +1,14 @@
 //! A configuration: YAML or JSON.
 
-use palettizer::{SpecOptions, config_file};
+use palettizer::{OpOptions, config_file};
 
 /// Reads the text as both.
 pub(crate) fn read(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else {
         return false;
     };
-    let yaml = config_file::from_yaml_str(text, &SpecOptions::default());
-    let json = config_file::from_json_str(text, &SpecOptions::default());
+    let yaml = config_file::from_yaml_str(text, &OpOptions::default());
+    let json = config_file::from_json_str(text, &OpOptions::default());
     if let Err(error) = &yaml {
         assert!(!error.to_string().is_empty());
     }

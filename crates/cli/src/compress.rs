@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use palettizer::{
     Either, MissingSensitivity, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
-    Preset, SaveOptions, SpecOptions, Target, config_file, sensitivities,
+    Preset, SaveOptions, Target, config_file, sensitivities,
 };
 
 use crate::failure::Failure;
@@ -227,9 +227,21 @@ fn no_program(args: &Args) -> Result<(), Failure> {
 
 /// What the flags come to: the rules of the command line first, in their order, then what a file says.
 fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
+    let mut flags = args.palette.0.clone();
+    flags.spec.precision = args.exact.then_some(Precision::Exact);
+    flags.spec.seed = args.seed;
     let (file, base) = match &args.config {
-        Some(path) => from_file(path, &everywhere(args))?,
-        None => from_flags(args)?,
+        // beside a file, no more of the flags is there than what holds for all weights
+        Some(path) => {
+            let file = config_file::from_path(path, &flags);
+            let file = file.map_err(|error| Failure::Work(error.to_string()))?;
+            let global = file.global().map(OpOptions::from);
+            (file, global.unwrap_or(flags))
+        }
+        None => {
+            let config = OptimizationConfig::new().with_global(global(args, &flags)?);
+            (config, flags)
+        }
     };
     let mut config = OptimizationConfig::new()
         .with_global(file.global().cloned())
@@ -269,15 +281,6 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
         .with_minimum_deployment_target(args.minimum_deployment_target))
 }
 
-/// What holds for all weights, whatever else is said of them.
-fn everywhere(args: &Args) -> SpecOptions {
-    SpecOptions {
-        precision: args.exact.then_some(Precision::Exact),
-        seed: args.seed,
-        ..SpecOptions::default()
-    }
-}
-
 /// The settings of each rule of a flag, over those that all start from.
 fn rules<'a>(
     flag: &str,
@@ -299,43 +302,21 @@ fn rules<'a>(
     rules.iter().enumerate().map(one).collect()
 }
 
-/// The file's configuration, and the settings that the rules of the command line start from.
-fn from_file(
-    path: &Path,
-    everywhere: &SpecOptions,
-) -> Result<(OptimizationConfig, OpOptions), Failure> {
-    let config = config_file::from_path(path, everywhere)
-        .map_err(|error| Failure::Work(error.to_string()))?;
-    let base = config.global().map_or_else(
-        || OpOptions {
-            spec: everywhere.clone(),
-            weight_threshold: None,
-        },
-        OpOptions::from,
-    );
-    Ok((config, base))
-}
-
-/// The flags' configuration, and the settings that the rules start from. Without a number of bits, only the
-/// weights that a rule names are palettized.
-fn from_flags(args: &Args) -> Result<(OptimizationConfig, OpOptions), Failure> {
-    let mut base = args.palette.0.clone();
-    base.spec = base.spec.over(&everywhere(args));
-    let config = OptimizationConfig::new();
-    if !base.spec.names_a_palette() {
-        let mut rules = args.op_type.iter().chain(&args.op_name);
-        return match rules.any(|rule| rule.settings.is_some()) {
-            true => Ok((config, base)),
-            false => Err(Failure::Usage(
-                "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
-                 or bits for some ops only: --op-type linear=4"
-                    .to_owned(),
-            )),
-        };
+/// What the flags say of all weights. Without a number of bits, only those that a rule names are palettized.
+fn global(args: &Args, flags: &OpOptions) -> Result<Option<OpPalettizerConfig>, Failure> {
+    if flags.spec.names_a_palette() {
+        let config = flags.build().map(Some);
+        return config.map_err(|error| Failure::Usage(explain(&error, "--")));
     }
-    let global = base.build();
-    let global = global.map_err(|error| Failure::Usage(explain(&error, "--")))?;
-    Ok((config.with_global(global), base))
+    let mut rules = args.op_type.iter().chain(&args.op_name);
+    match rules.any(|rule| rule.settings.is_some()) {
+        true => Ok(None),
+        false => Err(Failure::Usage(
+            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
+             or bits for some ops only: --op-type linear=4"
+                .to_owned(),
+        )),
+    }
 }
 
 /// Does the work on a pool of so many threads, or of one for each core.

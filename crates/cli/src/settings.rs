@@ -49,7 +49,11 @@ pub(crate) fn set(
     text: &str,
 ) -> Result<(), SpecError> {
     match field.kind {
-        OptionKind::Names(_) => options.set(field, &text.replace('-', "_")),
+        OptionKind::Names(names) => {
+            let dashed = |name: &str| name.replace('_', "-").eq_ignore_ascii_case(text);
+            let name = names.iter().find(|one| dashed(one.name));
+            options.set(field, name.map_or(text, |one| one.name))
+        }
         _ => options.set(field, text),
     }
 }

@@ -41,26 +41,24 @@
 //! We differ from coremltools where it guesses: a number in quotes, a fraction, a 1 for `true` or a
 //! repeated key is an error here. Mode `custom` needs a function, so it needs the Rust API.
 
+mod document;
 mod error;
 mod fields;
 mod json;
-mod limits;
 #[cfg(test)]
 mod tests;
 mod yaml;
 
 use std::path::Path;
 
-use palettizer_coreml::Error;
 use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Preset};
-use palettizer_coreml::input::Input;
-use palettizer_palette::{OptionField, OptionKind, SpecError, SpecOptions};
+use palettizer_palette::{OptionField, OptionKind, SpecError};
 use serde_json::Value;
 
 use crate::OpOptions;
+pub use document::{MAX_BYTES, yaml_file, yaml_value};
 pub use error::ConfigError;
 use fields::{Fields, describe};
-pub use limits::MAX_BYTES;
 
 /// The keys of a whole configuration.
 const KEYS: [&str; 5] = [
@@ -89,11 +87,11 @@ const WORKERS: OptionField = OptionField {
 /// on the [`OptimizationConfig`] that is returned.
 ///
 /// ```
-/// use palettizer::{SpecOptions, config_file};
+/// use palettizer::{OpOptions, config_file};
 ///
 /// let path = std::env::temp_dir().join("palettizer-doc-config.json");
 /// std::fs::write(&path, r#"{"config_type": "OpPalettizerConfig", "global_config": {"nbits": 5}}"#)?;
-/// let error = config_file::from_path(&path, &SpecOptions::default()).unwrap_err();
+/// let error = config_file::from_path(&path, &OpOptions::default()).unwrap_err();
 /// assert!(error.to_string().ends_with("global_config.nbits is 5; expected 1, 2, 3, 4, 6 or 8"));
 /// # std::fs::remove_file(&path)?;
 /// # Ok::<(), std::io::Error>(())
@@ -103,126 +101,58 @@ const WORKERS: OptionField = OptionField {
 /// [`ConfigError::InFile`] around what is wrong with the file or in it.
 pub fn from_path(
     path: impl AsRef<Path>,
-    base: &SpecOptions,
+    base: &OpOptions,
 ) -> Result<OptimizationConfig, ConfigError> {
     let path = path.as_ref();
-    read_path(path, base).map_err(|source| ConfigError::InFile {
-        path: path.to_owned(),
-        source: Box::new(source),
-    })
-}
-
-fn read_path(path: &Path, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
-    // A pipe has no extension as a rule, and that is not what is wrong with it.
-    let text = read_text(path);
-    let extension = path
-        .extension()
-        .map(|extension| extension.to_string_lossy().to_ascii_lowercase());
-    let parse = match extension.as_deref() {
-        Some("yaml" | "yml") => from_yaml_str,
-        Some("json") => from_json_str,
-        _ => match text {
-            Err(error @ ConfigError::NotAFile { .. }) => return Err(error),
-            _ => return Err(ConfigError::Extension),
-        },
-    };
-    parse(&text?, base)
-}
-
-/// The text of a file.
-fn read_text(path: &Path) -> Result<String, ConfigError> {
-    let bytes = Input::open(path).and_then(|input| input.read(MAX_BYTES));
-    let bytes = bytes.map_err(|error| match error {
-        Error::Io { source, .. } => ConfigError::Read(source),
-        Error::TooLarge { limit, .. } => ConfigError::TooLarge {
-            limit,
-            what: "bytes",
-        },
-        Error::NotAFile { found, .. } => ConfigError::NotAFile { found },
-        error => ConfigError::Read(std::io::Error::other(error)),
-    })?;
-    if bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]) {
-        return Err(ConfigError::Encoding("this is UTF-16".to_owned()));
-    }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        ConfigError::Encoding(format!("not UTF-8 at byte {}", at + 1))
-    })
-}
-
-/// A YAML document as a tree, as [`from_yaml_str`] reads it: for settings that are not ours.
-///
-/// ```
-/// let value = palettizer::config_file::yaml_value("a: [1, yes]")?;
-/// assert_eq!(value, serde_json::json!({"a": [1, true]}));
-/// # Ok::<(), palettizer::config_file::ConfigError>(())
-/// ```
-///
-/// # Errors
-/// [`ConfigError::Syntax`] with line and column, [`ConfigError::TooLarge`].
-pub fn yaml_value(text: &str) -> Result<Value, ConfigError> {
-    yaml::read(text)
-}
-
-/// The YAML document of a file, whatever its name ends in, as a tree.
-///
-/// # Errors
-/// As [`yaml_value`], in [`ConfigError::InFile`], and what reading the file may give.
-pub fn yaml_file(path: impl AsRef<Path>) -> Result<Value, ConfigError> {
-    let path = path.as_ref();
-    read_text(path)
-        .and_then(|text| yaml::read(&text))
-        .map_err(|source| ConfigError::InFile {
-            path: path.to_owned(),
-            source: Box::new(source),
-        })
+    let config = document::file_value(path).and_then(|value| from_value(&value, base));
+    config.map_err(|source| source.in_file(path))
 }
 
 /// Reads YAML text; `<<` merges are applied.
 ///
 /// ```
-/// use palettizer::{SpecOptions, config_file};
+/// use palettizer::{OpOptions, config_file};
 ///
 /// let text = "
 /// config_type: OpPalettizerConfig
 /// global_config: {nbits: 4}
 /// op_type_configs: {linear: null}
 /// ";
-/// let config = config_file::from_yaml_str(text, &SpecOptions::default())?;
+/// let config = config_file::from_yaml_str(text, &OpOptions::default())?;
 /// assert_eq!(config.op_types()["linear"], None);
 /// # Ok::<(), palettizer::config_file::ConfigError>(())
 /// ```
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_yaml_str(text: &str, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
-    from_value(&yaml::read(text)?, base)
+pub fn from_yaml_str(text: &str, base: &OpOptions) -> Result<OptimizationConfig, ConfigError> {
+    from_value(&yaml_value(text)?, base)
 }
 
 /// Reads JSON text.
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_json_str(text: &str, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
-    from_value(&json::read(text)?, base)
+pub fn from_json_str(text: &str, base: &OpOptions) -> Result<OptimizationConfig, ConfigError> {
+    from_value(&document::json_value(text)?, base)
 }
 
 /// Reads a dictionary. Its patterns are tried in its order.
 ///
 /// ```
-/// use palettizer::{SpecOptions, config_file};
+/// use palettizer::{OpOptions, config_file};
 ///
 /// let value = serde_json::json!({
 ///     "config_type": "OpPalettizerConfig",
 ///     "op_name_configs": {"conv_1": {"nbit": 4}},
 /// });
-/// let error = config_file::from_value(&value, &SpecOptions::default()).unwrap_err();
+/// let error = config_file::from_value(&value, &OpOptions::default()).unwrap_err();
 /// assert!(error.to_string().starts_with("unknown key op_name_configs.conv_1.nbit (did you mean nbits?)"));
 /// ```
 ///
 /// # Errors
 /// [`ConfigError`], which names the key.
-pub fn from_value(value: &Value, base: &SpecOptions) -> Result<OptimizationConfig, ConfigError> {
+pub fn from_value(value: &Value, base: &OpOptions) -> Result<OptimizationConfig, ConfigError> {
     let fields = Fields::new(value, "", "a mapping with the key config_type")?;
     fields.known(KEYS)?;
     fields.config_type(true)?;
@@ -266,7 +196,7 @@ fn preset(value: &Value, key: String) -> Result<Preset, ConfigError> {
 fn op_config(
     value: &Value,
     key: &str,
-    base: &SpecOptions,
+    base: &OpOptions,
 ) -> Result<Option<OpPalettizerConfig>, ConfigError> {
     if value.is_null() {
         return Ok(None);
@@ -293,8 +223,8 @@ fn op_config(
             fields.unexpected(name, describe(value), error.allowed + or_null)
         })?;
     }
-    options.spec = options.spec.ignoring_unused_groups().over(base);
-    let config = options.build().map(Some);
+    options.spec = options.spec.ignoring_unused_groups();
+    let config = options.over(base).build().map(Some);
     config.map_err(|error| fields.unexpected(error.field, error.found, error.allowed))
 }
 

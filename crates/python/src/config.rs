@@ -130,36 +130,29 @@ impl Config {
 
     /// The configuration; what its functions raise goes to `raised`.
     pub(crate) fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
-        self.0.into_rust(raised)
-    }
-}
-
-impl Fields {
-    fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
-        let (exact, seed) = (self.exact, self.seed);
-        let one = |fields: Option<OpFields>| {
-            fields
-                .map(|fields| fields.into_rust(exact, seed, raised))
+        let fields = self.0;
+        let one = |op: Option<OpFields>| {
+            op.map(|op| op.into_rust(fields.exact, fields.seed, raised))
                 .transpose()
         };
-        let target = self.minimum_deployment_target;
+        let target = fields.minimum_deployment_target;
         let target = target.map(|name| name.parse().map_err(bad_value));
-        let preset = self.preset.map(|name| name.parse().map_err(bad_value));
+        let preset = fields.preset.map(|name| name.parse().map_err(bad_value));
         let mut config = OptimizationConfig::new()
             .with_preset(preset.transpose()?)
-            .with_global(one(self.global_config)?)
-            .with_joint_compression(self.joint_compression)
-            .with_strict(self.strict)
+            .with_global(one(fields.global_config)?)
+            .with_joint_compression(fields.joint_compression)
+            .with_strict(fields.strict)
             .with_minimum_deployment_target(target.transpose()?);
-        if let Some(path) = self.sensitivity {
-            let missing = missing(self.sensitivity_default.as_deref())?;
+        if let Some(path) = fields.sensitivity {
+            let missing = missing(fields.sensitivity_default.as_deref())?;
             config = config.with_sensitivity(sensitivities(path, missing).map_err(Failure::from)?);
         }
-        for (name, fields) in self.op_type_configs.0 {
-            config = config.with_op_type(name, one(fields)?);
+        for (name, op) in fields.op_type_configs.0 {
+            config = config.with_op_type(name, one(op)?);
         }
-        for (name, fields) in self.op_name_configs.0 {
-            config = config.with_op_name(name, one(fields)?);
+        for (name, op) in fields.op_name_configs.0 {
+            config = config.with_op_name(name, one(op)?);
         }
         Ok(config)
     }

@@ -21,116 +21,91 @@ pub use names::Choice;
 pub(crate) use names::{alternatives, names};
 pub use options::{DEFAULT_GROUP_SIZE, SpecOptions};
 
-/// The whole request for one weight.
-///
-/// Built with `with_…` and checked by [`build`](PaletteSpec::build); [`layout`](crate::layout) and
-/// [`palettize`](crate::palettize) check it again, so that an unchecked one is refused and never misread.
-///
-/// ```
-/// use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec};
-///
-/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4))
-///     .with_granularity(Granularity::PerGroupedChannel { group_size: 8, channel_axis: None })
-///     .with_lut_dtype(LutDtype::Int8)
-///     .build()?;
-/// assert_eq!(spec.cluster_dim(), 1);
-/// # Ok::<(), palettizer_palette::SpecError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct PaletteSpec {
-    mode: Mode,
-    granularity: Granularity,
-    cluster_dim: usize,
-    per_channel_scale: bool,
-    fold_scale: bool,
-    half_scales: bool,
-    lut_dtype: LutDtype,
-    precision: Precision,
-    seed: u64,
+/// Declares the fields of a request once: what they mean, how they are set and read, and what they are at first.
+macro_rules! request {
+    (
+        $(#[$meta:meta])*
+        $type:ident {
+            $($(#[doc = $about:literal])+ $field:ident, $with:ident: $value:ty = $first:expr;)+
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq)]
+        pub struct $type {
+            mode: Mode,
+            $($field: $value,)+
+        }
+
+        impl $type {
+            /// One scalar float table for the whole tensor, no scale, the kernels' default precision, seed 0.
+            pub fn new(mode: Mode) -> Self {
+                $type { mode, $($field: $first,)+ }
+            }
+
+            /// How the entries are found.
+            pub fn mode(&self) -> &Mode {
+                &self.mode
+            }
+
+            $(
+                $(#[doc = $about])+
+                #[must_use]
+                pub fn $with(self, $field: $value) -> Self {
+                    $type { $field, ..self }
+                }
+
+                $(#[doc = $about])+
+                pub fn $field(&self) -> $value {
+                    self.$field
+                }
+            )+
+        }
+    };
+}
+
+request! {
+    /// The whole request for one weight.
+    ///
+    /// Built with `with_…` and checked by [`build`](PaletteSpec::build); [`layout`](crate::layout) and
+    /// [`palettize`](crate::palettize) check it again, so that an unchecked one is refused and never misread.
+    ///
+    /// ```
+    /// use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec};
+    ///
+    /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4))
+    ///     .with_granularity(Granularity::PerGroupedChannel { group_size: 8, channel_axis: None })
+    ///     .with_lut_dtype(LutDtype::Int8)
+    ///     .build()?;
+    /// assert_eq!(spec.cluster_dim(), 1);
+    /// # Ok::<(), palettizer_palette::SpecError>(())
+    /// ```
+    PaletteSpec {
+        /// Which weights share a table.
+        granularity, with_granularity: Granularity = Granularity::PerTensor;
+        /// Weights for one index: vectors of this many consecutive channels when above 1.
+        cluster_dim, with_cluster_dim: usize = 1;
+        /// Whether each output channel is divided by its largest absolute value first.
+        per_channel_scale, with_per_channel_scale: bool = false;
+        /// Whether a per-channel scale goes into the scales of an integer table: the weight then has no scale of its
+        /// own, but each output channel has tables of its own, with the integers of its group. It is the one form that
+        /// coremltools converts from PyTorch. Without a scale or with float tables nothing changes.
+        fold_scale, with_fold_scale: bool = false;
+        /// Whether the scales of an `fp32` weight are numbers of `fp16`, rounded up before values are divided by them,
+        /// and the entries under a per-channel scale too. A program that computes the weight in `fp16` then comes to
+        /// the very numbers that the weight rounds to. Scales above 65504 or below 2⁻²⁴ stay as they are, and integers
+        /// under a per-channel scale need [`with_fold_scale`](PaletteSpec::with_fold_scale) besides. Weights of other
+        /// dtypes are not touched.
+        half_scales, with_half_scales: bool = false;
+        /// What the entries are stored as.
+        lut_dtype, with_lut_dtype: LutDtype = LutDtype::Float;
+        /// How hard the scalar k-means tries; see [`Precision`].
+        precision, with_precision: Precision = Precision::Refined;
+        /// Where the random numbers of vector k-means start; everything else uses none.
+        seed, with_seed: u64 = 0;
+    }
 }
 
 impl PaletteSpec {
-    /// One scalar float table for the whole tensor, no scale, the kernels' default precision, seed 0.
-    pub fn new(mode: Mode) -> Self {
-        PaletteSpec {
-            mode,
-            granularity: Granularity::PerTensor,
-            cluster_dim: 1,
-            per_channel_scale: false,
-            fold_scale: false,
-            half_scales: false,
-            lut_dtype: LutDtype::Float,
-            precision: Precision::Refined,
-            seed: 0,
-        }
-    }
-
-    /// Which weights share a table.
-    #[must_use]
-    pub fn with_granularity(self, granularity: Granularity) -> Self {
-        PaletteSpec {
-            granularity,
-            ..self
-        }
-    }
-
-    /// Weights for one index: vectors of this many consecutive channels when above 1.
-    #[must_use]
-    pub fn with_cluster_dim(self, cluster_dim: usize) -> Self {
-        PaletteSpec {
-            cluster_dim,
-            ..self
-        }
-    }
-
-    /// Whether each output channel is divided by its largest absolute value first.
-    #[must_use]
-    pub fn with_per_channel_scale(self, per_channel_scale: bool) -> Self {
-        PaletteSpec {
-            per_channel_scale,
-            ..self
-        }
-    }
-
-    /// Whether a per-channel scale goes into the scales of an integer table: the weight then has no scale of its own,
-    /// but each output channel has tables of its own, with the integers of its group. It is the one form that
-    /// coremltools converts from PyTorch. Without a scale or with float tables nothing changes.
-    #[must_use]
-    pub fn with_fold_scale(self, fold_scale: bool) -> Self {
-        PaletteSpec { fold_scale, ..self }
-    }
-
-    /// Whether the scales of an `fp32` weight are numbers of `fp16`, rounded up before values are divided by them, and
-    /// the entries under a per-channel scale too. A program that computes the weight in `fp16` then comes to the very
-    /// numbers that the weight rounds to. Scales above 65504 or below 2⁻²⁴ stay as they are, and integers under a
-    /// per-channel scale need [`with_fold_scale`](PaletteSpec::with_fold_scale) besides. Weights of other dtypes are not
-    /// touched.
-    #[must_use]
-    pub fn with_half_scales(self, half_scales: bool) -> Self {
-        PaletteSpec {
-            half_scales,
-            ..self
-        }
-    }
-
-    /// What the entries are stored as.
-    #[must_use]
-    pub fn with_lut_dtype(self, lut_dtype: LutDtype) -> Self {
-        PaletteSpec { lut_dtype, ..self }
-    }
-
-    /// How hard the scalar k-means tries; see [`Precision`].
-    #[must_use]
-    pub fn with_precision(self, precision: Precision) -> Self {
-        PaletteSpec { precision, ..self }
-    }
-
-    /// Where the random numbers of vector k-means start; everything else uses none.
-    #[must_use]
-    pub fn with_seed(self, seed: u64) -> Self {
-        PaletteSpec { seed, ..self }
-    }
-
     /// Every field by its name, with its value as a text. Of two specs with the same fields palettizing makes the same
     /// palette; a custom function is only known to be one.
     ///
@@ -179,54 +154,9 @@ impl PaletteSpec {
         ]
     }
 
-    /// How the entries are found.
-    pub fn mode(&self) -> &Mode {
-        &self.mode
-    }
-
-    /// Which weights share a table.
-    pub fn granularity(&self) -> Granularity {
-        self.granularity
-    }
-
-    /// Weights for one index.
-    pub fn cluster_dim(&self) -> usize {
-        self.cluster_dim
-    }
-
-    /// Whether output channels are scaled.
-    pub fn per_channel_scale(&self) -> bool {
-        self.per_channel_scale
-    }
-
-    /// Whether the scales of output channels go into those of an integer table.
-    pub fn fold_scale(&self) -> bool {
-        self.fold_scale
-    }
-
     /// Whether there is a per-channel scale that goes into those of an integer table.
     pub(crate) fn folds(&self) -> bool {
         self.fold_scale && self.per_channel_scale && self.lut_dtype != LutDtype::Float
-    }
-
-    /// Whether the scales of `fp32` weights are numbers of `fp16`.
-    pub fn half_scales(&self) -> bool {
-        self.half_scales
-    }
-
-    /// What the entries are stored as.
-    pub fn lut_dtype(&self) -> LutDtype {
-        self.lut_dtype
-    }
-
-    /// How hard the scalar k-means tries.
-    pub fn precision(&self) -> Precision {
-        self.precision
-    }
-
-    /// The seed of vector k-means.
-    pub fn seed(&self) -> u64 {
-        self.seed
     }
 
     /// Checks the fields and hands the spec back.

@@ -1,6 +1,6 @@
 //! What can be wrong with a configuration.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Why a configuration cannot be read: the key by its whole path, what was found, what was expected.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,15 @@ pub enum ConfigError {
         /// The key's whole path.
         key: String,
     },
+}
+
+impl ConfigError {
+    pub(super) fn in_file(self, path: &Path) -> Self {
+        ConfigError::InFile {
+            path: path.to_owned(),
+            source: Box::new(self),
+        }
+    }
 }
 
 fn suggestion(nearest: Option<&str>) -> String {

@@ -7,7 +7,7 @@ use serde_json::json;
 fn read_global(settings: Value) -> Result<OptimizationConfig, ConfigError> {
     from_value(
         &json!({"config_type": "OpPalettizerConfig", "global_config": settings}),
-        &SpecOptions::default(),
+        &OpOptions::default(),
     )
 }
 
@@ -210,7 +210,7 @@ fn whole_configurations_that_are_refused() {
         ("a: 1\n---\nb: 2", "not valid YAML: "),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, &SpecOptions::default())
+        let message = from_yaml_str(text, &OpOptions::default())
             .unwrap_err()
             .to_string();
         if expected.starts_with("not valid") {
@@ -220,7 +220,7 @@ fn whole_configurations_that_are_refused() {
         }
     }
     for text in ["", "{", "{} {}", "{\"a\": 1, \"a\": 2}", "{'a': 1}"] {
-        let message = from_json_str(text, &SpecOptions::default())
+        let message = from_json_str(text, &OpOptions::default())
             .unwrap_err()
             .to_string();
         assert!(message.starts_with("not valid JSON: "), "{text}: {message}");
@@ -239,12 +239,10 @@ op_name_configs:
   conv_1: {mode: unique}
   5: {nbits: 2}
 ";
-    let base = &SpecOptions {
-        precision: Some(Precision::Exact),
-        seed: Some(7),
-        ..SpecOptions::default()
-    };
-    let config = from_yaml_str(text, base).unwrap();
+    let mut base = OpOptions::default();
+    base.spec.precision = Some(Precision::Exact);
+    base.spec.seed = Some(7);
+    let config = from_yaml_str(text, &base).unwrap();
     let spec = |mode| {
         let spec = PaletteSpec::new(mode).with_seed(7);
         Some(OpPalettizerConfig::new(
@@ -258,8 +256,8 @@ op_name_configs:
         .with_op_name("conv_1", spec(Mode::Unique))
         .with_op_name("5", spec(Mode::Kmeans(Nbits::B2)));
     assert_eq!(config, expected);
-    let json = serde_json::to_string(&yaml::read(text).unwrap()).unwrap();
-    assert_eq!(from_json_str(&json, base).unwrap(), expected);
+    let json = serde_json::to_string(&yaml_value(text).unwrap()).unwrap();
+    assert_eq!(from_json_str(&json, &base).unwrap(), expected);
 }
 
 #[test]
@@ -267,7 +265,7 @@ fn nulls_are_nothing() {
     let text =
         "config_type: OpPalettizerConfig\nglobal_config:\nop_type_configs: ~\nop_name_configs: {}";
     assert_eq!(
-        from_yaml_str(text, &SpecOptions::default()).unwrap(),
+        from_yaml_str(text, &OpOptions::default()).unwrap(),
         OptimizationConfig::new()
     );
 }
@@ -282,14 +280,14 @@ op_type_configs:
   linear: {<<: *base, nbits: 8}
   matmul: {<<: [{nbits: 1}, *base]}
 ";
-    let config = from_yaml_str(text, &SpecOptions::default()).unwrap();
+    let config = from_yaml_str(text, &OpOptions::default()).unwrap();
     let modes = ["conv", "linear", "matmul"].map(|op_type| {
         let spec = config.op_types()[op_type].as_ref().unwrap().spec();
         (spec.mode().nbits().unwrap().bits(), spec.cluster_dim())
     });
     assert_eq!(modes, [(4, 2), (8, 2), (1, 2)]);
     let scalar = "config_type: OpPalettizerConfig\n<<: 4";
-    let message = from_yaml_str(scalar, &SpecOptions::default())
+    let message = from_yaml_str(scalar, &OpOptions::default())
         .unwrap_err()
         .to_string();
     assert!(message.contains("<< merges mappings only"), "{message}");
@@ -342,7 +340,7 @@ fn yaml_faults_have_a_place() {
         ),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, &SpecOptions::default())
+        let message = from_yaml_str(text, &OpOptions::default())
             .unwrap_err()
             .to_string();
         assert!(
@@ -365,15 +363,15 @@ others: [true, False, yes, No, ON, off, null, ~, !!null "", ]
         "numbers": [0, -7, 7, 18446744073709551615u64, 31, 15, 5, 1.5, -0.5, 1000.0, 2],
         "others": [true, false, true, false, true, false, null, null, null],
     });
-    assert_eq!(yaml::read(text).unwrap(), expected);
+    assert_eq!(yaml_value(text).unwrap(), expected);
     // a key is a text, whatever it looks like
     assert_eq!(
-        yaml::read("on: 1\n5: 2\n~: 3").unwrap(),
+        yaml_value("on: 1\n5: 2\n~: 3").unwrap(),
         json!({"on": 1, "5": 2, "~": 3})
     );
     let text = "a: &x one\nb: {*x : 1}\nc: |\n  two\n  lines\n";
     let expected = json!({"a": "one", "b": {"one": 1}, "c": "two\nlines\n"});
-    assert_eq!(yaml::read(text).unwrap(), expected);
+    assert_eq!(yaml_value(text).unwrap(), expected);
 }
 
 #[test]
@@ -406,13 +404,13 @@ fn limits_hold() {
         (&long, "more than 1048576 bytes"),
     ];
     for (text, expected) in table {
-        let message = from_yaml_str(text, &SpecOptions::default())
+        let message = from_yaml_str(text, &OpOptions::default())
             .unwrap_err()
             .to_string();
         assert!(message.contains(expected), "{message}");
     }
     for text in [&deep, &deeper, &long] {
-        from_json_str(text, &SpecOptions::default()).unwrap_err();
+        from_json_str(text, &OpOptions::default()).unwrap_err();
     }
 }
 
@@ -484,8 +482,8 @@ fn a_megabyte_of_anything_is_read_or_refused() {
     }
     let read = |text: &str| {
         eprintln!("{:?}", text.chars().take(20).collect::<String>());
-        drop(from_yaml_str(text, &SpecOptions::default()));
-        drop(from_json_str(text, &SpecOptions::default()));
+        drop(from_yaml_str(text, &OpOptions::default()));
+        drop(from_json_str(text, &OpOptions::default()));
     };
     for (before, piece, behind) in REPEATED {
         let count = (MAX_BYTES as usize - before.len() - behind.len()) / piece.len();
@@ -530,7 +528,7 @@ fn files_are_told_apart_by_extension() {
     for (name, text, refused) in table {
         let path = folder.join(name);
         std::fs::write(&path, text).unwrap();
-        match (from_path(&path, &SpecOptions::default()), refused) {
+        match (from_path(&path, &OpOptions::default()), refused) {
             (Ok(config), None) => assert!(config.global().is_some(), "{name}"),
             (Err(error), Some(expected)) => {
                 let message = error.to_string();
@@ -545,12 +543,12 @@ fn files_are_told_apart_by_extension() {
     }
     std::fs::create_dir(folder.join("folder.json")).unwrap();
     for name in ["missing.yaml", "folder.json"] {
-        let error = from_path(folder.join(name), &SpecOptions::default()).unwrap_err();
+        let error = from_path(folder.join(name), &OpOptions::default()).unwrap_err();
         assert!(matches!(error, ConfigError::InFile { .. }), "{error}");
     }
     let encoded = |name: &str, bytes: &[u8]| {
         std::fs::write(folder.join(name), bytes).unwrap();
-        from_path(folder.join(name), &SpecOptions::default()).map_err(|error| error.to_string())
+        from_path(folder.join(name), &OpOptions::default()).map_err(|error| error.to_string())
     };
     for name in ["marked.yaml", "marked.json"] {
         encoded(name, format!("\u{feff}{json}").as_bytes()).unwrap();
@@ -567,11 +565,11 @@ fn files_are_told_apart_by_extension() {
 #[test]
 fn presets_are_named() {
     let yaml = "config_type: OpPalettizerConfig\npreset: llm";
-    let config = from_yaml_str(yaml, &SpecOptions::default()).unwrap();
+    let config = from_yaml_str(yaml, &OpOptions::default()).unwrap();
     assert_eq!(config.preset(), Some(Preset::Llm));
     for (value, found) in [("lm", "\"lm\""), ("[llm]", "a list")] {
         let yaml = format!("config_type: OpPalettizerConfig\npreset: {value}");
-        let error = from_yaml_str(&yaml, &SpecOptions::default()).unwrap_err();
+        let error = from_yaml_str(&yaml, &OpOptions::default()).unwrap_err();
         assert_eq!(
             error.to_string(),
             format!("preset is {found}; expected llm")
@@ -585,8 +583,8 @@ fn patterns_keep_the_order_of_the_file() {
         "config_type: OpPalettizerConfig\nop_name_configs: {z.*: null, a: {nbits: 4}, '.*': null}";
     let json = r#"{"config_type": "OpPalettizerConfig", "op_name_configs": {"z.*": null, "a": {"nbits": 4}, ".*": null}}"#;
     for config in [
-        from_yaml_str(yaml, &SpecOptions::default()),
-        from_json_str(json, &SpecOptions::default()),
+        from_yaml_str(yaml, &OpOptions::default()),
+        from_json_str(json, &OpOptions::default()),
     ] {
         let config = config.unwrap();
         let keys: Vec<&str> = config.op_names().keys().collect();

@@ -11,11 +11,16 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use serde_json::{Map, Number, Value};
 
 use super::ConfigError;
-use super::limits::{MAX_DEPTH, MAX_TEXT, MAX_VALUES, bounded};
+
+/// Values in a document after its aliases are replaced.
+const MAX_VALUES: u64 = 500_000;
+/// Lists and mappings inside each other; a configuration has three levels.
+const MAX_DEPTH: u64 = 32;
+/// Bytes of keys and texts after aliases are replaced.
+const MAX_TEXT: u64 = 16 << 20;
 
 /// Reads the one document of a text.
 pub(super) fn read(text: &str) -> Result<Value, ConfigError> {
-    let text = bounded(text)?;
     printable(text)?;
     let mut builder = Builder::default();
     for event in Parser::new_from_str(text) {

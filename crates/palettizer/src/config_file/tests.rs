@@ -591,3 +591,16 @@ fn patterns_keep_the_order_of_the_file() {
         assert_eq!(keys, ["z.*", "a", ".*"]);
     }
 }
+
+#[test]
+fn the_table_of_keys_has_every_option() {
+    let page = include_str!("../config_file.rs");
+    for field in OpOptions::fields() {
+        let row = format!("//! | `{}` |", field.name);
+        let row = page.lines().find(|line| line.starts_with(&row));
+        let row = row.unwrap_or_else(|| panic!("no row of {}", field.name));
+        for choice in field.kind.choices() {
+            assert!(row.contains(&choice), "{row}: no {choice}");
+        }
+    }
+}

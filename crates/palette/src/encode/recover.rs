@@ -254,23 +254,27 @@ impl<'a> EntryIndex<'a> {
         let width = self.dim * size;
         let table = self.table(first);
         let entry = |index: usize| &table[index * width..][..width];
-        let mut order: Vec<usize> = (0..self.palette.nbits.entries()).collect();
-        let is_long = indices.len() > order.len();
-        if is_long {
-            // Stable: the first of equal ones comes first.
-            order.sort_by(|&a, &b| entry(a).cmp(entry(b)));
+        let entries = 0..self.palette.nbits.entries();
+        let mut order = Vec::new();
+        if indices.len() > entries.len() {
+            order.extend(entries.clone().map(|index| (key(entry(index)), index)));
+            order.sort_unstable();
         }
         let mut vector = vec![0; width];
         for (position, index) in (first..).zip(indices) {
             for (element, at) in vector.chunks_exact_mut(size).zip(self.elements(position)) {
                 element.copy_from_slice(&self.weight[at * size..][..size]);
             }
-            let found = match is_long {
-                true => order.get(order.partition_point(|&other| entry(other) < vector.as_slice())),
-                false => order.iter().find(|&&other| entry(other) == vector),
+            let found = if order.is_empty() {
+                entries.clone().find(|&other| entry(other) == vector)
+            } else {
+                let key = key(&vector);
+                let from = order.partition_point(|&(other, _)| other < key);
+                let same = order[from..].iter().take_while(|(other, _)| *other == key);
+                same.map(|&(_, index)| index)
+                    .find(|&other| entry(other) == vector)
             };
-            let found = found.filter(|&&other| entry(other) == vector);
-            *index = *found.ok_or(position)? as u8;
+            *index = found.ok_or(position)? as u8;
         }
         Ok(())
     }
@@ -322,6 +326,15 @@ impl<'a> EntryIndex<'a> {
             table: self.number(position),
         }
     }
+}
+
+/// A number for some bytes: of up to eight, another for each.
+fn key(bytes: &[u8]) -> u64 {
+    bytes.chunks(8).fold(0, |key: u64, part| {
+        let mut padded = [0; 8];
+        padded[..part.len()].copy_from_slice(part);
+        key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ u64::from_le_bytes(padded)
+    })
 }
 
 /// Elements in single precision, which holds all of them.

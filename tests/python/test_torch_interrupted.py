@@ -12,12 +12,11 @@ from palettizer.torch.palettization import (
     DKMPalettizerConfig,
     PostTrainingPalettizer,
     PostTrainingPalettizerConfig,
-    _compressor,
-    _dkm_finalize,
-    _metadata,
     load_safetensors,
     save_safetensors,
 )
+from palettizer.torch.palettization._dkm import finalize
+from palettizer.torch.palettization._plan import compressor, metadata
 
 CONFIG = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 2}})
 
@@ -38,7 +37,7 @@ def interrupted(monkeypatch):
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupting(times):
-        left, register = [times], _metadata.register
+        left, register = [times], metadata.register
 
         def disturbed(*arguments):
             if left[0] > 0:
@@ -46,7 +45,7 @@ def interrupted(monkeypatch):
                 signal.raise_signal(signal.SIGINT)
             register(*arguments)
 
-        monkeypatch.setattr(_metadata, "register", disturbed)
+        monkeypatch.setattr(metadata, "register", disturbed)
 
     yield interrupting
     signal.signal(signal.SIGINT, before)
@@ -55,7 +54,7 @@ def interrupted(monkeypatch):
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt, RuntimeError])
 @pytest.mark.parametrize("at", [0, 1, 2])
 def test_before_all_palettes_are_made_nothing_changes(monkeypatch, error, at):
-    made, make_palette = [], _compressor.make_palette
+    made, make_palette = [], compressor.make_palette
 
     def failing(*arguments):
         made.append(len(made))
@@ -63,7 +62,7 @@ def test_before_all_palettes_are_made_nothing_changes(monkeypatch, error, at):
             raise error("told to")
         return make_palette(*arguments)
 
-    monkeypatch.setattr(_compressor, "make_palette", failing)
+    monkeypatch.setattr(compressor, "make_palette", failing)
     model = net()
     with pytest.raises(error):
         PostTrainingPalettizer(model, CONFIG).compress(inplace=True, progress=False)
@@ -90,7 +89,7 @@ def test_ctrl_c_waits_until_a_trained_model_is_finalized(interrupted):
     wanted = palettizer.finalize(copy.deepcopy(model))
     interrupted(1)
     with pytest.raises(KeyboardInterrupt):
-        _dkm_finalize.finalize_weights(trained)
+        finalize.finalize_weights(trained)
     assert same(trained, wanted)
 
 

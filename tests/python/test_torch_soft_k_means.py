@@ -8,7 +8,7 @@ import pytest
 import torch
 from palettizer import _native
 from palettizer.torch.palettization._soft import blocks, k_means
-from palettizer.torch.palettization._plan.palettize import as_bytes
+from palettizer.torch.palettization._plan.tensors import as_bytes
 from palettizer.torch.palettization._soft.k_means import TorchSoftKMeans
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_support import optimum, soft_reference

@@ -23,8 +23,9 @@ from palettizer.torch.palettization import (
     save_safetensors,
 )
 from palettizer.torch.palettization._io.safetensors import check_place
-from palettizer.torch.palettization._plan.palettize import NAMES, as_bytes, native_settings, to_native
+from palettizer.torch.palettization._plan.palettize import native_settings
 from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.tensors import NAMES, as_bytes, to_native
 from palettizer.torch.palettization._sensitivity.source import Stored
 
 Values = NDArray[np.uint8]

@@ -18,7 +18,7 @@ from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver
 from palettizer import _native
 from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._dkm.kernel_settings import config_of
-from palettizer.torch.palettization._plan.palettize import to_native
+from palettizer.torch.palettization._plan.tensors import to_native
 from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, arranged, kernel
 from palettizer.torch.palettization._soft.settings import SoftSettings, real_dtype
 

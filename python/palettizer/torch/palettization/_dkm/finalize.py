@@ -19,15 +19,9 @@ from palettizer.torch.palettization._dkm.layers import DKMLayer, held, is_pruned
 from palettizer.torch.palettization._dkm.pruned import commit
 from palettizer.torch.palettization._dkm.qconfig import forget
 from palettizer.torch.palettization._plan import metadata
-from palettizer.torch.palettization._plan.palettize import (
-    DTYPES,
-    as_bytes,
-    as_stored,
-    buffers,
-    check_values,
-    undisturbed,
-)
+from palettizer.torch.palettization._plan.palettize import check_values, undisturbed
 from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.tensors import DTYPES, write_values
 from palettizer.torch.palettization._plan.walk import walk
 
 
@@ -91,13 +85,12 @@ def _error(made: _native.Palette) -> float:
 def _store(one: Trained, made: _native.Palette) -> None:
     """Writes the hard weight to where it is held, and the record of it beside."""
     permutation = one.fake.settings.permutation
-    native = DTYPES[made.dtype]
-    hard = torch.empty(tuple(made.shape), dtype=native)
-    made.decompress_into(as_bytes(hard))
-    fields = {name: _unpermuted(name, value, permutation) for name, value in buffers(made, native).items()}
+    hard = torch.empty(tuple(made.shape), dtype=DTYPES[made.dtype])
+    write_values(made, hard)
     with torch.no_grad(), one.weight.owners[0].values(write=True) as tensor:
         tensor.copy_(_back(hard, permutation))
-        fields = {name: as_stored(value, native, tensor.dtype) for name, value in fields.items()}
+        stored = metadata.buffers(made, tensor.dtype)
+    fields = {name: _unpermuted(name, value, permutation) for name, value in stored.items()}
     for owner in one.weight.owners:
         metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
 

@@ -16,17 +16,16 @@ from torch import nn
 
 from palettizer import _native
 from palettizer.torch.palettization._plan import metadata
-from palettizer.torch.palettization._plan.palettize import (
+from palettizer.torch.palettization._plan.palettize import undisturbed
+from palettizer.torch.palettization._plan.sharding import is_sharded
+from palettizer.torch.palettization._plan.tensors import (
     DTYPES,
     NAMES,
     as_bytes,
-    as_stored,
-    buffers,
     from_bytes,
     to_native,
-    undisturbed,
-)  # fmt: skip
-from palettizer.torch.palettization._plan.sharding import is_sharded
+    write_values,
+)
 
 Path = str | os.PathLike[str]
 
@@ -256,13 +255,7 @@ def _restore(model: nn.Module, name: str, content: Any, value: torch.Tensor | No
     if not isinstance(content, _native.Palette):
         target.copy_(from_bytes(content[2], target.dtype, content[1]))
         return
-    native = DTYPES[content.dtype]
-    in_place = target.device.type == "cpu" and target.dtype == native and target.is_contiguous()
-    dense = target if in_place else torch.empty(target.shape, dtype=native)
-    content.decompress_into(as_bytes(dense))
-    if not in_place:
-        target.copy_(dense)
+    write_values(content, target)
     if inner in module._parameters:
-        fields = {field: as_stored(tensor, native, target.dtype) for field, tensor in buffers(content, native).items()}
-        metadata.register(module, inner, fields, content.lut_integers is not None)
+        metadata.register(module, inner, metadata.buffers(content, target.dtype), content.lut_integers is not None)
         metadata.register_version(model)

@@ -14,7 +14,7 @@ from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.layers import KINDS
-from palettizer.torch.palettization._plan.palettize import Maker, check_values, make_palette, put, undisturbed
+from palettizer.torch.palettization._plan.palettize import MakePalette, check_values, make_palette, put, undisturbed
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import is_sharded
 
@@ -53,13 +53,13 @@ class Compressor(BaseModelOptimizer):
         check_values(plan.weights)
         return plan
 
-    def _palettize(self, plan: Plan, make: Maker, inplace: bool, progress: bool) -> torch.nn.Module:
+    def _palettize(self, plan: Plan, make: MakePalette, inplace: bool, progress: bool) -> torch.nn.Module:
         """Palettizes the planned weights of the model, or of a copy."""
-        made = [make_palette(weight, make) for weight in shown(plan.weights, progress, "palettizing")]
+        palettes = [make_palette(weight, make) for weight in shown(plan.weights, progress, "palettizing")]
         model = self._model if inplace else _copied(self._model, plan)
         rows: dict[str, dict[str, object]] = {}
         with undisturbed():
-            for one in made:
+            for one in palettes:
                 targets = owners = one.weight.owners
                 if not inplace:
                     targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in owners]

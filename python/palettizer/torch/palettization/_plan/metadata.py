@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import torch
 
+from palettizer import _native
 from palettizer.torch.palettization._plan.layers import BEYOND, kind_of
+from palettizer.torch.palettization._plan.tensors import DTYPES, from_bytes
 
 _PREFIX = "_COREML_"
 _DENSE_PREFIX = "_PALETTIZER_"
@@ -36,6 +38,25 @@ def is_record(name: str) -> bool:
     (True, False)
     """
     return name.rpartition(".")[2].startswith((f"{_PREFIX}/", f"{_DENSE_PREFIX}/"))
+
+
+def buffers(palette: _native.Palette, stored: torch.dtype) -> dict[str, torch.Tensor]:
+    """What a converter needs to know of a palette of a weight that is stored in some dtype: tensors by their fields.
+
+    Tables and scales have the dtype of the weight, too, where it is not one of the native module's.
+    """
+    dtype = DTYPES[palette.dtype]
+    fields = {"lut": from_bytes(palette.entries(), dtype, palette.lut_shape)}
+    if palette.scale is not None:
+        fields["palettization_scale"] = from_bytes(palette.scale, dtype, palette.scale_shape)
+    if palette.vector_axis is not None:
+        fields["vector_axis"] = torch.tensor(palette.vector_axis)
+    if palette.lut_scale is not None:
+        fields["quantization_n_bits"] = torch.tensor(8)
+        fields["quantization_scale"] = from_bytes(palette.lut_scale, dtype, palette.lut_scale_shape)
+        if palette.lut_offset is not None:
+            fields["zero_point"] = from_bytes(palette.lut_offset, torch.uint8, palette.lut_scale_shape)
+    return {name: value.to(stored) if value.dtype == dtype else value for name, value in fields.items()}
 
 
 def register(module: torch.nn.Module, parameter: str, fields: dict[str, torch.Tensor], quantized: bool) -> None:

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from palettizer import _native
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.tensors import NAMES, as_bytes, to_native, write_values
 from palettizer.torch.palettization._plan.walk import Owner
 
-NAMES = {torch.float32: "f32", torch.float16: "f16", torch.bfloat16: "bf16"}
-DTYPES = {name: dtype for dtype, name in NAMES.items()}
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
 
 
@@ -50,24 +49,24 @@ def check_values(weights: Iterable[Weight]) -> None:
         )
 
 
-Maker = Callable[[Weight, torch.Tensor], tuple["_native.Palette", float]]
+MakePalette = Callable[[Weight, torch.Tensor], tuple["_native.Palette", float]]
 """Makes the palette of a weight's values, as the native module can read them, and gives its mean squared error."""
 
 
-def maker(threads: int, sensitivity: SensitivityOf | None = None) -> Maker:
+def maker(threads: int, sensitivity: SensitivityOf | None = None) -> MakePalette:
     """Palettizes here, on some threads."""
 
     def make(weight: Weight, dense: torch.Tensor) -> tuple[_native.Palette, float]:
-        made = _native.palettize(
+        palette = _native.palettize(
             as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
             sensitivity=None if sensitivity is None else sensitivity(weight), threads=threads,
         )  # fmt: skip
-        return made, made.error["mse"]
+        return palette, palette.error["mse"]
 
     return make
 
 
-class Made(NamedTuple):
+class WeightPalette(NamedTuple):
     """A weight's palette, not yet put anywhere."""
 
     weight: Weight
@@ -75,10 +74,10 @@ class Made(NamedTuple):
     mse: float
 
 
-def make_palette(weight: Weight, make: Maker) -> Made:
+def make_palette(weight: Weight, make: MakePalette) -> WeightPalette:
     """The palette of one weight, which stays as it is."""
     with torch.no_grad(), weight.owners[0].values() as tensor:
-        return Made(weight, *make(weight, to_native(tensor)))
+        return WeightPalette(weight, *make(weight, to_native(tensor)))
 
 
 @contextmanager
@@ -99,30 +98,25 @@ def undisturbed() -> Iterator[None]:
             before(*came[0])
 
 
-def put(made: Made, targets: Sequence[Owner]) -> dict[str, Any]:
+def put(found: WeightPalette, targets: Sequence[Owner]) -> dict[str, Any]:
     """Writes one palettized weight to `targets`, and returns its row of the report.
 
     The targets are the weight's owners, or those in a copy of the model.
     """
-    owner, target, palette = made.weight.owners[0], targets[0], made.palette
-    native = DTYPES[palette.dtype]
+    owner, target, palette = found.weight.owners[0], targets[0], found.palette
     with torch.no_grad(), target.values(write=True) as tensor:
-        in_place = tensor.dtype == native and tensor.device.type == "cpu" and tensor.is_contiguous()
-        dense = tensor if in_place else torch.empty(tuple(palette.shape), dtype=native)
-        palette.decompress_into(as_bytes(dense))
-        if not in_place:
-            tensor.copy_(dense)
+        write_values(palette, tensor)
         for other in targets[1:]:
             parameter = other.module.get_parameter(other.parameter)
             # Parameters that lie in one memory do not in a copy.
             if target is not owner and parameter.data_ptr() != tensor.data_ptr():
                 parameter.copy_(tensor)
-        fields = {name: as_stored(v, native, tensor.dtype) for name, v in buffers(palette, native).items()}
+        fields = metadata.buffers(palette, tensor.dtype)
     quantized = palette.lut_integers is not None
     note = metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         metadata.register(target.module, target.parameter, fields, quantized)
-    row: dict[str, Any] = {"error": math.sqrt(made.mse), "#params": owner.facts.numel}
+    row: dict[str, Any] = {"error": math.sqrt(found.mse), "#params": owner.facts.numel}
     if metadata.QUANTIZATION in metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape
@@ -153,43 +147,3 @@ def native_settings(weight: Weight) -> dict[str, Any]:
         # It makes programs of half precision by default; so they have the very weights of the module, rounded.
         "half_scales": True,
     }
-
-
-def to_native(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself if the native module can read it, or a copy on the CPU. A float64 one is rounded to float32."""
-    dtype = tensor.dtype if tensor.dtype in NAMES else torch.float32
-    return tensor.detach().to("cpu", dtype).contiguous()
-
-
-def as_bytes(tensor: torch.Tensor) -> NDArray[np.uint8]:
-    """The memory of a contiguous tensor on the CPU."""
-    array: NDArray[np.uint8] = tensor.detach().reshape(-1).view(torch.uint8).numpy()
-    return array
-
-
-def from_bytes(data: NDArray[np.uint8], dtype: torch.dtype, shape: Iterable[int] | None) -> torch.Tensor:
-    """A tensor of its bytes; what is there has a shape."""
-    tensor = torch.empty(tuple(shape or ()), dtype=dtype)
-    if tensor.numel() > 0:
-        as_bytes(tensor)[:] = data
-    return tensor
-
-
-def buffers(made: _native.Palette, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-    """What a converter needs to know of a palette: the tensors by the names of their buffers."""
-    fields = {"lut": from_bytes(made.entries(), dtype, made.lut_shape)}
-    if made.scale is not None:
-        fields["palettization_scale"] = from_bytes(made.scale, dtype, made.scale_shape)
-    if made.vector_axis is not None:
-        fields["vector_axis"] = torch.tensor(made.vector_axis)
-    if made.lut_scale is not None:
-        fields["quantization_n_bits"] = torch.tensor(8)
-        fields["quantization_scale"] = from_bytes(made.lut_scale, dtype, made.lut_scale_shape)
-        if made.lut_offset is not None:
-            fields["zero_point"] = from_bytes(made.lut_offset, torch.uint8, made.lut_scale_shape)
-    return fields
-
-
-def as_stored(value: torch.Tensor, native: torch.dtype, stored: torch.dtype) -> torch.Tensor:
-    """A table or a scale in the dtype of its weight, where that is not one of the native module's."""
-    return value.to(stored) if value.dtype == native else value

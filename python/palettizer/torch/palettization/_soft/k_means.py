@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from palettizer import _native
-from palettizer.torch.palettization._plan.palettize import as_bytes
+from palettizer.torch.palettization._plan.tensors import as_bytes
 from palettizer.torch.palettization._soft import blocks
 from palettizer.torch.palettization._soft.blocks import Attention, Batch, rows_of
 from palettizer.torch.palettization._soft.settings import NATIVE_NAMES, SoftSettings, real_dtype

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from palettizer import _native
-from palettizer.torch.palettization._plan.palettize import NAMES
+from palettizer.torch.palettization._plan.tensors import NAMES
 
 
 DEFAULTS = _native.dkm_defaults()

@@ -261,8 +261,7 @@ class _DkmDefaults(TypedDict):
     implicit: bool
 
 def dkm_defaults() -> _DkmDefaults:
-    """What the settings of `SoftKMeans` are when they are not given: the defaults of differentiable k-means, for Rust and
-    Python alike."""
+    """What the settings of `SoftKMeans` are when they are not given, for Rust and Python alike."""
 
 @final
 class SoftKMeans:
@@ -329,8 +328,10 @@ class SoftKMeans:
         saved: _Bytes,
         threads: int | None = None,
     ) -> None:
-        """Writes the soft weight, the centroids after the last step, and to `saved` what the backward needs. `noise` seeds
-        `"gsm"`."""
+        """Writes the soft weight, the centroids after the last step, and to `saved` what the backward needs.
+
+        `noise` seeds `"gsm"`.
+        """
 
     def backward(
         self,

@@ -13,7 +13,6 @@ import torch
 from palettizer import _native
 from palettizer.torch.palettization._plan.tensors import NAMES
 
-
 DEFAULTS = _native.dkm_defaults()
 """The defaults of differentiable k-means, which stand in Rust."""
 

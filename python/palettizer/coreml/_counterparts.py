@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palettizer.coreml._op_config import OpPalettizerConfig
-
-if TYPE_CHECKING:
-    from palettizer.coreml._optimization_config import OptimizationConfig
 
 _FIELDS = tuple(name for name in OpPalettizerConfig._settings if name != "lut_dtype")
 
@@ -45,8 +42,8 @@ def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
     )
 
 
-def peers_config(config: OptimizationConfig) -> Any:
-    """Ours as an `OptimizationConfig` of coremltools. Only coremltools asks, so it is imported."""
+def peers_config(config: Any) -> Any:
+    """Our `OptimizationConfig` as that of coremltools. Only coremltools asks, so it is imported."""
     return peer().OptimizationConfig(
         global_config=_peers_op_config(config.global_config),
         op_type_configs={name: _peers_op_config(op) for name, op in config.op_type_configs.items()},

@@ -13,17 +13,18 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver, _with_args
+from torch.ao.quantization.observer import _with_args
 
 from palettizer import _native
 from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._dkm.kernel_settings import config_of
+from palettizer.torch.palettization._dkm.peer_attributes import PeerAttributes
 from palettizer.torch.palettization._plan.tensors import to_native
 from palettizer.torch.palettization._soft.kernels import NativeSoftKMeans, arranged, kernel
 from palettizer.torch.palettization._soft.settings import SoftSettings, real_dtype
 
 
-class FakePalettize(nn.Module):
+class FakePalettize(PeerAttributes, nn.Module):
     """Maps a weight to a palettized one of the same shape and dtype: softly in training, to the nearest centroid else.
 
     The first enabled forward seeds the centroids. Each training forward moves them; repeated for the same weight, it
@@ -60,8 +61,6 @@ class FakePalettize(nn.Module):
     """
 
     centroids: Tensor
-    autograd_graph = False
-    proj_factor = None
     start: Tensor
     seen: Tensor
     scale: Tensor | None
@@ -102,83 +101,10 @@ class FakePalettize(nn.Module):
         # The fused forward of torch's TransformerEncoderLayer reads weights past their modules; hooks keep it away.
         self.register_forward_pre_hook(_nothing)
 
-    def __getattr__(self, name: str) -> Any:
-        if name in _CONFIGURED:
-            return getattr(self.config, name)
-        return super().__getattr__(name)
-
     @classmethod
     def with_args(cls, **settings: Any) -> Any:
         """Settings for the class, as `torch.ao.quantization.QConfig` takes them."""
         return _with_args(cls, **settings)  # type: ignore[no-untyped-call]
-
-    @property
-    def n_clusters(self) -> int:
-        """How many entries a table has."""
-        return 1 << self.settings.nbits
-
-    @property
-    def cluster_permute(self) -> tuple[int, ...] | None:
-        """The order of axes that the weight is brought to before it is cut into groups."""
-        return self.settings.permutation
-
-    @property
-    def prune_threshold(self) -> float:
-        """What the squared distance to an entry at zero is lowered by."""
-        return self.settings.prune_threshold
-
-    @property
-    def enforce_zero(self) -> list[bool]:
-        """Whether an entry stays at zero, for each group."""
-        return [self.settings.enforce_zero] * len(self.centroids)
-
-    @property
-    def per_channel_scaling_factor(self) -> Tensor | None:
-        """A number for each output channel, NaN until the first forward; None without a per-channel scale."""
-        return self.scale
-
-    @property
-    def vector_ch_axis(self) -> int:
-        """The axis that vectors lie along."""
-        return self.config.channel_axis or 0
-
-    @property
-    def need_to_quantize(self) -> bool:
-        """Whether the entries of the tables are less precise than the weights."""
-        return self.settings.lut_dtype is not None
-
-    @property
-    def partitions(self) -> list[list[int]]:
-        """The channels of each group."""
-        size = self._rows // len(self.centroids)
-        return [list(range(start, start + size)) for start in range(0, self._rows, size)]
-
-    @property
-    def partition_numel(self) -> Tensor:
-        """The number of elements of each group."""
-        groups = len(self.centroids)
-        return torch.full((groups,), self._numel // groups)
-
-    @property
-    def labels(self) -> list[None]:
-        """Nothing for each group: which weight has which entry is found anew when it is asked."""
-        return [None] * len(self.centroids)
-
-    @property
-    def enable_partition(self) -> list[bool]:
-        """Whether the entries of each group are trained."""
-        groups = len(self.centroids)
-        trained = min(groups, max(1, int(self.settings.enabled * groups)))
-        return [True] * trained + [False] * (groups - trained)
-
-    @property
-    def activation_post_process(self) -> nn.Module:
-        """An observer with the configured range.
-
-        coremltools finds the scale of integer tables by it; here a table has the scale that its own entries need, and
-        the observer sees nothing.
-        """
-        return _Observer(dtype=self.config.dtype, quant_min=self.config.quant_min, quant_max=self.config.quant_max)
 
     def reset_parameters(self) -> None:
         """There are none to reset; FullyShardedDataParallel asks of each module that has buffers."""
@@ -296,16 +222,6 @@ class FakePalettize(nn.Module):
         if self.milestone > 0:
             parts.append(f"milestone={self.milestone}")
         return ", ".join([*parts, f"mode={self.settings.mode}", f"enabled={self._enabled}"])
-
-
-_CONFIGURED = frozenset(ModuleDKMPalettizerConfig().as_dict()) - {"milestone"}
-"""What is asked of the config."""
-
-
-class _Observer(MovingAveragePerChannelMinMaxObserver):
-    def reset_parameters(self) -> None:
-        """Forgets what was seen."""
-        self.reset_min_max_vals()
 
 
 def _operators() -> Any:

@@ -2,7 +2,7 @@
 
 A small convolutional network learns scikit-learn's 8x8 digits in plain numpy (fixed seed, one
 thread), and is written as an fp16 ML Program for iOS18. Run it with the Python tests'
-environment; it replaces crates/palettizer/demo/digits.mlpackage:
+environment; it replaces crates/cli/demo/digits.mlpackage:
 
     python scripts/demo_model.py [OUT.mlpackage]
 """
@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 SEED = 20
 EPOCHS = 24
 BATCH = 32
-DEMO = Path(__file__).parent.parent / "crates/palettizer/demo/digits.mlpackage"
+DEMO = Path(__file__).parent.parent / "crates/cli/demo/digits.mlpackage"
 SHAPES = {
     "conv1": (32, 1, 3, 3),  # 288 elements: below the default weight threshold
     "conv2": (64, 32, 3, 3),

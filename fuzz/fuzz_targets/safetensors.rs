@@ -3,7 +3,7 @@
 #[path = "../readers/safetensors.rs"]
 #[allow(dead_code, reason = "the bounded harness uses its seeds")]
 mod reader;
-#[path = "../../crates/torch/tests/checkpoint/support.rs"]
+#[path = "../../crates/safetensors/tests/checkpoint/support.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 

@@ -4,6 +4,7 @@
 
 use crate::support::{linear_model, manifest};
 use palettizer_coreml::Model;
+use palettizer_pipeline::staged_output::SaveOptions;
 use std::fs;
 
 /// Opens a package of these files.
@@ -22,7 +23,7 @@ pub(crate) fn read(data: &[u8]) -> bool {
     };
     // What was opened can be written, and is then opened again.
     let out = folder.path().join("out.mlpackage");
-    model.save(&out, false).unwrap();
+    model.save(&out, SaveOptions::overwriting(false)).unwrap();
     Model::open(&out).unwrap();
     true
 }

@@ -2,7 +2,7 @@
 
 use crate::support::{compress, config, file, kmeans, tensors, weight};
 use palettizer_palette::{LutDtype, Mode, Nbits, PaletteSpec};
-use palettizer_torch::{Checkpoint, Content};
+use palettizer_safetensors::{Checkpoint, Content};
 
 /// Opens the file, and makes dense what is palettized in it.
 pub(crate) fn read(data: &[u8]) -> bool {

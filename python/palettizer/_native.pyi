@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
-    "Beside",
+    "StagedOutput",
     "Checkpoint",
     "Model",
     "Palette",
@@ -233,14 +233,14 @@ class Checkpoint:
         """Makes every palettized weight dense, to another checkpoint."""
 
 @final
-class Beside:
-    """A file on its way to `path`: `with Beside(path) as built:`, and the block makes a file at `built`.
+class StagedOutput:
+    """A file on its way to `path`: `with StagedOutput(path) as built:`, and the block makes a file at `built`.
 
     Then it is put in its place in one step, or it is gone if the block raises. Whether it can go there is found out at
     once.
     """
 
-    def __new__(cls, path: _Path, *, overwrite: bool = False) -> Beside: ...
+    def __new__(cls, path: _Path, *, overwrite: bool = False) -> StagedOutput: ...
     def __enter__(self) -> Path: ...
     def __exit__(self, kind: object, error: object, trace: object, /) -> None: ...
 

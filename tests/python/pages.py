@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rust blocks are compiled and run by cargo, where they stand word for word
-RUST = ROOT / "crates/palettizer/tests/pages.rs"
+RUST = ROOT / "crates/cli/tests/pages.rs"
 
 
 def blocks(page):

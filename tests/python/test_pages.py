@@ -16,7 +16,7 @@ import peer
 import zoo
 import zoo_graphs
 
-DEMO = ROOT / "crates/palettizer/demo/digits.mlpackage"
+DEMO = ROOT / "crates/cli/demo/digits.mlpackage"
 
 
 def network():

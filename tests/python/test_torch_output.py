@@ -1,4 +1,4 @@
-"""Where PyTorch's files go: sensitivities, stored models and parts are written beside their place, and nothing is lost."""
+"""Where PyTorch's files go: sensitivities, stored models and parts are written staged their place, and nothing is lost."""
 
 import os
 import signal
@@ -87,18 +87,18 @@ def test_long_names_and_names_that_are_no_text(write, tmp_path):
 def test_an_exception_leaves_what_was_there(tmp_path):
     path = tmp_path / "s.safetensors"
     path.write_text("old")
-    with pytest.raises(KeyError), _native.Beside(path, overwrite=True) as built:
+    with pytest.raises(KeyError), _native.StagedOutput(path, overwrite=True) as built:
         built.write_text("half")
         raise KeyError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(FileExistsError, match="overwrite=True"):
-        _native.Beside(path)
-    beside = _native.Beside(path, overwrite=True)
-    with beside as built:
+        _native.StagedOutput(path)
+    staged = _native.StagedOutput(path, overwrite=True)
+    with staged as built:
         built.write_text("new")
     assert path.read_text() == "new" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(ValueError, match="already"):
-        beside.__enter__()
+        staged.__enter__()
 
 
 def test_parts_go_and_what_is_the_users_stays(tmp_path):
@@ -119,7 +119,7 @@ def test_parts_go_and_what_is_the_users_stays(tmp_path):
 HELD = """
 import sys, time
 from palettizer import _native
-with _native.Beside(sys.argv[1], overwrite=True) as built:
+with _native.StagedOutput(sys.argv[1], overwrite=True) as built:
     built.write_text("half")
     print("ready", flush=True)
     time.sleep(600)

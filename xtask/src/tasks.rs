@@ -161,7 +161,7 @@ pub(crate) fn fuzz(root: &Path, args: &[String]) -> Result<(), String> {
             "-p",
             "palettizer-coreml",
             "-p",
-            "palettizer-torch",
+            "palettizer-safetensors",
             "-p",
             "palettizer",
             "--test",

@@ -133,7 +133,7 @@ mod tests {
         let out = folder.path().join("out.mlpackage");
         let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
         let config = OptimizationConfig::new().with_global(Some(OpPalettizerConfig::new(spec)));
-        let model = palettizer::demo::model().unwrap();
+        let model = crate::demo_model().unwrap();
         let work = || model.palettize_to(&config, &out, SaveOptions::default(), &Faulty);
         assert!(caught(work).unwrap_err().to_string().contains("told to"));
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use palettizer::{
-    Either, MissingSensitivity, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
+    MissingSensitivity, Model, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
     Preset, SaveOptions, Target, config_file, sensitivities,
 };
 
@@ -133,24 +133,15 @@ fn target() -> impl TypedValueParser<Value = Target> {
 pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
-    let model = Either::open_with(&args.input, args.limits.into())?;
-    if let Either::Checkpoint(_) = model {
+    let model = Model::open_with(&args.input, args.limits.into())?;
+    if let Model::Checkpoint(_) = model {
         no_program(&args)?;
     }
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
     let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
         let progress = Bar::new(voice);
-        match &model {
-            Either::Model(model) => {
-                let report = model.palettize_to(&config, &args.output, options, &progress);
-                report.map_err(Failure::from)
-            }
-            Either::Checkpoint(model) => {
-                let report = model.palettize_to(&config, &args.output, options, &progress);
-                report.map_err(Failure::from)
-            }
-        }
+        model.palettize_to(&config, &args.output, options, &progress)
     })??;
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
@@ -159,8 +150,8 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     report_file.write(&report)?;
     for name in &report.unmatched {
         let what = match model {
-            Either::Model(_) => "op, op type or constant with a weight",
-            Either::Checkpoint(_) => "tensor",
+            Model::CoreMl(_) => "op, op type or constant with a weight",
+            Model::Checkpoint(_) => "tensor",
         };
         let hint = match report.near_names.get(name) {
             Some(near) => format!("did you mean {}?", near.join(" or ")),

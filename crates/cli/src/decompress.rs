@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use palettizer::{Either, SaveOptions};
+use palettizer::{Model, SaveOptions};
 
 use crate::elide;
 use crate::failure::Failure;
@@ -37,14 +37,11 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
-    let model = Either::open_with(&args.input, args.limits.into())?;
+    let model = Model::open_with(&args.input, args.limits.into())?;
     let before = model.stored_len();
     let options = SaveOptions::overwriting(args.force);
     let progress = Bar::new(voice);
-    let done = match model {
-        Either::Model(model) => model.decompress_to(&args.output, options, &progress)?,
-        Either::Checkpoint(model) => model.decompress_to(&args.output, options, &progress)?,
-    };
+    let done = model.decompress_to(&args.output, options, &progress)?;
     drop(progress);
     let columns = Stream::Out.width();
     let shown = |path: &Path| {
@@ -59,7 +56,7 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
             format!("nothing to do: {input} has no compressed weights; {output} is a copy of it");
         return voice.say(Stream::Out, &(wrap(&text, columns, "  ") + "\n"));
     }
-    let after = Either::open_with(&args.output, args.limits.into())?.stored_len();
+    let after = Model::open_with(&args.output, args.limits.into())?.stored_len();
     let figures = format!(
         ": {} → {} bytes ({} → {})",
         figures::grouped(before),

@@ -2,10 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use palettizer::coreml::Model;
 use palettizer::{
-    Mode, Model, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec, Report, SaveOptions,
+    Mode, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec, Report, SaveOptions,
 };
 
+use crate::demo_model::demo_model;
 use crate::failure::Failure;
 use crate::figures;
 use crate::output::{STRONG, Stream, Voice};
@@ -32,7 +34,7 @@ pub(crate) struct Args {
 const BAR: usize = 24;
 
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
-    let model = palettizer::demo::model()?;
+    let model = demo_model()?;
     let options = SaveOptions::overwriting(args.force);
     if let Some(folder) = &args.save {
         std::fs::create_dir_all(folder).map_err(|error| Failure::about(folder.display(), error))?;
@@ -82,7 +84,7 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
 fn palettized(model: &Model, nbits: Nbits) -> Result<(Model, Report), Failure> {
     let spec = PaletteSpec::new(Mode::Kmeans(nbits));
     let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
-    Ok(model.palettize(&config)?)
+    Ok(model.palettize(&config, &())?)
 }
 
 fn package(folder: &Path, nbits: Nbits) -> PathBuf {
@@ -115,11 +117,14 @@ fn row(nbits: Nbits, report: &Report) -> Vec<String> {
 fn error(report: &Report) -> (f64, Option<f64>) {
     let (mut noise, mut signal, mut elements) = (0.0, 0.0, 0.0);
     for weight in &report.weights {
-        let Some(mse) = weight.mse else { continue };
+        let Some(figures) = weight.figures() else {
+            continue;
+        };
+        let mse = figures.mse;
         let count = weight.elements() as f64;
         elements += count;
         noise += mse * count;
-        if let Some(snr_db) = weight.snr_db {
+        if let Some(snr_db) = figures.snr_db {
             signal += mse * count * 10_f64.powf(snr_db / 10.0);
         }
     }

@@ -1,6 +1,6 @@
 //! Why a command ends when it does not succeed.
 
-use palettizer::CheckpointError;
+use palettizer::{Error, PipelineError, coreml, safetensors};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -20,21 +20,32 @@ impl Failure {
     }
 }
 
-impl From<palettizer::Error> for Failure {
-    fn from(error: palettizer::Error) -> Self {
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
         match error {
-            palettizer::Error::Strict { .. } => Failure::Strict(error.to_string()),
+            Error::Pipeline(PipelineError::Strict { .. }) => Failure::Strict(error.to_string()),
+            Error::Checkpoint(safetensors::Error::Unsuited { .. }) => {
+                Failure::Usage(error.to_string())
+            }
             _ => Failure::Work(error.to_string()),
         }
     }
 }
 
-impl From<CheckpointError> for Failure {
-    fn from(error: CheckpointError) -> Self {
-        match error {
-            CheckpointError::Model(error) => error.into(),
-            CheckpointError::Unsuited { .. } => Failure::Usage(error.to_string()),
-            _ => Failure::Work(error.to_string()),
-        }
+impl From<PipelineError> for Failure {
+    fn from(error: PipelineError) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<coreml::Error> for Failure {
+    fn from(error: coreml::Error) -> Self {
+        Error::from(error).into()
+    }
+}
+
+impl From<safetensors::Error> for Failure {
+    fn from(error: safetensors::Error) -> Self {
+        Error::from(error).into()
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use palettizer::{
-    Compression, Consumer, DEFAULT_WEIGHT_THRESHOLD, Either, PaletteInfo, TensorInfo, WeightInfo,
-};
+use palettizer::coreml::{Compression, Consumer, WeightInfo};
+use palettizer::safetensors::TensorInfo;
+use palettizer::{DEFAULT_WEIGHT_THRESHOLD, Model, PaletteInfo};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -42,13 +42,13 @@ struct Listing<'a, T> {
 }
 
 pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
-    match Either::open_with(&args.input, args.limits.into())? {
-        Either::Model(model) => {
+    match Model::open_with(&args.input, args.limits.into())? {
+        Model::CoreMl(model) => {
             let weights = model.weights(args.weight_threshold)?;
             let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));
             show(args, voice, &weights, table(&weights), ("weight", sizes))
         }
-        Either::Checkpoint(checkpoint) => {
+        Model::Checkpoint(checkpoint) => {
             let tensors = checkpoint.weights(args.weight_threshold)?;
             let sizes = tensors.iter().map(|tensor| (tensor.elements, tensor.bytes));
             show(

@@ -5,6 +5,7 @@
 //! | module | holds |
 //! |---|---|
 //! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
+//! | `demo_model` | the model that the command carries |
 //! | `settings`, `rules` | the library's options as flags, and as `--op-type`/`--op-name` |
 //! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
 //! | `figures`, `summary` | numbers as text; a report as a table, reasons and totals |
@@ -18,6 +19,7 @@ mod completions;
 mod compress;
 mod decompress;
 mod demo;
+mod demo_model;
 mod elide;
 mod failure;
 mod figures;
@@ -40,6 +42,7 @@ use std::ffi::OsString;
 use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+pub use demo_model::demo_model;
 use failure::Failure;
 use output::Voice;
 

@@ -1,6 +1,6 @@
 //! What a report has to say beside its table: that nothing was done, and what is known of forms that were written.
 
-use palettizer::{Report, Status};
+use palettizer::Report;
 
 use crate::figures;
 use crate::output::STRONG;
@@ -15,16 +15,9 @@ pub(crate) fn nothing_done(report: &Report) -> Option<String> {
                 .to_owned(),
         );
     }
-    let skipped = report
-        .weights
-        .iter()
-        .filter(|weight| weight.status == Status::Skipped);
-    if skipped.clone().count() < report.weights.len() {
-        return None;
-    }
     let mut reasons: Vec<(&str, usize)> = Vec::new();
-    for weight in skipped {
-        let reason = weight.reason.as_deref().unwrap_or("no reason given");
+    for weight in &report.weights {
+        let reason = weight.reason()?;
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, count)) => *count += 1,
             None => reasons.push((reason, 1)),

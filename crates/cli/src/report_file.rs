@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use palettizer::{Beside, Report};
+use palettizer::{Report, SaveOptions, StagedOutput};
 
 use crate::failure::Failure;
 use crate::output::{Stream, print};
@@ -14,7 +14,7 @@ pub(crate) enum ReportFile {
     /// `-`.
     Stdout,
     /// A file.
-    File(Beside),
+    File(StagedOutput),
 }
 
 impl ReportFile {
@@ -25,8 +25,8 @@ impl ReportFile {
             None => Ok(ReportFile::None),
             Some(path) if path == Path::new("-") => Ok(ReportFile::Stdout),
             Some(path) => {
-                let overwrite = force || Report::is_at(path);
-                Ok(ReportFile::File(Beside::file(path, overwrite)?))
+                let overwrite = SaveOptions::overwriting(force || Report::is_at(path));
+                Ok(ReportFile::File(StagedOutput::file(path, overwrite)?))
             }
         }
     }
@@ -44,7 +44,7 @@ impl ReportFile {
         match self {
             ReportFile::None => Ok(()),
             ReportFile::Stdout => print(Stream::Out, &text()?),
-            ReportFile::File(beside) => beside.put_bytes(text()?.as_bytes()).map_err(|error| {
+            ReportFile::File(staged) => staged.commit_bytes(text()?.as_bytes()).map_err(|error| {
                 Failure::about("the model was written, but not its report", error)
             }),
         }

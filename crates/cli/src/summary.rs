@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use palettizer::{Report, Status, WeightReport, visible};
+use palettizer::{Figures, Report, WeightReport, visible};
 
 use crate::elide;
 use crate::figures;
@@ -31,28 +31,26 @@ fn table(report: &Report) -> Table {
     ]);
     let mut table = Table::new(columns);
     for weight in &report.weights {
-        if weight.status == Status::Compressed {
-            table.row(row(weight, ops));
+        if let Some(figures) = weight.figures() {
+            table.row(row(weight, figures, ops));
         }
     }
     table
 }
 
-fn row(weight: &WeightReport, ops: bool) -> Vec<String> {
+fn row(weight: &WeightReport, palette: &Figures, ops: bool) -> Vec<String> {
     let mut cells = vec![name(weight)];
     if ops {
         cells.push(consumer(weight));
     }
     cells.extend([
         figures::shape(&weight.shape),
-        weight.dtype.clone(),
-        bits(weight),
-        weight
-            .luts
-            .map_or("-".to_owned(), |luts| figures::grouped(luts as u64)),
+        weight.dtype.to_owned(),
+        bits(palette),
+        figures::grouped(palette.luts as u64),
         figures::grouped(weight.bytes_before),
-        figures::grouped(weight.bytes_after),
-        figures::decibels(weight.snr_db, weight.mse),
+        figures::grouped(palette.bytes_after),
+        figures::decibels(palette.snr_db, Some(palette.mse)),
     ]);
     cells
 }
@@ -76,11 +74,10 @@ fn consumer(weight: &WeightReport) -> String {
 }
 
 /// Bits of an index, and of how many weights if it stands for several.
-fn bits(weight: &WeightReport) -> String {
-    match (weight.nbits, weight.cluster_dim) {
-        (Some(nbits), Some(dim)) if dim > 1 => format!("{nbits}/{dim}"),
-        (Some(nbits), _) => nbits.to_string(),
-        (None, _) => "-".to_owned(),
+fn bits(palette: &Figures) -> String {
+    match palette.cluster_dim {
+        1 => palette.nbits.to_string(),
+        dim => format!("{}/{dim}", palette.nbits),
     }
 }
 
@@ -89,10 +86,9 @@ fn skipped(report: &Report, width: Option<usize>) -> String {
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for weight in &report.weights {
-        if weight.status == Status::Compressed {
+        let Some(reason) = weight.reason() else {
             continue;
-        }
-        let reason = weight.reason.as_deref().unwrap_or("no reason given");
+        };
         let place = *places.entry(reason).or_insert_with(|| {
             reasons.push((reason, Vec::new()));
             reasons.len() - 1
@@ -173,7 +169,7 @@ pub(crate) fn text(report: &Report, width: Option<usize>) -> String {
 /// What it all came to.
 fn totals(report: &Report, width: Option<usize>) -> String {
     let done = (report.weights.iter())
-        .filter(|weight| weight.status == Status::Compressed)
+        .filter(|weight| weight.figures().is_some())
         .count();
     let target = report.target.as_ref();
     let target = target.map(|target| format!("; the program's target is {target}"));

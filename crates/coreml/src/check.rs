@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Checks `spec` and the blobs that it refers to.
 ///
 /// # Errors
-/// [`OpsetError::NoBlock`], [`Error::UndefinedName`], [`Error::BlobSize`], [`Error::BadValue`],
-/// [`Error::BlobOverlap`], and what reading the records may give.
+/// [`OpsetError::NoBlock`], [`Error::UndefinedName`], [`BlobError::Size`], [`Error::BadValue`],
+/// [`BlobError::Overlap`], and what reading the records may give.
 pub(crate) fn check(package: &Package, spec: &Model) -> Result<(), Error> {
     for (name, function) in programs(spec).iter().flat_map(|program| &program.functions) {
         if !function.block_specializations.contains_key(&function.opset) {

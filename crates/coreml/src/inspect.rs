@@ -11,6 +11,7 @@ use crate::program::mil::{element_count, is_constexpr, known_tensor, op_name, st
 use crate::program::walk::values;
 use crate::proto::{Model, Operation};
 use palettizer_palette::{Statistics, Tensor, statistics};
+use palettizer_pipeline::Error as PipelineError;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -199,7 +200,7 @@ impl<'a, 'g> Inspector<'a, 'g> {
             return Ok(WeightValues {
                 dtype: numbers.dtype().name(),
                 shape: dense.shape,
-                bytes: Cow::Owned(bytes.map_err(|_| Error::NoMemory {
+                bytes: Cow::Owned(bytes.map_err(|_| PipelineError::NoMemory {
                     name: op_name(op).to_owned(),
                     bytes: numbers.bytes().len(),
                 })?),

@@ -2,38 +2,39 @@
 
 use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
-use crate::config::{OptimizationConfig, Unmatched};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
-use crate::limits::Limits;
-use crate::notes::Note;
-use crate::opset::Target;
 use crate::package::Package;
 use crate::palettize::apply::{Applied, apply};
+use palettizer_pipeline::Limits;
+use palettizer_pipeline::config::{OptimizationConfig, Target};
+use palettizer_pipeline::staged_output::SaveOptions;
 
-use crate::progress::Progress;
+use crate::opset::Opset as _;
+use crate::package::StagedPackage;
 use crate::proto;
-use crate::report::WeightReport;
 use crate::rewrite::Written;
-use crate::save::Staging;
+use palettizer_pipeline::{Decompressed, Progress, Report};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
+use std::time::Instant;
 
 /// A Core ML model: its program, and the package that its weights are in. Weights stay in the file, mapped
 /// into memory, until they are needed.
 ///
 /// ```no_run
 /// use palettizer_coreml::Model;
-/// use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
+/// use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
 /// use palettizer_palette::{Mode, Nbits, PaletteSpec};
+/// use palettizer_pipeline::staged_output::SaveOptions;
 ///
 /// let model = Model::open("Model.mlpackage")?;
 /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
 /// let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
-/// let outcome = model.palettize_to(&config, "Small.mlpackage".as_ref(), false, &())?;
-/// println!("{} -> {} bytes", outcome.bytes_before, outcome.bytes_after);
+/// let report = model.palettize_to(&config, "Small.mlpackage", SaveOptions::default(), &())?;
+/// println!("{} -> {} bytes", report.bytes_before, report.bytes_after);
 /// # Ok::<(), palettizer_coreml::Error>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -44,38 +45,6 @@ pub struct Model {
 
 /// Weight files by the names that a program has for them, such as `@model_path/weights/weight.bin`.
 pub type WeightFiles = BTreeMap<String, Vec<u8>>;
-
-/// What palettizing a model came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Outcome {
-    /// Bytes of the program and its weight files before.
-    pub bytes_before: u64,
-    /// And after.
-    pub bytes_after: u64,
-    /// The deployment target of the new model, such as `iOS18`.
-    pub target: String,
-    /// What became of every weight, in the order of the program.
-    pub weights: Vec<WeightReport>,
-    /// Op types and names of the configuration that fit nothing in the model.
-    pub unmatched: Vec<Unmatched>,
-    /// Forms that were written of which there are public reports of trouble on devices.
-    pub notes: Vec<Note>,
-}
-
-/// What making a model or a checkpoint dense came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Decompressed {
-    /// How many weights were compressed; of a model that was dense already, none.
-    pub weights: usize,
-}
-
-impl Decompressed {
-    /// So many weights were compressed.
-    pub fn new(weights: usize) -> Self {
-        Self { weights }
-    }
-}
 
 impl Model {
     /// Opens an `.mlpackage` folder or an `.mlmodel` file.
@@ -122,18 +91,18 @@ impl Model {
     /// ```no_run
     /// let spec = std::fs::read("Model.mlpackage/Data/com.apple.CoreML/model.mlmodel")?;
     /// let weights = "Model.mlpackage/Data/com.apple.CoreML/weights";
-    /// let model = palettizer_coreml::Model::open_parts(&spec, weights.as_ref())?;
+    /// let model = palettizer_coreml::Model::open_parts(&spec, weights)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    pub fn open_parts(spec: &[u8], weights_dir: &Path) -> Result<Self, Error> {
-        let (package, spec) = Package::open_parts(spec, weights_dir)?;
+    pub fn open_parts(spec: &[u8], weights_dir: impl AsRef<Path>) -> Result<Self, Error> {
+        let (package, spec) = Package::open_parts(spec, weights_dir.as_ref())?;
         Self::checked(package, spec)
     }
 
     /// The opposite of [`from_parts`](Self::from_parts): the serialized program and its weight files.
     ///
     /// # Errors
-    /// [`Error::MissingWeightFile`], which a model that was opened cannot give.
+    /// [`PackageError::MissingWeightFile`], which a model that was opened cannot give.
     pub fn to_parts(&self) -> Result<(Vec<u8>, WeightFiles), Error> {
         let mut weights = BTreeMap::new();
         for name in self.package.weight_file_names() {
@@ -189,41 +158,54 @@ impl Model {
     /// The model with its weights palettized as `config` says, in memory.
     ///
     /// # Errors
-    /// What planning, reading the weights or a strict configuration may give.
+    /// [`Error::OpsetTooOld`] if the program's opset lacks an op, [`Error::Opset`] if it cannot be raised, and in
+    /// [`Error::Pipeline`] what the configuration and reading may give.
+    ///
+    /// ```no_run
+    /// # use palettizer_coreml::Model;
+    /// # use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
+    /// # use palettizer_palette::{Mode, Nbits, PaletteSpec};
+    /// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
+    /// let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
+    /// let (small, report) = Model::open("Model.mlpackage")?.palettize(&config, &())?;
+    /// assert!(report.weights.iter().any(|weight| weight.figures().is_some()));
+    /// # Ok::<(), palettizer_coreml::Error>(())
+    /// ```
     pub fn palettize(
         &self,
         config: &OptimizationConfig,
         progress: &dyn Progress,
-    ) -> Result<(Self, Outcome), Error> {
+    ) -> Result<(Self, Report), Error> {
+        let start = Instant::now();
         let mut open = in_memory;
         let applied = apply(&self.package, &self.spec, config, &mut open, progress);
         let applied = self.package.settle(applied)?;
-        let outcome = self.outcome(&applied);
+        let report = self.report(&applied, start);
         let model = self.with(applied.spec, applied.files)?;
-        Ok((model, outcome))
+        Ok((model, report))
     }
 
     /// Palettizes to the package `out` as it goes: the memory that is needed does not grow with the model.
     ///
     /// # Errors
-    /// As [`palettize`](Self::palettize), and what writing may give. Then there is no `out`, or, with
-    /// `overwrite`, the old one.
+    /// As [`palettize`](Self::palettize), and what writing may give. Then there is no `out`, or the old one.
     pub fn palettize_to(
         &self,
         config: &OptimizationConfig,
-        out: &Path,
-        overwrite: bool,
+        out: impl AsRef<Path>,
+        options: SaveOptions,
         progress: &dyn Progress,
-    ) -> Result<Outcome, Error> {
-        let mut staging = Staging::new(out, overwrite)?;
+    ) -> Result<Report, Error> {
+        let start = Instant::now();
+        let mut staging = StagedPackage::new(out.as_ref(), options)?;
         let mut open = |name: &str| staging.create_weight_file(name);
         let applied = apply(&self.package, &self.spec, config, &mut open, progress);
         let applied = self.package.settle(applied)?;
-        let outcome = self.outcome(&applied);
+        let report = self.report(&applied, start);
         // The files are closed before they are moved.
         drop(applied.files);
         staging.commit(&self.package, &applied.spec)?;
-        Ok(outcome)
+        Ok(report)
     }
 
     /// The model with every compressed constant made dense, in memory.
@@ -243,11 +225,11 @@ impl Model {
     /// As [`decompress`](Self::decompress), and what writing may give, with `out` as it was.
     pub fn decompress_to(
         &self,
-        out: &Path,
-        overwrite: bool,
+        out: impl AsRef<Path>,
+        options: SaveOptions,
         progress: &dyn Progress,
     ) -> Result<Decompressed, Error> {
-        let mut staging = Staging::new(out, overwrite)?;
+        let mut staging = StagedPackage::new(out.as_ref(), options)?;
         let mut open = |name: &str| staging.create_weight_file(name);
         let made = decompress(&self.package, &self.spec, &mut open, progress);
         let dense = self.package.settle(made)?;
@@ -260,8 +242,8 @@ impl Model {
     ///
     /// # Errors
     /// What writing may give, with `out` as it was.
-    pub fn save(&self, out: &Path, overwrite: bool) -> Result<(), Error> {
-        Staging::new(out, overwrite)?.commit(&self.package, &self.spec)
+    pub fn save(&self, out: impl AsRef<Path>, options: SaveOptions) -> Result<(), Error> {
+        StagedPackage::new(out.as_ref(), options)?.commit(&self.package, &self.spec)
     }
 
     /// Bytes of the program and its weight files.
@@ -284,7 +266,7 @@ impl Model {
         Ok(Self { package, spec })
     }
 
-    fn outcome<W>(&self, applied: &Applied<W>) -> Outcome {
+    fn report<W>(&self, applied: &Applied<W>, start: Instant) -> Report {
         let program = applied.spec.encoded_len() as u64;
         let weights: u64 = match &applied.files {
             Some(files) => files.values().map(|(_, len)| len).sum(),
@@ -294,17 +276,15 @@ impl Model {
                 files.map(WeightFile::len).sum()
             }
         };
-        Outcome {
-            bytes_before: self.stored_len(),
-            bytes_after: program + weights,
-            target: Target::ALL
-                .into_iter()
-                .find(|target| target.specification_version() == applied.spec.specification_version)
-                .map_or_else(String::new, |target| target.to_string()),
-            weights: applied.weights.clone(),
-            unmatched: applied.unmatched.clone(),
-            notes: applied.notes.clone(),
-        }
+        let after = program + weights;
+        let mut report = Report::new(self.stored_len(), after, applied.weights.clone(), start)
+            .with_unmatched(applied.unmatched.clone());
+        let version = applied.spec.specification_version;
+        let mut targets = Target::ALL.into_iter();
+        let target = targets.find(|target| target.specification_version() == version);
+        report.target = Some(target.map_or_else(String::new, |target| target.to_string()));
+        report.notes = applied.notes.clone();
+        report
     }
 }
 

@@ -5,25 +5,11 @@
 
 use crate::program::walk::each_op;
 use crate::proto::Model;
-use serde::Serialize;
+use palettizer_pipeline::Note;
 use std::convert::Infallible;
 
 /// Tables of fewer channels are many: Apple's guide names groups of 8 and of 16 channels as those that still gain speed.
 const FEWEST_CHANNELS: usize = 8;
-
-/// A form that was written, and what is known of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[non_exhaustive]
-pub struct Note {
-    /// What it is about: `per_channel_scale`, `many_tables` or `stateful_4_bit`.
-    pub code: &'static str,
-    /// What was reported, in a sentence.
-    pub text: &'static str,
-    /// Where.
-    pub reference: &'static str,
-    /// How many weights have the form.
-    pub weights: usize,
-}
 
 /// What there is to note of a weight's form.
 #[derive(Clone, Copy, Debug)]
@@ -50,28 +36,28 @@ pub(crate) fn notes(model: &Model, weights: &[Written<'_>]) -> Vec<Note> {
     let count = |has: &dyn Fn(&Written<'_>) -> bool| weights.iter().filter(|w| has(w)).count();
     let stateful = is_stateful(model);
     let all = [
-        Note {
-            code: "per_channel_scale",
-            text: "there are public reports that the Neural Engine of macOS 26 aborts when it loads a program in \
+        Note::new(
+            "per_channel_scale",
+            "there are public reports that the Neural Engine of macOS 26 aborts when it loads a program in \
                    which constexpr_blockwise_shift_scale scales fp16 weights, as a per-channel scale does; a table \
                    for each channel (a group size of 1) in its place needs no such op",
-            reference: "https://github.com/apple/coremltools/pull/2688",
-            weights: count(&|weight| weight.scales_halves),
-        },
-        Note {
-            code: "many_tables",
-            text: "the guide of coremltools says that a prediction may slow down as the number of tables of a weight \
+            "https://github.com/apple/coremltools/pull/2688",
+            count(&|weight| weight.scales_halves),
+        ),
+        Note::new(
+            "many_tables",
+            "the guide of coremltools says that a prediction may slow down as the number of tables of a weight \
                    grows, and that groups of 8 or 16 channels are typical; here groups have fewer than 8",
-            reference: "https://apple.github.io/coremltools/docs-guides/source/opt-palettization-perf.html",
-            weights: count(&|weight| weight.many_tables()),
-        },
-        Note {
-            code: "stateful_4_bit",
-            text: "there are public reports that stateful models with 4-bit palettes crash on the Neural Engine after \
+            "https://apple.github.io/coremltools/docs-guides/source/opt-palettization-perf.html",
+            count(&|weight| weight.many_tables()),
+        ),
+        Note::new(
+            "stateful_4_bit",
+            "there are public reports that stateful models with 4-bit palettes crash on the Neural Engine after \
                    some hundred predictions",
-            reference: "https://github.com/apple/coremltools/issues/2716",
-            weights: count(&|weight| stateful && weight.nbits == 4),
-        },
+            "https://github.com/apple/coremltools/issues/2716",
+            count(&|weight| stateful && weight.nbits == 4),
+        ),
     ];
     all.into_iter().filter(|note| note.weights > 0).collect()
 }

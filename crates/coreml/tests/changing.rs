@@ -4,10 +4,14 @@
 
 mod support;
 
-use palettizer_coreml::blob::guard_mappings;
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
-use palettizer_coreml::{Error, Model, Progress};
+use palettizer_coreml::package::PackageError;
+use palettizer_coreml::{Error, Model};
 use palettizer_palette::{Mode, Nbits, PaletteSpec};
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::Progress;
+use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_pipeline::mapped_file::guard_mappings;
+use palettizer_pipeline::staged_output::SaveOptions;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -69,7 +73,7 @@ fn palettize(act: &(dyn Fn(&Path) + Sync)) -> (Result<(), Error>, Vec<String>) {
         act,
     };
     let out = folder.path().join("out.mlpackage");
-    let done = model.palettize_to(&config(), &out, false, &progress);
+    let done = model.palettize_to(&config(), &out, SaveOptions::overwriting(false), &progress);
     let mut names: Vec<String> = fs::read_dir(folder.path())
         .unwrap()
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
@@ -80,7 +84,7 @@ fn palettize(act: &(dyn Fn(&Path) + Sync)) -> (Result<(), Error>, Vec<String>) {
 
 fn is_changed(done: Result<(), Error>, expected: &str) {
     match done {
-        Err(Error::Changed { path, what }) => {
+        Err(Error::Pipeline(PipelineError::Changed { path, what })) => {
             assert!(path.ends_with(FILE), "{}", path.display());
             assert!(what.contains(expected), "{what}");
         }
@@ -156,7 +160,10 @@ fn a_file_cut_short_between_calls_is_found_by_the_next() {
         model.weights(0).map(drop),
         model.weight_values("w3").map(drop),
         model.decompress(&()).map(drop),
-        model.save(&folder.path().join("out.mlpackage"), false),
+        model.save(
+            folder.path().join("out.mlpackage"),
+            SaveOptions::overwriting(false),
+        ),
         model.palettize(&config(), &()).map(drop),
     ];
     for (at, done) in done.into_iter().enumerate() {
@@ -192,12 +199,12 @@ fn pipes_sockets_and_devices_are_refused_before_they_are_opened() {
     ];
     for (expected, make) in kinds {
         let strange = |error: Error, path: &Path| match &error {
-            Error::NotAFile { path: at, .. } => {
+            Error::Pipeline(PipelineError::NotAFile { path: at, .. }) => {
                 assert_eq!(at, path);
                 assert!(error.to_string().contains(expected), "{error}");
             }
             // A link out of the package is refused as such.
-            Error::UnsafePath { .. } => assert_eq!(expected, "a device"),
+            Error::Package(PackageError::UnsafePath { .. }) => assert_eq!(expected, "a device"),
             other => panic!("{other}"),
         };
         let bare = folder.path().join("m.mlmodel");
@@ -239,5 +246,8 @@ fn a_folder_that_may_not_be_read_is_not_called_missing() {
     fs::rename(&data, path.join("Data2")).unwrap();
     std::os::unix::fs::symlink("Data", &data).unwrap();
     let error = Model::open(&path).unwrap_err();
-    assert!(!matches!(error, Error::MissingItem { .. }), "{error}");
+    assert!(
+        !matches!(error, Error::Package(PackageError::MissingItem { .. })),
+        "{error}"
+    );
 }

@@ -7,8 +7,11 @@ mod support;
 use palettizer_coreml::Error;
 use palettizer_coreml::blob::{BlobDtype, WeightFile};
 use palettizer_coreml::package::Package;
+use palettizer_coreml::package::PackageError;
+use palettizer_coreml::package::StagedPackage;
 use palettizer_coreml::proto::{Model, Pipeline};
-use palettizer_coreml::save::Staging;
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::staged_output::SaveOptions;
 use prost::Message;
 use std::collections::BTreeMap;
 use std::fs;
@@ -45,7 +48,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 fn save(package: &Package, model: &Model, out: &Path) {
-    let staging = Staging::new(out, false).unwrap();
+    let staging = StagedPackage::new(out, SaveOptions::overwriting(false)).unwrap();
     staging.commit(package, model).unwrap();
 }
 
@@ -120,7 +123,7 @@ fn a_weight_file_is_written_anew() {
     let path = linear_model().write(&folder.path().join("in.mlpackage"));
     let (package, model) = Package::open(&path).unwrap();
     let out = folder.path().join("out.mlpackage");
-    let mut staging = Staging::new(&out, false).unwrap();
+    let mut staging = StagedPackage::new(&out, SaveOptions::overwriting(false)).unwrap();
     let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
     let offset = writer.append(BlobDtype::UInt8, &[1, 2, 3], 0).unwrap();
     writer.finish().unwrap();
@@ -222,7 +225,7 @@ fn an_output_may_be_its_own_input() {
     fs::write(path.join("Data/stray"), "kept").unwrap();
     let before = contents(&path);
     let (package, model) = Package::open(&path).unwrap();
-    Staging::new(&path, true)
+    StagedPackage::new(&path, SaveOptions::overwriting(true))
         .unwrap()
         .commit(&package, &model)
         .unwrap();
@@ -238,7 +241,7 @@ fn a_link_stays_a_link() {
     let link = folder.path().join("link.mlpackage");
     std::os::unix::fs::symlink(&path, &link).unwrap();
     let (package, model) = conv_model("CoreML8", 2, 2).open();
-    Staging::new(&link, true)
+    StagedPackage::new(&link, SaveOptions::overwriting(true))
         .unwrap()
         .commit(&package, &model)
         .unwrap();
@@ -266,17 +269,23 @@ fn a_weight_file_needs_no_name_on_disk() {
 fn nothing_is_replaced_unasked() {
     let folder = TempDir::new().unwrap();
     let path = linear_model().write(&folder.path().join("m.mlpackage"));
-    let error = Staging::new(&path, false).unwrap_err();
-    assert!(matches!(&error, Error::Exists { .. }), "{error:?}");
+    let error = StagedPackage::new(&path, SaveOptions::overwriting(false)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Pipeline(PipelineError::Exists { .. })),
+        "{error:?}"
+    );
     assert!(error.to_string().contains("--force"));
 
     // It came to be while we worked.
     let late = folder.path().join("late.mlpackage");
-    let staging = Staging::new(&late, false).unwrap();
+    let staging = StagedPackage::new(&late, SaveOptions::overwriting(false)).unwrap();
     fs::create_dir(&late).unwrap();
     let (package, model) = linear_model().open();
     let error = staging.commit(&package, &model).unwrap_err();
-    assert!(matches!(&error, Error::Exists { .. }), "{error:?}");
+    assert!(
+        matches!(&error, Error::Pipeline(PipelineError::Exists { .. })),
+        "{error:?}"
+    );
     assert_eq!(names(folder.path()), ["late.mlpackage", "m.mlpackage"]);
 }
 
@@ -290,9 +299,10 @@ fn an_output_has_a_packages_name() {
         ".mlpackage",
         "m.MLPACKAGE",
     ] {
-        let error = Staging::new(&folder.path().join(name), true).unwrap_err();
+        let error = StagedPackage::new(&folder.path().join(name), SaveOptions::overwriting(true))
+            .unwrap_err();
         assert!(
-            matches!(&error, Error::OutputName { .. }),
+            matches!(&error, Error::Package(PackageError::OutputName { .. })),
             "{name}: {error:?}"
         );
     }
@@ -322,8 +332,11 @@ fn places_where_nothing_can_be_written() {
     }
     let before = contents(here);
     for (place, why) in places {
-        let error = Staging::new(&place, true).unwrap_err();
-        assert!(matches!(&error, Error::OutputPlace { .. }), "{error:?}");
+        let error = StagedPackage::new(&place, SaveOptions::overwriting(true)).unwrap_err();
+        assert!(
+            matches!(&error, Error::Pipeline(PipelineError::OutputPlace { .. })),
+            "{error:?}"
+        );
         assert!(error.to_string().contains(why), "{error}");
     }
     assert_eq!(contents(here), before);
@@ -336,7 +349,7 @@ fn the_folder_around_the_input_is_not_replaced() {
     let inner = linear_model().write(&outer.join("Data/inner.mlpackage"));
     let before = contents(&outer);
     let (package, model) = Package::open(&inner).unwrap();
-    let error = Staging::new(&outer, true)
+    let error = StagedPackage::new(&outer, SaveOptions::overwriting(true))
         .unwrap()
         .commit(&package, &model)
         .unwrap_err();
@@ -353,13 +366,22 @@ fn a_save_that_fails_leaves_what_was_there() {
     let (package, model) = Package::open(&path).unwrap();
     fs::remove_file(path.join("Data/stray")).unwrap();
     let before = contents(&path);
-    let error = Staging::new(&path, true)
+    let error = StagedPackage::new(&path, SaveOptions::overwriting(true))
         .unwrap()
         .commit(&package, &model)
         .unwrap_err();
-    assert!(matches!(&error, Error::Io { .. }), "{error:?}");
+    assert!(
+        matches!(&error, Error::Pipeline(PipelineError::Io { .. })),
+        "{error:?}"
+    );
     assert_eq!(contents(&path), before);
     assert_eq!(names(folder.path()), ["m.mlpackage"]);
-    drop(Staging::new(&folder.path().join("dropped.mlpackage"), false).unwrap());
+    drop(
+        StagedPackage::new(
+            &folder.path().join("dropped.mlpackage"),
+            SaveOptions::overwriting(false),
+        )
+        .unwrap(),
+    );
     assert_eq!(names(folder.path()), ["m.mlpackage"]);
 }

@@ -8,7 +8,10 @@ mod support;
 use palettizer_coreml::Error;
 use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
 use palettizer_coreml::package::Package;
-use palettizer_coreml::save::{Staging, remove_unfinished};
+use palettizer_coreml::package::StagedPackage;
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::staged_output::SaveOptions;
+use palettizer_pipeline::staged_output::remove_unfinished;
 use std::fs;
 use std::io::BufWriter;
 use support::{WEIGHTS, child, in_child, linear_model};
@@ -22,12 +25,17 @@ fn a_full_disk() {
     let limited = "trap '' XFSZ; ulimit -f 64; exec \"$@\"";
     if let Some(folder) = child() {
         let (package, model) = Package::open(folder.join("m.mlpackage")).unwrap();
-        let mut staging = Staging::new(&folder.join("m.mlpackage"), true).unwrap();
+        let mut staging =
+            StagedPackage::new(&folder.join("m.mlpackage"), SaveOptions::overwriting(true))
+                .unwrap();
         let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
         let error = writer
             .append(BlobDtype::UInt8, &vec![1; 4 << 20], 0)
             .unwrap_err();
-        assert!(matches!(&error, Error::DiskFull { .. }), "{error:?}");
+        assert!(
+            matches!(&error, Error::Pipeline(PipelineError::DiskFull { .. })),
+            "{error:?}"
+        );
         drop((writer, staging));
 
         // A copy of what has not changed runs into it too.
@@ -40,9 +48,14 @@ fn a_full_disk() {
         let package = package
             .with_weight_files([(WEIGHTS.to_owned(), large)])
             .unwrap();
-        let staging = Staging::new(&folder.join("m.mlpackage"), true).unwrap();
+        let staging =
+            StagedPackage::new(&folder.join("m.mlpackage"), SaveOptions::overwriting(true))
+                .unwrap();
         let error = staging.commit(&package, &model).unwrap_err();
-        assert!(matches!(&error, Error::DiskFull { .. }), "{error:?}");
+        assert!(
+            matches!(&error, Error::Pipeline(PipelineError::DiskFull { .. })),
+            "{error:?}"
+        );
         return;
     }
     let folder = TempDir::new().unwrap();
@@ -65,7 +78,7 @@ fn an_interrupt() {
     if let Some(folder) = child() {
         let out = folder.join("out.mlpackage");
         let (package, model) = linear_model().open();
-        let mut staging = Staging::new(&out, false).unwrap();
+        let mut staging = StagedPackage::new(&out, SaveOptions::overwriting(false)).unwrap();
         let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
         writer.append(BlobDtype::UInt8, &[1], 0).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
@@ -73,7 +86,7 @@ fn an_interrupt() {
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         // The thread at work finds out, and puts nothing in place.
         staging.commit(&package, &model).unwrap_err();
-        let error = Staging::new(&out, false).unwrap_err();
+        let error = StagedPackage::new(&out, SaveOptions::overwriting(false)).unwrap_err();
         assert!(error.to_string().contains("interrupted"), "{error}");
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
         return;
@@ -133,7 +146,11 @@ fn memory_is_given_back() {
         let package = package
             .with_weight_files([(WEIGHTS.to_owned(), file)])
             .unwrap();
-        let staging = Staging::new(&folder.join("out.mlpackage"), false).unwrap();
+        let staging = StagedPackage::new(
+            &folder.join("out.mlpackage"),
+            SaveOptions::overwriting(false),
+        )
+        .unwrap();
         staging.commit(&package, &model).unwrap();
         assert!(resident() <= start + 8, "{start} {}", resident());
         return;

@@ -6,7 +6,9 @@ mod support;
 
 use palettizer_coreml::Error;
 use palettizer_coreml::package::Package;
+use palettizer_coreml::package::PackageError;
 use palettizer_coreml::proto::{DataType, Model, Pipeline};
+use palettizer_pipeline::Error as PipelineError;
 use prost::Message;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ macro_rules! assert_error {
 
 #[test]
 fn nothing_there() {
-    assert_error!(Package::open("/no/such.mlpackage").unwrap_err(), Error::Io { path, .. } if path.ends_with("such.mlpackage"));
+    assert_error!(Package::open("/no/such.mlpackage").unwrap_err(), Error::Pipeline(PipelineError::Io { path, .. }) if path.ends_with("such.mlpackage"));
 }
 
 #[test]
@@ -54,10 +56,10 @@ fn a_folder_that_is_no_package() {
     let folder = TempDir::new().unwrap();
     assert_error!(
         Package::open(folder.path()).unwrap_err(),
-        Error::NotAPackage { .. }
+        Error::Package(PackageError::NotAPackage { .. })
     );
     fs::write(folder.path().join("coremldata.bin"), "").unwrap();
-    assert_error!(Package::open(folder.path()).unwrap_err(), Error::Foreign { what, .. } if what.contains("compiled"));
+    assert_error!(Package::open(folder.path()).unwrap_err(), Error::Pipeline(PipelineError::Foreign { what, .. }) if what.contains("compiled"));
 }
 
 #[test]
@@ -66,14 +68,14 @@ fn folders_where_files_should_be() {
         let (_folder, path) = package();
         fs::remove_file(file(&path)).unwrap();
         fs::create_dir(file(&path)).unwrap();
-        assert_error!(Package::open(&path).unwrap_err(), Error::NotAFile { path: found, .. } if *found == file(&path));
+        assert_error!(Package::open(&path).unwrap_err(), Error::Pipeline(PipelineError::NotAFile { path: found, .. }) if *found == file(&path));
     }
 }
 
 #[test]
 fn a_manifest_that_is_too_large() {
     let error = with_manifest(|text| text.to_owned() + &" ".repeat(2 << 20));
-    assert_error!(error, Error::TooLarge { limit, .. } if *limit == 1 << 20);
+    assert_error!(error, Error::Pipeline(PipelineError::TooLarge { limit, .. }) if *limit == 1 << 20);
 }
 
 #[test]
@@ -82,7 +84,7 @@ fn a_model_that_is_too_large() {
     let file = fs::File::create(model_file(&path)).unwrap();
     // Sparse: it takes no room on disk, and nobody reads it.
     file.set_len(3 << 30).unwrap();
-    assert_error!(Package::open(&path).unwrap_err(), Error::TooLarge { found, .. } if *found == 3 << 30);
+    assert_error!(Package::open(&path).unwrap_err(), Error::Pipeline(PipelineError::TooLarge { found, .. }) if *found == 3 << 30);
 }
 
 #[test]
@@ -95,7 +97,7 @@ fn folders_without_end() {
     fs::create_dir_all(deep).unwrap();
     assert_error!(
         Package::open(&path).unwrap_err(),
-        Error::TooMany { limit: 32, .. }
+        Error::Package(PackageError::TooMany { limit: 32, .. })
     );
 }
 
@@ -104,7 +106,7 @@ fn manifests_that_are_no_json() {
     for text in ["", "{", "{\"a\": 1,}", "\u{feff}{}", &"[".repeat(100_000)] {
         assert_error!(
             with_manifest(|_| text.to_owned()),
-            Error::ManifestSyntax { .. }
+            Error::Package(PackageError::ManifestSyntax { .. })
         );
     }
 }
@@ -117,7 +119,7 @@ fn manifest_fields_missing_or_of_the_wrong_kind() {
             text.replace(from, to)
         })
     };
-    assert_error!(with_manifest(|_| "[1]".to_owned()), Error::ManifestField { found, .. } if found == "an array");
+    assert_error!(with_manifest(|_| "[1]".to_owned()), Error::Package(PackageError::ManifestField { found, .. }) if found == "an array");
     for (from, to, field, found) in [
         (
             "\"fileFormatVersion\"",
@@ -157,17 +159,17 @@ fn manifest_fields_missing_or_of_the_wrong_kind() {
             "a boolean",
         ),
     ] {
-        assert_error!(change(from, to), Error::ManifestField { field: f, found: w, .. } if f.starts_with(field) && w == found);
+        assert_error!(change(from, to), Error::Package(PackageError::ManifestField { field: f, found: w, .. }) if f.starts_with(field) && w == found);
     }
     let whole_entry =
         with_manifest(|text| text.replace(&format!("\"{WEIGHTS_ID}\": {{"), "\"a\": 7, \"b\": {"));
-    assert_error!(whole_entry, Error::ManifestField { found, .. } if found == "missing");
+    assert_error!(whole_entry, Error::Package(PackageError::ManifestField { found, .. }) if found == "missing");
 }
 
 #[test]
 fn a_manifest_of_another_version() {
     let error = with_manifest(|text| text.replace("1.0.0", "2.0.0"));
-    assert_error!(error, Error::ManifestVersion { found, .. } if found == "2.0.0");
+    assert_error!(error, Error::Package(PackageError::ManifestVersion { found, .. }) if found == "2.0.0");
 }
 
 #[test]
@@ -181,7 +183,7 @@ fn manifest_paths_out_of_the_package() {
         "",
     ] {
         let error = with_manifest(|text| text.replace("com.apple.CoreML/weights", bad));
-        assert_error!(error, Error::UnsafePath { .. });
+        assert_error!(error, Error::Package(PackageError::UnsafePath { .. }));
     }
 }
 
@@ -192,7 +194,7 @@ fn links_out_of_the_package() {
     let outside = folder.path().join("outside.bin");
     fs::rename(weight_file(&path), &outside).unwrap();
     std::os::unix::fs::symlink(&outside, weight_file(&path)).unwrap();
-    assert_error!(Package::open(&path).unwrap_err(), Error::UnsafePath { reason, .. } if reason.contains("link"));
+    assert_error!(Package::open(&path).unwrap_err(), Error::Package(PackageError::UnsafePath { reason, .. }) if reason.contains("link"));
 
     // A link that stays inside is as good as a file.
     fs::remove_file(weight_file(&path)).unwrap();
@@ -205,7 +207,7 @@ fn links_out_of_the_package() {
 fn an_item_that_is_not_there() {
     let (_folder, path) = package();
     fs::remove_file(model_file(&path)).unwrap();
-    assert_error!(Package::open(&path).unwrap_err(), Error::MissingItem { item, .. } if item.ends_with("model.mlmodel"));
+    assert_error!(Package::open(&path).unwrap_err(), Error::Package(PackageError::MissingItem { item, .. }) if item.ends_with("model.mlmodel"));
 }
 
 #[test]
@@ -215,7 +217,7 @@ fn models_that_are_no_protobuf() {
     let huge_length = [0xb2, 0x1f, 0xff, 0xff, 0xff, 0xff, 0x0f];
     for bytes in [truncated, &huge_length, b"PK\x03\x04 a zip file"] {
         let error = Package::from_parts(bytes, parts.weights.clone()).unwrap_err();
-        assert_error!(error, Error::Protobuf { .. });
+        assert_error!(error, Error::Package(PackageError::Protobuf { .. }));
     }
 }
 
@@ -231,7 +233,7 @@ fn a_program_nested_without_end() {
     }
     assert_error!(
         Package::from_parts(&bytes, Default::default()).unwrap_err(),
-        Error::Protobuf { .. }
+        Error::Package(PackageError::Protobuf { .. })
     );
 }
 
@@ -239,7 +241,7 @@ fn a_program_nested_without_end() {
 fn an_empty_model() {
     assert_error!(
         Package::from_parts(&[], Default::default()).unwrap_err(),
-        Error::EmptyModel { .. }
+        Error::Package(PackageError::EmptyModel { .. })
     );
 }
 
@@ -249,7 +251,7 @@ fn models_of_another_type() {
     let path = folder.path().join("m.mlmodel");
     // Specification version 4, and an empty neuralNetwork (field 500).
     fs::write(&path, [0x08, 4, 0xa2, 0x1f, 0]).unwrap();
-    assert_error!(Package::open(&path).unwrap_err(), Error::NotAnMlProgram { kind, advice, .. } if kind == "neuralNetwork" && advice.contains("mlprogram"));
+    assert_error!(Package::open(&path).unwrap_err(), Error::Package(PackageError::NotAnMlProgram { kind, advice, .. }) if kind == "neuralNetwork" && advice.contains("mlprogram"));
 
     let network = Model::decode(fs::read(&path).unwrap().as_slice()).unwrap();
     let pipeline = Model {
@@ -260,7 +262,7 @@ fn models_of_another_type() {
         ..Default::default()
     };
     let error = Package::from_parts(&pipeline.encode_to_vec(), Default::default()).unwrap_err();
-    assert_error!(error, Error::NotAnMlProgram { kind, .. } if kind == "pipeline (neuralNetwork)");
+    assert_error!(error, Error::Package(PackageError::NotAnMlProgram { kind, .. }) if kind == "pipeline (neuralNetwork)");
 }
 
 /// A model whose weight is in a file of this name.
@@ -294,22 +296,22 @@ fn weight_files_named_badly() {
     {
         let parts = refers_to(bad);
         let error = Package::from_parts(&parts.model, parts.weights.clone()).unwrap_err();
-        assert_error!(error, Error::WeightFileName { found, .. } if found == bad);
+        assert_error!(error, Error::Package(PackageError::WeightFileName { found, .. }) if found == bad);
         let path = parts.write(&folder.path().join(at.to_string()));
         assert_error!(
             Package::open(&path).unwrap_err(),
-            Error::WeightFileName { .. }
+            Error::Package(PackageError::WeightFileName { .. })
         );
         let (package, _) = linear_model().open();
         assert_error!(
             package.weight_file(bad).unwrap_err(),
-            Error::WeightFileName { .. }
+            Error::Package(PackageError::WeightFileName { .. })
         );
         let file = package.weight_file(WEIGHTS).unwrap().clone();
         let error = package
             .with_weight_files([(bad.to_owned(), file)])
             .unwrap_err();
-        assert_error!(error, Error::WeightFileName { .. });
+        assert_error!(error, Error::Package(PackageError::WeightFileName { .. }));
     }
 }
 
@@ -317,20 +319,23 @@ fn weight_files_named_badly() {
 fn a_weight_file_that_is_missing() {
     let (_folder, path) = package();
     fs::remove_file(weight_file(&path)).unwrap();
-    assert_error!(Package::open(&path).unwrap_err(), Error::MissingWeightFile { name, .. } if name == WEIGHTS);
+    assert_error!(Package::open(&path).unwrap_err(), Error::Package(PackageError::MissingWeightFile { name, .. }) if name == WEIGHTS);
 
     // A bare model has no weights beside it.
     assert_error!(
         Package::open(model_file(&path)).unwrap_err(),
-        Error::MissingWeightFile { .. }
+        Error::Package(PackageError::MissingWeightFile { .. })
     );
     let other = "@model_path/weights/other.bin";
     let error = Package::from_parts(&refers_to(other).model, Default::default()).unwrap_err();
-    assert_error!(error, Error::MissingWeightFile { .. });
+    assert_error!(
+        error,
+        Error::Package(PackageError::MissingWeightFile { .. })
+    );
     let (package, _) = linear_model().open();
     assert_error!(
         package.weight_file(other).unwrap_err(),
-        Error::MissingWeightFile { .. }
+        Error::Package(PackageError::MissingWeightFile { .. })
     );
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests")]
 
 use palettizer_coreml::Error;
+use palettizer_coreml::blob::BlobError;
 use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
 use std::fs;
 use std::io::Cursor;
@@ -38,10 +39,10 @@ fn weight_files_without_a_header() {
     let path = folder.path().join("w.bin");
     for len in [0, 1, 63] {
         fs::write(&path, vec![2; len]).unwrap();
-        assert_error!(WeightFile::open(&path).unwrap_err(), Error::BlobHeader { len: found, .. } if *found == len as u64);
+        assert_error!(WeightFile::open(&path).unwrap_err(), Error::Blob(BlobError::Header { len: found, .. }) if *found == len as u64);
         assert_error!(
             WeightFile::from_bytes("w", vec![2; len]).unwrap_err(),
-            Error::BlobHeader { .. }
+            Error::Blob(BlobError::Header { .. })
         );
     }
 }
@@ -51,7 +52,7 @@ fn weight_files_of_another_version() {
     for version in [0, 1, 3] {
         let mut bytes = blobs().0;
         bytes[4] = version;
-        assert_error!(WeightFile::from_bytes("w", bytes).unwrap_err(), Error::BlobVersion { found, .. } if *found == u32::from(version));
+        assert_error!(WeightFile::from_bytes("w", bytes).unwrap_err(), Error::Blob(BlobError::Version { found, .. }) if *found == u32::from(version));
     }
 }
 
@@ -62,7 +63,10 @@ fn offsets_past_the_end() {
     let file = WeightFile::from_bytes("w", bytes).unwrap();
     for offset in [len - 63, len, 1 << 40, u64::MAX - 63, u64::MAX] {
         assert!(offset > second);
-        assert_error!(file.blob(offset).unwrap_err(), Error::BlobOffset { .. });
+        assert_error!(
+            file.blob(offset).unwrap_err(),
+            Error::Blob(BlobError::Offset { .. })
+        );
     }
 }
 
@@ -71,11 +75,11 @@ fn a_wrong_sentinel() {
     let (_, first, _) = blobs();
     assert_error!(
         patched(first, 0xdead).blob(first).unwrap_err(),
-        Error::BlobSentinel { found: 0xdead, .. }
+        Error::Blob(BlobError::Sentinel { found: 0xdead, .. })
     );
     assert_error!(
         patched(first, 0).blob(0).unwrap_err(),
-        Error::BlobSentinel { .. }
+        Error::Blob(BlobError::Sentinel { .. })
     );
 }
 
@@ -84,7 +88,7 @@ fn an_unknown_element_type() {
     let (_, first, _) = blobs();
     for dtype in [0, 18, u64::from(u32::MAX)] {
         let file = patched(first, 0xdead_beef | dtype << 32);
-        assert_error!(file.blob(first).unwrap_err(), Error::BlobDtype { found, .. } if u64::from(*found) == dtype);
+        assert_error!(file.blob(first).unwrap_err(), Error::Blob(BlobError::Dtype { found, .. }) if u64::from(*found) == dtype);
     }
 }
 
@@ -93,12 +97,12 @@ fn blobs_without_data() {
     let (_, first, _) = blobs();
     assert_error!(
         patched(first + 8, 0).blob(first).unwrap_err(),
-        Error::BlobEmpty { .. }
+        Error::Blob(BlobError::Empty { .. })
     );
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
     assert_error!(
         writer.append(BlobDtype::UInt8, &[], 0).unwrap_err(),
-        Error::BlobEmpty { .. }
+        Error::Blob(BlobError::Empty { .. })
     );
 }
 
@@ -106,17 +110,20 @@ fn blobs_without_data() {
 fn truncated_blobs() {
     let (mut bytes, first, second) = blobs();
     for size in [1 << 20, 1 << 62, u64::MAX] {
-        assert_error!(patched(first + 8, size).blob(first).unwrap_err(), Error::BlobTruncated { size: found, .. } if *found == size);
+        assert_error!(patched(first + 8, size).blob(first).unwrap_err(), Error::Blob(BlobError::Truncated { size: found, .. }) if *found == size);
     }
     for at in [1 << 20, 1 << 62, u64::MAX] {
         assert_error!(
             patched(first + 16, at).blob(first).unwrap_err(),
-            Error::BlobTruncated { .. }
+            Error::Blob(BlobError::Truncated { .. })
         );
     }
     bytes.pop();
     let file = WeightFile::from_bytes("w", bytes).unwrap();
-    assert_error!(file.blob(second).unwrap_err(), Error::BlobTruncated { .. });
+    assert_error!(
+        file.blob(second).unwrap_err(),
+        Error::Blob(BlobError::Truncated { .. })
+    );
     file.blob(first).unwrap();
 }
 
@@ -125,19 +132,19 @@ fn blobs_of_no_whole_number_of_elements() {
     let (_, first, second) = blobs();
     assert_error!(
         patched(first + 8, 19).blob(first).unwrap_err(),
-        Error::BlobPadding { .. }
+        Error::Blob(BlobError::Padding { .. })
     );
     for unused in [0, 2, 3, 8, 9, u64::MAX] {
         assert_error!(
             patched(second + 24, unused).blob(second).unwrap_err(),
-            Error::BlobPadding { .. }
+            Error::Blob(BlobError::Padding { .. })
         );
     }
     assert_eq!(patched(second + 24, 4).blob(second).unwrap().elements(), 4);
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
     assert_error!(
         writer.append(BlobDtype::Float32, &[0; 6], 0).unwrap_err(),
-        Error::BlobPadding { .. }
+        Error::Blob(BlobError::Padding { .. })
     );
 }
 
@@ -162,7 +169,7 @@ fn overlapping_blobs() {
         file.blob(first).unwrap();
         assert_error!(
             file.check_overlaps(&[first, second]).unwrap_err(),
-            Error::BlobOverlap { .. }
+            Error::Blob(BlobError::Overlap { .. })
         );
     }
     // What nobody refers to does not matter.
@@ -171,6 +178,6 @@ fn overlapping_blobs() {
         .unwrap();
     assert_error!(
         file.check_overlaps(&[first, 3]).unwrap_err(),
-        Error::BlobSentinel { .. }
+        Error::Blob(BlobError::Sentinel { .. })
     );
 }

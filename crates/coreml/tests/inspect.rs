@@ -4,9 +4,12 @@
 
 mod support;
 
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_coreml::blob::BlobError;
+use palettizer_coreml::package::PackageError;
 use palettizer_coreml::{Error, Model};
 use palettizer_palette::{Granularity, LutDtype, Mode, Nbits, PaletteSpec};
+use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_pipeline::staged_output::SaveOptions;
 use std::borrow::Cow;
 use std::fs;
 use support::{Builder, Parts, WEIGHTS, conv_model, linear_model, values};
@@ -116,7 +119,7 @@ fn weights_may_lie_in_a_folder_of_their_own() {
     assert_eq!(small.to_parts().unwrap(), same.to_parts().unwrap());
     // And on to a package.
     let out = folder.path().join("Out.mlpackage");
-    model.save(&out, false).unwrap();
+    model.save(&out, SaveOptions::overwriting(false)).unwrap();
     let again = Model::open(&out).unwrap();
     assert_eq!(again.to_parts().unwrap(), model.to_parts().unwrap());
 }
@@ -126,15 +129,26 @@ fn folders_that_lack_what_the_program_names() {
     let folder = tempfile::tempdir().unwrap();
     let parts = linear_model();
     let error = Model::open_parts(&parts.model, folder.path()).unwrap_err();
-    assert!(matches!(&error, Error::MissingWeightFile { name, .. } if name == WEIGHTS));
+    assert!(
+        matches!(&error, Error::Package(PackageError::MissingWeightFile { name, .. }) if name == WEIGHTS)
+    );
     let nowhere = folder.path().join("nowhere");
     let error = Model::open_parts(&parts.model, &nowhere).unwrap_err();
-    assert!(matches!(error, Error::MissingWeightFile { .. }));
+    assert!(matches!(
+        error,
+        Error::Package(PackageError::MissingWeightFile { .. })
+    ));
     fs::write(folder.path().join("weight.bin"), [0; 3]).unwrap();
     let error = Model::open_parts(&parts.model, folder.path()).unwrap_err();
-    assert!(matches!(error, Error::BlobHeader { len: 3, .. }));
+    assert!(matches!(
+        error,
+        Error::Blob(BlobError::Header { len: 3, .. })
+    ));
     let error = Model::open_parts(&[0xff], folder.path()).unwrap_err();
-    assert!(matches!(error, Error::Protobuf { .. }));
+    assert!(matches!(
+        error,
+        Error::Package(PackageError::Protobuf { .. })
+    ));
     // Nothing but weights is looked for there.
     let text = String::from_utf8_lossy(&parts.model).into_owned();
     assert!(text.contains(WEIGHTS));
@@ -144,14 +158,19 @@ fn folders_that_lack_what_the_program_names() {
         b"@model_path/weight_/",
     );
     let error = Model::open_parts(&elsewhere, folder.path()).unwrap_err();
-    assert!(matches!(&error, Error::MissingWeightFile { name, .. } if name.contains("weight_")));
+    assert!(
+        matches!(&error, Error::Package(PackageError::MissingWeightFile { name, .. }) if name.contains("weight_"))
+    );
     let outside = replaced(
         &parts.model,
         b"@model_path/weights/",
         b"@model_path/../eig/h",
     );
     let error = Model::open_parts(&outside, folder.path()).unwrap_err();
-    assert!(matches!(error, Error::WeightFileName { .. }));
+    assert!(matches!(
+        error,
+        Error::Package(PackageError::WeightFileName { .. })
+    ));
 
     let bare = Builder::new("CoreML8")
         .input("x", &[1, 4])

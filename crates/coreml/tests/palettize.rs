@@ -5,12 +5,14 @@
 mod support;
 
 use palettizer_coreml::blob::BlobDtype;
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig};
-use palettizer_coreml::opset::Target;
+use palettizer_coreml::blob::BlobError;
 use palettizer_coreml::proto::{self, DataType, Operation};
-use palettizer_coreml::report::Status;
-use palettizer_coreml::{Error, Model, Outcome};
+use palettizer_coreml::{Error, Model};
 use palettizer_palette::{CustomLut, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec};
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::Report;
+use palettizer_pipeline::config::Target;
+use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
 use support::{Builder, Parts, conv_model, values};
 
 fn open(parts: &Parts) -> Model {
@@ -32,7 +34,7 @@ fn grouped(group_size: usize) -> PaletteSpec {
     })
 }
 
-fn palettize(parts: &Parts, config: &OptimizationConfig) -> Result<(Model, Outcome), Error> {
+fn palettize(parts: &Parts, config: &OptimizationConfig) -> Result<(Model, Report), Error> {
     open(parts).palettize(config, &())
 }
 
@@ -90,7 +92,7 @@ fn each_form_comes_out_and_goes_back() {
         let (small, outcome) = palettize(&parts, &config(spec.clone())).unwrap();
         assert_eq!(types(&small), expected, "{opset} {spec:?}");
         let row = &outcome.weights[0];
-        assert_eq!(row.status, Status::Compressed);
+        assert!(row.figures().is_some());
         assert!(outcome.bytes_after < outcome.bytes_before);
         assert_eq!(outcome.bytes_after, small.stored_len());
 
@@ -104,7 +106,7 @@ fn each_form_comes_out_and_goes_back() {
             .zip(&after)
             .map(|(a, b)| f64::from(a - b).powi(2));
         let mse = errors.sum::<f64>() / before.len() as f64;
-        let reported = row.mse.unwrap();
+        let reported = row.figures().unwrap().mse;
         assert!(
             (mse - reported).abs() <= 1e-9 * reported,
             "{mse} {reported}"
@@ -189,7 +191,7 @@ fn what_is_skipped_comes_back_as_it_was() {
     assert_eq!(same.spec(), model.spec());
     assert_eq!(same.to_parts().unwrap().1, parts.weights);
     assert_eq!(
-        outcome.weights[0].reason.as_deref(),
+        outcome.weights[0].reason(),
         Some("the configuration skips it")
     );
 }
@@ -198,7 +200,7 @@ fn what_is_skipped_comes_back_as_it_was() {
 fn configurations_resolve_by_constant_consumer_type_and_globally() {
     let bits = |config: &OptimizationConfig| {
         let (_, outcome) = palettize(&shared("CoreML8").build(), config).unwrap();
-        outcome.weights[0].nbits
+        outcome.weights[0].figures().map(|figures| figures.nbits)
     };
     let with = |nbits| OpPalettizerConfig::new(kmeans(nbits));
     let global = config(kmeans(Nbits::B8));
@@ -218,8 +220,11 @@ fn configurations_resolve_by_constant_consumer_type_and_globally() {
 fn patterns_come_after_names_and_before_types() {
     let bits = |config: &OptimizationConfig| {
         let (_, outcome) = palettize(&shared("CoreML8").build(), config).unwrap();
-        let unmatched = outcome.unmatched.into_iter().map(|entry| entry.name);
-        (outcome.weights[0].nbits, unmatched.collect::<Vec<String>>())
+        let unmatched = outcome.unmatched.into_iter();
+        (
+            outcome.weights[0].figures().map(|figures| figures.nbits),
+            unmatched.collect::<Vec<String>>(),
+        )
     };
     let with = |nbits| OpPalettizerConfig::new(kmeans(nbits));
     let by_type = config(kmeans(Nbits::B8)).with_op_type("lin.*r", with(Nbits::B6));
@@ -244,7 +249,7 @@ fn a_key_that_is_neither_name_nor_pattern_is_an_error() {
     let config = config(kmeans(Nbits::B4)).with_op_name("*fc", None);
     let error = palettize(&shared("CoreML8").build(), &config).unwrap_err();
     assert!(
-        matches!(&error, Error::Pattern { key, .. } if key == "*fc"),
+        matches!(&error, Error::Pipeline(PipelineError::Pattern { key, .. }) if key == "*fc"),
         "{error}"
     );
 }
@@ -259,7 +264,15 @@ fn entries_that_fit_nothing_are_named() {
     let (_, outcome) = palettize(&shared("CoreML8").build(), &config).unwrap();
     let unmatched = outcome.unmatched.iter();
     let unmatched: Vec<(&str, String)> = unmatched
-        .map(|entry| (entry.name.as_str(), entry.near.join(" ")))
+        .map(|name| {
+            (
+                name.as_str(),
+                outcome
+                    .near_names
+                    .get(name)
+                    .map_or(String::new(), |near| near.join(" ")),
+            )
+        })
         .collect();
     let expected = [
         ("conv", ""),
@@ -277,7 +290,10 @@ fn entries_that_fit_nothing_are_named() {
 fn users_that_are_configured_differently_are_an_error() {
     let config = config(kmeans(Nbits::B4)).with_op_name("fc1", None);
     let error = palettize(&shared("CoreML8").build(), &config).unwrap_err();
-    assert!(matches!(error, Error::ConfigConflict { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Pipeline(PipelineError::ConfigConflict { .. })),
+        "{error}"
+    );
     assert!(
         error
             .to_string()
@@ -301,7 +317,7 @@ fn an_opset_that_is_too_old_names_the_flag() {
         assert!(error.to_string().contains(&flag), "{error}");
         let raised = config(spec).with_minimum_deployment_target(Target::IOS18);
         let (_, outcome) = palettize(&parts, &raised).unwrap();
-        assert_eq!(outcome.target, "iOS18");
+        assert_eq!(outcome.target.as_deref(), Some("iOS18"));
     }
     let unknown = shared("CoreML12").build();
     let error = palettize(&unknown, &config(kmeans(Nbits::B4))).unwrap_err();
@@ -316,15 +332,18 @@ fn strict_refuses_a_skip_that_was_not_asked_for() {
     let parts = shared("CoreML8").build();
     let odd = config(grouped(48));
     let (_, outcome) = palettize(&parts, &odd).unwrap();
-    assert_eq!(outcome.weights[0].status, Status::Skipped);
+    assert!(outcome.weights[0].figures().is_none());
     let error = palettize(&parts, &odd.with_strict(true)).unwrap_err();
-    assert!(matches!(error, Error::Strict { .. }));
+    assert!(matches!(
+        error,
+        Error::Pipeline(PipelineError::Strict { .. })
+    ));
     assert!(error.to_string().contains("w: group_size 48"), "{error}");
     // What only the values tell, too.
     let many = config(PaletteSpec::new(Mode::Unique)).with_strict(true);
     assert!(matches!(
         palettize(&parts, &many).unwrap_err(),
-        Error::Strict { .. }
+        Error::Pipeline(PipelineError::Strict { .. })
     ));
     let asked = OptimizationConfig::new()
         .with_op_type("linear", None)
@@ -337,7 +356,7 @@ fn a_second_pass_leaves_palettized_weights_alone() {
     let (small, _) = palettize(&shared("CoreML8").build(), &config(kmeans(Nbits::B4))).unwrap();
     let (again, outcome) = small.palettize(&config(kmeans(Nbits::B2)), &()).unwrap();
     assert_eq!(again.to_parts().unwrap(), small.to_parts().unwrap());
-    let reason = outcome.weights[0].reason.as_deref().unwrap();
+    let reason = outcome.weights[0].reason().unwrap();
     assert_eq!(reason, "already compressed (constexpr_lut_to_dense)");
 }
 
@@ -367,7 +386,10 @@ fn three_bits_of_unique_values_are_four_before_ios18() {
     assert_eq!(first_blob(&small.decompress(&()).unwrap()), few);
     let raised = unique.with_minimum_deployment_target(Target::IOS18);
     let (small, outcome) = palettize(&parts, &raised).unwrap();
-    assert_eq!(outcome.weights[0].nbits, Some(3));
+    assert_eq!(
+        outcome.weights[0].figures().map(|figures| figures.nbits),
+        Some(3)
+    );
     assert_eq!(first_blob(&small.decompress(&()).unwrap()), few);
 }
 
@@ -381,7 +403,10 @@ fn a_custom_function_makes_the_table() {
     });
     let custom = config(PaletteSpec::new(Mode::Custom(halves)));
     let (small, outcome) = palettize(&shared("CoreML8").build(), &custom).unwrap();
-    assert_eq!(outcome.weights[0].nbits, Some(1));
+    assert_eq!(
+        outcome.weights[0].figures().map(|figures| figures.nbits),
+        Some(1)
+    );
     let expected: Vec<f32> = values(4096)
         .iter()
         .map(|&value| if value >= 0.0 { 0.5 } else { -0.5 })
@@ -391,7 +416,7 @@ fn a_custom_function_makes_the_table() {
     let fails = LutFunction::new(|_, _| Err("no idea".to_owned()));
     let custom = config(PaletteSpec::new(Mode::Custom(fails)));
     let (_, outcome) = palettize(&shared("CoreML8").build(), &custom).unwrap();
-    let reason = outcome.weights[0].reason.as_deref().unwrap();
+    let reason = outcome.weights[0].reason().unwrap();
     assert!(reason.ends_with("no idea"), "{reason}");
 }
 
@@ -409,7 +434,12 @@ fn bf16_weights_stay_bf16() {
         .build();
     let (small, outcome) = palettize(&parts, &config(kmeans(Nbits::B8))).unwrap();
     assert_eq!(outcome.weights[0].dtype, "bf16");
-    assert_eq!(outcome.weights[0].optimality_gap, Some(0.0));
+    assert_eq!(
+        outcome.weights[0]
+            .figures()
+            .and_then(|figures| figures.optimality_gap),
+        Some(0.0)
+    );
     let dense = small.decompress(&()).unwrap();
     let info = &dense.weights(2048).unwrap()[0];
     assert_eq!(info.dtype, "bf16");
@@ -461,7 +491,7 @@ fn data_that_does_not_fit_its_type_is_an_error() {
     ] {
         let parts = model(dtype, &shape);
         match Model::from_parts(&parts.model, parts.weights) {
-            Err(Error::BlobSize { name, .. }) => assert_eq!(name, "w"),
+            Err(Error::Blob(BlobError::Size { name, .. })) => assert_eq!(name, "w"),
             // A shape that no file could hold.
             Err(Error::BadValue { name, .. }) => {
                 assert_eq!((name.as_str(), shape[0]), ("w", u64::MAX));
@@ -534,7 +564,7 @@ fn masks_of_infinities_and_constant_weights_are_handled() {
             .build();
         let (small, outcome) = palettize(&parts, &config(kmeans(Nbits::B4))).unwrap();
         let row = &outcome.weights[0];
-        assert_eq!(row.status == Status::Compressed, exact, "{:?}", row.reason);
+        assert_eq!(row.figures().is_some(), exact, "{:?}", row.reason());
         if exact {
             assert_eq!(first_blob(&small.decompress(&()).unwrap()), data);
         }

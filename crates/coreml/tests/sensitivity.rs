@@ -4,11 +4,12 @@
 
 mod support;
 
-use palettizer_coreml::config::{
-    MissingSensitivity, OpPalettizerConfig, OptimizationConfig, Sensitivities, SensitivitySource,
-};
-use palettizer_coreml::{Error, Model, Outcome, Progress};
+use palettizer_coreml::{Error, Model};
 use palettizer_palette::{Mode, Nbits, PaletteSpec};
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig};
+use palettizer_pipeline::staged_output::SaveOptions;
+use palettizer_pipeline::{MissingSensitivity, Progress, Report, Sensitivities, SensitivitySource};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -74,7 +75,7 @@ fn open(parts: &Parts) -> Model {
     Model::from_parts(&parts.model, parts.weights.clone()).unwrap()
 }
 
-fn palettize(parts: &Parts, config: &OptimizationConfig) -> Result<(Model, Outcome), Error> {
+fn palettize(parts: &Parts, config: &OptimizationConfig) -> Result<(Model, Report), Error> {
     open(parts).palettize(config, &())
 }
 
@@ -124,9 +125,19 @@ fn errors_fall_where_they_matter() {
         )
     };
     let (plain, outcome) = palettize(&parts, &kmeans(None)).unwrap();
-    assert_eq!(outcome.weights[0].sensitivity, Some(false));
+    assert_eq!(
+        outcome.weights[0]
+            .figures()
+            .and_then(|figures| figures.sensitivity),
+        Some(false)
+    );
     let (weighed, outcome) = palettize(&parts, &kmeans(tensors(1.0))).unwrap();
-    assert_eq!(outcome.weights[0].sensitivity, Some(true));
+    assert_eq!(
+        outcome.weights[0]
+            .figures()
+            .and_then(|figures| figures.sensitivity),
+        Some(true)
+    );
     let (with, without) = (dense(&weighed, "a"), dense(&plain, "a"));
     let matters = |after: &[f32]| lost(&before, after, &uneven());
     assert!(matters(&with) < matters(&without) * 0.5);
@@ -141,7 +152,12 @@ fn modes_without_sensitivities_need_none() {
     let source = || sensitivities(MissingSensitivity::Error, &[]);
     let uniform = |source| config(Mode::Uniform(Nbits::B2), source);
     let (model, outcome) = palettize(&two(), &uniform(Some(source()))).unwrap();
-    assert_eq!(outcome.weights[0].sensitivity, Some(false));
+    assert_eq!(
+        outcome.weights[0]
+            .figures()
+            .and_then(|figures| figures.sensitivity),
+        Some(false)
+    );
     let (plain, _) = palettize(&two(), &uniform(None)).unwrap();
     assert_eq!(model.to_parts().unwrap(), plain.to_parts().unwrap());
 }
@@ -176,7 +192,7 @@ fn constants_that_share_data_share_sensitivities() {
             let all = outcome
                 .weights
                 .iter()
-                .all(|row| row.sensitivity == Some(true));
+                .all(|row| row.figures().and_then(|figures| figures.sensitivity) == Some(true));
             assert!(all, "{outcome:?}");
             (outcome.weights.len(), model.to_parts().unwrap())
         })
@@ -191,7 +207,8 @@ fn what_does_not_fit_is_one_error_before_any_work() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("Small.mlpackage");
     let fail = |from: Sensitivities| {
-        let error = open(&two()).palettize_to(&kmeans(from), &out, false, &());
+        let error =
+            open(&two()).palettize_to(&kmeans(from), &out, SaveOptions::overwriting(false), &());
         assert_eq!(entries(folder.path()), 0);
         error.unwrap_err()
     };
@@ -205,13 +222,13 @@ fn what_does_not_fit_is_one_error_before_any_work() {
     );
     let error = fail(sensitivities(MissingSensitivity::Ones, &[wrong()]));
     assert!(
-        matches!(&error, Error::Sensitivities { missing, wrong, .. } if missing.is_empty() && wrong.len() == 1)
+        matches!(&error, Error::Pipeline(PipelineError::Sensitivities { missing, wrong, .. }) if missing.is_empty() && wrong.len() == 1)
     );
     // Of another model: an error even where missing ones are ones.
     let other = [("elsewhere", shape, vec![1.0; 4096])];
     let error = fail(sensitivities(MissingSensitivity::Ones, &other));
     assert!(
-        matches!(&error, Error::ForeignSensitivities { weights, known } if weights.len() == 2 && known.len() == 1)
+        matches!(&error, Error::Pipeline(PipelineError::ForeignSensitivities { weights, known }) if weights.len() == 2 && known.len() == 1)
     );
     assert_eq!(
         error.to_string(),
@@ -225,7 +242,11 @@ fn missing_ones_may_be_ones() {
     let parts = two();
     let only = sensitivities(MissingSensitivity::Ones, &[("a", &[64, 64], uneven())]);
     let (weighed, outcome) = palettize(&parts, &kmeans(only)).unwrap();
-    let used: Vec<_> = outcome.weights.iter().map(|row| row.sensitivity).collect();
+    let used: Vec<_> = outcome
+        .weights
+        .iter()
+        .map(|row| row.figures().and_then(|figures| figures.sensitivity))
+        .collect();
     assert_eq!(used, [Some(true), Some(false)]);
     let (plain, _) = palettize(&parts, &kmeans(None)).unwrap();
     assert_ne!(dense(&weighed, "a"), dense(&plain, "a"));
@@ -267,7 +288,7 @@ fn values_that_are_none_leave_nothing_behind() {
     for (parts, (name, values), expected) in cases {
         let from = sensitivities(MissingSensitivity::Ones, &[(name, shape, values)]);
         let error = open(parts)
-            .palettize_to(&kmeans(from), &out, false, &())
+            .palettize_to(&kmeans(from), &out, SaveOptions::overwriting(false), &())
             .unwrap_err();
         let text = format!("the sensitivities of \"{name}\": {expected}");
         assert_eq!(error.to_string(), text);
@@ -314,23 +335,36 @@ fn work_that_is_no_longer_wanted_leaves_nothing_behind() {
     let dense = open(&two());
     let (small, _) = dense.palettize(&kmeans(None), &After::new(3)).unwrap();
     let stopped = |result: Result<(), Error>| {
-        assert!(matches!(result, Err(Error::Stopped)), "{result:?}");
+        assert!(
+            matches!(result, Err(Error::Pipeline(PipelineError::Stopped))),
+            "{result:?}"
+        );
     };
     for done in [0, 1, 2] {
         stopped(dense.palettize(&kmeans(None), &After::new(done)).map(drop));
-        let to = dense.palettize_to(&kmeans(None), &out, false, &After::new(done));
+        let to = dense.palettize_to(
+            &kmeans(None),
+            &out,
+            SaveOptions::overwriting(false),
+            &After::new(done),
+        );
         stopped(to.map(drop));
         stopped(small.decompress(&After::new(done)).map(drop));
         stopped(
             small
-                .decompress_to(&out, false, &After::new(done))
+                .decompress_to(&out, SaveOptions::overwriting(false), &After::new(done))
                 .map(drop),
         );
         assert_eq!(entries(folder.path()), 0);
     }
     // And what was there stays.
-    dense.save(&out, false).unwrap();
-    let to = dense.palettize_to(&kmeans(None), &out, true, &After::new(1));
+    dense.save(&out, SaveOptions::overwriting(false)).unwrap();
+    let to = dense.palettize_to(
+        &kmeans(None),
+        &out,
+        SaveOptions::overwriting(true),
+        &After::new(1),
+    );
     stopped(to.map(drop));
     assert_eq!(entries(folder.path()), 1);
     let again = Model::open(&out).unwrap();

@@ -9,7 +9,10 @@ use palettizer_coreml::package::Package;
 use palettizer_coreml::proto::{
     self, Argument, Binding, BlobFileValue, DataType, Operation, Value,
 };
-use palettizer_coreml::{Error, Limits, Model};
+use palettizer_coreml::{Error, Model};
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::Limits;
+use palettizer_pipeline::staged_output::SaveOptions;
 use prost::Message as _;
 use prost::encoding;
 use std::io::Cursor;
@@ -110,11 +113,11 @@ fn open(parts: &Parts) -> Model {
 fn is_refused<T: std::fmt::Debug>(done: Result<T, Error>, name: &str, asked: u64) {
     let error = done.unwrap_err();
     match &error {
-        Error::Expansion {
+        Error::Pipeline(PipelineError::Expansion {
             name: found,
             asked: bytes,
             ..
-        } => assert_eq!((found.as_str(), *bytes), (name, asked)),
+        }) => assert_eq!((found.as_str(), *bytes), (name, asked)),
         other => panic!("{other}"),
     }
     assert!(error.to_string().contains("--max-expansion"), "{error}");
@@ -132,7 +135,11 @@ fn one_weight_of_long_vectors() {
     is_refused(model.weights(0), "w0", asked);
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.mlpackage");
-    is_refused(model.decompress_to(&out, false, &()), "w0", asked);
+    is_refused(
+        model.decompress_to(&out, SaveOptions::overwriting(false), &()),
+        "w0",
+        asked,
+    );
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
@@ -156,7 +163,11 @@ fn what_honest_models_unfold_to_is_allowed() {
     }
     // Small files are no danger.
     limits.check("w", 256 << 20, 1).unwrap();
-    is_refused(limits.check("w", 513 * gib, gib), "w", 513 * gib);
+    is_refused(
+        limits.check("w", 513 * gib, gib).map_err(Error::from),
+        "w",
+        513 * gib,
+    );
     let raised = limits.with_max_expansion(u64::MAX);
     raised.check("w", u64::MAX, gib).unwrap();
 }
@@ -179,5 +190,8 @@ fn a_program_of_empty_messages_is_refused_before_it_is_read() {
     // An operation with one attribute that says nothing: four bytes that begin a map.
     let bytes = program(&[0x2a, 0], 3_000_000);
     let error = Package::from_parts(&bytes, [].into()).unwrap_err();
-    assert!(matches!(error, Error::Expansion { .. }), "{error}");
+    assert!(
+        matches!(error, Error::Pipeline(PipelineError::Expansion { .. })),
+        "{error}"
+    );
 }

@@ -51,8 +51,8 @@ mod yaml;
 
 use std::path::Path;
 
-use palettizer_coreml::config::{OpPalettizerConfig, OptimizationConfig, Preset};
 use palettizer_palette::{OptionField, OptionKind, SpecError};
+use palettizer_pipeline::config::{OpPalettizerConfig, OptimizationConfig, Preset};
 use serde_json::Value;
 
 use crate::OpOptions;

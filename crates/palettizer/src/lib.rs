@@ -11,15 +11,13 @@
 //! let config = OptimizationConfig::new()
 //!     .with_global(OpPalettizerConfig::new(PaletteSpec::new(Mode::Kmeans(Nbits::B4))))
 //!     .with_op_type("gather", None);
-//! let (small, report) = model.palettize(&config)?;
-//! small.save("Small.mlpackage", SaveOptions::default())?;
+//! let report = model.palettize_to(&config, "Small.mlpackage", SaveOptions::default(), &())?;
 //! println!("{} -> {} bytes", report.bytes_before, report.bytes_after);
 //! # Ok::<(), palettizer::Error>(())
 //! ```
 //!
-//! [`Model::palettize_to`] does the same straight to a file, in memory that does not grow with the model, and
-//! [`Checkpoint`] does it with the tensors of a `.safetensors` file or of a folder of them. [`Either`] opens what is
-//! there.
+//! A [`Model`] is a Core ML package or a checkpoint, a `.safetensors` file or a folder of them. What only one format has,
+//! such as models in memory, is in [`coreml`] and [`safetensors`].
 //!
 //! [`dkm`] trains palettes in any training loop.
 //!
@@ -33,44 +31,38 @@
 //! let config = OptimizationConfig::new()
 //!     .with_global(OpPalettizerConfig::new(spec))
 //!     .with_sensitivity(sensitivities);
-//! # Ok::<(), CheckpointError>(())
+//! # Ok::<(), palettizer::Error>(())
 //! ```
 
-mod checkpoint;
 pub mod config_file;
-pub mod demo;
 pub mod dkm;
-mod either;
+mod error;
 mod model;
 mod op_options;
-mod report;
 mod sensitivity;
 
-pub use checkpoint::Checkpoint;
-pub use either::Either;
-pub use model::{Model, SaveOptions};
+pub use error::Error;
+pub use model::Model;
 pub use op_options::OpOptions;
-pub use palettizer_coreml::blob::guard_mappings;
-pub use palettizer_coreml::config::{
-    DEFAULT_WEIGHT_THRESHOLD, MissingSensitivity, OpPalettizerConfig, OptimizationConfig, Preset,
-    Sensitivities, SensitivitySource, UnknownPreset,
-};
-pub use palettizer_coreml::opset::{Target, UnknownTarget};
-pub use palettizer_coreml::report::{Status, WeightReport};
-pub use palettizer_coreml::save::Beside;
-pub use palettizer_coreml::save::remove_unfinished as remove_unfinished_output;
-pub use palettizer_coreml::{
-    Compression, Consumer, DEFAULT_MAX_EXPANSION, Decompressed, Error, Limits, Note, PaletteInfo,
-    Progress, WeightFiles, WeightInfo, WeightValues,
-};
-pub use palettizer_coreml::{visible, visible_lines};
+#[doc(inline)]
+pub use palettizer_coreml as coreml;
 pub use palettizer_palette::{
     Choice, CustomLut, DEFAULT_GROUP_SIZE, Dtype, Granularity, GranularityName, LutDtype,
     LutFunction, LutGroup, Mode, ModeName, Nbits, OptionField, OptionKind, PaletteSpec, Precision,
     SpecError, SpecOptions,
 };
-pub use palettizer_torch::{
-    Content, DenseTensor, ElementType, Error as CheckpointError, TensorInfo,
+pub use palettizer_pipeline::config::{
+    DEFAULT_WEIGHT_THRESHOLD, OpPalettizerConfig, OptimizationConfig, Preset, Target,
+    UnknownPreset, UnknownTarget,
 };
-pub use report::{REPORT_VERSION, Report};
+pub use palettizer_pipeline::mapped_file::guard_mappings;
+pub use palettizer_pipeline::staged_output::remove_unfinished as remove_unfinished_output;
+pub use palettizer_pipeline::staged_output::{SaveOptions, StagedOutput};
+pub use palettizer_pipeline::{
+    DEFAULT_MAX_EXPANSION, Decompressed, Error as PipelineError, Fate, Figures, Limits,
+    MissingSensitivity, Note, PaletteInfo, Progress, REPORT_VERSION, Report, Sensitivities,
+    SensitivitySource, WeightReport, visible, visible_lines,
+};
+#[doc(inline)]
+pub use palettizer_safetensors as safetensors;
 pub use sensitivity::sensitivities;

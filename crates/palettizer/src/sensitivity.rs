@@ -1,7 +1,8 @@
 //! Sensitivities in files.
 
-use palettizer_coreml::config::{MissingSensitivity, Sensitivities};
-use palettizer_torch::{Error, SafetensorsSensitivities};
+use crate::Error;
+use crate::safetensors::SafetensorsSensitivities;
+use palettizer_pipeline::{MissingSensitivity, Sensitivities};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use std::sync::Arc;
 /// ```
 ///
 /// # Errors
-/// As [`Checkpoint::open`](crate::Checkpoint::open).
+/// As [`Checkpoint::open`](crate::safetensors::Checkpoint::open).
 pub fn sensitivities(
     path: impl AsRef<Path>,
     missing: MissingSensitivity,

@@ -5,10 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use numpy::PyReadonlyArray1;
-use palettizer::{
-    Checkpoint as Inner, CheckpointError, Content, DenseTensor, ElementType, OptimizationConfig,
-    SaveOptions,
-};
+use palettizer::SaveOptions;
+use palettizer::safetensors::{Checkpoint as Inner, Content, DenseTensor, ElementType};
 use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense, slice};
@@ -19,7 +17,7 @@ use crate::lut_function::Raised;
 use crate::model::limits;
 use crate::palette::Palette;
 use crate::whole;
-use crate::work::{self, Line};
+use crate::work;
 
 /// Tensors by name: a `.safetensors` file, or a folder of them with its index.
 #[pyclass(frozen, module = "palettizer._native")]
@@ -110,13 +108,9 @@ impl Checkpoint {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions::overwriting(overwrite);
-        json(&configured(
-            py,
-            config,
-            threads,
-            progress,
-            |config, line| self.0.palettize_to(config, out, options, line),
-        )?)
+        json(&config.run(py, threads, progress, |config, line| {
+            self.0.palettize_to(config, out, options, line)
+        })?)
     }
 
     /// Palettizes some of the weights to a part.
@@ -133,7 +127,7 @@ impl Checkpoint {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let options = SaveOptions::overwriting(overwrite);
-        configured(py, config, threads, progress, |config, line| {
+        config.run(py, threads, progress, |config, line| {
             self.0.palettize_part(&names, config, out, options, line)
         })
     }
@@ -152,13 +146,9 @@ impl Checkpoint {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions::overwriting(overwrite);
-        json(&configured(
-            py,
-            config,
-            threads,
-            progress,
-            |config, line| self.0.assemble(config, &parts, out, options, line),
-        )?)
+        json(&config.run(py, threads, progress, |config, line| {
+            self.0.assemble(config, &parts, out, options, line)
+        })?)
     }
 
     /// Makes every palettized weight dense, to another checkpoint.
@@ -219,17 +209,4 @@ impl Given<'_> {
             }
         }
     }
-}
-
-/// Runs work under a configuration.
-fn configured<T: Send>(
-    py: Python<'_>,
-    config: Config,
-    threads: Option<usize>,
-    progress: Option<&Bound<'_, PyAny>>,
-    work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, CheckpointError> + Send,
-) -> PyResult<T> {
-    config.run(py, threads, progress, |config, line| {
-        work(config, line).map_err(Failure::from)
-    })
 }

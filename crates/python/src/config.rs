@@ -109,15 +109,15 @@ struct OpFields {
 
 impl Config {
     /// Runs work under it. What a function of the user's raises ends the work and is raised.
-    pub(crate) fn run<T: Send>(
+    pub(crate) fn run<T: Send, E: Send>(
         self,
         py: Python<'_>,
         threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
-        work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, Failure> + Send,
+        work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, E> + Send,
     ) -> PyResult<T>
     where
-        Failure: Send,
+        Failure: From<E>,
     {
         let raised = Arc::new(Raised::default());
         let config = self.into_rust(&raised)?;
@@ -125,7 +125,7 @@ impl Config {
             work(&config, line)
         })?;
         raised.raise()?;
-        Ok(done?)
+        Ok(done.map_err(Failure::from)?)
     }
 
     /// The configuration; what its functions raise goes to `raised`.

@@ -31,42 +31,55 @@ pub(crate) fn bad_value(message: impl std::fmt::Display) -> PyErr {
 impl From<palettizer::Error> for Failure {
     fn from(error: palettizer::Error) -> Self {
         use palettizer::Error as Reason;
+        use palettizer::PipelineError as Any;
+        use palettizer::coreml::{Error as CoreMl, package::PackageError};
         let message = visible_lines(&error.to_string()).into_owned();
         Failure(match error {
-            Reason::Io { source, .. } | Reason::DiskFull { source, .. } => {
+            Reason::Pipeline(Any::Io { source, .. } | Any::DiskFull { source, .. }) => {
                 // the exception of the system's error, such as FileNotFoundError, with our words
                 std::io::Error::new(source.kind(), message).into()
             }
-            Reason::NotAFile { .. } | Reason::OutputPlace { .. } => PyOSError::new_err(message),
-            Reason::Exists { path } => PyFileExistsError::new_err(format!(
+            Reason::Pipeline(Any::NotAFile { .. } | Any::OutputPlace { .. }) => {
+                PyOSError::new_err(message)
+            }
+            Reason::Pipeline(Any::Exists { path }) => PyFileExistsError::new_err(format!(
                 "{}: exists already; pass overwrite=True to replace it",
                 path.display()
             )),
-            Reason::NotAnMlProgram { .. } => PyTypeError::new_err(message),
-            Reason::OpsetTooOld {
+            Reason::Pipeline(Any::Stopped) => PyKeyboardInterrupt::new_err(()),
+            Reason::CoreMl(CoreMl::Package(PackageError::NotAnMlProgram { .. })) => {
+                PyTypeError::new_err(message)
+            }
+            Reason::CoreMl(CoreMl::OpsetTooOld {
                 weight,
                 feature,
                 needed,
                 found,
-            } => bad_value(format_args!(
+            }) => bad_value(format_args!(
                 "The {feature} is supported since {needed}. Please re-convert your model with \
                  minimum_deployment_target set to at least ct.target.{needed}, or pass \
                  minimum_deployment_target=\"{needed}\": the program that holds \"{weight}\" is written for {found}"
             )),
-            Reason::Stopped => PyKeyboardInterrupt::new_err(()),
             _ => bad_value(message),
         })
     }
 }
 
-impl From<palettizer::CheckpointError> for Failure {
-    fn from(error: palettizer::CheckpointError) -> Self {
-        match error {
-            palettizer::CheckpointError::Model(error) => error.into(),
-            error => Failure(bad_value(error)),
+macro_rules! from_format {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                palettizer::Error::from(error).into()
+            }
         }
-    }
+    )*};
 }
+
+from_format!(
+    palettizer::PipelineError,
+    palettizer::coreml::Error,
+    palettizer::safetensors::Error
+);
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {

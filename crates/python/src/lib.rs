@@ -9,14 +9,13 @@
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
-//! | `beside` | a file of Python's making on its way to its place |
+//! | `staged_output` | a file of Python's making on its way to its place |
 //! | `dkm` | one weight that is being trained: its soft form and the gradient |
 //! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
 //!
 //! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
 
 mod arrays;
-mod beside;
 mod checkpoint;
 mod command;
 mod config;
@@ -29,14 +28,13 @@ mod names;
 mod palette;
 mod palettize;
 mod recover;
+mod staged_output;
 mod whole;
 mod work;
 
 /// The module `palettizer._native`.
 #[pyo3::pymodule]
 mod _native {
-    #[pymodule_export]
-    use crate::beside::Beside;
     #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]
@@ -55,6 +53,8 @@ mod _native {
     use crate::palettize::{normalise_sensitivity, palettize};
     #[pymodule_export]
     use crate::recover::recover;
+    #[pymodule_export]
+    use crate::staged_output::StagedOutput;
     #[pymodule_export]
     use crate::work::panic_for_tests;
 

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use palettizer::{Error, Limits, Model as Inner, OptimizationConfig, SaveOptions};
+use palettizer::coreml::Model as Inner;
+use palettizer::{Limits, SaveOptions};
 use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense};
@@ -11,7 +12,7 @@ use crate::error::Failure;
 use crate::json::json;
 use crate::lut_function::Raised;
 use crate::whole;
-use crate::work::{self, Line};
+use crate::work;
 
 /// A Core ML model: its program, and its weights, which stay in their file until they are needed.
 #[pyclass(frozen, module = "palettizer._native")]
@@ -22,7 +23,7 @@ impl Model {
     /// The built-in model.
     #[staticmethod]
     fn demo(py: Python<'_>) -> PyResult<Self> {
-        let model = work::brief(py, palettizer::demo::model)?.map_err(Failure::from)?;
+        let model = work::brief(py, palettizer_cli::demo_model)?.map_err(Failure::from)?;
         Ok(Self(model))
     }
 
@@ -70,8 +71,8 @@ impl Model {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Self, String)> {
-        let (model, report) = configured(py, config, threads, progress, |config, line| {
-            self.0.palettize_with(config, line)
+        let (model, report) = config.run(py, threads, progress, |config, line| {
+            self.0.palettize(config, line)
         })?;
         Ok((Self(model), json(&report)?))
     }
@@ -88,13 +89,9 @@ impl Model {
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions::overwriting(overwrite);
-        json(&configured(
-            py,
-            config,
-            threads,
-            progress,
-            |config, line| self.0.palettize_to(config, &out, options, line),
-        )?)
+        json(&config.run(py, threads, progress, |config, line| {
+            self.0.palettize_to(config, &out, options, line)
+        })?)
     }
 
     /// A copy in memory with every weight dense.
@@ -107,7 +104,7 @@ impl Model {
     ) -> PyResult<Self> {
         let stop = Raised::default();
         let model = work::run(py, threads, progress, stop.stop(), |line| {
-            self.0.decompress_with(line)
+            self.0.decompress(line)
         })?;
         Ok(Self(model.map_err(Failure::from)?))
     }
@@ -165,17 +162,4 @@ impl Model {
 pub(crate) fn limits(max_expansion: Option<u64>) -> Limits {
     let limits = Limits::default();
     max_expansion.map_or(limits, |times| limits.with_max_expansion(times))
-}
-
-/// Runs work under a configuration.
-fn configured<T: Send>(
-    py: Python<'_>,
-    config: Config,
-    threads: Option<usize>,
-    progress: Option<&Bound<'_, PyAny>>,
-    work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, Error> + Send,
-) -> PyResult<T> {
-    config.run(py, threads, progress, |config, line| {
-        work(config, line).map_err(Failure::from)
-    })
 }

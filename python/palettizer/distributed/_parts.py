@@ -68,7 +68,7 @@ def _parts_name(out: str) -> str:
 
 def put(data: bytes, path: Path) -> None:
     """Writes a part: complete or not there."""
-    with _native.Beside(path, overwrite=True) as built, open(built, "xb") as file:
+    with _native.StagedOutput(path, overwrite=True) as built, open(built, "xb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

@@ -2,15 +2,15 @@
 
 use super::*;
 use crate::width::columns;
-use palettizer::{Mode, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec};
+use palettizer::{Fate, Mode, Nbits, OpPalettizerConfig, OptimizationConfig, PaletteSpec};
 
 /// What a language model of 24 blocks would be reported as: its rows are of the built-in model, with other names.
 fn report(separator: char, target: Option<&str>) -> Report {
     let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4));
     let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
-    let (_, mut report) = palettizer::demo::model()
+    let (_, mut report) = crate::demo_model()
         .unwrap()
-        .palettize(&config)
+        .palettize(&config, &())
         .unwrap();
     let done = report.weights[0].clone();
     report.weights.clear();
@@ -18,8 +18,8 @@ fn report(separator: char, target: Option<&str>) -> Report {
         let mut weight = done.clone();
         weight.name = name.replace('.', &separator.to_string());
         if let Some(reason) = skipped {
-            weight.status = Status::Skipped;
-            weight.reason = Some(reason.to_owned());
+            let (reason, refused) = (reason.to_owned(), false);
+            weight.fate = Fate::Skipped { reason, refused };
         }
         report.weights.push(weight);
     };

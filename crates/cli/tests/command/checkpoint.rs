@@ -1,6 +1,7 @@
 //! `.safetensors` checkpoints: the same verbs and flags, and what they cannot have.
 
-use palettizer::{Checkpoint, Content, DenseTensor, ElementType, SaveOptions};
+use palettizer::SaveOptions;
+use palettizer::safetensors::{Checkpoint, Content, DenseTensor, ElementType};
 use serde_json::{Value, json};
 
 use crate::support::Scratch;

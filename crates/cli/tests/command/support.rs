@@ -37,7 +37,7 @@ impl Scratch {
     /// With `in.mlpackage`.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let model = palettizer::demo::model().unwrap();
+        let model = palettizer_cli::demo_model().unwrap();
         let path = folder.path().join("in.mlpackage");
         model.save(path, SaveOptions::default()).unwrap();
         Scratch { folder }

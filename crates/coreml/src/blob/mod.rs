@@ -10,15 +10,13 @@
 //! a large file needs no more memory than its largest tensor.
 
 mod dtype;
-mod guard;
-mod map;
+mod error;
 mod overlap;
 mod read;
 mod write;
 
 pub use dtype::BlobDtype;
-pub use guard::guard_mappings;
-pub use map::Bytes;
+pub use error::BlobError;
 pub use read::{Blob, WeightFile};
 pub use write::WeightWriter;
 

@@ -5,6 +5,7 @@
 
 use super::{HEADER_LEN, RECORD_LEN, WeightFile};
 use crate::Error;
+use crate::blob::BlobError;
 use std::ops::Range;
 
 /// The header and each blob's record and data must be apart.
@@ -26,12 +27,13 @@ pub(super) fn check(file: &WeightFile, offsets: &[u64]) -> Result<(), Error> {
             continue;
         };
         if after.start < before.end {
-            return Err(Error::BlobOverlap {
+            return Err(BlobError::Overlap {
                 file: file.path().to_owned(),
                 first: *first,
                 second: *second,
                 at: after.start,
-            });
+            }
+            .into());
         }
     }
     Ok(())

@@ -4,10 +4,12 @@
 //! alignment is checked there, and unused bits count for packed types only. Beyond it we refuse a size
 //! that is no whole number of elements, and (in [`WeightFile::check_overlaps`]) blobs that overlap.
 
-use super::map::Bytes;
 use super::{BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION, overlap, u32_at, u64_at};
 use crate::Error;
-use crate::input::Input;
+use crate::blob::BlobError;
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::mapped_file::Input;
+use palettizer_pipeline::mapped_file::MappedFile;
 use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -38,7 +40,7 @@ pub struct WeightFile {
 struct Inner {
     /// The file's path, or its name if it is in memory.
     path: PathBuf,
-    bytes: Bytes,
+    bytes: MappedFile,
 }
 
 /// One blob of a weight file.
@@ -74,16 +76,16 @@ impl WeightFile {
     /// Maps a weight file.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened or mapped, [`Error::NotAFile`] if it is a folder, a pipe or a device,
-    /// and [`Error::BlobHeader`] or [`Error::BlobVersion`] if it is no weight file of version 2.
+    /// [`PipelineError::Io`] if it cannot be opened or mapped, [`PipelineError::NotAFile`] if it is a folder, a pipe or a device,
+    /// and [`BlobError::Header`] or [`BlobError::Version`] if it is no weight file of version 2.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let input = Input::open(path)?;
         let len = input.len();
         if len < HEADER_LEN {
             let file = path.to_owned();
-            return Err(Error::BlobHeader { file, len });
+            return Err(BlobError::Header { file, len }.into());
         }
-        Self::checked(path.to_owned(), Bytes::of(input)?)
+        Self::checked(path.to_owned(), MappedFile::of(input)?)
     }
 
     /// Maps a weight file that is open already, such as a temporary one without a name; `path` is for
@@ -95,38 +97,39 @@ impl WeightFile {
         let path = path.into();
         let len = file
             .metadata()
-            .map_err(|source| Error::io(&path, source))?
+            .map_err(|source| PipelineError::io(&path, source))?
             .len();
         if len < HEADER_LEN {
             // Not mapped at all: systems differ in what they make of mapping an empty file.
-            return Err(Error::BlobHeader { file: path, len });
+            return Err(BlobError::Header { file: path, len }.into());
         }
-        let bytes = Bytes::map(file).map_err(|source| Error::io(&path, source))?;
+        let bytes = MappedFile::map(file).map_err(|source| PipelineError::io(&path, source))?;
         Self::checked(path, bytes)
     }
 
     /// Takes a weight file that is in memory; `name` is for messages.
     ///
     /// # Errors
-    /// [`Error::BlobHeader`] or [`Error::BlobVersion`] if it is no weight file of version 2.
+    /// [`BlobError::Header`] or [`BlobError::Version`] if it is no weight file of version 2.
     pub fn from_bytes(name: impl Into<PathBuf>, bytes: Vec<u8>) -> Result<Self, Error> {
         Self::checked(name.into(), bytes.into())
     }
 
-    fn checked(path: PathBuf, bytes: Bytes) -> Result<Self, Error> {
+    fn checked(path: PathBuf, bytes: MappedFile) -> Result<Self, Error> {
         let header = bytes.as_slice();
         let len = header.len() as u64;
         if len < HEADER_LEN {
-            return Err(Error::BlobHeader { file: path, len });
+            return Err(BlobError::Header { file: path, len }.into());
         }
         match u32_at(header, 4) {
             Some(VERSION) => Ok(Self {
                 inner: Arc::new(Inner { path, bytes }),
             }),
-            found => Err(Error::BlobVersion {
+            found => Err(BlobError::Version {
                 file: path,
                 found: found.unwrap_or(0),
-            }),
+            }
+            .into()),
         }
     }
 
@@ -152,22 +155,22 @@ impl WeightFile {
     /// Whether the file is still as it was when it was opened.
     ///
     /// # Errors
-    /// [`Error::Changed`].
+    /// [`PipelineError::Changed`].
     pub fn unchanged(&self) -> Result<(), Error> {
-        self.inner.bytes.unchanged()
+        Ok(self.inner.bytes.unchanged()?)
     }
 
     /// The blob whose record is at `offset`.
     ///
     /// # Errors
-    /// [`Error::BlobOffset`] if no record fits there, [`Error::BlobSentinel`] if there is something else,
-    /// [`Error::BlobDtype`] for an unknown element type, [`Error::BlobEmpty`] without data,
-    /// [`Error::BlobTruncated`] if the data would end past the file's end, [`Error::BlobPadding`] if
+    /// [`BlobError::Offset`] if no record fits there, [`BlobError::Sentinel`] if there is something else,
+    /// [`BlobError::Dtype`] for an unknown element type, [`BlobError::Empty`] without data,
+    /// [`BlobError::Truncated`] if the data would end past the file's end, [`BlobError::Padding`] if
     /// they are no whole number of elements.
     pub fn blob(&self, offset: u64) -> Result<Blob<'_>, Error> {
         let file = || self.inner.path.clone();
         let len = self.len();
-        let record = slice(self.bytes(), offset, RECORD_LEN).ok_or_else(|| Error::BlobOffset {
+        let record = slice(self.bytes(), offset, RECORD_LEN).ok_or_else(|| BlobError::Offset {
             file: file(),
             offset,
             len,
@@ -176,13 +179,14 @@ impl WeightFile {
         let word = |at| u32_at(record, at).unwrap_or(0);
         let long = |at| u64_at(record, at).unwrap_or(0);
         if word(0) != SENTINEL {
-            return Err(Error::BlobSentinel {
+            return Err(BlobError::Sentinel {
                 file: file(),
                 offset,
                 found: word(0),
-            });
+            }
+            .into());
         }
-        let dtype = BlobDtype::from_number(word(4)).ok_or_else(|| Error::BlobDtype {
+        let dtype = BlobDtype::from_number(word(4)).ok_or_else(|| BlobError::Dtype {
             file: file(),
             offset,
             found: word(4),
@@ -190,12 +194,13 @@ impl WeightFile {
         let (size, data_offset) = (long(8), long(16));
         let unused_bits = if dtype.is_packed() { long(24) } else { 0 };
         if size == 0 {
-            return Err(Error::BlobEmpty {
+            return Err(BlobError::Empty {
                 file: file(),
                 offset,
-            });
+            }
+            .into());
         }
-        let data = slice(self.bytes(), data_offset, size).ok_or_else(|| Error::BlobTruncated {
+        let data = slice(self.bytes(), data_offset, size).ok_or_else(|| BlobError::Truncated {
             file: file(),
             offset,
             data_offset,
@@ -203,13 +208,14 @@ impl WeightFile {
             len,
         })?;
         if dtype.elements(size, unused_bits).is_none() {
-            return Err(Error::BlobPadding {
+            return Err(BlobError::Padding {
                 file: file(),
                 offset,
                 dtype: dtype.name(),
                 size,
                 unused_bits,
-            });
+            }
+            .into());
         }
         Ok(Blob {
             dtype,
@@ -223,7 +229,7 @@ impl WeightFile {
     /// offset given twice counts once.
     ///
     /// # Errors
-    /// [`Error::BlobOverlap`], or what [`blob`](Self::blob) finds wrong with one of them.
+    /// [`BlobError::Overlap`], or what [`blob`](Self::blob) finds wrong with one of them.
     pub fn check_overlaps(&self, offsets: &[u64]) -> Result<(), Error> {
         overlap::check(self, offsets)
     }

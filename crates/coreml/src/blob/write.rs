@@ -2,6 +2,8 @@
 
 use super::{ALIGNMENT, BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION};
 use crate::Error;
+use crate::blob::BlobError;
+use palettizer_pipeline::Error as PipelineError;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -33,7 +35,7 @@ impl<W: Write + Seek> WeightWriter<W> {
     /// Begins a weight file at the start of `out`.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::DiskFull`] if the header cannot be written.
+    /// [`PipelineError::Io`] or [`PipelineError::DiskFull`] if the header cannot be written.
     pub fn new(out: W) -> Result<Self, Error> {
         Self::with_path(out, Path::new("weight.bin"))
     }
@@ -58,8 +60,8 @@ impl<W: Write + Seek> WeightWriter<W> {
     /// Appends a blob and gives the offset of its record, which is what a program refers to.
     ///
     /// # Errors
-    /// [`Error::BlobEmpty`] without data, [`Error::BlobPadding`] if `data` less `unused_bits` bits are
-    /// no whole number of elements, [`Error::Io`] or [`Error::DiskFull`] if writing fails.
+    /// [`BlobError::Empty`] without data, [`BlobError::Padding`] if `data` less `unused_bits` bits are
+    /// no whole number of elements, [`PipelineError::Io`] or [`PipelineError::DiskFull`] if writing fails.
     pub fn append(
         &mut self,
         dtype: BlobDtype,
@@ -69,19 +71,21 @@ impl<W: Write + Seek> WeightWriter<W> {
         let offset = self.position.next_multiple_of(ALIGNMENT);
         let size = data.len() as u64;
         if size == 0 {
-            return Err(Error::BlobEmpty {
+            return Err(BlobError::Empty {
                 file: self.path.clone(),
                 offset,
-            });
+            }
+            .into());
         }
         if dtype.elements(size, unused_bits).is_none() {
-            return Err(Error::BlobPadding {
+            return Err(BlobError::Padding {
                 file: self.path.clone(),
                 offset,
                 dtype: dtype.name(),
                 size,
                 unused_bits,
-            });
+            }
+            .into());
         }
         let count = self.count.checked_add(1).ok_or_else(|| {
             self.error(io::Error::other(
@@ -120,7 +124,7 @@ impl<W: Write + Seek> WeightWriter<W> {
     /// Writes the number of blobs into the header, flushes, and gives `W` back at the file's end.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::DiskFull`] if writing fails.
+    /// [`PipelineError::Io`] or [`PipelineError::DiskFull`] if writing fails.
     pub fn finish(mut self) -> Result<W, Error> {
         self.seek(0)?;
         self.header()?;
@@ -141,9 +145,10 @@ impl<W: Write + Seek> WeightWriter<W> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.out
+        Ok(self
+            .out
             .write_all(bytes)
-            .map_err(|source| Error::writing(&self.path, source))
+            .map_err(|source| PipelineError::writing(&self.path, source))?)
     }
 
     fn seek(&mut self, position: u64) -> Result<(), Error> {
@@ -154,6 +159,6 @@ impl<W: Write + Seek> WeightWriter<W> {
     }
 
     fn error(&self, source: io::Error) -> Error {
-        Error::writing(&self.path, source)
+        PipelineError::writing(&self.path, source).into()
     }
 }

@@ -10,6 +10,7 @@ use crate::program::constant::Constant;
 use crate::program::mil::{Param, element_count, op_name, param};
 use crate::proto::{DataType, Operation};
 use palettizer_palette::decode::{self, Affine, DenseError};
+use palettizer_pipeline::Error as PipelineError;
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
@@ -30,10 +31,11 @@ impl Dense {
 }
 
 fn no_memory(name: &str, bytes: usize) -> Error {
-    Error::NoMemory {
+    PipelineError::NoMemory {
         name: name.to_owned(),
         bytes,
     }
+    .into()
 }
 
 /// Computes the outputs of `op`; `made` gives what earlier operations made, by name.
@@ -101,7 +103,7 @@ impl Params<'_> {
         let asked = (elements as u64).saturating_mul(u64::from(size));
         let stored = self.package.stored_len();
         let limits = self.package.limits();
-        limits.check(op_name(self.op), asked, stored)
+        Ok(limits.check(op_name(self.op), asked, stored)?)
     }
 
     fn no_memory(&self, bytes: usize) -> Error {

@@ -14,9 +14,9 @@ use crate::package::Package;
 use crate::program::graph::{Graph, Node};
 use crate::program::mil::{Param, is_constexpr, op_name, param, string_value};
 use crate::program::walk::{each_value_of_op_mut, programs_mut};
-use crate::progress::{Progress, go_on};
 use crate::proto::{Block, Model, Operation, Value};
 use crate::rewrite::{Rewriter, Written};
+use palettizer_pipeline::{Progress, go_on};
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Seek, Write};
 

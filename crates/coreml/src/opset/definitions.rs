@@ -3,7 +3,7 @@
 //! **Source.** `definitions.tsv`, made from coremltools 9.0 by `scripts/opset_table.py`, which says
 //! how a line is to be read; and one op that a file may hold but the registry lacks ([`FILE_ONLY`]).
 
-use super::Target;
+use palettizer_pipeline::config::Target;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 

@@ -1,6 +1,6 @@
 //! What can be wrong with a program's opset, and which ops keep it from being raised.
 
-use super::Target;
+use palettizer_pipeline::config::Target;
 use std::fmt;
 
 /// Why a program's opset cannot be told or raised.

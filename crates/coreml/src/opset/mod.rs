@@ -36,4 +36,4 @@ mod tests;
 pub use error::{OpInTheWay, OpsetError};
 pub use raise::{function_target, raise, target_of};
 pub use raised::{Raised, RaisedFunction, Rewritten};
-pub use target::{Target, UnknownTarget};
+pub use target::Opset;

@@ -1,18 +1,21 @@
 //! Raises a model to a newer opset: the walk over functions, blocks and ops.
 
+use super::Opset;
 use super::definitions::definitions;
 use super::redefinitions::{Verdict, redefinition};
 use super::scope::{Names, Scope};
-use super::{OpInTheWay, OpsetError, Raised, RaisedFunction, Rewritten, Target};
+use super::{OpInTheWay, OpsetError, Raised, RaisedFunction, Rewritten};
 use crate::program::mil::op_name;
 use crate::program::walk::{programs, programs_mut};
 use crate::proto::{Block, Function, Model, Operation, Program};
+use palettizer_pipeline::config::Target;
 use std::collections::BTreeMap;
 
 /// The target that a function is written for.
 ///
 /// ```
-/// use palettizer_coreml::opset::{Target, function_target};
+/// use palettizer_coreml::opset::function_target;
+/// use palettizer_pipeline::config::Target;
 /// use palettizer_coreml::proto::Function;
 /// let function = Function { opset: "CoreML7".into(), ..Function::default() };
 /// assert_eq!(function_target("main", &function)?, Target::IOS17);
@@ -31,7 +34,8 @@ pub fn function_target(name: &str, function: &Function) -> Result<Target, OpsetE
 /// The target that a whole program is written for: the oldest of its functions'.
 ///
 /// ```
-/// use palettizer_coreml::opset::{Target, target_of};
+/// use palettizer_coreml::opset::target_of;
+/// use palettizer_pipeline::config::Target;
 /// use palettizer_coreml::proto::{Function, Program};
 /// let function = Function { opset: "CoreML6".into(), ..Function::default() };
 /// let program = Program { functions: [("main".into(), function)].into(), ..Program::default() };
@@ -59,7 +63,8 @@ pub fn target_of(program: &Program) -> Result<Target, OpsetError> {
 /// value type means for its blob.
 ///
 /// ```
-/// use palettizer_coreml::opset::{Target, raise};
+/// use palettizer_coreml::opset::raise;
+/// use palettizer_pipeline::config::Target;
 /// use palettizer_coreml::proto::{Block, Function, Model, Program};
 /// let function = Function {
 ///     opset: "CoreML5".into(),

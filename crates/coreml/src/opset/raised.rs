@@ -1,6 +1,6 @@
 //! What raising a model has done, for a log.
 
-use super::Target;
+use palettizer_pipeline::config::Target;
 use std::fmt;
 
 /// What [`raise`](super::raise) has done.

@@ -6,8 +6,9 @@
 //! inputs: none lost, none newly required, no default changed, no element type withdrawn.
 
 use super::scope::{Names, Scope, bound, floats};
-use super::{Target, constexpr, indices};
+use super::{constexpr, indices};
 use crate::proto::Operation;
+use palettizer_pipeline::config::Target;
 
 /// What happens to an old use of an op.
 #[derive(Clone, Copy)]

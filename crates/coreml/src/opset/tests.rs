@@ -6,6 +6,7 @@ use super::redefinitions::{REDEFINITIONS, Verdict};
 use super::*;
 use crate::program::mil::{blob_value, bytes_value, known_tensor, output, string_value};
 use crate::proto::*;
+use palettizer_pipeline::config::Target;
 
 mod rules;
 mod tables;

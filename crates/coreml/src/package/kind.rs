@@ -4,6 +4,7 @@
 //! we know by name, to refuse them by name.
 
 use crate::Error;
+use crate::package::PackageError;
 use crate::proto::Model;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use std::path::Path;
@@ -55,16 +56,18 @@ pub(super) fn check(model: &Model, path: &Path) -> Result<(), Error> {
     }
     let kinds = names(model);
     if kinds.is_empty() {
-        return Err(Error::EmptyModel {
+        return Err(PackageError::EmptyModel {
             path: path.to_owned(),
-        });
+        }
+        .into());
     }
     let advice = advice(&kinds);
-    Err(Error::NotAnMlProgram {
+    Err(PackageError::NotAnMlProgram {
         path: path.to_owned(),
         kind: kinds,
         advice,
-    })
+    }
+    .into())
 }
 
 /// The models of a pipeline; `None` if the model is no pipeline.

@@ -5,7 +5,8 @@
 
 use super::path;
 use crate::Error;
-use crate::input::Input;
+use crate::package::PackageError;
+use palettizer_pipeline::mapped_file::Input;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
@@ -47,18 +48,18 @@ impl Manifest {
     /// Checks a manifest's bytes; `path` is for messages.
     pub(super) fn parse(path: &Path, bytes: Vec<u8>) -> Result<Manifest, Error> {
         let value: Value =
-            serde_json::from_slice(&bytes).map_err(|source| Error::ManifestSyntax {
+            serde_json::from_slice(&bytes).map_err(|source| PackageError::ManifestSyntax {
                 path: path.to_owned(),
                 source,
             })?;
-        let fault = |field: &str, found: Option<&Value>, expected| Error::ManifestField {
+        let fault = |field: &str, found: Option<&Value>, expected| PackageError::ManifestField {
             path: path.to_owned(),
             field: field.to_owned(),
             found: describe(found),
             expected,
         };
         let Value::Object(entries) = value else {
-            return Err(fault("(the whole file)", Some(&value), "an object"));
+            return Err(fault("(the whole file)", Some(&value), "an object").into());
         };
         let text = |field: &str| {
             let found = entries.get(field);
@@ -67,10 +68,11 @@ impl Manifest {
         };
         let version = text(VERSION)?;
         if version.split('.').next() != Some("1") {
-            return Err(Error::ManifestVersion {
+            return Err(PackageError::ManifestVersion {
                 path: path.to_owned(),
                 found: shorten(version),
-            });
+            }
+            .into());
         }
         let infos = entries.get(ITEMS);
         let infos = infos

@@ -3,25 +3,27 @@
 //! Opening one reads and checks the manifest, decodes the model, and maps every weight file that the
 //! program refers to. Everything that can be wrong with the outside of a package is found here, before
 //! any work. The model is handed out as [`proto::Model`](crate::proto::Model); what else is in the
-//! package (other items, stray files) is kept, to be written back by [`save`].
+//! package (other items, stray files) is kept, to be written back by [`StagedPackage`].
 
-mod foreign;
+mod error;
 mod kind;
 mod manifest;
 mod path;
 mod references;
+mod staged;
 mod tree;
 
 use crate::Error;
 use crate::blob::WeightFile;
-use crate::input::Input;
-use crate::limits::Limits;
 use crate::proto::{Model, measure};
-use crate::save;
-pub use foreign::foreign;
+pub use error::PackageError;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::Limits;
+use palettizer_pipeline::mapped_file::{self, Input};
 pub(crate) use path::weight_file as weight_file_path;
 use prost::Message;
+pub use staged::StagedPackage;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,11 +55,11 @@ impl Package {
     /// Opens an `.mlpackage` folder or a `.mlmodel` file.
     ///
     /// # Errors
-    /// [`Error::Io`] if something cannot be read; [`Error::NotAPackage`], [`Error::NotAFile`],
-    /// [`Error::TooLarge`], [`Error::TooMany`], [`Error::MissingItem`], [`Error::UnsafePath`] and those
-    /// named `Manifest…` if the folder is no proper package; [`Error::Protobuf`], [`Error::EmptyModel`]
-    /// and [`Error::NotAnMlProgram`] if the model is none of ours; [`Error::WeightFileName`],
-    /// [`Error::MissingWeightFile`], [`Error::BlobHeader`] and [`Error::BlobVersion`] if the program
+    /// [`PipelineError::Io`] if something cannot be read; [`PackageError::NotAPackage`], [`PipelineError::NotAFile`],
+    /// [`PipelineError::TooLarge`], [`PackageError::TooMany`], [`PackageError::MissingItem`], [`PackageError::UnsafePath`] and those
+    /// named `Manifest…` if the folder is no proper package; [`PackageError::Protobuf`], [`PackageError::EmptyModel`]
+    /// and [`PackageError::NotAnMlProgram`] if the model is none of ours; [`PackageError::WeightFileName`],
+    /// [`PackageError::MissingWeightFile`], [`BlobError::Header`] and [`BlobError::Version`] if the program
     /// refers to weight files that cannot be used.
     ///
     /// ```no_run
@@ -76,24 +78,25 @@ impl Package {
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<(Package, Model), Error> {
         let path = path.as_ref();
-        save::recover(path);
-        let metadata = fs::metadata(path).map_err(|source| Error::io(path, source))?;
-        let foreign = |what| Error::Foreign {
+        palettizer_pipeline::staged_output::recover(path);
+        let metadata = fs::metadata(path).map_err(|source| PipelineError::io(path, source))?;
+        let foreign = |what| PipelineError::Foreign {
             path: path.to_owned(),
             what,
         };
         let opened = if metadata.is_dir() {
-            match foreign::folder(path) {
-                Some(what) if !path.join(MANIFEST).exists() => Err(foreign(what)),
+            match mapped_file::folder(path) {
+                Some(what) if !path.join(MANIFEST).exists() => Err(foreign(what).into()),
                 _ => Self::open_folder(path, limits),
             }
-        } else if let Some(what) = (metadata.is_file().then(|| foreign::by_content(path))).flatten()
+        } else if let Some(what) =
+            (metadata.is_file().then(|| mapped_file::by_content(path))).flatten()
         {
-            Err(foreign(what))
+            Err(foreign(what).into())
         } else {
             // A model may have any name. If it is none, the name may say what it is.
-            Self::open_bare(path, limits).map_err(|error| match foreign::by_name(path) {
-                Some(what) if no_model(&error) => foreign(what),
+            Self::open_bare(path, limits).map_err(|error| match mapped_file::by_name(path) {
+                Some(what) if no_model(&error) => foreign(what).into(),
                 _ => error,
             })
         };
@@ -114,19 +117,21 @@ impl Package {
     fn open_folder(root: &Path, limits: Limits) -> Result<(Package, Model), Error> {
         let manifest = root.join(MANIFEST);
         let there = manifest.try_exists();
-        if !there.map_err(|source| Error::io(&manifest, source))? {
-            return Err(Error::NotAPackage {
+        if !there.map_err(|source| PipelineError::io(&manifest, source))? {
+            return Err(PackageError::NotAPackage {
                 path: root.to_owned(),
                 reason: "expected a folder with a Manifest.json, or a .mlmodel file",
-            });
+            }
+            .into());
         }
         let manifest = Manifest::read(root)?;
         for item in &manifest.items {
             if path::resolve(root, &Path::new(DATA).join(item))?.is_none() {
-                return Err(Error::MissingItem {
+                return Err(PackageError::MissingItem {
                     path: root.to_owned(),
                     item: item.display().to_string(),
-                });
+                }
+                .into());
             }
         }
         let tree = Tree::read(root)?;
@@ -136,10 +141,11 @@ impl Package {
         for name in references::weight_files(&model) {
             let relative = folder.join(path::weight_file(&name)?);
             let Some(file) = path::resolve(root, &relative)? else {
-                return Err(Error::MissingWeightFile {
+                return Err(PackageError::MissingWeightFile {
                     path: root.to_owned(),
                     name,
-                });
+                }
+                .into());
             };
             weights.insert(name, WeightFile::open(&file)?);
         }
@@ -220,10 +226,11 @@ impl Package {
                 Err(_) => None,
             };
             let Some(file) = file else {
-                return Err(Error::MissingWeightFile {
+                return Err(PackageError::MissingWeightFile {
                     path: shown.to_owned(),
                     name,
-                });
+                }
+                .into());
             };
             files.insert(name, WeightFile::open(&file)?);
         }
@@ -239,7 +246,7 @@ impl Package {
         for name in references::weight_files(&model) {
             path::weight_file(&name)?;
             if !weights.contains_key(&name) {
-                return Err(Error::MissingWeightFile { path, name });
+                return Err(PackageError::MissingWeightFile { path, name }.into());
             }
         }
         let package = Package {
@@ -257,7 +264,7 @@ impl Package {
     /// A package equal to this one but for the given weight files, by name; those not named stay.
     ///
     /// # Errors
-    /// [`Error::WeightFileName`] for a name that is not like `@model_path/weights/weight.bin`.
+    /// [`PackageError::WeightFileName`] for a name that is not like `@model_path/weights/weight.bin`.
     pub fn with_weight_files(
         &self,
         files: impl IntoIterator<Item = (String, WeightFile)>,
@@ -279,16 +286,17 @@ impl Package {
     /// The weight file that the program refers to by this name.
     ///
     /// # Errors
-    /// [`Error::WeightFileName`] or [`Error::MissingWeightFile`] if the package has no such file; not
+    /// [`PackageError::WeightFileName`] or [`PackageError::MissingWeightFile`] if the package has no such file; not
     /// for a name in the model that came with the package.
     pub fn weight_file(&self, file_name: &str) -> Result<&WeightFile, Error> {
         path::weight_file(file_name)?;
-        self.weights
+        Ok(self
+            .weights
             .get(file_name)
-            .ok_or_else(|| Error::MissingWeightFile {
+            .ok_or_else(|| PackageError::MissingWeightFile {
                 path: self.path.clone(),
                 name: file_name.to_owned(),
-            })
+            })?)
     }
 
     /// The names of the weight files that the program refers to, in order.
@@ -299,7 +307,7 @@ impl Package {
     /// Whether the weight files are still as they were when they were opened.
     ///
     /// # Errors
-    /// [`Error::Changed`].
+    /// [`PipelineError::Changed`].
     pub fn unchanged(&self) -> Result<(), Error> {
         self.weights.values().try_for_each(WeightFile::unchanged)
     }
@@ -307,7 +315,7 @@ impl Package {
     /// What came of work on this package; if a weight file has changed, that is why it is worth nothing.
     pub(crate) fn settle<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         match done {
-            Err(Error::Stopped) => done,
+            Err(Error::Pipeline(PipelineError::Stopped)) => done,
             _ => self.unchanged().and(done),
         }
     }
@@ -345,7 +353,8 @@ impl Package {
 fn no_model(error: &Error) -> bool {
     matches!(
         error,
-        Error::Protobuf { .. } | Error::EmptyModel { .. } | Error::TooLarge { .. }
+        Error::Package(PackageError::Protobuf { .. } | PackageError::EmptyModel { .. })
+            | Error::Pipeline(PipelineError::TooLarge { .. })
     )
 }
 
@@ -360,14 +369,15 @@ fn decode_model(path: &Path, bytes: &[u8], limits: Limits) -> Result<Model, Erro
     let allowed = limits.program(stored);
     let asked = measure::<Model>(bytes, allowed);
     if asked > allowed {
-        return Err(Error::Expansion {
+        return Err(PipelineError::Expansion {
             name: path.display().to_string(),
             asked,
             stored,
             allowed,
-        });
+        }
+        .into());
     }
-    let model = Model::decode(bytes).map_err(|source| Error::Protobuf {
+    let model = Model::decode(bytes).map_err(|source| PackageError::Protobuf {
         path: path.to_owned(),
         source,
     })?;

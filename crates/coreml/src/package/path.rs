@@ -4,6 +4,8 @@
 //! to the package it stays inside, on every system: no `..`, no root, no drive, no backslash.
 
 use crate::Error;
+use crate::package::PackageError;
+use palettizer_pipeline::Error as PipelineError;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -40,18 +42,19 @@ pub(super) fn relative(manifest: &Path, path: &str) -> Result<PathBuf, Error> {
     let trimmed = path.strip_suffix('/').unwrap_or(path);
     match fault(trimmed) {
         None => Ok(PathBuf::from(trimmed)),
-        Some(reason) => Err(Error::UnsafePath {
+        Some(reason) => Err(PackageError::UnsafePath {
             path: manifest.to_owned(),
             found: path.to_owned(),
             reason,
-        }),
+        }
+        .into()),
     }
 }
 
 /// The path, relative to the folder of the model's file, of a weight file named in the program.
-pub(crate) fn weight_file(name: &str) -> Result<PathBuf, Error> {
+pub(crate) fn weight_file(name: &str) -> Result<PathBuf, PackageError> {
     let refuse = |reason| {
-        Err(Error::WeightFileName {
+        Err(PackageError::WeightFileName {
             found: name.to_owned(),
             reason,
         })
@@ -73,19 +76,20 @@ pub(super) fn resolve(root: &Path, relative: &Path) -> Result<Option<PathBuf>, E
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Ok(None);
         }
-        Err(source) => return Err(Error::io(path, source)),
+        Err(source) => return Err(PipelineError::io(path, source).into()),
     };
     let real_root = root
         .canonicalize()
-        .map_err(|source| Error::io(root, source))?;
+        .map_err(|source| PipelineError::io(root, source))?;
     if real.starts_with(real_root) {
         Ok(Some(path))
     } else {
-        Err(Error::UnsafePath {
+        Err(PackageError::UnsafePath {
             path: root.to_owned(),
             found: relative.display().to_string(),
             reason: "is a link that leads out of the package",
-        })
+        }
+        .into())
     }
 }
 
@@ -114,13 +118,13 @@ mod tests {
         ] {
             let error = relative(manifest, bad).unwrap_err();
             assert!(
-                matches!(error, Error::UnsafePath { .. }),
+                matches!(error, Error::Package(PackageError::UnsafePath { .. })),
                 "{bad:?}: {error}"
             );
             let name = format!("{MODEL_PATH}{bad}");
             let error = weight_file(&name).unwrap_err();
             assert!(
-                matches!(error, Error::WeightFileName { .. }),
+                matches!(error, PackageError::WeightFileName { .. }),
                 "{bad:?}: {error}"
             );
         }

@@ -2,7 +2,9 @@
 
 use super::path;
 use crate::Error;
-use crate::input;
+use crate::package::PackageError;
+use palettizer_pipeline::Error as PipelineError;
+use palettizer_pipeline::mapped_file;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -32,17 +34,17 @@ impl Tree {
 
     fn list(&mut self, root: &Path, folder: &Path, depth: usize) -> Result<(), Error> {
         let too_many = |what, limit| {
-            Err(Error::TooMany {
+            Err(Error::from(PackageError::TooMany {
                 path: root.to_owned(),
                 what,
                 limit,
-            })
+            }))
         };
         if depth > MAX_DEPTH {
             return too_many("levels of folders", MAX_DEPTH);
         }
         let here = root.join(folder);
-        let io = |source| Error::io(&here, source);
+        let io = |source| PipelineError::io(&here, source);
         for entry in fs::read_dir(&here).map_err(io)? {
             let entry = entry.map_err(io)?;
             let kind = entry.file_type().map_err(io)?;
@@ -56,10 +58,11 @@ impl Tree {
             } else if kind.is_file() || (kind.is_symlink() && links_to_file(root, &relative)?) {
                 self.files.push(relative);
             } else {
-                return Err(Error::NotAFile {
+                return Err(PipelineError::NotAFile {
                     path: entry.path(),
-                    found: input::kind(kind),
-                });
+                    found: mapped_file::kind(kind),
+                }
+                .into());
             }
         }
         Ok(())

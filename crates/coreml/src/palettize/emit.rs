@@ -17,8 +17,7 @@
 
 use crate::Error;
 use crate::notes::Written;
-use crate::opset::Target;
-use crate::palettize::plan::Slot;
+use crate::palettize::weights::Slot;
 use crate::program::constant::data_type;
 use crate::program::mil::{
     Param, bind_name, bind_value, bytes_value, int32_value, known_tensor, op_name, output, param,
@@ -28,6 +27,7 @@ use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
 use crate::rewrite::Rewriter;
 use palettizer_palette::decode::kept;
 use palettizer_palette::{Lut, Nbits, Palette};
+use palettizer_pipeline::config::Target;
 use std::collections::BTreeMap;
 use std::io::{Seek, Write};
 

@@ -1,14 +1,12 @@
-//! From a program and a configuration to a smaller program: plan, palettize, put in place.
+//! From a program and a configuration to a smaller program.
 //!
-//! [`plan`] decides (through [`resolve`], [`sensitivity`] and [`skip`]), [`apply`] carries the plan out, [`emit`] knows the
-//! operations that hold a palette, [`units`] measures those of quantized weights, and [`splice`] puts them into the program.
+//! [`weights`] says which weights there are, to the pipeline, which plans and palettizes; [`apply`] has the palettes
+//! stored; [`emit`] knows the operations that hold a palette, [`units`] measures those of quantized weights, [`role`] sees
+//! what a weight is to the model, and [`splice`] puts the operations into the program.
 
 pub(crate) mod apply;
 mod emit;
-mod plan;
-mod resolve;
 mod role;
-mod sensitivity;
-mod skip;
 mod splice;
 mod units;
+mod weights;

@@ -1,10 +1,10 @@
 //! What a weight is to the model: an embedding, a head, a table of positions or a mask; found by following what is
 //! computed from it.
 
-use crate::config::Role;
 use crate::program::graph::User;
 use crate::program::walk::programs;
 use crate::proto::{Block, Model, Operation};
+use palettizer_pipeline::config::Role;
 use std::collections::{HashMap, HashSet};
 
 /// Ops that only move elements, or change their type.

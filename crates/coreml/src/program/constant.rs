@@ -1,6 +1,7 @@
 //! A constant's data: its type, and its bytes from the program or from a weight file.
 
 use crate::Error;
+use crate::blob::BlobError;
 use crate::package::Package;
 use crate::program::mil::{element_count, immediate_bytes, known_tensor, stored_bytes};
 use crate::proto::{BlobFileValue, DataType, Value};
@@ -22,7 +23,7 @@ impl<'a> Constant<'a> {
     /// Reads `value`; `name` says in an error whose it is.
     ///
     /// # Errors
-    /// [`Error::BlobSize`] if the weight file holds another type or size, [`Error::BadValue`] if the type is
+    /// [`BlobError::Size`] if the weight file holds another type or size, [`Error::BadValue`] if the type is
     /// unknown or a value in place has another size; what reading a weight file may give.
     pub(crate) fn read(package: &'a Package, name: &str, value: &'a Value) -> Result<Self, Error> {
         Self::read_if(package, name, value, |dtype, found| dtype == found)
@@ -65,13 +66,14 @@ impl<'a> Constant<'a> {
             // coremltools keeps booleans in uint8 blobs.
             let boolean = (dtype, found) == (DataType::Bool, DataType::UInt8);
             if !(boolean || same(dtype, found)) || blob.data.len() != expected {
-                return Err(Error::BlobSize {
+                return Err(BlobError::Size {
                     name: name.to_owned(),
                     file: file.path().to_owned(),
                     offset: place.offset,
                     found: format!("{} {} elements", blob.elements(), found.name()),
                     expected: tensor(),
-                });
+                }
+                .into());
             }
             return Ok(Self {
                 dtype,

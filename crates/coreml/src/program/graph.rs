@@ -5,11 +5,12 @@
 //! is also how a cycle shows) is an error.
 
 use crate::Error;
-use crate::opset::Target;
+use crate::opset::Opset as _;
 use crate::program::axes::{conv_groups, output_axis};
 use crate::program::mil::{is_constexpr, known_tensor, op_name};
 use crate::program::walk::programs;
 use crate::proto::{Block, Model, Operation, Value};
+use palettizer_pipeline::config::Target;
 use std::collections::{HashMap, HashSet};
 
 /// The constants of a model and their users.

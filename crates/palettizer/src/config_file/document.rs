@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use palettizer_coreml::Error;
-use palettizer_coreml::input::Input;
+use palettizer_pipeline::Error;
+use palettizer_pipeline::mapped_file::Input;
 use serde_json::Value;
 
 use super::{ConfigError, json, yaml};

@@ -1,6 +1,6 @@
 //! One mapping of a configuration: its keys, each read as what it has to be, with errors that name the whole path.
 
-use palettizer_coreml::config::near;
+use palettizer_pipeline::config::near;
 use serde_json::{Map, Value};
 
 use super::ConfigError;

@@ -3,7 +3,7 @@
 //! In training, each weight is replaced by its *soft weight* ([`forward`](DkmPalettizer::forward)), and the gradient of the loss
 //! for that is taken back to the weight ([`backward`](DkmPalettizer::backward)); the optimizer is the caller's.
 //! [`step`](DkmPalettizer::step) counts milestones. [`assign`](DkmPalettizer::assign) gives the weight of evaluation, and
-//! [`finalize`](DkmPalettizer::finalize) the palettes, which [`Checkpoint::write`](crate::Checkpoint::write) writes.
+//! [`finalize`](DkmPalettizer::finalize) the palettes, which [`Checkpoint::write`](crate::safetensors::Checkpoint::write) writes.
 //!
 //! The centroids of a weight move on with the first forward after it has changed. For the same values a forward gives the same
 //! soft weight, however often it is called: gradients may be accumulated, and forwards made again.
@@ -30,7 +30,7 @@
 //!     palettizer.step();
 //! }
 //! let done = palettizer.finalize([("fc.weight", weights.as_slice())])?;
-//! assert_eq!(done.report.weights[0].nbits, Some(2));
+//! assert_eq!(done.report.weights[0].figures().unwrap().nbits, 2);
 //! # Ok::<(), palettizer::dkm::DkmError>(())
 //! ```
 //!
@@ -47,7 +47,7 @@ use std::time::Instant;
 
 pub use palettizer_palette::Refusal;
 pub use palettizer_palette::{DkmLut, DkmMode, DkmSpec, Nbits, Palette, ScaleScheme};
-use palettizer_torch::Content;
+use palettizer_safetensors::Content;
 
 use crate::Report;
 use config::NotPalettized;
@@ -262,7 +262,7 @@ impl DkmPalettizer {
             ));
             contents.push((name(), outcome::dense(&named.shape, values)));
         }
-        let report = Report::of_weights(rows, start.elapsed());
+        let report = Report::of_weights(rows, start);
         Ok(DkmOutcome { contents, report })
     }
 

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use palettizer_coreml::report::{Status, WeightReport};
-use palettizer_palette::{DkmSpec, Palette};
-use palettizer_torch::{Content, DenseTensor, ElementType};
+use palettizer_palette::{DkmSpec, Granularity, Mode, Palette, PaletteSpec};
+use palettizer_pipeline::{Fate, Figures, WeightReport};
+use palettizer_safetensors::{Content, DenseTensor, ElementType};
 
-use crate::{Checkpoint, CheckpointError, Report, SaveOptions};
+use crate::safetensors::{Checkpoint, Error};
+use crate::{Report, SaveOptions};
 
 /// What training came to.
 #[derive(Clone, Debug)]
@@ -24,19 +25,19 @@ impl DkmOutcome<'_> {
     /// Writes what a checkpoint holds, with these weights in the place of its own, to the `.safetensors` file `out`.
     ///
     /// # Errors
-    /// [`CheckpointError::UnknownTensor`] for a weight that is not in the checkpoint, [`CheckpointError::BadTensor`] for one that
+    /// [`Error::UnknownTensor`] for a weight that is not in the checkpoint, [`Error::BadTensor`] for one that
     /// has another shape there, and what reading and writing may give. Then `out` is as it was before.
     pub fn write_over(
         &self,
         checkpoint: &Checkpoint,
         out: impl AsRef<Path>,
         options: SaveOptions,
-    ) -> Result<(), CheckpointError> {
+    ) -> Result<(), Error> {
         let mut own = HashMap::new();
         for (name, content) in &self.contents {
             let (found, expected) = (shape(&checkpoint.get(name)?).to_vec(), shape(content));
             if found != expected {
-                return Err(CheckpointError::BadTensor {
+                return Err(Error::BadTensor {
                     name: name.clone(),
                     what: format!("its shape is {expected:?}, and in the checkpoint {found:?}"),
                 });
@@ -74,34 +75,29 @@ pub(super) fn dense<'a>(shape: &[usize], values: &'a [f32]) -> Content<'a> {
 /// The report's row of a palettized weight.
 pub(super) fn palettized(name: &str, spec: &DkmSpec, palette: &Palette) -> WeightReport {
     let granularity = match spec.group_size {
-        None => "per_tensor",
-        Some(_) => "per_grouped_channel",
+        None => Granularity::PerTensor,
+        Some(group_size) => Granularity::PerGroupedChannel {
+            group_size,
+            channel_axis: None,
+        },
     };
-    let error = palette.error;
-    let snr = error.snr_db();
-    let mut row = untouched(name, &palette.shape);
-    row.status = Status::Compressed;
-    row.nbits = Some(palette.nbits.bits());
-    row.mode = Some("kmeans".to_owned());
-    row.granularity = Some(granularity.to_owned());
-    row.group_size = spec.group_size;
-    row.cluster_dim = Some(spec.cluster_dim);
-    row.luts = Some(palette.luts());
-    row.bytes_after = palette.stored_bytes() as u64;
-    row.mse = Some(error.mse());
-    row.snr_db = snr.is_finite().then_some(snr);
-    row
+    let spec = PaletteSpec::new(Mode::Kmeans(spec.nbits))
+        .with_granularity(granularity)
+        .with_cluster_dim(spec.cluster_dim);
+    let (nbits, bytes) = (palette.nbits.bits(), palette.stored_bytes() as u64);
+    let mut figures = Figures::new(&spec, nbits, palette.luts(), &palette.error, bytes);
+    // Training minimises the loss: nothing is known of the optimum of the squared error.
+    figures.optimality_gap = None;
+    row(name, &palette.shape, Fate::Compressed(figures))
 }
 
 /// The report's row of a weight that stays as it is.
 pub(super) fn skipped(name: &str, shape: &[usize], reason: String) -> WeightReport {
-    let mut row = untouched(name, shape);
-    row.reason = Some(reason);
-    row
+    let refused = false;
+    row(name, shape, Fate::Skipped { reason, refused })
 }
 
-fn untouched(name: &str, shape: &[usize]) -> WeightReport {
+fn row(name: &str, shape: &[usize], fate: Fate) -> WeightReport {
     let bytes = (shape.iter().product::<usize>() * size_of::<f32>()) as u64;
-    let (name, dtype) = (name.to_owned(), ElementType::F32.shown());
-    WeightReport::untouched(name, shape.to_vec(), dtype, bytes)
+    WeightReport::new(name, shape, ElementType::F32.shown(), bytes, fate)
 }

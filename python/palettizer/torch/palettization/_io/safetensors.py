@@ -51,7 +51,7 @@ def check_place(path: Path) -> None:
         raise FileNotFoundError(f"there is no folder {folder} to write {os.fspath(path)} to")
     if os.path.isdir(path):
         raise IsADirectoryError(f"{os.fspath(path)} is a folder; give the name of a file")
-    _native.Beside(path, overwrite=True)
+    _native.StagedOutput(path, overwrite=True)
 
 
 def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
@@ -71,7 +71,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
         place += size
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
-    with _native.Beside(path, overwrite=True) as built, open(built, "xb") as file:
+    with _native.StagedOutput(path, overwrite=True) as built, open(built, "xb") as file:
         file.write(struct.pack("<Q", len(text)))
         file.write(text)
         for tensor in tensors.values():

@@ -1,0 +1,39 @@
+//! One error over all formats.
+
+use crate::{coreml, safetensors};
+use palettizer_pipeline::FormatError;
+
+/// What can go wrong: with any model, or with one of a format.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// With any model.
+    #[error(transparent)]
+    Pipeline(palettizer_pipeline::Error),
+    /// With a Core ML model.
+    #[error(transparent)]
+    CoreMl(coreml::Error),
+    /// With a checkpoint.
+    #[error(transparent)]
+    Checkpoint(safetensors::Error),
+}
+
+impl From<palettizer_pipeline::Error> for Error {
+    fn from(error: palettizer_pipeline::Error) -> Self {
+        Error::Pipeline(error)
+    }
+}
+
+impl From<coreml::Error> for Error {
+    fn from(error: coreml::Error) -> Self {
+        error.common().map_or_else(Error::CoreMl, Error::Pipeline)
+    }
+}
+
+impl From<safetensors::Error> for Error {
+    fn from(error: safetensors::Error) -> Self {
+        error
+            .common()
+            .map_or_else(Error::Checkpoint, Error::Pipeline)
+    }
+}

@@ -1,0 +1,48 @@
+//! A file of Python's making on its way to its place.
+
+use crate::error::Failure;
+use crate::work;
+use palettizer::SaveOptions;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use std::path::PathBuf;
+
+/// `with StagedOutput(path, overwrite=True) as built:` the block makes a file at `built`; then it is put in its place, or is gone
+/// if the block raises.
+#[pyclass(module = "palettizer._native")]
+pub(crate) struct StagedOutput(Option<palettizer::StagedOutput>);
+
+#[pymethods]
+impl StagedOutput {
+    #[new]
+    #[pyo3(signature = (path, *, overwrite = false))]
+    fn new(path: PathBuf, overwrite: bool) -> PyResult<Self> {
+        let staged = palettizer::StagedOutput::file(&path, SaveOptions::overwriting(overwrite))
+            .map_err(Failure::from)?;
+        Ok(Self(Some(staged)))
+    }
+
+    fn __enter__(&self) -> PyResult<PathBuf> {
+        match &self.0 {
+            Some(staged) => Ok(staged.built()),
+            None => Err(PyValueError::new_err(
+                "the file is in its place, or gone, already",
+            )),
+        }
+    }
+
+    #[pyo3(signature = (kind, _error, _trace))]
+    fn __exit__(
+        &mut self,
+        py: Python<'_>,
+        kind: Option<Bound<'_, PyAny>>,
+        _error: Option<Bound<'_, PyAny>>,
+        _trace: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        // dropped at the end of this, if there was an exception
+        if let (Some(staged), None) = (self.0.take(), kind) {
+            work::brief(py, || staged.commit())?.map_err(Failure::from)?;
+        }
+        Ok(())
+    }
+}

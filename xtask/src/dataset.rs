@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::build::run;
 use crate::cache;
-use crate::python::run;
 
 /// The variable that names a folder with the four files, and under which the tests find theirs.
 pub(crate) const VARIABLE: &str = "PALETTIZER_FASHION_MNIST";

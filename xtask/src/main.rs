@@ -2,6 +2,7 @@
 //!
 //! Plain Rust and the standard library: what builds the tests must not need tests of its own dependencies.
 
+mod build;
 mod cache;
 mod dataset;
 mod hash;

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::build::run;
 use crate::{cache, dataset, hash::fingerprint};
 
 /// What the pins can be installed on: numpy 2.4 needs 3.11, and coremltools 9.0 has no wheels beyond 3.13.
@@ -200,15 +201,6 @@ fn parse_version(version: &str) -> Option<(u32, u32)> {
     }
     let mut parts = version.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
-}
-
-/// Runs a command to its end; an error says what was being done.
-pub(crate) fn run(command: &mut Command, what: &str) -> Result<(), String> {
-    match command.status() {
-        Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{what} failed: {status}")),
-        Err(error) => Err(format!("{what} cannot start: {error}")),
-    }
 }
 
 #[cfg(test)]

@@ -3,49 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::build::{Profile, cargo, run, target};
 use crate::dataset;
-use crate::python::{Environment, environment, run};
+use crate::python::{Environment, environment};
 use crate::steps::{Step, Steps};
 use crate::wheel::{self, Installed};
-
-fn cargo(root: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root).args(args);
-    command
-}
-
-/// Where cargo builds.
-pub(crate) fn target(root: &Path) -> PathBuf {
-    let target =
-        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    root.join(target)
-}
-
-/// How the binary and the wheel are built.
-#[derive(Clone, Copy)]
-pub(crate) enum Profile {
-    /// As `cargo test` builds: nothing is compiled twice, and overflow is a panic.
-    Dev,
-    /// As users build: what is measured.
-    Release,
-}
-
-impl Profile {
-    /// The name that cargo and maturin know it by.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Profile::Dev => "dev",
-            Profile::Release => "release",
-        }
-    }
-
-    fn folder(self) -> &'static str {
-        match self {
-            Profile::Dev => "debug",
-            Profile::Release => "release",
-        }
-    }
-}
 
 /// The command.
 fn binary(root: &Path, profile: Profile) -> Result<PathBuf, String> {

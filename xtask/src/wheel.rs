@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::python::{pip, run};
-use crate::tasks::{Profile, target};
+use crate::build::{Profile, run, target};
+use crate::python::pip;
 
 /// The package, ready for use.
 pub(crate) struct Installed {

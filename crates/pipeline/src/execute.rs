@@ -6,7 +6,7 @@
 use crate::batch::in_batches;
 use crate::config::OptimizationConfig;
 use crate::format::{Format, Weight};
-use crate::plan::{Decision, Job, Plan, Planned, SkipReason};
+use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
 use crate::report::Figures;
 use crate::{Error, Progress, Sensitivities, go_on};
 use palettizer_palette::{Context, Palette, Refusal, Tensor, palettize};

@@ -1,5 +1,21 @@
 //! Palettizing the weights of a model, whatever its format: the configuration, what becomes of each weight, the work in
 //! bounded memory, the report, and the output's way to its place. No file format is known here.
+//!
+//! A [`Format`] lists its weights; [`plan`] decides for each what will happen to it and why; [`execute`] palettizes in
+//! batches and hands the palettes over in the order of the plan; [`Report`] says what became of each. The tests of this
+//! crate run on a format of a few dozen lines (`tests/format/mod.rs`), which shows what one needs at least.
+//!
+//! | module | idea |
+//! |---|---|
+//! | [`config`] | what is asked: global, by type, by name, by pattern, by preset |
+//! | `format` | what a format has to say: its weights and their values |
+//! | `rules`, `plan`, `planned` | which entry decides about a weight; what follows; the plan |
+//! | `sensitivity` | how much each element matters, found for the weights of a plan |
+//! | `execute`, `batch` | the plan carried out in bounded memory |
+//! | `report`, `progress` | what became of each weight; how far the work is, and whether it is still wanted |
+//! | [`mapped_file`], `limits` | files that are read: mapped, watched for change, and what they may unfold to |
+//! | [`staged_output`] | an output that is built beside its place and put there in one step |
+//! | `info`, `visible`, `error` | palettes that are there already; text fit for a terminal; what can go wrong |
 
 mod batch;
 pub mod config;
@@ -10,6 +26,7 @@ mod info;
 mod limits;
 pub mod mapped_file;
 mod plan;
+mod planned;
 mod progress;
 mod report;
 mod rules;
@@ -23,7 +40,8 @@ pub use execute::{Done, execute};
 pub use format::{Format, Known, Source, User, Values, Weight};
 pub use info::PaletteInfo;
 pub use limits::{DEFAULT_MAX_EXPANSION, Limits};
-pub use plan::{Decision, Job, Plan, Planned, SkipReason, plan};
+pub use plan::plan;
+pub use planned::{Decision, Job, Plan, Planned, SkipReason};
 pub use progress::{Progress, go_on};
 pub use report::{Decompressed, Fate, Figures, Note, REPORT_VERSION, Report, WeightReport};
 pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};

@@ -5,7 +5,7 @@
 
 use crate::Error;
 use crate::format::Weight;
-use crate::plan::{Decision, Job, Planned};
+use crate::planned::{Decision, Job, Planned};
 use palettizer_palette::Mode;
 use palettizer_palette::sensitivity::normalise;
 use std::collections::{HashMap, HashSet};

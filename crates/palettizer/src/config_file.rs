@@ -73,12 +73,11 @@ const KEYS: [&str; 5] = [
 const NULLABLE: [&str; 2] = ["nbits", "channel_axis"];
 
 /// Read, so that files of coremltools can be, and of no effect.
-const WORKERS: OptionField = OptionField {
-    name: "num_kmeans_workers",
-    kind: OptionKind::Whole(1),
-    default: None,
-    about: "Processes to work with",
-};
+const WORKERS: OptionField = OptionField::new(
+    "num_kmeans_workers",
+    OptionKind::Whole(1),
+    "Processes to work with",
+);
 
 /// Reads a `.yaml`, `.yml` or `.json` file. What its ops do not say, `base` does: precision and seed, say, which have
 /// no keys.

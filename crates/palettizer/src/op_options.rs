@@ -16,6 +16,7 @@ use crate::OpPalettizerConfig;
 /// # Ok::<(), String>(())
 /// ```
 #[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
 pub struct OpOptions {
     /// How they are palettized.
     pub spec: SpecOptions,
@@ -23,12 +24,21 @@ pub struct OpOptions {
     pub weight_threshold: Option<usize>,
 }
 
-const WEIGHT_THRESHOLD: OptionField = OptionField {
-    name: "weight_threshold",
-    kind: OptionKind::Whole(0),
-    default: Some("2048"),
-    about: "Palettize only weights with more elements",
-};
+const WEIGHT_THRESHOLD: OptionField = OptionField::new(
+    "weight_threshold",
+    OptionKind::Whole(0),
+    "Palettize only weights with more elements",
+)
+.with_default("2048");
+
+impl From<SpecOptions> for OpOptions {
+    fn from(spec: SpecOptions) -> Self {
+        OpOptions {
+            spec,
+            weight_threshold: None,
+        }
+    }
+}
 
 impl From<&OpPalettizerConfig> for OpOptions {
     fn from(config: &OpPalettizerConfig) -> Self {

@@ -190,10 +190,8 @@ impl OpFields {
             precision: exact.then_some(Precision::Exact),
             seed: Some(seed),
         };
-        let options = OpOptions {
-            spec: spec.ignoring_unused_groups(),
-            weight_threshold: Some(self.weight_threshold),
-        };
+        let mut options = OpOptions::from(spec.ignoring_unused_groups());
+        options.weight_threshold = Some(self.weight_threshold);
         options.build().map_err(bad_value)
     }
 }

@@ -55,10 +55,7 @@ fn rules_that_are_read() {
     ];
     for (text, name, spec) in table {
         let name = name.to_owned();
-        let settings = spec.map(|spec| OpOptions {
-            spec,
-            weight_threshold: None,
-        });
+        let settings = spec.map(OpOptions::from);
         assert_eq!(parse(text), Ok(Rule { name, settings }), "{text}");
     }
     let settings = settings("weight-threshold=0").unwrap();

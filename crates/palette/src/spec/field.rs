@@ -15,6 +15,7 @@ use crate::{Choice, Nbits, SpecError};
 /// assert_eq!(field.default, Some("1"));
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OptionField {
     /// Its key, as files and bindings write it.
     pub name: &'static str,
@@ -72,6 +73,23 @@ impl OptionKind {
 }
 
 impl OptionField {
+    /// An option that is the same as nothing where it is absent.
+    pub const fn new(name: &'static str, kind: OptionKind, about: &'static str) -> Self {
+        OptionField {
+            name,
+            kind,
+            default: None,
+            about,
+        }
+    }
+
+    /// With what it is when nobody says anything.
+    #[must_use]
+    pub const fn with_default(mut self, default: &'static str) -> Self {
+        self.default = Some(default);
+        self
+    }
+
     /// Reads a value.
     ///
     /// # Errors

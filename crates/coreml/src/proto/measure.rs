@@ -25,8 +25,6 @@ pub(crate) struct Field {
     first: usize,
     /// The fields of the message that it is.
     inner: Option<fn(u32) -> Field>,
-    /// Whether that message is the second field of a map's entry.
-    entry: bool,
 }
 
 impl Field {
@@ -36,7 +34,6 @@ impl Field {
         each: SLACK,
         first: 0,
         inner: None,
-        entry: false,
     };
 
     /// Items of a list, of this size, that take at least a byte each.
@@ -73,15 +70,25 @@ impl Field {
         }
     }
 
-    /// A message of a map, of this size.
-    pub(super) const fn mapped(size: usize, inner: fn(u32) -> Field) -> Field {
-        let entry = size + size_of::<String>();
+    /// A message of a map.
+    pub(super) const fn mapped<M: Measure>() -> Field {
+        let entry = size_of::<M>() + size_of::<String>();
         Field {
             own: SLACK * entry,
             first: NODE * entry,
-            entry: true,
-            ..Self::message(inner)
+            ..Self::message(entry_field::<M>)
         }
+    }
+}
+
+/// What the fields of a map's entry take: its key is field 1, its value field 2.
+fn entry_field<M: Measure>(tag: u32) -> Field {
+    match tag {
+        2 => Field::message(M::field),
+        _ => Field {
+            each: 1,
+            ..Field::BYTES
+        },
     }
 }
 
@@ -130,30 +137,7 @@ impl Sum {
             let (content, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
             self.add(content.len().saturating_mul(field.each))?;
             if let Some(inner) = field.inner {
-                let depth = depth.checked_sub(1)?;
-                match field.entry {
-                    true => self.entry(content, inner, depth)?,
-                    false => self.message(content, inner, depth)?,
-                }
-            }
-            bytes = rest;
-        }
-        Some(())
-    }
-
-    /// An entry of a map: its key is field 1, its value field 2.
-    fn entry(&mut self, mut bytes: &[u8], inner: fn(u32) -> Field, depth: u32) -> Option<()> {
-        while !bytes.is_empty() {
-            let (tag, wire_type) = encoding::decode_key(&mut bytes).ok()?;
-            if wire_type != WireType::LengthDelimited {
-                encoding::skip_field(wire_type, tag, &mut bytes, DecodeContext::default()).ok()?;
-                continue;
-            }
-            let len = encoding::decode_varint(&mut bytes).ok()?;
-            let (content, rest) = bytes.split_at_checked(usize::try_from(len).ok()?)?;
-            match tag {
-                2 => self.message(content, inner, depth.checked_sub(1)?)?,
-                _ => self.add(content.len())?,
+                self.message(content, inner, depth.checked_sub(1)?)?;
             }
             bytes = rest;
         }

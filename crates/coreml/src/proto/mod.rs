@@ -13,9 +13,9 @@ mod wire;
 
 pub use dtype::DataType;
 pub(crate) use measure::measure;
-use wire::{field_encode, field_len, field_measure, field_merge, field_type, message};
+use wire::{field_encode, field_len, field_measure, field_merge, field_type, messages};
 
-message! {
+messages! {
     /// A model: one of about 40 kinds, of which ML Programs and pipelines are looked into.
     Model {
         /// The specification version: 6 for iOS15 to 10 for iOS26.
@@ -29,9 +29,7 @@ message! {
         /// An ML Program.
         502 => ml_program: (Program),
     }
-}
 
-message! {
     /// Models that run one after the other.
     Pipeline {
         /// The models, in order.
@@ -39,17 +37,13 @@ message! {
         /// Their names.
         2 => names: [string],
     }
-}
 
-message! {
     /// A `PipelineClassifier` or `PipelineRegressor`.
     TypedPipeline {
         /// The pipeline within.
         1 => pipeline: (Pipeline),
     }
-}
 
-message! {
     /// An ML Program: functions by name.
     Program {
         /// The version of the format.
@@ -57,9 +51,7 @@ message! {
         /// The functions.
         2 => functions: {Function},
     }
-}
 
-message! {
     /// A function: inputs, and a block for each opset that it is specialised for.
     Function {
         /// The inputs.
@@ -69,9 +61,7 @@ message! {
         /// The blocks, by opset.
         3 => block_specializations: {Block},
     }
-}
 
-message! {
     /// A list of operations.
     Block {
         /// The block's inputs (of a loop body, say).
@@ -81,9 +71,7 @@ message! {
         /// The operations, in order.
         3 => operations: [(Operation)],
     }
-}
 
-message! {
     /// One operation.
     Operation {
         /// The operation's type, such as `conv`.
@@ -97,17 +85,13 @@ message! {
         /// The attributes; `name` is the operation's own name, `val` the value of a `const`.
         5 => attributes: {Value},
     }
-}
 
-message! {
     /// What is bound to a parameter: one value, or several for a variadic one.
     Argument {
         /// The bindings.
         1 => arguments: [(Binding)],
     }
-}
 
-message! {
     /// The name of a value, or a value in place.
     Binding {
         /// The name of a value that an operation or a block input gives.
@@ -115,9 +99,7 @@ message! {
         /// A value in place.
         2 => value: (Value),
     }
-}
 
-message! {
     /// A name and a type.
     NamedValueType {
         /// The name.
@@ -125,17 +107,13 @@ message! {
         /// The type.
         2 => r#type: (ValueType),
     }
-}
 
-message! {
     /// A type. Lists, tuples, dictionaries and states stay in `unknown`.
     ValueType {
         /// A tensor type.
         1 => tensor_type: (TensorType),
     }
-}
 
-message! {
     /// A tensor's element type and shape.
     TensorType {
         /// The element type: a [`DataType`] number.
@@ -145,25 +123,19 @@ message! {
         /// The dimensions.
         3 => dimensions: [(Dimension)],
     }
-}
 
-message! {
     /// One dimension. An unknown one stays in `unknown`.
     Dimension {
         /// A known size.
         1 => constant: (ConstantDimension),
     }
-}
 
-message! {
     /// A known size.
     ConstantDimension {
         /// The size.
         1 => size: uint64,
     }
-}
 
-message! {
     /// A constant value: in place, or in a weight file.
     Value {
         /// The type.
@@ -173,17 +145,13 @@ message! {
         /// Where in a weight file the value is.
         5 => blob_file: (BlobFileValue),
     }
-}
 
-message! {
     /// A value in place. Tuples, lists and dictionaries stay in `unknown`.
     ImmediateValue {
         /// A tensor.
         1 => tensor: (TensorValue),
     }
-}
 
-message! {
     /// A place in a weight file.
     BlobFileValue {
         /// The file, such as `@model_path/weights/weight.bin`.
@@ -191,9 +159,7 @@ message! {
         /// The offset of the blob's metadata record.
         2 => offset: uint64,
     }
-}
 
-message! {
     /// A tensor's elements, in one of seven lists.
     TensorValue {
         /// fp32 elements.
@@ -211,57 +177,43 @@ message! {
         /// Elements of any other type, little-endian; fp16 is here.
         7 => bytes: (RepeatedBytes),
     }
-}
 
-message! {
     /// fp32 elements.
     RepeatedFloats {
         /// The elements.
         1 => values: [float],
     }
-}
 
-message! {
     /// int32 elements.
     RepeatedInts {
         /// The elements.
         1 => values: [int32],
     }
-}
 
-message! {
     /// Booleans.
     RepeatedBools {
         /// The elements.
         1 => values: [bool],
     }
-}
 
-message! {
     /// Strings.
     RepeatedStrings {
         /// The elements.
         1 => values: [string],
     }
-}
 
-message! {
     /// int64 elements.
     RepeatedLongInts {
         /// The elements.
         1 => values: [int64],
     }
-}
 
-message! {
     /// fp64 elements.
     RepeatedDoubles {
         /// The elements.
         1 => values: [double],
     }
-}
 
-message! {
     /// Little-endian elements.
     RepeatedBytes {
         /// The elements.

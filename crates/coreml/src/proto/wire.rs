@@ -1,7 +1,7 @@
 //! How a message is read and written: the fields that we name, and every other field as it came.
 //!
 //! `prost`'s own derive drops the fields that it does not know. A Core ML model written by a newer
-//! tool would lose them on the way through, so [`message!`](super) implements `prost::Message` over
+//! tool would lose them on the way through, so [`messages!`](super) implements `prost::Message` over
 //! `prost`'s wire functions and keeps each unknown field's bytes, in order, in `unknown`.
 
 use prost::bytes::{Buf, BufMut};
@@ -94,14 +94,14 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-/// Declares a message: a struct with the named fields and `unknown`, its `prost::Message` and its `Measure`.
+/// Declares messages: for each a struct with the named fields and `unknown`, its `prost::Message` and its `Measure`.
 ///
 /// A line is `tag => name: kind,` where kind is one of
 /// `string`, `bytes`, `int32`, `int64`, `uint64`, `bool` (left out when zero or empty, as proto3 has it),
 /// `[float]`, `[double]`, `[int32]`, `[int64]`, `[bool]`, `[string]` (repeated, numbers packed),
 /// `(T)` (an optional message), `[(T)]` (repeated messages), `{T}` (a map from string to message).
-macro_rules! message {
-    ($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $tag:literal => $field:ident : $kind:tt),* $(,)? }) => {
+macro_rules! messages {
+    ($($(#[$meta:meta])* $name:ident { $($(#[$fmeta:meta])* $tag:literal => $field:ident : $kind:tt),* $(,)? })*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq)]
         pub struct $name {
@@ -146,7 +146,7 @@ macro_rules! message {
                 }
             }
         }
-    };
+    )*};
 }
 
 macro_rules! field_type {
@@ -225,15 +225,6 @@ macro_rules! field_measure {
     ([($t:ty)]) => {
         measure::Field::listed(size_of::<$t>(), <$t as measure::Measure>::field)
     };
-    ([float]) => {
-        measure::Field::items(1)
-    };
-    ([double]) => {
-        measure::Field::items(1)
-    };
-    ([bool]) => {
-        measure::Field::items(1)
-    };
     // Varints take a byte at least.
     ([int32]) => {
         measure::Field::items(size_of::<i32>())
@@ -241,11 +232,15 @@ macro_rules! field_measure {
     ([int64]) => {
         measure::Field::items(size_of::<i64>())
     };
+    // Numbers and booleans take in memory what they take in the file.
+    ([$scalar:ident]) => {
+        measure::Field::items(1)
+    };
     (($t:ty)) => {
         measure::Field::message(<$t as measure::Measure>::field)
     };
     ({$t:ty}) => {
-        measure::Field::mapped(size_of::<$t>(), <$t as measure::Measure>::field)
+        measure::Field::mapped::<$t>()
     };
     ($scalar:ident) => {
         measure::Field::BYTES
@@ -279,4 +274,4 @@ macro_rules! field_len {
     };
 }
 
-pub(super) use {field_encode, field_len, field_measure, field_merge, field_type, message};
+pub(super) use {field_encode, field_len, field_measure, field_merge, field_type, messages};

@@ -9,9 +9,9 @@ use crate::opset::OpsetError;
 use crate::package::Package;
 use crate::program::constant::Constant;
 use crate::program::graph::Graph;
-use crate::program::mil::{known_tensor, op_name};
-use crate::program::walk::{each_op, programs, values};
-use crate::proto::{Model, Operation};
+use crate::program::mil::op_name;
+use crate::program::walk::{functions, operations, values};
+use crate::proto::{Model, NamedValueType, Operation, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Checks `spec` and the blobs that it refers to.
@@ -20,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// [`OpsetError::NoBlock`], [`Error::UndefinedName`], [`BlobError::Size`], [`Error::BadValue`],
 /// [`BlobError::Overlap`], and what reading the records may give.
 pub(crate) fn check(package: &Package, spec: &Model) -> Result<(), Error> {
-    for (name, function) in programs(spec).iter().flat_map(|program| &program.functions) {
+    for (name, function) in functions(spec) {
         if !function.block_specializations.contains_key(&function.opset) {
             return Err(Error::Opset(OpsetError::NoBlock {
                 function: name.clone(),
@@ -30,21 +30,20 @@ pub(crate) fn check(package: &Package, spec: &Model) -> Result<(), Error> {
     }
     Graph::build(spec)?;
     let mut offsets: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
-    each_op(spec, &mut |op| {
+    for op in operations(spec) {
         check_shape(op)?;
         for value in values(op) {
             let Some(place) = &value.blob_file else {
                 continue;
             };
             // Of a type that we do not know there is nothing to check.
-            if known_tensor(value.r#type.as_ref()).is_some() {
+            if value.known_tensor().is_some() {
                 Constant::read(package, op_name(op), value)?;
             }
             let file = offsets.entry(&place.file_name).or_default();
             file.insert(place.offset);
         }
-        Ok::<(), Error>(())
-    })?;
+    }
     for (name, offsets) in offsets {
         let offsets: Vec<u64> = offsets.into_iter().collect();
         package.weight_file(name)?.check_overlaps(&offsets)?;
@@ -57,14 +56,8 @@ fn check_shape(op: &Operation) -> Result<(), Error> {
     if op.r#type != "const" {
         return Ok(());
     }
-    let value = op
-        .attributes
-        .get("val")
-        .and_then(|val| known_tensor(val.r#type.as_ref()));
-    let output = op
-        .outputs
-        .first()
-        .and_then(|out| known_tensor(out.r#type.as_ref()));
+    let value = op.attributes.get("val").and_then(Value::known_tensor);
+    let output = op.outputs.first().and_then(NamedValueType::known_tensor);
     match (value, output) {
         (Some((_, value)), Some((_, output))) if value != output => Err(Error::BadValue {
             name: op_name(op).to_owned(),

@@ -1,6 +1,6 @@
 //! How a constant is compressed already: its operations, and of a palette its bits, tables, groups and vectors.
 
-use crate::program::mil::{Param, element_count, known_tensor, param};
+use crate::program::mil::{Param, element_count, param};
 use crate::proto::{DataType, Operation};
 use palettizer_pipeline::PaletteInfo;
 use serde::Serialize;
@@ -37,7 +37,7 @@ fn stored_dtype(chain: &[&Operation]) -> Option<DataType> {
             let Some(Param::Value(value)) = param(op, name) else {
                 continue;
             };
-            let Some((dtype, shape)) = known_tensor(value.r#type.as_ref()) else {
+            let Some((dtype, shape)) = value.known_tensor() else {
                 continue;
             };
             let elements = element_count(&shape).unwrap_or(0);
@@ -53,12 +53,12 @@ fn palette(chain: &[&Operation], shape: &[usize]) -> Option<PaletteInfo> {
     let at = chain.iter().position(|op| param(op, "lut").is_some())?;
     let (before, after) = chain.split_at(at);
     let (dtype, lut_shape) = match param(after.first()?, "lut")? {
-        Param::Value(value) => known_tensor(value.r#type.as_ref())?,
+        Param::Value(value) => value.known_tensor()?,
         // An integer table, which an operation before scales.
         Param::Name(name) => {
             let makes = |op: &&&Operation| op.outputs.iter().any(|output| output.name == name);
             match param(before.iter().find(makes)?, "data")? {
-                Param::Value(data) => known_tensor(data.r#type.as_ref())?,
+                Param::Value(data) => data.known_tensor()?,
                 Param::Name(_) => return None,
             }
         }

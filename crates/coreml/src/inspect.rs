@@ -138,7 +138,7 @@ impl<'a, 'g> Inspector<'a, 'g> {
 
     fn elements(&self, node: &Node<'_>) -> Option<usize> {
         let output = node.op.outputs.last()?;
-        let (dtype, shape) = known_tensor(output.r#type.as_ref())?;
+        let (dtype, shape) = output.known_tensor()?;
         dtype.bits()?;
         element_count(&shape)
     }
@@ -256,7 +256,8 @@ impl<'a, 'g> Inspector<'a, 'g> {
         let mut bytes = 0;
         for &at in chain {
             for value in values(self.graph.nodes[at].op) {
-                let size = known_tensor(value.r#type.as_ref())
+                let size = value
+                    .known_tensor()
                     .and_then(|(dtype, shape)| stored_bytes(dtype, element_count(&shape)?));
                 bytes += size.unwrap_or(0) as u64;
             }

@@ -3,10 +3,9 @@
 //! A note says what others reported, where, and how many weights have the form. It is no verdict of ours: nothing here
 //! was tried on a device.
 
-use crate::program::walk::each_op;
+use crate::program::walk::operations;
 use crate::proto::Model;
 use palettizer_pipeline::Note;
-use std::convert::Infallible;
 
 /// Tables of fewer channels are many: Apple's guide names groups of 8 and of 16 channels as those that still gain speed.
 const FEWEST_CHANNELS: usize = 8;
@@ -64,12 +63,8 @@ pub(crate) fn notes(model: &Model, weights: &[Written<'_>]) -> Vec<Note> {
 
 /// Whether a program keeps state between predictions.
 fn is_stateful(model: &Model) -> bool {
-    let mut found = false;
-    let visited: Result<(), Infallible> = each_op(model, &mut |op| {
-        found |= op.r#type == "read_state";
-        Ok(())
-    });
-    visited.is_ok() && found
+    let mut ops = operations(model).into_iter();
+    ops.any(|op| op.r#type == "read_state")
 }
 
 #[cfg(test)]

@@ -12,13 +12,22 @@ use crate::blob::WeightWriter;
 use crate::decompress::constexpr::evaluate;
 use crate::package::Package;
 use crate::program::graph::{Graph, Node};
-use crate::program::mil::{Param, is_constexpr, op_name, param, string_value};
-use crate::program::walk::{each_value_of_op_mut, programs_mut};
+use crate::program::mil::{Param, constant, in_place, is_constexpr, op_name, param};
+use crate::program::walk::{functions_mut, values_mut};
 use crate::proto::{Block, Model, Operation, Value};
 use crate::rewrite::{Rewriter, Written};
 use palettizer_pipeline::{Progress, go_on};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::io::{Seek, Write};
+
+/// The parameters that hold the data of a compressed constant.
+const DATA: [&str; 5] = [
+    "indices",
+    "data",
+    "quantized_data",
+    "nonzero_data",
+    "source_val",
+];
 
 /// A model made dense.
 pub(crate) struct Dense<W> {
@@ -48,7 +57,7 @@ pub(crate) fn decompress<W: Write + Seek>(
         });
     }
     progress.start(nodes.len(), 0);
-    let weights = nodes.values().filter(|node| feeds_others(node)).count();
+    let weights = nodes.values().filter(|node| node.feeds_others()).count();
     let mut out = spec.clone();
     let mut decompressor = Decompressor {
         package,
@@ -61,12 +70,10 @@ pub(crate) fn decompress<W: Write + Seek>(
         unfolded: 0,
         progress,
     };
-    for program in programs_mut(&mut out) {
-        for function in program.functions.values_mut() {
-            for block in function.block_specializations.values_mut() {
-                decompressor.made.clear();
-                decompressor.block(block)?;
-            }
+    for function in functions_mut(&mut out) {
+        for block in function.block_specializations.values_mut() {
+            decompressor.made.clear();
+            decompressor.block(block)?;
         }
     }
     let files = decompressor.rewriter.finish()?;
@@ -77,11 +84,6 @@ pub(crate) fn decompress<W: Write + Seek>(
         files: Some(files),
         weights,
     })
-}
-
-/// Whether something other than a `constexpr_` operation uses what a node makes.
-fn feeds_others(node: &Node<'_>) -> bool {
-    node.feeds_output || node.users.iter().any(|user| user.node.is_none())
 }
 
 /// What a `constexpr_` operation made that another one needs.
@@ -117,7 +119,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
                 block.operations.extend(dense);
                 continue;
             }
-            each_value_of_op_mut(&mut op, &mut |value| self.rewriter.copy(value))?;
+            values_mut(&mut op).try_for_each(|value| self.rewriter.copy(value))?;
             for inner in &mut op.blocks {
                 self.block(inner)?;
             }
@@ -130,7 +132,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
     fn constexpr(&mut self, op: &Operation, node: &Node<'_>) -> Result<Vec<Operation>, Error> {
         let origin = self.origin(op);
         let feeds_constexpr = node.users.iter().any(|user| user.node.is_some());
-        let feeds_others = feeds_others(node);
+        let feeds_others = node.feeds_others();
         let known = |at: usize| self.stored.get(&(origin, at));
         let stored = (0..op.outputs.len()).map(known).collect::<Option<Vec<_>>>();
         let values: Vec<Value> = match stored {
@@ -158,17 +160,8 @@ impl<W: Write + Seek> Decompressor<'_, W> {
             return Ok(Vec::new());
         }
         let consts = op.outputs.iter().zip(values);
-        Ok(consts
-            .map(|(output, value)| Operation {
-                r#type: "const".to_owned(),
-                outputs: vec![output.clone()],
-                attributes: BTreeMap::from([
-                    ("name".to_owned(), string_value(&output.name)),
-                    ("val".to_owned(), value),
-                ]),
-                ..Default::default()
-            })
-            .collect())
+        let consts = consts.map(|(output, value)| constant(output.clone(), value));
+        Ok(consts.collect())
     }
 
     fn store(&mut self, op: &Operation, dense: &constexpr::Dense) -> Result<Value, Error> {
@@ -176,18 +169,8 @@ impl<W: Write + Seek> Decompressor<'_, W> {
         self.unfolded = self.unfolded.saturating_add(bytes.len() as u64);
         let (limits, stored) = (self.package.limits(), self.package.stored_len());
         limits.check(op_name(op), self.unfolded, stored)?;
-        let file = [
-            "indices",
-            "data",
-            "quantized_data",
-            "nonzero_data",
-            "source_val",
-        ]
-        .into_iter()
-        .find_map(|name| match param(op, name)? {
-            Param::Value(value) => value.blob_file.as_ref(),
-            Param::Name(_) => None,
-        });
+        let mut data = DATA.into_iter().filter_map(|name| in_place(op, name));
+        let file = data.find_map(|value| value.blob_file.as_ref());
         let file = file.map(|place| place.file_name.as_str());
         let dtype = dense.numbers.dtype();
         self.rewriter.store(file, dtype, &dense.shape, bytes)

@@ -15,14 +15,17 @@
 //! fp16 (at most 255 in size), as is its product with an fp16 scale in fp32, so each definition
 //! rounds once, to the same value; with an fp32 scale both compute in fp32.
 
-use super::scope::{Names, Scope, integers};
-use crate::program::mil::{bind_value, element_count, known_tensor, stored_bytes, tensor_type};
+use super::scope::Scope;
+use crate::program::mil::{
+    bind_value, element_count, immediate_int, immediate_shape, stored_bytes, tensor_type,
+};
+use crate::program::names::Names;
 use crate::proto::{DataType, Operation, Value};
 
-type Outcome = Result<Option<Vec<Operation>>, String>;
+type Raised = Result<Option<Vec<Operation>>, String>;
 
 /// `constexpr_lut_to_dense`.
-pub(super) fn lut_to_dense(op: &Operation, _: &Scope<'_, '_>, _: &mut Names<'_>) -> Outcome {
+pub(super) fn lut_to_dense(op: &Operation, _: &Scope<'_, '_>, _: &mut Names) -> Raised {
     let [mut indices, mut lut, shape] = attributes(op, ["indices", "lut", "shape"])?;
     let shape = shape_of(&shape)?;
     let [entries] = tensor(&lut, "lut")?.1[..] else {
@@ -40,36 +43,28 @@ pub(super) fn lut_to_dense(op: &Operation, _: &Scope<'_, '_>, _: &mut Names<'_>)
     let mut lut_shape = vec![1; shape.len()];
     lut_shape.extend([entries, 1]);
     set_shape(&mut lut, &lut_shape);
-    Ok(Some(vec![with_inputs(
-        op,
-        &op.r#type,
-        [("indices", indices), ("lut", lut)],
-    )]))
+    with_inputs(op, &op.r#type, [("indices", indices), ("lut", lut)])
 }
 
 /// `constexpr_sparse_to_dense`.
-pub(super) fn sparse_to_dense(op: &Operation, _: &Scope<'_, '_>, _: &mut Names<'_>) -> Outcome {
+pub(super) fn sparse_to_dense(op: &Operation, _: &Scope<'_, '_>, _: &mut Names) -> Raised {
     let [data, mut mask, shape] = attributes(op, ["nonzero_data", "mask", "shape"])?;
     unpack(&mut mask, "mask", DataType::UInt1, &shape_of(&shape)?)?;
-    Ok(Some(vec![with_inputs(
-        op,
-        &op.r#type,
-        [("nonzero_data", data), ("mask", mask)],
-    )]))
+    with_inputs(op, &op.r#type, [("nonzero_data", data), ("mask", mask)])
 }
 
 /// `constexpr_cast`.
-pub(super) fn cast(op: &Operation, _: &Scope<'_, '_>, _: &mut Names<'_>) -> Outcome {
+pub(super) fn cast(op: &Operation, _: &Scope<'_, '_>, _: &mut Names) -> Raised {
     let [source, to] = attributes(op, ["source_val", "output_dtype"])?;
-    Ok(Some(vec![with_inputs(
+    with_inputs(
         op,
         &op.r#type,
         [("source_val", source), ("output_dtype", to)],
-    )]))
+    )
 }
 
 /// `constexpr_affine_dequantize`.
-pub(super) fn affine_dequantize(op: &Operation, _: &Scope<'_, '_>, _: &mut Names<'_>) -> Outcome {
+pub(super) fn affine_dequantize(op: &Operation, _: &Scope<'_, '_>, _: &mut Names) -> Raised {
     let [data, mut zero_point, mut scale, axis] =
         attributes(op, ["quantized_data", "zero_point", "scale", "axis"])?;
     let (data_type, shape) = tensor(&data, "quantized_data")?;
@@ -80,14 +75,9 @@ pub(super) fn affine_dequantize(op: &Operation, _: &Scope<'_, '_>, _: &mut Names
     }
     let mut new_shape = vec![1; shape.len()];
     if let Some(&channels) = scale_shape.first() {
-        let axis = integers(&axis)
-            .and_then(|values| values.first().copied())
-            .ok_or("its `axis` cannot be read")?;
-        let from_start = if axis < 0 {
-            axis + shape.len() as i64
-        } else {
-            axis
-        };
+        let axis = immediate_int(&axis).ok_or("its `axis` cannot be read")?;
+        let rank = shape.len() as i64;
+        let from_start = if axis < 0 { axis + rank } else { axis };
         let at = usize::try_from(from_start).unwrap_or(usize::MAX);
         match (&scale_shape[..], shape.get(at), new_shape.get_mut(at)) {
             ([_], Some(size), Some(new)) if *size == channels => *new = channels,
@@ -100,11 +90,11 @@ pub(super) fn affine_dequantize(op: &Operation, _: &Scope<'_, '_>, _: &mut Names
     }
     set_shape(&mut scale, &new_shape);
     set_shape(&mut zero_point, &new_shape);
-    Ok(Some(vec![with_inputs(
+    with_inputs(
         op,
         "constexpr_blockwise_shift_scale",
         [("data", data), ("scale", scale), ("offset", zero_point)],
-    )]))
+    )
 }
 
 /// The attributes of these names, which with `name` have to be all there are.
@@ -131,17 +121,14 @@ fn attributes<const N: usize>(op: &Operation, names: [&str; N]) -> Result<[Value
 
 /// The element type and shape of a value.
 fn tensor(value: &Value, name: &str) -> Result<(DataType, Vec<usize>), String> {
-    known_tensor(value.r#type.as_ref())
+    value
+        .known_tensor()
         .ok_or_else(|| format!("its `{name}` is not a tensor of known shape"))
 }
 
 /// The weight's shape, from the attribute `shape`.
 fn shape_of(value: &Value) -> Result<Vec<usize>, String> {
-    let shape: Option<Vec<usize>> = integers(value).and_then(|sizes| {
-        let sizes = sizes.into_iter().map(|size| usize::try_from(size).ok());
-        sizes.collect()
-    });
-    match shape {
+    match immediate_shape(value) {
         Some(shape) if !shape.is_empty() => Ok(shape),
         Some(_) => Err("its `shape` is that of a scalar".to_owned()),
         None => Err("its `shape` cannot be read".to_owned()),
@@ -150,7 +137,8 @@ fn shape_of(value: &Value) -> Result<Vec<usize>, String> {
 
 /// Makes a list of bytes a tensor of the packed elements.
 fn unpack(value: &mut Value, name: &str, to: DataType, shape: &[usize]) -> Result<(), String> {
-    let (DataType::UInt8, [bytes]) = (tensor(value, name)?.0, &tensor(value, name)?.1[..]) else {
+    let (dtype, size) = tensor(value, name)?;
+    let (DataType::UInt8, [bytes]) = (dtype, &size[..]) else {
         return Err(format!("its `{name}` is not a list of uint8"));
     };
     let expected = element_count(shape).and_then(|elements| stored_bytes(to, elements));
@@ -166,17 +154,17 @@ fn unpack(value: &mut Value, name: &str, to: DataType, shape: &[usize]) -> Resul
 
 /// Gives a value another shape, for the same number of elements.
 fn set_shape(value: &mut Value, shape: &[usize]) {
-    if let Some((dtype, _)) = known_tensor(value.r#type.as_ref()) {
+    if let Some((dtype, _)) = value.known_tensor() {
         value.r#type = Some(tensor_type(dtype, shape));
     }
 }
 
-/// The op with these inputs, and no attribute but its name.
+/// What takes the op's place: the op with these inputs, and no attribute but its name.
 fn with_inputs<const N: usize>(
     op: &Operation,
     op_type: &str,
     inputs: [(&str, Value); N],
-) -> Operation {
+) -> Raised {
     let mut op = op.clone();
     op.r#type = op_type.to_owned();
     op.attributes.retain(|key, _| key == "name");
@@ -184,5 +172,5 @@ fn with_inputs<const N: usize>(
         .into_iter()
         .map(|(name, value)| (name.to_owned(), bind_value(value)))
         .collect();
-    op
+    Ok(Some(vec![op]))
 }

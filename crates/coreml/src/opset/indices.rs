@@ -10,19 +10,22 @@
 //! **Deviations.** 1. A size that is known becomes a constant. 2. With `batch_dims`, the sizes that
 //! `gather_nd` indexes begin after the batch axes. 3. The scatter ops are treated alike.
 
-use super::build;
-use super::scope::{Names, Scope, bound, integers, known_sizes};
-use crate::program::mil::{op_name, string_value, tensor_type};
-use crate::proto::{Binding, DataType, Operation, TensorType, Value, ValueType};
+use super::scope::{Scope, bound, known_sizes};
+use crate::program::mil::{
+    argument, bool_value, by_name, constant, immediate_ints, int32_values, op_name, operation,
+    string_value, tensor_type,
+};
+use crate::program::names::Names;
+use crate::proto::{Binding, DataType, NamedValueType, Operation, TensorType, Value, ValueType};
 
 /// `gather`, `gather_along_axis`, `gather_nd`, `scatter`, `scatter_along_axis`, `scatter_nd`.
 pub(super) fn non_negative(
     op: &Operation,
     scope: &Scope<'_, '_>,
-    names: &mut Names<'_>,
+    names: &mut Names,
 ) -> Result<Option<Vec<Operation>>, String> {
     let indices = bound(op, "indices").ok_or("it has no input `indices`")?;
-    let known = scope.constant(indices).and_then(integers);
+    let known = scope.constant(indices).and_then(immediate_ints);
     if known.is_some_and(|known| known.iter().all(|&index| index >= 0)) {
         return Ok(None);
     }
@@ -46,7 +49,7 @@ pub(super) fn non_negative(
         stem: format!("{}_indices", op_name(op)),
         names,
     };
-    let int32 = build::with_dtype(indices_type, DataType::Int32);
+    let int32 = with_dtype(indices_type, DataType::Int32);
     let mut indices = indices.clone();
     if cast {
         let to = new.constant("dtype", string_value("int32"));
@@ -55,9 +58,9 @@ pub(super) fn non_negative(
     }
     let axes = indexed_axes(op, indices_type, scope)?;
     let size = new.sizes(op, &axes, scope)?;
-    let zero = new.constant("zero", build::ints(&[0], true));
+    let zero = new.constant("zero", int32_values(&[], vec![0]));
     let inputs = vec![("x", indices.clone()), ("y", zero)];
-    let bool = build::with_dtype(indices_type, DataType::Bool);
+    let bool = with_dtype(indices_type, DataType::Bool);
     let condition = new.op("greater_equal", "at_least_zero", inputs, bool);
     let inputs = vec![("x", indices.clone()), ("y", size)];
     let wrapped = new.op("add", "from_end", inputs, int32.clone());
@@ -66,10 +69,28 @@ pub(super) fn non_negative(
 
     let mut ops = new.ops;
     let mut op = op.clone();
-    op.inputs
-        .insert("indices".to_owned(), build::argument(chosen));
+    op.inputs.insert("indices".to_owned(), argument(chosen));
     ops.push(op);
     Ok(Some(ops))
+}
+
+/// The type of a tensor of the same sizes and another element type.
+fn with_dtype(tensor: &TensorType, dtype: DataType) -> ValueType {
+    ValueType {
+        tensor_type: Some(TensorType {
+            data_type: dtype as i32,
+            ..tensor.clone()
+        }),
+        ..ValueType::default()
+    }
+}
+
+fn named(name: &str, value_type: ValueType) -> NamedValueType {
+    NamedValueType {
+        name: name.to_owned(),
+        r#type: Some(value_type),
+        ..NamedValueType::default()
+    }
 }
 
 /// The axes of the indexed tensor that the indices count in: `begin..end`.
@@ -140,27 +161,28 @@ fn scalar_input(op: &Operation, input: &str, scope: &Scope<'_, '_>) -> Result<i6
     }
     bound(op, input)
         .and_then(|binding| scope.constant(binding))
-        .and_then(integers)
+        .and_then(immediate_ints)
         .and_then(|values| values.first().copied())
         .ok_or_else(|| format!("its input `{input}` is not a constant that can be read"))
 }
 
 /// The ops that come before the one that is rewritten.
-struct Ops<'n, 'p> {
+struct Ops<'n> {
     ops: Vec<Operation>,
     stem: String,
-    names: &'n mut Names<'p>,
+    names: &'n mut Names,
 }
 
-impl Ops<'_, '_> {
+impl Ops<'_> {
     fn name(&mut self, what: &str) -> String {
         self.names.fresh(&format!("{}_{what}", self.stem))
     }
 
     fn constant(&mut self, what: &str, value: Value) -> Binding {
         let name = self.name(what);
-        self.ops.push(build::constant(&name, value));
-        build::by_name(&name)
+        let output = named(&name, value.r#type.clone().unwrap_or_default());
+        self.ops.push(constant(output, value));
+        by_name(&name)
     }
 
     fn op(
@@ -171,8 +193,12 @@ impl Ops<'_, '_> {
         output: ValueType,
     ) -> Binding {
         let name = self.name(what);
-        self.ops.push(build::op(op_type, &name, inputs, output));
-        build::by_name(&name)
+        let inputs = inputs.into_iter();
+        let inputs = inputs.map(|(input, binding)| (input, argument(binding)));
+        let output = named(&name, output);
+        self.ops
+            .push(operation(op_type, &name, inputs, vec![output]));
+        by_name(&name)
     }
 
     /// The sizes of the indexed axes: a constant, or what `shape` says when the model runs.
@@ -190,7 +216,9 @@ impl Ops<'_, '_> {
             .map(|size| size.and_then(|size| i32::try_from(size).ok()))
             .collect();
         if let Some(known) = known {
-            return Ok(self.constant("size", build::ints(&known, scalar)));
+            let shape = [known.len()];
+            let shape = if scalar { &[][..] } else { &shape };
+            return Ok(self.constant("size", int32_values(shape, known)));
         }
         let output = tensor_type(DataType::Int32, &[all.len()]);
         let shape = self.op(
@@ -199,12 +227,15 @@ impl Ops<'_, '_> {
             vec![("x", data_binding(op)?.clone())],
             output,
         );
-        let begin = self.constant("begin", build::ints(&[begin], false));
-        let end = self.constant("end", build::ints(&[end], false));
+        let begin = self.constant("begin", int32_values(&[1], vec![begin]));
+        let end = self.constant("end", int32_values(&[1], vec![end]));
         let mut inputs = vec![("x", shape), ("begin", begin), ("end", end)];
         let mut output = tensor_type(DataType::Int32, &[wanted.len()]);
         if scalar {
-            inputs.push(("squeeze_mask", self.constant("squeeze", build::one_true())));
+            inputs.push((
+                "squeeze_mask",
+                self.constant("squeeze", bool_value(&[1], true)),
+            ));
             output = tensor_type(DataType::Int32, &[]);
         }
         Ok(self.op("slice_by_index", "size", inputs, output))

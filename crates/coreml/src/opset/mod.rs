@@ -20,13 +20,11 @@
 //!
 //! [`Value`]: crate::proto::Value
 
-mod build;
 mod constexpr;
 mod definitions;
 mod error;
 mod indices;
 mod raise;
-mod raised;
 mod redefinitions;
 mod scope;
 mod target;
@@ -34,6 +32,5 @@ mod target;
 mod tests;
 
 pub use error::{OpInTheWay, OpsetError};
-pub use raise::{function_target, raise, target_of};
-pub use raised::{Raised, RaisedFunction, Rewritten};
+pub use raise::raise;
 pub use target::Opset;

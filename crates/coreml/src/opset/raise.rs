@@ -3,59 +3,17 @@
 use super::Opset;
 use super::definitions::definitions;
 use super::redefinitions::{Verdict, redefinition};
-use super::scope::{Names, Scope};
-use super::{OpInTheWay, OpsetError, Raised, RaisedFunction, Rewritten};
+use super::scope::Scope;
+use super::{OpInTheWay, OpsetError};
 use crate::program::mil::op_name;
+use crate::program::names::Names;
 use crate::program::walk::{programs, programs_mut};
-use crate::proto::{Block, Function, Model, Operation, Program};
+use crate::proto::{Block, Model, Operation, Program};
 use palettizer_pipeline::config::Target;
 use std::collections::BTreeMap;
 
-/// The target that a function is written for.
-///
-/// ```
-/// use palettizer_coreml::opset::function_target;
-/// use palettizer_pipeline::config::Target;
-/// use palettizer_coreml::proto::Function;
-/// let function = Function { opset: "CoreML7".into(), ..Function::default() };
-/// assert_eq!(function_target("main", &function)?, Target::IOS17);
-/// # Ok::<(), palettizer_coreml::opset::OpsetError>(())
-/// ```
-///
-/// # Errors
-/// [`OpsetError::UnknownOpset`] for an opset that we do not know.
-pub fn function_target(name: &str, function: &Function) -> Result<Target, OpsetError> {
-    Target::of_opset(&function.opset).ok_or_else(|| OpsetError::UnknownOpset {
-        function: name.to_owned(),
-        found: function.opset.clone(),
-    })
-}
-
-/// The target that a whole program is written for: the oldest of its functions'.
-///
-/// ```
-/// use palettizer_coreml::opset::target_of;
-/// use palettizer_pipeline::config::Target;
-/// use palettizer_coreml::proto::{Function, Program};
-/// let function = Function { opset: "CoreML6".into(), ..Function::default() };
-/// let program = Program { functions: [("main".into(), function)].into(), ..Program::default() };
-/// assert_eq!(target_of(&program)?, Target::IOS16);
-/// # Ok::<(), palettizer_coreml::opset::OpsetError>(())
-/// ```
-///
-/// # Errors
-/// [`OpsetError::UnknownOpset`], or [`OpsetError::NoFunction`] for a program without a function.
-pub fn target_of(program: &Program) -> Result<Target, OpsetError> {
-    let targets = program
-        .functions
-        .iter()
-        .map(|(name, function)| function_target(name, function));
-    let targets: Vec<Target> = targets.collect::<Result<_, _>>()?;
-    targets.into_iter().min().ok_or(OpsetError::NoFunction)
-}
-
 /// Raises every function of a model, or of every model of a pipeline, to a target, and the
-/// specification versions with it.
+/// specification versions with it; gives whether any function was below it.
 ///
 /// Only the block of the opset in use is raised; a function's blocks for other opsets are left as
 /// they are, and where one of them already is for the target, it comes into use as it is. What is
@@ -73,55 +31,42 @@ pub fn target_of(program: &Program) -> Result<Target, OpsetError> {
 /// };
 /// let program = Program { functions: [("main".into(), function)].into(), ..Program::default() };
 /// let mut model = Model { specification_version: 6, ml_program: Some(program), ..Model::default() };
-/// raise(&mut model, Target::IOS18)?;
+/// assert!(raise(&mut model, Target::IOS18)?);
 /// assert_eq!(model.specification_version, 9);
 /// # Ok::<(), palettizer_coreml::opset::OpsetError>(())
 /// ```
 ///
 /// # Errors
 /// Every [`OpsetError`]; the model is unchanged then.
-pub fn raise(model: &mut Model, target: Target) -> Result<Raised, OpsetError> {
-    let mut survey = Survey::default();
+pub fn raise(model: &mut Model, target: Target) -> Result<bool, OpsetError> {
+    let mut in_the_way = InTheWay::default();
     let mut changes = Vec::new();
     for program in programs(model) {
-        changes.push(raised_blocks(program, target, &mut survey)?);
+        changes.push(raised_blocks(program, target, &mut in_the_way)?);
     }
-    if !survey.in_the_way.is_empty() {
-        let ops = survey.in_the_way.into_values().collect();
+    if !in_the_way.0.is_empty() {
+        let ops = in_the_way.0.into_values().collect();
         return Err(OpsetError::OpsInTheWay { target, ops });
     }
+    let changed = changes.iter().any(|blocks| !blocks.is_empty());
     for (program, blocks) in programs_mut(model).into_iter().zip(changes) {
         apply(program, target, blocks);
     }
     raise_version(model, target);
-    let rewritten = survey.rewritten.into_iter();
-    Ok(Raised {
-        functions: survey.functions,
-        rewritten: rewritten
-            .map(|((op_type, what), count)| Rewritten {
-                op_type,
-                what,
-                count,
-            })
-            .collect(),
-    })
+    Ok(changed)
 }
 
 /// A program's new blocks, by function.
 type Blocks = BTreeMap<String, Block>;
 
-/// What the walk finds.
+/// The ops that cannot be raised, by type and reason.
 #[derive(Default)]
-struct Survey {
-    functions: Vec<RaisedFunction>,
-    rewritten: BTreeMap<(String, &'static str), usize>,
-    in_the_way: BTreeMap<(String, String), OpInTheWay>,
-}
+struct InTheWay(BTreeMap<(String, String), OpInTheWay>);
 
-impl Survey {
-    fn in_the_way(&mut self, op: &Operation, reason: String) {
+impl InTheWay {
+    fn add(&mut self, op: &Operation, reason: String) {
         let key = (op.r#type.clone(), reason);
-        let entry = self.in_the_way.entry(key.clone());
+        let entry = self.0.entry(key.clone());
         let found = entry.or_insert_with(|| OpInTheWay {
             op_type: key.0,
             first: op_name(op).to_owned(),
@@ -170,12 +115,17 @@ fn raise_version(model: &mut Model, target: Target) {
 fn raised_blocks(
     program: &Program,
     target: Target,
-    survey: &mut Survey,
+    in_the_way: &mut InTheWay,
 ) -> Result<Blocks, OpsetError> {
     let mut blocks = Blocks::new();
-    target_of(program)?;
+    if program.functions.is_empty() {
+        return Err(OpsetError::NoFunction);
+    }
     for (name, function) in &program.functions {
-        let from = function_target(name, function)?;
+        let from = Target::of_opset(&function.opset).ok_or_else(|| OpsetError::UnknownOpset {
+            function: name.clone(),
+            found: function.opset.clone(),
+        })?;
         let block = function.block_specializations.get(&function.opset);
         let block = block.ok_or_else(|| OpsetError::NoBlock {
             function: name.clone(),
@@ -191,37 +141,31 @@ fn raised_blocks(
                 for input in &function.inputs {
                     scope.declare(&input.name, input.r#type.as_ref());
                 }
-                let inputs = function.inputs.iter().map(|input| input.name.as_str());
-                let names = Names::of(block, inputs);
+                let names = Names::of(&function.inputs, [block]);
                 Walk {
                     from,
                     to: target,
                     names,
-                    survey,
+                    in_the_way,
                 }
                 .block(block, &scope)
             }
         };
         blocks.insert(name.clone(), raised);
-        survey.functions.push(RaisedFunction {
-            function: name.clone(),
-            from,
-            to: target,
-        });
     }
     Ok(blocks)
 }
 
 /// The walk over one function.
-struct Walk<'w, 'p> {
+struct Walk<'w> {
     from: Target,
     to: Target,
-    names: Names<'p>,
-    survey: &'w mut Survey,
+    names: Names,
+    in_the_way: &'w mut InTheWay,
 }
 
-impl<'p> Walk<'_, 'p> {
-    fn block(&mut self, block: &'p Block, outer: &Scope<'_, 'p>) -> Block {
+impl Walk<'_> {
+    fn block<'p>(&mut self, block: &'p Block, outer: &Scope<'_, 'p>) -> Block {
         let mut scope = outer.inner();
         for input in &block.inputs {
             scope.declare(&input.name, input.r#type.as_ref());
@@ -240,7 +184,7 @@ impl<'p> Walk<'_, 'p> {
     }
 
     /// An op's raised form. An op in the way is noted, and stays as it is.
-    fn op(&mut self, op: &'p Operation, scope: &Scope<'_, 'p>) -> Vec<Operation> {
+    fn op<'p>(&mut self, op: &'p Operation, scope: &Scope<'_, 'p>) -> Vec<Operation> {
         let mut raised = Operation {
             r#type: op.r#type.clone(),
             inputs: op.inputs.clone(),
@@ -255,7 +199,7 @@ impl<'p> Walk<'_, 'p> {
             .map(|block| self.block(block, scope))
             .collect();
         if let Err(reason) = self.check(op) {
-            self.survey.in_the_way(op, reason);
+            self.in_the_way.add(op, reason);
             return vec![raised];
         }
         let mut before = Vec::new();
@@ -265,18 +209,16 @@ impl<'p> Walk<'_, 'p> {
         for redefined in steps.filter_map(|step| redefinition(&op.r#type, step)) {
             match redefined.verdict {
                 Verdict::Keeps => {}
-                Verdict::InTheWay => self.survey.in_the_way(op, redefined.reason.to_owned()),
-                Verdict::Rule(rule, what) => match rule(&raised, scope, &mut self.names) {
+                Verdict::InTheWay => self.in_the_way.add(op, redefined.reason.to_owned()),
+                Verdict::Rule(rule) => match rule(&raised, scope, &mut self.names) {
                     Ok(None) => {}
                     Ok(Some(mut ops)) => {
-                        let rewritten = self.survey.rewritten.entry((op.r#type.clone(), what));
-                        *rewritten.or_default() += 1;
                         if let Some(last) = ops.pop() {
                             raised = last;
                             before.extend(ops);
                         }
                     }
-                    Err(reason) => self.survey.in_the_way(op, reason),
+                    Err(reason) => self.in_the_way.add(op, reason),
                 },
             }
         }

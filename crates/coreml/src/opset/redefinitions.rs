@@ -5,8 +5,9 @@
 //! `definitions.tsv` has its line here, and that a line that says "keeps" is borne out by the
 //! inputs: none lost, none newly required, no default changed, no element type withdrawn.
 
-use super::scope::{Names, Scope, bound, floats};
+use super::scope::{Scope, bound, floats};
 use super::{constexpr, indices};
+use crate::program::names::Names;
 use crate::proto::Operation;
 use palettizer_pipeline::config::Target;
 
@@ -17,35 +18,35 @@ pub(super) enum Verdict {
     Keeps,
     /// It means something else, or cannot be written.
     InTheWay,
-    /// A rule decides, and perhaps rewrites; with the words for what it does.
-    Rule(Rule, &'static str),
+    /// A rule decides, and perhaps rewrites.
+    Rule(Rule),
 }
 
 /// Looks at one op: `Ok(None)` leaves it as it is, `Ok(Some(ops))` puts `ops` in its place, and
 /// `Err` says what is in the way.
 pub(super) type Rule =
-    fn(&Operation, &Scope<'_, '_>, &mut Names<'_>) -> Result<Option<Vec<Operation>>, String>;
+    fn(&Operation, &Scope<'_, '_>, &mut Names) -> Result<Option<Vec<Operation>>, String>;
 
-/// One op's step from the definition before to the one of `opset`.
+/// The step of some ops from the definition before to the one of `opset`.
 pub(super) struct Redefinition {
-    pub(super) op: &'static str,
     pub(super) opset: Target,
-    pub(super) verdict: Verdict,
-    /// Why; for an op in the way, what the user is told.
-    pub(super) reason: &'static str,
-    /// The file with the newer definition.
+    /// The file with the newer definitions, in the folder of the opset.
     #[cfg_attr(
         not(test),
         expect(dead_code, reason = "for the reader, and for the tests")
     )]
     pub(super) place: &'static str,
+    pub(super) ops: &'static [&'static str],
+    pub(super) verdict: Verdict,
+    /// Why; for an op in the way, what the user is told.
+    pub(super) reason: &'static str,
 }
 
 /// The redefinition of an op in an opset, if it has one.
 pub(super) fn redefinition(op: &str, opset: Target) -> Option<&'static Redefinition> {
     REDEFINITIONS
         .iter()
-        .find(|line| line.op == op && line.opset == opset)
+        .find(|line| line.opset == opset && line.ops.contains(&op))
 }
 
 const WIDER: &str = "more element types are allowed; the old ones mean what they meant";
@@ -57,18 +58,18 @@ const INDICES: &str = "an index below zero counted from the end; it is out of bo
 const AS_INPUTS: &str = "what were attributes are inputs now";
 
 const fn line(
-    op: &'static str,
     opset: Target,
+    place: &'static str,
+    ops: &'static [&'static str],
     verdict: Verdict,
     reason: &'static str,
-    place: &'static str,
 ) -> Redefinition {
     Redefinition {
-        op,
         opset,
+        place,
+        ops,
         verdict,
         reason,
-        place,
     }
 }
 
@@ -77,75 +78,40 @@ const fn line(
 pub(super) const REDEFINITIONS: &[Redefinition] = {
     use Target::*;
     use Verdict::*;
-    const NON_NEGATIVE: Verdict = Rule(indices::non_negative, "indices made non-negative");
-    const IN_ORDER: Verdict = Rule(clip_bounds, "");
-    const STORED_AS_INPUTS: &str = "stored in the iOS18 form";
     &[
         // iOS15 → iOS16
-        line("crop_resize", IOS16, Keeps, "a new optional input `pad_value`; its default 0 is the old meaning", "iOS16/image_resizing.py"),
-        line("gather", IOS16, Keeps, BATCH_DIMS, "iOS16/scatter_gather.py"),
-        line("gather_along_axis", IOS16, Keeps, WIDER, "iOS16/scatter_gather.py"),
-        line("gather_nd", IOS16, Keeps, BATCH_DIMS, "iOS16/scatter_gather.py"),
-        line("resample", IOS16, Keeps, WIDER, "iOS16/image_resizing.py"),
-        line("topk", IOS16, Keeps, "new optional inputs `sort` and `return_indices`; true is the old meaning", "iOS16/tensor_operation.py"),
-        line("upsample_bilinear", IOS16, Keeps, "a new optional input `half_pixel_centers`; its default, the opposite of `align_corners`, is what the old formula says", "iOS16/image_resizing.py"),
+        line(IOS16, "image_resizing.py", &["crop_resize"], Keeps, "a new optional input `pad_value`; its default 0 is the old meaning"),
+        line(IOS16, "image_resizing.py", &["resample"], Keeps, WIDER),
+        line(IOS16, "image_resizing.py", &["upsample_bilinear"], Keeps, "a new optional input `half_pixel_centers`; its default, the opposite of `align_corners`, is what the old formula says"),
+        line(IOS16, "scatter_gather.py", &["gather", "gather_nd"], Keeps, BATCH_DIMS),
+        line(IOS16, "scatter_gather.py", &["gather_along_axis"], Keeps, WIDER),
+        line(IOS16, "tensor_operation.py", &["topk"], Keeps, "new optional inputs `sort` and `return_indices`; true is the old meaning"),
 
         // iOS16 → iOS17
-        line("batch_norm", IOS17, Keeps, MIXED, "iOS17/normalization.py"),
-        line("cast", IOS17, Keeps, WIDER, "iOS17/elementwise_unary.py"),
-        line("clamped_relu", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("clip", IOS17, IN_ORDER, "alpha has to be below beta now", "iOS17/elementwise_unary.py"),
-        line("conv", IOS17, Keeps, MIXED, "iOS17/conv.py"),
-        line("conv_transpose", IOS17, Keeps, MIXED, "iOS17/conv.py"),
-        line("crop_resize", IOS17, InTheWay, "its input `roi` has become `boxes` and `box_indices`, and its output has lost an axis", "iOS17/image_resizing.py"),
-        line("elu", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("expand_dims", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("gather", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("gather_along_axis", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("gather_nd", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("gru", IOS17, Keeps, WIDER, "iOS17/recurrent.py"),
-        line("instance_norm", IOS17, Keeps, MIXED, "iOS17/normalization.py"),
-        line("inverse", IOS17, Keeps, MIXED, "iOS17/elementwise_unary.py"),
-        line("l2_norm", IOS17, Keeps, MIXED, "iOS17/normalization.py"),
-        line("layer_norm", IOS17, Keeps, MIXED, "iOS17/normalization.py"),
-        line("leaky_relu", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("linear", IOS17, Keeps, MIXED, "iOS17/linear.py"),
-        line("linear_activation", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("local_response_norm", IOS17, Keeps, MIXED, "iOS17/normalization.py"),
-        line("log", IOS17, Keeps, MIXED, "iOS17/elementwise_unary.py"),
-        line("lstm", IOS17, Keeps, WIDER, "iOS17/recurrent.py"),
-        line("matmul", IOS17, Keeps, "x and y may differ in type if one is constant; with one type the output has it, as before", "iOS17/linear.py"),
-        line("non_maximum_suppression", IOS17, InTheWay, "its inputs and outputs have the boxes on the last axis now, and `score_threshold` and the fourth output are gone", "iOS17/tensor_operation.py"),
-        line("prelu", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("reduce_argmax", IOS17, Keeps, OUTPUT_DTYPE, "iOS17/reduction.py"),
-        line("reduce_argmin", IOS17, Keeps, OUTPUT_DTYPE, "iOS17/reduction.py"),
-        line("resample", IOS17, Keeps, WIDER, "iOS17/image_resizing.py"),
-        line("reshape", IOS17, Keeps, "a 0 in the shape counts axes from the right now, which is the same where the ranks are equal, and before they had to be", "iOS17/tensor_transformation.py"),
-        line("reshape_like", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("reverse", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("reverse_sequence", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("rnn", IOS17, Keeps, WIDER, "iOS17/recurrent.py"),
-        line("rsqrt", IOS17, Keeps, MIXED, "iOS17/elementwise_unary.py"),
-        line("scaled_tanh", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("scatter", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("scatter_along_axis", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("scatter_nd", IOS17, NON_NEGATIVE, INDICES, "iOS17/scatter_gather.py"),
-        line("sigmoid_hard", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("slice_by_index", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("slice_by_size", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("sliding_windows", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("softplus_parametric", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("squeeze", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
-        line("thresholded_relu", IOS17, Keeps, MIXED, "iOS17/activation.py"),
-        line("topk", IOS17, Keeps, OUTPUT_DTYPE, "iOS17/tensor_operation.py"),
-        line("transpose", IOS17, Keeps, WIDER, "iOS17/tensor_transformation.py"),
+        line(IOS17, "activation.py", &["clamped_relu", "elu", "leaky_relu", "linear_activation", "prelu", "scaled_tanh", "sigmoid_hard", "softplus_parametric", "thresholded_relu"], Keeps, MIXED),
+        line(IOS17, "conv.py", &["conv", "conv_transpose"], Keeps, MIXED),
+        line(IOS17, "elementwise_unary.py", &["cast"], Keeps, WIDER),
+        line(IOS17, "elementwise_unary.py", &["clip"], Rule(clip_bounds), "alpha has to be below beta now"),
+        line(IOS17, "elementwise_unary.py", &["inverse", "log", "rsqrt"], Keeps, MIXED),
+        line(IOS17, "image_resizing.py", &["crop_resize"], InTheWay, "its input `roi` has become `boxes` and `box_indices`, and its output has lost an axis"),
+        line(IOS17, "image_resizing.py", &["resample"], Keeps, WIDER),
+        line(IOS17, "linear.py", &["linear"], Keeps, MIXED),
+        line(IOS17, "linear.py", &["matmul"], Keeps, "x and y may differ in type if one is constant; with one type the output has it, as before"),
+        line(IOS17, "normalization.py", &["batch_norm", "instance_norm", "l2_norm", "layer_norm", "local_response_norm"], Keeps, MIXED),
+        line(IOS17, "recurrent.py", &["gru", "lstm", "rnn"], Keeps, WIDER),
+        line(IOS17, "reduction.py", &["reduce_argmax", "reduce_argmin"], Keeps, OUTPUT_DTYPE),
+        line(IOS17, "scatter_gather.py", &["gather", "gather_along_axis", "gather_nd", "scatter", "scatter_along_axis", "scatter_nd"], Rule(indices::non_negative), INDICES),
+        line(IOS17, "tensor_operation.py", &["non_maximum_suppression"], InTheWay, "its inputs and outputs have the boxes on the last axis now, and `score_threshold` and the fourth output are gone"),
+        line(IOS17, "tensor_operation.py", &["topk"], Keeps, OUTPUT_DTYPE),
+        line(IOS17, "tensor_transformation.py", &["expand_dims", "reshape_like", "reverse", "reverse_sequence", "slice_by_index", "slice_by_size", "sliding_windows", "squeeze", "transpose"], Keeps, WIDER),
+        line(IOS17, "tensor_transformation.py", &["reshape"], Keeps, "a 0 in the shape counts axes from the right now, which is the same where the ranks are equal, and before they had to be"),
 
         // iOS17 → iOS18
-        line("constexpr_affine_dequantize", IOS18, Rule(constexpr::affine_dequantize, "turned into constexpr_blockwise_shift_scale"), "superseded: the old form stays valid", "iOS18/compression.py"),
-        line("constexpr_cast", IOS18, Rule(constexpr::cast, STORED_AS_INPUTS), AS_INPUTS, "iOS18/compression.py"),
-        line("constexpr_lut_to_dense", IOS18, Rule(constexpr::lut_to_dense, STORED_AS_INPUTS), AS_INPUTS, "iOS18/compression.py"),
-        line("constexpr_sparse_to_dense", IOS18, Rule(constexpr::sparse_to_dense, STORED_AS_INPUTS), AS_INPUTS, "iOS18/compression.py"),
-        line("gru", IOS18, Keeps, "new optional inputs `reset_after` and `input_bias`; left out, they are the old meaning", "iOS18/recurrent.py"),
+        line(IOS18, "compression.py", &["constexpr_affine_dequantize"], Rule(constexpr::affine_dequantize), "superseded: the old form stays valid"),
+        line(IOS18, "compression.py", &["constexpr_cast"], Rule(constexpr::cast), AS_INPUTS),
+        line(IOS18, "compression.py", &["constexpr_lut_to_dense"], Rule(constexpr::lut_to_dense), AS_INPUTS),
+        line(IOS18, "compression.py", &["constexpr_sparse_to_dense"], Rule(constexpr::sparse_to_dense), AS_INPUTS),
+        line(IOS18, "recurrent.py", &["gru"], Keeps, "new optional inputs `reset_after` and `input_bias`; left out, they are the old meaning"),
         // iOS18 → iOS26: coremltools 9.0 redefines nothing.
     ]
 };
@@ -154,7 +120,7 @@ pub(super) const REDEFINITIONS: &[Redefinition] = {
 fn clip_bounds(
     op: &Operation,
     scope: &Scope<'_, '_>,
-    _: &mut Names<'_>,
+    _: &mut Names,
 ) -> Result<Option<Vec<Operation>>, String> {
     let bound = |input| {
         bound(op, input)

@@ -1,8 +1,8 @@
 //! What a name stands for at a place in a program: its type and, for a constant, its value.
 
-use crate::program::mil::op_name;
-use crate::proto::{Argument, Binding, Block, DataType, Operation, TensorType, Value, ValueType};
-use std::collections::{HashMap, HashSet};
+use crate::proto::{Argument, Binding, DataType, Operation, TensorType, Value, ValueType};
+use half::f16;
+use std::collections::HashMap;
 
 /// The names that an op may use: those of its own block so far, and those of the blocks around it.
 #[derive(Default)]
@@ -96,107 +96,15 @@ pub(super) fn known_sizes(tensor: &TensorType) -> Option<Vec<Option<u64>>> {
     Some(tensor.dimensions.iter().map(size).collect())
 }
 
-/// The elements of an integer constant, if it is in place.
-pub(super) fn integers(value: &Value) -> Option<Vec<i64>> {
-    use DataType::*;
-    let dtype = dtype(value)?;
-    let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
-    if let Some(ints) = &tensor.ints {
-        return Some(ints.values.iter().map(|&v| i64::from(v)).collect());
-    }
-    if let Some(ints) = &tensor.long_ints {
-        return Some(ints.values.clone());
-    }
-    let bytes = &tensor.bytes.as_ref()?.values[..];
-    Some(match dtype {
-        Int8 => bytes.iter().map(|&b| i64::from(b as i8)).collect(),
-        UInt8 => bytes.iter().map(|&b| i64::from(b)).collect(),
-        Int16 => words(bytes)?
-            .map(|w| i64::from(i16::from_le_bytes(w)))
-            .collect(),
-        UInt16 => words(bytes)?
-            .map(|w| i64::from(u16::from_le_bytes(w)))
-            .collect(),
-        Int32 => words(bytes)?
-            .map(|w| i64::from(i32::from_le_bytes(w)))
-            .collect(),
-        UInt32 => words(bytes)?
-            .map(|w| i64::from(u32::from_le_bytes(w)))
-            .collect(),
-        _ => return None,
-    })
-}
-
 /// The elements of an fp16 or fp32 constant, if it is in place.
 pub(super) fn floats(value: &Value) -> Option<Vec<f32>> {
     let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
     if let Some(floats) = &tensor.floats {
         return Some(floats.values.clone());
     }
-    match dtype(value)? {
-        DataType::Float16 => {
-            let bytes = &tensor.bytes.as_ref()?.values;
-            Some(
-                words(bytes)?
-                    .map(|w| half::f16::from_le_bytes(w).to_f32())
-                    .collect(),
-            )
-        }
-        _ => None,
-    }
-}
-
-fn dtype(value: &Value) -> Option<DataType> {
-    DataType::from_number(value.r#type.as_ref()?.tensor_type.as_ref()?.data_type)
-}
-
-fn words<const N: usize>(bytes: &[u8]) -> Option<impl Iterator<Item = [u8; N]>> {
-    let words = bytes.chunks_exact(N);
-    words
-        .remainder()
-        .is_empty()
-        .then(|| words.filter_map(|word| word.try_into().ok()))
-}
-
-/// The names in use in a function, to find new ones.
-pub(super) struct Names<'p> {
-    used: HashSet<&'p str>,
-    new: HashSet<String>,
-}
-
-impl<'p> Names<'p> {
-    /// The names of the values and ops of a block and of the blocks within.
-    pub(super) fn of(block: &'p Block, inputs: impl Iterator<Item = &'p str>) -> Self {
-        let mut names = Names {
-            used: inputs.collect(),
-            new: HashSet::new(),
-        };
-        names.add(block);
-        names
-    }
-
-    fn add(&mut self, block: &'p Block) {
-        self.used
-            .extend(block.inputs.iter().map(|input| input.name.as_str()));
-        for op in &block.operations {
-            self.used
-                .extend(op.outputs.iter().map(|output| output.name.as_str()));
-            self.used.insert(op_name(op));
-            op.blocks.iter().for_each(|block| self.add(block));
-        }
-    }
-
-    /// A name that nothing has yet: `stem`, or `stem_1`, ….
-    pub(super) fn fresh(&mut self, stem: &str) -> String {
-        let taken =
-            |names: &Self, name: &str| names.used.contains(name) || names.new.contains(name);
-        let mut name = stem.to_owned();
-        let mut count = 0usize;
-        while taken(self, &name) {
-            count += 1;
-            name = format!("{stem}_{count}");
-        }
-        self.new.insert(name.clone());
-        name
-    }
+    let dtype = value.r#type.as_ref()?.tensor_type.as_ref()?.data_type;
+    let (words, rest) = tensor.bytes.as_ref()?.values.as_chunks();
+    let half = DataType::from_number(dtype)? == DataType::Float16 && rest.is_empty();
+    let values = words.iter().map(|&word| f16::from_le_bytes(word).to_f32());
+    half.then(|| values.collect())
 }

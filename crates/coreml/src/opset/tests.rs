@@ -1,10 +1,12 @@
 //! The tables agree with each other, and each rule does what it says on hand-built programs.
 
-use super::build::{argument, by_name, constant, ints};
 use super::definitions::{DEFINITIONS, Definition, TABLE, definitions, input_name};
-use super::redefinitions::{REDEFINITIONS, Verdict};
+use super::redefinitions::{REDEFINITIONS, Redefinition, Verdict};
 use super::*;
-use crate::program::mil::{blob_value, bytes_value, known_tensor, output, string_value};
+use crate::program::mil::{
+    argument, blob_value, by_name, bytes_value, constant as constant_of, int32_values, output,
+    string_value,
+};
 use crate::proto::*;
 use palettizer_pipeline::config::Target;
 
@@ -28,6 +30,16 @@ fn op(op_type: &str, inputs: &[(&str, &str)]) -> Operation {
         attributes: [("name".to_owned(), string_value("o"))].into(),
         ..Operation::default()
     }
+}
+
+/// A `const` of the type of its value.
+fn constant(name: &str, value: Value) -> Operation {
+    let output = NamedValueType {
+        name: name.to_owned(),
+        r#type: value.r#type.clone(),
+        ..NamedValueType::default()
+    };
+    constant_of(output, value)
 }
 
 /// A compressed constant in its iOS16 form.
@@ -114,14 +126,11 @@ fn reason(from: Target, to: Target, operations: Vec<Operation>) -> String {
 #[test]
 fn opset_key_and_versions_follow() {
     let mut raised = model(Target::IOS15, vec![op("relu", &[("x", "x")])]);
-    let done = raise(&mut raised, Target::IOS26).unwrap();
+    assert!(raise(&mut raised, Target::IOS26).unwrap());
     assert_eq!(raised.specification_version, 10);
     assert_eq!(main_of(&raised).opset, "CoreML9");
     let keys: Vec<_> = main_of(&raised).block_specializations.keys().collect();
     assert_eq!(keys, ["CoreML9"]);
-    assert!(done.changed() && done.rewritten.is_empty());
-    assert_eq!(done.functions[0].from, Target::IOS15);
-    assert_eq!(done.functions[0].to, Target::IOS26);
 }
 
 #[test]
@@ -129,7 +138,7 @@ fn what_is_at_the_target_or_above_stays() {
     let mut model = model(Target::IOS18, vec![op("relu", &[("x", "x")])]);
     let before = model.clone();
     for target in [Target::IOS16, Target::IOS18] {
-        assert!(!raise(&mut model, target).unwrap().changed());
+        assert!(!raise(&mut model, target).unwrap());
         assert_eq!(model, before);
     }
 }
@@ -140,9 +149,7 @@ fn functions_may_differ_and_every_one_is_raised() {
     let program = model.ml_program.as_mut().unwrap();
     let newer = function(Target::IOS18, vec![op("relu", &[("x", "x")])]);
     program.functions.insert("newer".to_owned(), newer);
-    assert_eq!(target_of(program).unwrap(), Target::IOS16);
-    let done = raise(&mut model, Target::IOS17).unwrap();
-    assert_eq!(done.functions.len(), 1);
+    assert!(raise(&mut model, Target::IOS17).unwrap());
     let program = model.ml_program.as_ref().unwrap();
     assert_eq!(program.functions["main"].opset, "CoreML7");
     assert_eq!(program.functions["newer"].opset, "CoreML8");
@@ -220,7 +227,7 @@ fn pipelines_are_raised_within() {
 #[test]
 fn a_model_without_a_program_stays() {
     let mut model = Model::default();
-    assert!(!raise(&mut model, Target::IOS18).unwrap().changed());
+    assert!(!raise(&mut model, Target::IOS18).unwrap());
     assert_eq!(model, Model::default());
 }
 
@@ -241,7 +248,6 @@ fn unknown_opsets_and_missing_blocks_are_errors() {
         .insert("main".to_owned(), function);
     let error = raise(&mut unknown, Target::IOS18).unwrap_err();
     assert!(error.to_string().contains("CoreML42") && error.to_string().contains("main"));
-    assert_eq!(target_of(unknown.ml_program.as_ref().unwrap()), Err(error));
 
     let mut missing = model(Target::IOS16, vec![]);
     let mut function = main(&mut missing);

@@ -1,6 +1,6 @@
 //! What can be wrong with a package, its manifest and the file of its model.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What can be wrong with a package, its manifest and the file of its model.
 #[derive(Debug, thiserror::Error)]
@@ -118,4 +118,13 @@ pub enum PackageError {
         /// The file's name in the program.
         name: String,
     },
+}
+
+impl PackageError {
+    pub(super) fn missing(path: &Path, name: &str) -> Self {
+        PackageError::MissingWeightFile {
+            path: path.to_owned(),
+            name: name.to_owned(),
+        }
+    }
 }

@@ -5,6 +5,7 @@
 
 use crate::Error;
 use crate::package::PackageError;
+use crate::program::walk::programs;
 use crate::proto::Model;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 use std::path::Path;
@@ -51,7 +52,7 @@ const FIRST_KIND: u32 = 200;
 
 /// Passes a model that is an ML Program or holds one; refuses any other by name.
 pub(super) fn check(model: &Model, path: &Path) -> Result<(), Error> {
-    if holds_program(model) {
+    if !programs(model).is_empty() {
         return Ok(());
     }
     let kinds = names(model);
@@ -81,11 +82,6 @@ fn members(model: &Model) -> Option<&[Model]> {
         (None, Some(typed)) => Some(typed.pipeline.as_ref().map_or(&[], |p| &p.models)),
         (None, None) => None,
     }
-}
-
-fn holds_program(model: &Model) -> bool {
-    model.ml_program.is_some()
-        || members(model).is_some_and(|models| models.iter().any(holds_program))
 }
 
 /// The name of a model's type, a pipeline's with those of its members; empty if it has none.

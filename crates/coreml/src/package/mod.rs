@@ -9,12 +9,12 @@ mod error;
 mod kind;
 mod manifest;
 mod path;
-mod references;
 mod staged;
 mod tree;
 
 use crate::Error;
 use crate::blob::WeightFile;
+use crate::program::walk::weight_files;
 use crate::proto::{Model, measure};
 pub use error::PackageError;
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
@@ -138,16 +138,10 @@ impl Package {
         let (model, model_len) = read_model(&root.join(DATA).join(&manifest.model), limits)?;
         let folder = Path::new(DATA).join(manifest.model_folder());
         let mut weights = BTreeMap::new();
-        for name in references::weight_files(&model) {
-            let relative = folder.join(path::weight_file(&name)?);
-            let Some(file) = path::resolve(root, &relative)? else {
-                return Err(PackageError::MissingWeightFile {
-                    path: root.to_owned(),
-                    name,
-                }
-                .into());
-            };
-            weights.insert(name, WeightFile::open(&file)?);
+        for name in weight_files(&model) {
+            let file = path::resolve(root, &folder.join(path::weight_file(name)?))?;
+            let file = file.ok_or_else(|| PackageError::missing(root, name))?;
+            weights.insert(name.to_owned(), WeightFile::open(&file)?);
         }
         let package = Package {
             path: root.to_owned(),
@@ -219,20 +213,14 @@ impl Package {
         };
         let decoded = decode_model(shown, model, Limits::default())?;
         let mut files = BTreeMap::new();
-        for name in references::weight_files(&decoded) {
-            let relative = path::weight_file(&name)?;
+        for name in weight_files(&decoded) {
+            let relative = path::weight_file(name)?;
             let file = match relative.strip_prefix(WEIGHTS) {
                 Ok(inside) => path::resolve(weights_dir, inside)?,
                 Err(_) => None,
             };
-            let Some(file) = file else {
-                return Err(PackageError::MissingWeightFile {
-                    path: shown.to_owned(),
-                    name,
-                }
-                .into());
-            };
-            files.insert(name, WeightFile::open(&file)?);
+            let file = file.ok_or_else(|| PackageError::missing(shown, name))?;
+            files.insert(name.to_owned(), WeightFile::open(&file)?);
         }
         Self::without_folder(shown.to_owned(), decoded, model.len() as u64, files)
     }
@@ -243,10 +231,10 @@ impl Package {
         model_len: u64,
         weights: BTreeMap<String, WeightFile>,
     ) -> Result<(Package, Model), Error> {
-        for name in references::weight_files(&model) {
-            path::weight_file(&name)?;
-            if !weights.contains_key(&name) {
-                return Err(PackageError::MissingWeightFile { path, name }.into());
+        for name in weight_files(&model) {
+            path::weight_file(name)?;
+            if !weights.contains_key(name) {
+                return Err(PackageError::missing(&path, name).into());
             }
         }
         let package = Package {
@@ -290,13 +278,8 @@ impl Package {
     /// for a name in the model that came with the package.
     pub fn weight_file(&self, file_name: &str) -> Result<&WeightFile, Error> {
         path::weight_file(file_name)?;
-        Ok(self
-            .weights
-            .get(file_name)
-            .ok_or_else(|| PackageError::MissingWeightFile {
-                path: self.path.clone(),
-                name: file_name.to_owned(),
-            })?)
+        let found = self.weights.get(file_name);
+        Ok(found.ok_or_else(|| PackageError::missing(&self.path, file_name))?)
     }
 
     /// The names of the weight files that the program refers to, in order.
@@ -329,23 +312,6 @@ impl Package {
     /// Where the package was opened, or `(in memory)`.
     pub fn path(&self) -> &Path {
         &self.path
-    }
-
-    /// The folder that the package was opened from, if it was one.
-    pub(crate) fn root(&self) -> Option<&Path> {
-        self.root.as_deref()
-    }
-
-    pub(crate) fn manifest(&self) -> &Manifest {
-        &self.manifest
-    }
-
-    pub(crate) fn tree(&self) -> &Tree {
-        &self.tree
-    }
-
-    pub(crate) fn weights(&self) -> &BTreeMap<String, WeightFile> {
-        &self.weights
     }
 }
 

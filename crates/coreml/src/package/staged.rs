@@ -84,7 +84,7 @@ impl StagedPackage {
     /// [`PipelineError::Io`], [`PipelineError::DiskFull`], [`PipelineError::Exists`] if the output came to be meanwhile, and
     /// [`PipelineError::OutputPlace`] if it cannot be replaced. Then nothing has changed at the output's place.
     pub fn commit(self, package: &Package, model: &Model) -> Result<(), Error> {
-        if let Some(root) = package.root() {
+        if let Some(root) = &package.root {
             let root = root
                 .canonicalize()
                 .map_err(|e| PipelineError::io(root, e))?;
@@ -105,21 +105,17 @@ impl StagedPackage {
 
     /// Builds the whole package at `built`.
     fn build(&self, built: &Path, package: &Package, model: &Model) -> Result<(), Error> {
-        let manifest = package.manifest();
+        let manifest = &package.manifest;
         let model_file = Path::new(DATA).join(&manifest.model);
         let mut written: BTreeSet<PathBuf> = [model_file.clone(), PathBuf::from(MANIFEST)].into();
 
         create_folder(built)?;
-        for folder in &package.tree().folders {
+        for folder in &package.tree.folders {
             create_folder(&built.join(folder))?;
         }
 
         let mut weight_files = Vec::new();
-        let names: BTreeSet<&String> = self
-            .weights
-            .keys()
-            .chain(package.weights().keys())
-            .collect();
+        let names: BTreeSet<&String> = self.weights.keys().chain(package.weights.keys()).collect();
         for name in names {
             let in_data = manifest.model_folder().join(weight_file_path(name)?);
             let path = Path::new(DATA).join(&in_data);
@@ -128,7 +124,7 @@ impl StagedPackage {
             if let Some(from) = self.weights.get(name) {
                 disk::rename(from, &to).map_err(|source| PipelineError::writing(&to, source))?;
                 sync(&to)?;
-            } else if let Some(file) = package.weights().get(name) {
+            } else if let Some(file) = package.weights.get(name) {
                 copy_weights(file, &to)?;
             }
             weight_files.push(in_data);
@@ -142,8 +138,8 @@ impl StagedPackage {
             &manifest.to_bytes(&bytes, &weight_files),
         )?;
 
-        if let Some(root) = package.root() {
-            for file in &package.tree().files {
+        if let Some(root) = &package.root {
+            for file in &package.tree.files {
                 if !written.contains(file) {
                     let (from, to) = (root.join(file), built.join(file));
                     disk::copy(&from, &to).map_err(|source| PipelineError::writing(&to, source))?;

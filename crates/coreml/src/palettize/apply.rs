@@ -47,7 +47,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     let mut spec = Cow::Borrowed(original);
     let mut changed = false;
     if let Some(target) = config.minimum_deployment_target() {
-        changed = !opset::raise(spec.to_mut(), target)?.functions.is_empty();
+        changed = opset::raise(spec.to_mut(), target)?;
     }
     let format = Weights {
         package,
@@ -62,8 +62,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
         config,
         |planned, palette| {
             let site = &planned.weight.place;
-            let file = site.value.and_then(|value| value.blob_file.as_ref());
-            let file = file.map(|place| place.file_name.as_str());
+            let file = site.blob().map(|place| place.file_name.as_str());
             let stored = Stored::new(palette, site.slot, site.target(), file, &mut rewriter)?;
             let bytes = stored.bytes + site.kept_bytes(planned.weight.bytes);
             Ok((stored, bytes))

@@ -20,15 +20,15 @@ use crate::notes::Written;
 use crate::palettize::weights::Slot;
 use crate::program::constant::data_type;
 use crate::program::mil::{
-    Param, bind_name, bind_value, bytes_value, int32_value, known_tensor, op_name, output, param,
-    string_value, tensor_type,
+    Param, bind_name, bind_value, bytes_value, in_place, int32_values, op_name, operation, output,
+    param, tensor_type,
 };
+use crate::program::names::Names;
 use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
 use crate::rewrite::Rewriter;
 use palettizer_palette::decode::kept;
 use palettizer_palette::{Lut, Nbits, Palette};
 use palettizer_pipeline::config::Target;
-use std::collections::BTreeMap;
 use std::io::{Seek, Write};
 
 /// A palette whose tensors are stored: ready to stand in the program any number of times.
@@ -38,17 +38,24 @@ pub(crate) struct Stored {
     shape: Vec<usize>,
     nbits: Nbits,
     indices: Value,
+    /// The values that a pruned weight keeps.
     kept: usize,
-    lut: Value,
-    lut_shape: Vec<usize>,
-    lut_scale: Option<Value>,
-    lut_offset: Option<Value>,
+    lut: StoredLut,
     vector_axis: Option<usize>,
     scale: Option<Value>,
-    /// Whether the scale of the quantized weight goes on the LUT.
-    scales_lut: bool,
     /// Bytes of all of it.
     pub bytes: u64,
+}
+
+/// Its tables.
+struct StoredLut {
+    entries: Value,
+    shape: Vec<usize>,
+    /// The scale and the offset of integer entries.
+    scale: Option<Value>,
+    offset: Option<Value>,
+    /// Whether the scale of the quantized weight goes on the LUT.
+    takes_scale: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -87,62 +94,29 @@ impl Stored {
             _ if target < Target::IOS18 => Form::Ios16,
             _ => Form::Dense,
         };
-        let widened;
-        let palette = if form == Form::Ios16 && palette.nbits == Nbits::B3 {
-            // The op of iOS16 has no 3-bit form.
-            widened = palette.widened(Nbits::B4);
-            &widened
-        } else {
-            palette
-        };
-        let dtype = data_type(palette.dtype);
-        let kept = match &palette.mask {
-            Some(mask) => kept(mask, &palette.shape).unwrap_or(0),
-            None => 0,
-        };
-        let (index_dtype, index_shape) = match form {
-            Form::Ios16 => (DataType::UInt8, vec![palette.indices.len()]),
-            Form::Dense => (index_dtype(palette.nbits), palette.index_shape.clone()),
-            Form::Sparse => (index_dtype(palette.nbits), vec![kept]),
-        };
-        let mut bytes = palette.indices.len();
-        let indices = rewriter.store(file, index_dtype, &index_shape, &palette.indices)?;
+        // The op of iOS16 has no 3-bit form.
+        let widen = form == Form::Ios16 && palette.nbits == Nbits::B3;
+        let widened = widen.then(|| palette.widened(Nbits::B4));
+        let palette = widened.as_ref().unwrap_or(palette);
+        let mask = palette.mask.as_ref();
+        let kept = mask.map_or(0, |mask| kept(mask, &palette.shape).unwrap_or(0));
+        let mut bytes = 0;
         let mut store = |dtype: DataType, shape: &[usize], data: &[u8]| {
-            bytes += data.len();
+            bytes += data.len() as u64;
             rewriter.store(file, dtype, shape, data)
         };
+        let (index_dtype, index_shape) = match form {
+            Form::Ios16 => (DataType::UInt8, &[palette.indices.len()][..]),
+            Form::Dense => (index_dtype(palette.nbits), &palette.index_shape[..]),
+            Form::Sparse => (index_dtype(palette.nbits), &[kept][..]),
+        };
+        let indices = store(index_dtype, index_shape, &palette.indices)?;
         let repeated = match slot {
             Slot::QuantizedData { op } if target < Target::IOS26 => repeated(palette, op),
             _ => None,
         };
-        let scales_lut = repeated.is_some();
-        let lut_shape = match (form, &repeated) {
-            (Form::Ios16, _) => vec![palette.nbits.entries()],
-            (_, Some((_, shape))) => shape.clone(),
-            _ => palette.lut_shape.clone(),
-        };
-        let (lut, lut_scale, lut_offset) = match &palette.lut {
-            Lut::Float(data) => {
-                let data = repeated.as_ref().map_or(data, |(data, _)| data);
-                (store(dtype, &lut_shape, data)?, None, None)
-            }
-            Lut::Quantized {
-                dtype: int,
-                data,
-                scale,
-                scale_shape,
-                offset,
-            } => {
-                let int = data_type(*int);
-                let offset = offset.as_ref();
-                let offset = offset.map(|offset| store(int, scale_shape, offset));
-                (
-                    store(int, &lut_shape, data)?,
-                    Some(store(dtype, scale_shape, scale)?),
-                    offset.transpose()?,
-                )
-            }
-        };
+        let lut = StoredLut::new(palette, form, repeated, &mut store)?;
+        let dtype = data_type(palette.dtype);
         let scale = palette.scale.as_ref();
         let scale = scale.map(|scale| store(dtype, &scale.shape, &scale.bytes));
         let scale = scale.transpose()?;
@@ -154,13 +128,9 @@ impl Stored {
             indices,
             kept,
             lut,
-            lut_shape,
-            lut_scale,
-            lut_offset,
             vector_axis: palette.vector_axis,
             scale,
-            scales_lut,
-            bytes: bytes as u64,
+            bytes,
         })
     }
 
@@ -170,27 +140,22 @@ impl Stored {
         &self,
         op: &Operation,
         name: &str,
-        fresh: &mut impl FnMut(String) -> String,
+        names: &mut Names,
     ) -> Option<[Operation; 2]> {
-        if !self.scales_lut {
+        if !self.lut.takes_scale {
             return None;
         }
-        let (dtype, _) = known_tensor(op.outputs.last()?.r#type.as_ref())?;
-        let lut_name = fresh(format!("{name}_palettized_lut"));
-        let outputs = vec![output(&lut_name, dtype, &self.lut_shape)];
+        let (dtype, _) = op.outputs.last()?.known_tensor()?;
         let of_lut = |name| lut_rank(in_place(op, name)?);
-        let (data, offset) = (bind_value(self.lut.clone()), of_lut("offset"));
-        let scaled = shift_scale(&lut_name, data, &of_lut("scale")?, offset.as_ref(), outputs);
-        let inputs = BTreeMap::from([
+        let (scale, offset) = (of_lut("scale")?, of_lut("offset"));
+        let lut_name = names.fresh(&format!("{name}_palettized_lut"));
+        let scaled = self.lut.scaled(&lut_name, dtype, &scale, offset.as_ref());
+        let inputs = [
             ("indices", bind_value(self.indices.clone())),
             ("lut", bind_name(&lut_name)),
-        ]);
-        let looked_up = constexpr(
-            "constexpr_lut_to_dense",
-            op_name(op),
-            inputs,
-            op.outputs.clone(),
-        );
+        ];
+        let outputs = op.outputs.clone();
+        let looked_up = operation("constexpr_lut_to_dense", op_name(op), inputs, outputs);
         Some([scaled, looked_up])
     }
 
@@ -198,7 +163,7 @@ impl Stored {
     pub(crate) fn written(&self) -> Written<'_> {
         let tables = match self.form {
             Form::Ios16 => &[],
-            _ => self.lut_shape.get(..self.shape.len()).unwrap_or(&[]),
+            _ => self.lut.shape.get(..self.shape.len()).unwrap_or(&[]),
         };
         Written {
             scales_halves: self.scale.is_some()
@@ -210,144 +175,163 @@ impl Stored {
         }
     }
 
-    /// The operations for the weight called `name`; `fresh` makes a name that nothing has yet. The last
-    /// output of the last operation is the weight's data; of a pruned weight, the one before it is the mask.
+    /// The operations for the weight called `name`. The last output of the last operation is the weight's data; of a
+    /// pruned weight, the one before it is the mask.
     pub(crate) fn operations(
         &self,
         name: &str,
         mask: Option<&Value>,
-        fresh: &mut impl FnMut(String) -> String,
+        names: &mut Names,
     ) -> Vec<Operation> {
         let mut ops = Vec::new();
-        let palettized = fresh(format!("{name}_palettized"));
-        let lut = match &self.lut_scale {
-            None => bind_value(self.lut.clone()),
-            Some(scale) => {
-                let lut_name = fresh(format!("{name}_palettized_lut"));
-                let data = bind_value(self.lut.clone());
-                let outputs = vec![output(&lut_name, self.dtype, &self.lut_shape)];
-                let offset = self.lut_offset.as_ref();
-                ops.push(shift_scale(&lut_name, data, scale, offset, outputs));
-                bind_name(&lut_name)
-            }
-        };
-        match self.form {
-            Form::Ios16 => ops.push(self.ios16(&palettized)),
-            Form::Dense => {
-                let outputs = vec![output(&palettized, self.dtype, &self.shape)];
-                let indices = bind_value(self.indices.clone());
-                let mut inputs = BTreeMap::from([("indices", indices), ("lut", lut)]);
-                self.bind_vector_axis(&mut inputs);
-                ops.push(constexpr(
-                    "constexpr_lut_to_dense",
-                    &palettized,
-                    inputs,
-                    outputs,
-                ));
-            }
-            Form::Sparse => {
-                let outputs = self.sparse_outputs(&palettized, fresh);
-                let mut inputs = BTreeMap::from([
-                    ("indices_nonzero_data", bind_value(self.indices.clone())),
-                    ("lut", lut),
-                ]);
-                if let Some(mask) = mask {
-                    inputs.insert("indices_mask", bind_value(mask.clone()));
-                }
-                self.bind_vector_axis(&mut inputs);
-                ops.push(constexpr(
-                    "constexpr_lut_to_sparse",
-                    &palettized,
-                    inputs,
-                    outputs,
-                ));
-            }
+        let palettized = names.fresh(&format!("{name}_palettized"));
+        let mut lut = bind_value(self.lut.entries.clone());
+        if let Some(scale) = &self.lut.scale {
+            let lut_name = names.fresh(&format!("{name}_palettized_lut"));
+            let offset = self.lut.offset.as_ref();
+            ops.push(self.lut.scaled(&lut_name, self.dtype, scale, offset));
+            lut = bind_name(&lut_name);
         }
-        if let Some(scale) = &self.scale {
-            let scaled = fresh(format!("{name}_palettized_pcs"));
-            let sparse = ops.last().filter(|_| self.form == Form::Sparse);
-            ops.push(match sparse.map(|op| &op.outputs[..]) {
-                Some([mask, data]) => {
-                    let inputs = BTreeMap::from([
-                        ("data_mask", bind_name(&mask.name)),
-                        ("nonzero_data", bind_name(&data.name)),
-                        ("scale", bind_value(scale.clone())),
-                    ]);
-                    let outputs = self.sparse_outputs(&scaled, fresh);
-                    constexpr(
-                        "constexpr_sparse_blockwise_shift_scale",
-                        &scaled,
-                        inputs,
-                        outputs,
-                    )
+        let outputs = self.outputs(&palettized, names);
+        let scaled = self.scale.as_ref().map(|scale| {
+            let scaled = names.fresh(&format!("{name}_palettized_pcs"));
+            let scale = ("scale", bind_value(scale.clone()));
+            let (op_type, inputs) = match &outputs[..] {
+                [mask, data] => {
+                    let mask = ("data_mask", bind_name(&mask.name));
+                    let data = ("nonzero_data", bind_name(&data.name));
+                    let sparse = "constexpr_sparse_blockwise_shift_scale";
+                    (sparse, vec![mask, data, scale])
                 }
                 _ => {
-                    let outputs = vec![output(&scaled, self.dtype, &self.shape)];
-                    shift_scale(&scaled, bind_name(&palettized), scale, None, outputs)
+                    let data = ("data", bind_name(&palettized));
+                    ("constexpr_blockwise_shift_scale", vec![data, scale])
                 }
-            });
-        }
+            };
+            operation(op_type, &scaled, inputs, self.outputs(&scaled, names))
+        });
+        ops.push(match self.form {
+            Form::Ios16 => self.ios16(&palettized, outputs),
+            Form::Dense | Form::Sparse => self.look_up(&palettized, lut, mask, outputs),
+        });
+        ops.extend(scaled);
         ops
     }
 
-    /// The outputs of an operation that stays sparse: the mask, and the values where it has ones.
-    fn sparse_outputs(
-        &self,
-        name: &str,
-        fresh: &mut impl FnMut(String) -> String,
-    ) -> Vec<NamedValueType> {
-        let mask = fresh(format!("{name}_mask"));
+    /// The weight's data under a name; of a pruned weight, the mask, and the values where it has ones.
+    fn outputs(&self, name: &str, names: &mut Names) -> Vec<NamedValueType> {
+        if self.form != Form::Sparse {
+            return vec![output(name, self.dtype, &self.shape)];
+        }
+        let mask = names.fresh(&format!("{name}_mask"));
         vec![
             output(&mask, DataType::UInt1, &self.shape),
             output(name, self.dtype, &[self.kept]),
         ]
     }
 
-    fn ios16(&self, name: &str) -> Operation {
-        let dims: Vec<u8> = self
-            .shape
-            .iter()
-            .flat_map(|&dim| (dim as u32).to_le_bytes())
-            .collect();
-        let shape = bytes_value(DataType::UInt32, &[self.shape.len()], &dims);
-        let mut op = constexpr(
-            "constexpr_lut_to_dense",
-            name,
-            BTreeMap::new(),
-            vec![output(name, self.dtype, &self.shape)],
-        );
-        op.attributes
-            .insert("indices".to_owned(), self.indices.clone());
-        op.attributes.insert("lut".to_owned(), self.lut.clone());
-        op.attributes.insert("shape".to_owned(), shape);
-        op
-    }
-
-    fn bind_vector_axis(&self, inputs: &mut BTreeMap<&str, Argument>) {
-        if let Some(axis) = self.vector_axis {
+    fn look_up(
+        &self,
+        name: &str,
+        lut: Argument,
+        mask: Option<&Value>,
+        outputs: Vec<NamedValueType>,
+    ) -> Operation {
+        let (op_type, indices) = match self.form {
+            Form::Sparse => ("constexpr_lut_to_sparse", "indices_nonzero_data"),
+            _ => ("constexpr_lut_to_dense", "indices"),
+        };
+        let mut inputs = vec![(indices, bind_value(self.indices.clone())), ("lut", lut)];
+        inputs.extend(mask.map(|mask| ("indices_mask", bind_value(mask.clone()))));
+        inputs.extend(self.vector_axis.map(|axis| {
             // A rank never comes near i32::MAX: it was counted from dimensions in a file of at most 2 GB.
             let axis = i32::try_from(axis).unwrap_or(i32::MAX);
-            inputs.insert("vector_axis", bind_value(int32_value(axis)));
-        }
+            ("vector_axis", bind_value(int32_values(&[], vec![axis])))
+        }));
+        operation(op_type, name, inputs, outputs)
+    }
+
+    fn ios16(&self, name: &str, outputs: Vec<NamedValueType>) -> Operation {
+        let dims = self.shape.iter();
+        let dims: Vec<u8> = dims.flat_map(|&dim| (dim as u32).to_le_bytes()).collect();
+        let shape = bytes_value(DataType::UInt32, &[self.shape.len()], &dims);
+        let mut op = operation("constexpr_lut_to_dense", name, [], outputs);
+        let (indices, lut) = (self.indices.clone(), self.lut.entries.clone());
+        let attributes = [("indices", indices), ("lut", lut), ("shape", shape)];
+        let attributes = attributes.map(|(name, value)| (name.to_owned(), value));
+        op.attributes.extend(attributes);
+        op
+    }
+}
+
+impl StoredLut {
+    /// Stores the tables of `palette`, or its `repeated` ones and their shape, which take the scale of the weight.
+    fn new(
+        palette: &Palette,
+        form: Form,
+        repeated: Option<(Vec<u8>, Vec<usize>)>,
+        store: &mut impl FnMut(DataType, &[usize], &[u8]) -> Result<Value, Error>,
+    ) -> Result<Self, Error> {
+        let dtype = data_type(palette.dtype);
+        let takes_scale = repeated.is_some();
+        let (repeated, shape) = match (form, repeated) {
+            (Form::Ios16, _) => (None, vec![palette.nbits.entries()]),
+            (_, Some((entries, shape))) => (Some(entries), shape),
+            (_, None) => (None, palette.lut_shape.clone()),
+        };
+        let (entries, scale, offset) = match &palette.lut {
+            Lut::Float(data) => {
+                let data = repeated.as_ref().unwrap_or(data);
+                (store(dtype, &shape, data)?, None, None)
+            }
+            Lut::Quantized {
+                dtype: int,
+                data,
+                scale,
+                scale_shape,
+                offset,
+            } => {
+                let int = data_type(*int);
+                let offset = offset.as_ref();
+                let offset = offset.map(|offset| store(int, scale_shape, offset));
+                let entries = store(int, &shape, data)?;
+                let scale = store(dtype, scale_shape, scale)?;
+                (entries, Some(scale), offset.transpose()?)
+            }
+        };
+        Ok(Self {
+            entries,
+            shape,
+            scale,
+            offset,
+            takes_scale,
+        })
+    }
+
+    /// The operation that scales the entries.
+    fn scaled(
+        &self,
+        name: &str,
+        dtype: DataType,
+        scale: &Value,
+        offset: Option<&Value>,
+    ) -> Operation {
+        let (data, scale) = (bind_value(self.entries.clone()), bind_value(scale.clone()));
+        let mut inputs = vec![("data", data), ("scale", scale)];
+        inputs.extend(offset.map(|offset| ("offset", bind_value(offset.clone()))));
+        let outputs = vec![output(name, dtype, &self.shape)];
+        operation("constexpr_blockwise_shift_scale", name, inputs, outputs)
     }
 }
 
 /// A value for the weight as one for its tables: with two more axes.
 fn lut_rank(value: &Value) -> Option<Value> {
-    let (dtype, mut shape) = known_tensor(value.r#type.as_ref())?;
+    let (dtype, mut shape) = value.known_tensor()?;
     shape.extend([1, 1]);
     Some(Value {
         r#type: Some(tensor_type(dtype, &shape)),
         ..value.clone()
     })
-}
-
-/// A parameter that is a value in place.
-fn in_place<'a>(op: &'a Operation, name: &str) -> Option<&'a Value> {
-    match param(op, name)? {
-        Param::Value(value) => Some(value),
-        Param::Name(_) => None,
-    }
 }
 
 /// The tables of the weight that `op` scales, each as often as there are scales in its part of the weight, and their
@@ -356,7 +340,7 @@ fn repeated(palette: &Palette, op: &Operation) -> Option<(Vec<u8>, Vec<usize>)> 
     if matches!(param(op, "offset"), Some(Param::Name(_))) {
         return None;
     }
-    let (_, scales) = known_tensor(in_place(op, "scale")?.r#type.as_ref())?;
+    let (_, scales) = in_place(op, "scale")?.known_tensor()?;
     let rank = palette.shape.len();
     let (Lut::Float(data), None, 1) = (&palette.lut, &palette.scale, palette.lut_shape.last()?)
     else {
@@ -400,38 +384,6 @@ fn repeat(mut data: Vec<u8>, shape: &mut [usize], times: &[usize]) -> Vec<u8> {
         }
     }
     data
-}
-
-fn shift_scale(
-    name: &str,
-    data: Argument,
-    scale: &Value,
-    offset: Option<&Value>,
-    outputs: Vec<NamedValueType>,
-) -> Operation {
-    let mut inputs = BTreeMap::from([("data", data), ("scale", bind_value(scale.clone()))]);
-    if let Some(offset) = offset {
-        inputs.insert("offset", bind_value(offset.clone()));
-    }
-    constexpr("constexpr_blockwise_shift_scale", name, inputs, outputs)
-}
-
-fn constexpr(
-    op_type: &str,
-    name: &str,
-    inputs: BTreeMap<&str, Argument>,
-    outputs: Vec<NamedValueType>,
-) -> Operation {
-    Operation {
-        r#type: op_type.to_owned(),
-        inputs: inputs
-            .into_iter()
-            .map(|(param, argument)| (param.to_owned(), argument))
-            .collect(),
-        outputs,
-        attributes: BTreeMap::from([("name".to_owned(), string_value(name))]),
-        ..Default::default()
-    }
 }
 
 #[cfg(test)]

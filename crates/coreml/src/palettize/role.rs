@@ -2,7 +2,8 @@
 //! computed from it.
 
 use crate::program::graph::User;
-use crate::program::walk::programs;
+use crate::program::mil::is_constexpr;
+use crate::program::walk::functions;
 use crate::proto::{Block, Model, Operation};
 use palettizer_pipeline::config::Role;
 use std::collections::{HashMap, HashSet};
@@ -52,19 +53,13 @@ pub(crate) struct Flow<'a> {
 impl<'a> Flow<'a> {
     pub(crate) fn of(model: &'a Model) -> Self {
         let mut flow = Flow::default();
-        let mut function = 0;
-        for program in programs(model) {
-            for block in program
-                .functions
-                .values()
-                .flat_map(|function| function.block_specializations.values())
-            {
-                flow.block(block, function);
-                let outputs = block.outputs.iter();
-                flow.outputs
-                    .extend(outputs.map(|name| (function, name.as_str())));
-                function += 1;
-            }
+        let blocks =
+            functions(model).flat_map(|(_, function)| function.block_specializations.values());
+        for (function, block) in blocks.enumerate() {
+            flow.block(block, function);
+            let outputs = block.outputs.iter();
+            let outputs = outputs.map(|name| (function, name.as_str()));
+            flow.outputs.extend(outputs);
         }
         flow
     }
@@ -78,7 +73,7 @@ impl<'a> Flow<'a> {
                     users.or_default().push(op);
                 }
             }
-            if op.r#type == "const" || op.r#type.starts_with("constexpr_") {
+            if op.r#type == "const" || is_constexpr(op) {
                 let outputs = op.outputs.iter();
                 self.constants
                     .extend(outputs.map(|output| (function, output.name.as_str())));

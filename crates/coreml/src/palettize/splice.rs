@@ -6,11 +6,12 @@
 
 use crate::Error;
 use crate::palettize::emit::Stored;
-use crate::program::mil::{Param, bind_name, op_name, param};
-use crate::program::walk::{each_value_of_op_mut, programs_mut};
-use crate::proto::{Block, Function, Model, Operation, Value};
+use crate::program::mil::{bind_name, in_place};
+use crate::program::names::Names;
+use crate::program::walk::{functions_mut, values_mut};
+use crate::proto::{Block, Model, Operation};
 use crate::rewrite::Rewriter;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{Seek, Write};
 
 /// What takes the place of an operation, or of one parameter of it.
@@ -34,46 +35,24 @@ pub(crate) fn splice<W: Write + Seek>(
     let mut splicer = Splicer {
         replacements,
         rewriter,
-        taken: HashSet::new(),
+        names: Names::default(),
         renamed: HashMap::new(),
         ordinal: 0,
     };
-    for program in programs_mut(model) {
-        for function in program.functions.values_mut() {
-            // Names are a function's own: the same weight has the same name in each.
-            splicer.taken = names(function);
-            for block in function.block_specializations.values_mut() {
-                splicer.block(block)?;
-            }
+    for function in functions_mut(model) {
+        // Names are a function's own: the same weight has the same name in each.
+        splicer.names = Names::of(&function.inputs, function.block_specializations.values());
+        for block in function.block_specializations.values_mut() {
+            splicer.block(block)?;
         }
     }
     Ok(())
 }
 
-/// Every name of an operation or a value in a function.
-fn names(function: &Function) -> HashSet<String> {
-    fn of_block(block: &Block, names: &mut HashSet<String>) {
-        names.extend(block.inputs.iter().map(|input| input.name.clone()));
-        for op in &block.operations {
-            names.insert(op_name(op).to_owned());
-            names.extend(op.outputs.iter().map(|output| output.name.clone()));
-            for inner in &op.blocks {
-                of_block(inner, names);
-            }
-        }
-    }
-    let inputs = function.inputs.iter().map(|input| input.name.clone());
-    let mut found: HashSet<String> = inputs.collect();
-    for block in function.block_specializations.values() {
-        of_block(block, &mut found);
-    }
-    found
-}
-
 struct Splicer<'r, 'a, 'w, W> {
     replacements: &'r HashMap<usize, Replacement<'a>>,
     rewriter: &'r mut Rewriter<'w, W>,
-    taken: HashSet<String>,
+    names: Names,
     /// New names by old ones, an inner block's after those around it; `None` where an inner block gives an
     /// old name a meaning of its own.
     renamed: HashMap<String, Vec<Option<String>>>,
@@ -92,7 +71,8 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
             self.rename_inputs(&mut op);
             match replacement {
                 Some(replacement) if replacement.data_param.is_none() => {
-                    let mut ops = self.operations(replacement, None);
+                    let (name, names) = (replacement.name, &mut self.names);
+                    let mut ops = replacement.stored.operations(name, None, names);
                     let new = ops.last_mut().and_then(|op| op.outputs.last_mut());
                     if let (Some(new), Some(old)) = (new, op.outputs.last()) {
                         if replacement.keeps_name {
@@ -138,15 +118,12 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
         }
         self.copy_values(op)?;
         let stored = replacement.stored;
-        if let Some([scaled, looked_up]) = stored.on_lut(op, replacement.name, &mut self.fresh()) {
+        if let Some([scaled, looked_up]) = stored.on_lut(op, replacement.name, &mut self.names) {
             *op = looked_up;
             return Ok(vec![scaled]);
         }
-        let mask = match param(op, "mask") {
-            Some(Param::Value(mask)) => Some(mask.clone()),
-            _ => None,
-        };
-        let ops = self.operations(replacement, mask.as_ref());
+        let mask = in_place(op, "mask");
+        let ops = stored.operations(replacement.name, mask, &mut self.names);
         let outputs = ops.last().map_or(&[][..], |op| &op.outputs);
         if let (Some(data), Some(output)) = (replacement.data_param, outputs.last()) {
             op.inputs.insert(data.to_owned(), bind_name(&output.name));
@@ -158,31 +135,8 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
         Ok(ops)
     }
 
-    fn operations(
-        &mut self,
-        replacement: &Replacement<'_>,
-        mask: Option<&Value>,
-    ) -> Vec<Operation> {
-        let stored = replacement.stored;
-        stored.operations(replacement.name, mask, &mut self.fresh())
-    }
-
-    /// Makes names that nothing in the function has yet.
-    fn fresh(&mut self) -> impl FnMut(String) -> String {
-        let taken = &mut self.taken;
-        |wanted: String| {
-            let mut name = wanted.clone();
-            let mut number = 0;
-            while !taken.insert(name.clone()) {
-                number += 1;
-                name = format!("{wanted}_{number}");
-            }
-            name
-        }
-    }
-
     fn copy_values(&mut self, op: &mut Operation) -> Result<(), Error> {
-        each_value_of_op_mut(op, &mut |value| self.rewriter.copy(value))
+        values_mut(op).try_for_each(|value| self.rewriter.copy(value))
     }
 
     fn rename_inputs(&self, op: &mut Operation) {

@@ -6,10 +6,9 @@ use crate::palettize::role::Flow;
 use crate::palettize::units;
 use crate::program::constant::{Constant, palette_dtype, release};
 use crate::program::graph::{Graph, Node, User};
-use crate::program::mil::{
-    Param, element_count, is_constexpr, known_tensor, op_name, param, stored_bytes,
-};
-use crate::proto::{DataType, Model, Operation, Value};
+use crate::program::mil::{element_count, in_place, is_constexpr, op_name, param, stored_bytes};
+use crate::program::walk::values;
+use crate::proto::{BlobFileValue, DataType, Model, Operation, Value};
 use palettizer_palette::decode::{DenseError, sparse_to_dense};
 use palettizer_palette::{
     Granularity, Layout, LutDtype, Mode, Nbits, Palette, PaletteSpec, Refusal,
@@ -72,15 +71,20 @@ impl Slot<'_> {
     }
 }
 
-impl Site<'_> {
+impl<'a> Site<'a> {
     /// The target of the opset that it is written in, which is known of all that is palettized.
     pub(crate) fn target(&self) -> Target {
         self.target.unwrap_or(Target::IOS15)
     }
 
+    /// Where its data is in a weight file.
+    pub(crate) fn blob(&self) -> Option<&'a BlobFileValue> {
+        self.value?.blob_file.as_ref()
+    }
+
     /// Bytes of a weight of so many that stay when its data is palettized: a mask, or the scale of a quantization.
     pub(crate) fn kept_bytes(&self, all: u64) -> u64 {
-        let data = self.value.and_then(bytes_of);
+        let data = self.value.and_then(Value::stored_bytes);
         match self.slot {
             Slot::Const => 0,
             _ => all.saturating_sub(data.unwrap_or(0)),
@@ -92,11 +96,6 @@ impl Site<'_> {
 fn constant_names(constant: &Operation) -> [&str; 2] {
     let output = constant.outputs.last().map_or("", |output| &output.name);
     [op_name(constant), output]
-}
-
-fn bytes_of(value: &Value) -> Option<u64> {
-    let (dtype, shape) = known_tensor(value.r#type.as_ref())?;
-    Some(stored_bytes(dtype, element_count(&shape)?)? as u64)
 }
 
 impl<'a> Format for Weights<'a> {
@@ -127,11 +126,7 @@ impl<'a> Format for Weights<'a> {
             if let Some(flow) = &flow {
                 weight.role = flow.role(&weight.shape, &self.graph.consumers(index));
             }
-            if let Some(place) = weight
-                .place
-                .value
-                .and_then(|value| value.blob_file.as_ref())
-            {
+            if let Some(place) = weight.place.blob() {
                 let next = places.len();
                 let place = (place.file_name.as_str(), place.offset);
                 weight.data = Some(*places.entry(place).or_insert(next));
@@ -213,13 +208,11 @@ impl<'a> Format for Weights<'a> {
     ) -> Result<(), Error> {
         let site = &weight.place;
         if let (Slot::QuantizedData { op }, Some(palette)) = (site.slot, palette) {
-            let data = site
-                .value
-                .and_then(|value| known_tensor(value.r#type.as_ref()));
+            let data = site.value.and_then(Value::known_tensor);
             let dtype = data.map_or(DataType::Int8, |(dtype, _)| dtype);
             palette.error = units::error(self.package, op, dtype, &values.bytes, palette)?;
         }
-        if let Some(place) = site.value.and_then(|value| value.blob_file.as_ref()) {
+        if let Some(place) = site.blob() {
             release(self.package, place);
         }
         Ok(())
@@ -234,30 +227,26 @@ impl<'a> Weights<'a> {
         node: &Node<'a>,
         config: &OptimizationConfig,
     ) -> Option<Weight<Site<'a>>> {
-        let candidate = candidate(node, config)?;
-        let output = node.op.outputs.last().and_then(|out| out.r#type.as_ref());
-        let (output_dtype, shape) = known_tensor(output)?;
+        let (slot, value) = candidate(node, config)?;
+        let (output_dtype, shape) = node.op.outputs.last()?.known_tensor()?;
         let elements = element_count(&shape)?;
-        let dtype = match candidate.value {
-            Some(value) => known_tensor(value.r#type.as_ref())?.0,
+        let dtype = match value {
+            Some(value) => value.known_tensor()?.0,
             None => output_dtype,
         };
         let consumers = self.graph.consumers(index);
         let first = consumers.first().and_then(|user| user.output_axis);
         let agreed = consumers.iter().all(|user| user.output_axis == first);
-        let bytes = match candidate.stored.as_slice() {
-            [] => stored_bytes(dtype, elements).unwrap_or(0) as u64,
-            stored => stored.iter().filter_map(|value| bytes_of(value)).sum(),
-        };
+        let stored = values(node.op).filter_map(Value::stored_bytes);
+        let dense = || stored_bytes(dtype, elements).unwrap_or(0) as u64;
+        let bytes = stored.reduce(u64::saturating_add).unwrap_or_else(dense);
         let already = || format!("already compressed ({})", node.op.r#type);
-        let source = match (candidate.value, palette_dtype(dtype)) {
-            (Some(_), dtype) => match self.no_weight(index, &shape, &consumers) {
-                Some(reason) => Err(reason),
-                None => dtype.ok_or_else(already),
-            },
-            (None, _) => Err(already()),
+        let source = match value.map(|_| self.no_weight(index, &shape, &consumers)) {
+            None => Err(already()),
+            Some(Some(reason)) => Err(reason),
+            Some(None) => palette_dtype(dtype).ok_or_else(already),
         };
-        let masked = matches!(candidate.slot, Slot::NonzeroData { .. });
+        let masked = matches!(slot, Slot::NonzeroData { .. });
         let user = |user: &&User<'a>| palettizer_pipeline::User {
             name: op_name(user.op).to_owned(),
             op_type: user.op.r#type.clone(),
@@ -275,8 +264,8 @@ impl<'a> Weights<'a> {
             place: Site {
                 ordinal: node.ordinal,
                 is_output: node.feeds_output,
-                slot: candidate.slot,
-                value: candidate.value,
+                slot,
+                value,
                 target: node.target,
                 conv_groups: consumers.iter().map(|user| user.groups).collect(),
             },
@@ -305,82 +294,54 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// A node that holds a weight.
-struct Candidate<'a> {
-    slot: Slot<'a>,
-    /// The data to palettize; `None` if it is compressed in a way that stays as it is.
-    value: Option<&'a Value>,
-    /// Every value that a compressed weight is stored in.
-    stored: Vec<&'a Value>,
-}
-
-/// Whether a node holds a float weight, and how; `None` if it is something else.
-fn candidate<'a>(node: &Node<'a>, config: &OptimizationConfig) -> Option<Candidate<'a>> {
+/// How a node holds a float weight, and the data to palettize; without data if it is compressed in a way that stays as
+/// it is, and `None` if it holds something else.
+fn candidate<'a>(
+    node: &Node<'a>,
+    config: &OptimizationConfig,
+) -> Option<(Slot<'a>, Option<&'a Value>)> {
     let op = node.op;
-    let (dtype, _) = known_tensor(op.outputs.last()?.r#type.as_ref())?;
-    let float = matches!(
+    let (dtype, _) = op.outputs.last()?.known_tensor()?;
+    if !matches!(
         dtype,
         DataType::Float16 | DataType::BFloat16 | DataType::Float32
-    );
-    if !float {
+    ) {
         return None;
     }
-    if op.r#type == "const" {
-        debug_assert!(!is_constexpr(op));
+    if !is_constexpr(op) {
         // A constant that a constexpr op takes is a part of a compressed weight, not a weight.
-        if node.users.iter().any(|user| user.node.is_some()) {
-            return None;
-        }
-        return Some(Candidate {
-            slot: Slot::Const,
-            value: Some(op.attributes.get("val")?),
-            stored: Vec::new(),
-        });
+        let part = node.users.iter().any(|user| user.node.is_some());
+        let value = op.attributes.get("val")?;
+        return (!part).then_some((Slot::Const, Some(value)));
     }
     // In the middle of a chain of constexpr ops: the one at its end speaks for it.
-    let last = node.users.iter().any(|user| user.node.is_none()) || node.feeds_output;
-    if !last {
+    if !node.feeds_others() {
         return None;
     }
-    let attributes = op.attributes.iter().filter(|(name, _)| *name != "name");
-    let inputs = op.inputs.values().flat_map(|input| &input.arguments);
-    let stored = attributes
-        .map(|(_, value)| value)
-        .chain(inputs.filter_map(|binding| binding.value.as_ref()))
-        .collect();
     let found = joint(op).filter(|_| config.joint_compression());
-    let (slot, value) = match found {
+    Some(match found {
         Some((slot, value)) => (slot, Some(value)),
         None => (Slot::Const, None),
-    };
-    Some(Candidate {
-        slot,
-        value,
-        stored,
     })
 }
 
 /// The data of a pruned or quantized weight that can be palettized in its turn.
 fn joint(op: &Operation) -> Option<(Slot<'_>, &Value)> {
-    let value = |name| match param(op, name)? {
-        Param::Value(value) => Some(value),
-        Param::Name(_) => None,
-    };
     let (slot, data) = match op.r#type.as_str() {
         "constexpr_sparse_to_dense" => (
             Slot::NonzeroData {
-                mask: value("mask")?,
+                mask: in_place(op, "mask")?,
             },
-            value("nonzero_data")?,
+            in_place(op, "nonzero_data")?,
         ),
         "constexpr_blockwise_shift_scale" => {
             // The error of the palette is measured in units of the scale.
-            value("scale")?;
-            (Slot::QuantizedData { op }, value("data")?)
+            in_place(op, "scale")?;
+            (Slot::QuantizedData { op }, in_place(op, "data")?)
         }
         _ => return None,
     };
-    let (dtype, shape) = known_tensor(data.r#type.as_ref())?;
+    let (dtype, shape) = data.known_tensor()?;
     // a weight of zeros alone keeps no value: there is nothing to find a table for
     if shape.contains(&0) {
         return None;

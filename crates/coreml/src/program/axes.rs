@@ -68,25 +68,7 @@ fn parameter<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::mil::{bind_name, bind_value, int32_value};
-    use crate::proto::{DataType, ImmediateValue, RepeatedBools, TensorValue};
-
-    fn bool_value(flag: bool) -> Value {
-        Value {
-            r#type: Some(crate::program::mil::tensor_type(DataType::Bool, &[])),
-            immediate: Some(ImmediateValue {
-                tensor: Some(TensorValue {
-                    bools: Some(RepeatedBools {
-                        values: vec![flag],
-                        ..Default::default()
-                    }),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            }),
-            ..Default::default()
-        }
-    }
+    use crate::program::mil::{bind_name, bind_value, bool_value, int32_values};
 
     #[test]
     fn the_table_holds() {
@@ -108,7 +90,7 @@ mod tests {
             };
             op.inputs
                 .insert(format!("transpose_{param}"), bind_name("flag"));
-            let flag = bool_value(transposed);
+            let flag = bool_value(&[], transposed);
             let axis = output_axis(&op, param, rank, &|name| (name == "flag").then_some(&flag));
             assert_eq!(axis, expected, "{op_type} {param} {transposed}");
         }
@@ -122,7 +104,7 @@ mod tests {
         };
         assert_eq!(conv_groups(&op, &|_| None), 1);
         op.inputs
-            .insert("groups".to_owned(), bind_value(int32_value(8)));
+            .insert("groups".to_owned(), bind_value(int32_values(&[], vec![8])));
         assert_eq!(conv_groups(&op, &|_| None), 8);
         op.r#type = "linear".to_owned();
         assert_eq!(conv_groups(&op, &|_| None), 1);

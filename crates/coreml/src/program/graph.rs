@@ -7,9 +7,9 @@
 use crate::Error;
 use crate::opset::Opset as _;
 use crate::program::axes::{conv_groups, output_axis};
-use crate::program::mil::{is_constexpr, known_tensor, op_name};
-use crate::program::walk::programs;
-use crate::proto::{Block, Model, Operation, Value};
+use crate::program::mil::{is_constexpr, op_name};
+use crate::program::walk::functions;
+use crate::proto::{Block, Model, NamedValueType, Operation, Value};
 use palettizer_pipeline::config::Target;
 use std::collections::{HashMap, HashSet};
 
@@ -37,6 +37,13 @@ pub(crate) struct Node<'a> {
     pub leaves_inner_block: bool,
 }
 
+impl Node<'_> {
+    /// Whether something other than a `constexpr_` operation uses it.
+    pub(crate) fn feeds_others(&self) -> bool {
+        self.feeds_output || self.users.iter().any(|user| user.node.is_none())
+    }
+}
+
 /// One use of a constant.
 #[derive(Debug)]
 pub(crate) struct User<'a> {
@@ -59,17 +66,15 @@ impl<'a> Graph<'a> {
     /// [`Error::UndefinedName`] for a name that nothing defines before it is used.
     pub(crate) fn build(model: &'a Model) -> Result<Self, Error> {
         let mut builder = Builder::default();
-        for program in programs(model) {
-            for (name, function) in &program.functions {
-                for (opset, block) in &function.block_specializations {
-                    builder.function = name;
-                    builder.target = Target::of_opset(opset);
-                    builder.scope.clear();
-                    for input in &function.inputs {
-                        builder.define(&input.name, Definition::Other);
-                    }
-                    builder.block(block, false)?;
+        for (name, function) in functions(model) {
+            for (opset, block) in &function.block_specializations {
+                builder.function = name;
+                builder.target = Target::of_opset(opset);
+                builder.scope.clear();
+                for input in &function.inputs {
+                    builder.define(&input.name, Definition::Other);
                 }
+                builder.block(block, false)?;
             }
         }
         Ok(builder.graph)
@@ -202,8 +207,8 @@ impl<'a> Builder<'a> {
                 };
                 let constant = |name: &str| self.constant(name);
                 let output = self.graph.nodes[node].op.outputs.first();
-                let rank = known_tensor(output.and_then(|output| output.r#type.as_ref()))
-                    .map_or(0, |(_, shape)| shape.len());
+                let known = output.and_then(NamedValueType::known_tensor);
+                let rank = known.map_or(0, |(_, shape)| shape.len());
                 let user = User {
                     op,
                     param,

@@ -4,8 +4,8 @@
 
 use crate::proto::{
     Argument, Binding, BlobFileValue, ConstantDimension, DataType, Dimension, ImmediateValue,
-    NamedValueType, Operation, RepeatedBytes, RepeatedInts, RepeatedStrings, TensorType,
-    TensorValue, Value, ValueType,
+    NamedValueType, Operation, RepeatedBools, RepeatedBytes, RepeatedFloats, RepeatedInts,
+    RepeatedStrings, TensorType, TensorValue, Value, ValueType,
 };
 use std::borrow::Cow;
 
@@ -44,6 +44,26 @@ pub(crate) fn known_tensor(value_type: Option<&ValueType>) -> Option<(DataType, 
     Some((dtype, shape))
 }
 
+impl Value {
+    /// The element type and shape, if both are known.
+    pub(crate) fn known_tensor(&self) -> Option<(DataType, Vec<usize>)> {
+        known_tensor(self.r#type.as_ref())
+    }
+
+    /// The bytes of the elements in a weight file.
+    pub(crate) fn stored_bytes(&self) -> Option<u64> {
+        let (dtype, shape) = self.known_tensor()?;
+        Some(stored_bytes(dtype, element_count(&shape)?)? as u64)
+    }
+}
+
+impl NamedValueType {
+    /// The element type and shape, if both are known.
+    pub(crate) fn known_tensor(&self) -> Option<(DataType, Vec<usize>)> {
+        known_tensor(self.r#type.as_ref())
+    }
+}
+
 /// The product of a shape, if it fits.
 pub(crate) fn element_count(shape: &[usize]) -> Option<usize> {
     shape
@@ -57,6 +77,7 @@ pub(crate) fn stored_bytes(dtype: DataType, elements: usize) -> Option<usize> {
     Some(bits.div_ceil(8))
 }
 
+/// A tensor in place.
 fn immediate(dtype: DataType, shape: &[usize], tensor: TensorValue) -> Value {
     Value {
         r#type: Some(tensor_type(dtype, shape)),
@@ -74,49 +95,53 @@ pub(crate) fn string_value(text: &str) -> Value {
         values: vec![text.to_owned()],
         ..Default::default()
     };
-    immediate(
-        DataType::String,
-        &[],
-        TensorValue {
-            strings: Some(strings),
-            ..Default::default()
-        },
-    )
+    let tensor = TensorValue {
+        strings: Some(strings),
+        ..Default::default()
+    };
+    immediate(DataType::String, &[], tensor)
 }
 
-/// An int32 scalar in place.
-pub(crate) fn int32_value(value: i32) -> Value {
-    let ints = RepeatedInts {
+/// A boolean in place, in a tensor of one element.
+pub(crate) fn bool_value(shape: &[usize], value: bool) -> Value {
+    let bools = RepeatedBools {
         values: vec![value],
         ..Default::default()
     };
-    immediate(
-        DataType::Int32,
-        &[],
-        TensorValue {
-            ints: Some(ints),
-            ..Default::default()
-        },
-    )
+    let tensor = TensorValue {
+        bools: Some(bools),
+        ..Default::default()
+    };
+    immediate(DataType::Bool, shape, tensor)
+}
+
+/// int32 values in place.
+pub(crate) fn int32_values(shape: &[usize], values: Vec<i32>) -> Value {
+    let ints = RepeatedInts {
+        values,
+        ..Default::default()
+    };
+    let tensor = TensorValue {
+        ints: Some(ints),
+        ..Default::default()
+    };
+    immediate(DataType::Int32, shape, tensor)
 }
 
 /// A tensor in place, from its little-endian bytes.
 pub(crate) fn bytes_value(dtype: DataType, shape: &[usize], bytes: &[u8]) -> Value {
+    let words = || bytes.as_chunks().0.iter().copied();
     let tensor = match dtype {
         DataType::Float32 => TensorValue {
-            floats: Some(crate::proto::RepeatedFloats {
-                values: words(bytes).map(f32::from_le_bytes).collect(),
+            floats: Some(RepeatedFloats {
+                values: words().map(f32::from_le_bytes).collect(),
                 ..Default::default()
             }),
             ..Default::default()
         },
-        DataType::Int32 => TensorValue {
-            ints: Some(RepeatedInts {
-                values: words(bytes).map(i32::from_le_bytes).collect(),
-                ..Default::default()
-            }),
-            ..Default::default()
-        },
+        DataType::Int32 => {
+            return int32_values(shape, words().map(i32::from_le_bytes).collect());
+        }
         _ => TensorValue {
             bytes: Some(RepeatedBytes {
                 values: bytes.to_vec(),
@@ -126,12 +151,6 @@ pub(crate) fn bytes_value(dtype: DataType, shape: &[usize], bytes: &[u8]) -> Val
         },
     };
     immediate(dtype, shape, tensor)
-}
-
-fn words(bytes: &[u8]) -> impl Iterator<Item = [u8; 4]> + '_ {
-    bytes
-        .chunks_exact(4)
-        .map(|word| [word[0], word[1], word[2], word[3]])
 }
 
 /// A tensor in a weight file.
@@ -172,13 +191,52 @@ pub(crate) fn immediate_bytes(value: &Value) -> Option<Cow<'_, [u8]>> {
     Some(Cow::Owned(owned))
 }
 
-/// The first integer of a value in place, whichever list it is in.
-pub(crate) fn immediate_int(value: &Value) -> Option<i64> {
+/// Integers from their little-endian bytes; `None` for bytes of another type.
+pub(crate) fn integers(dtype: DataType, bytes: &[u8]) -> Option<Vec<i64>> {
+    fn read<const N: usize, T: Into<i64>>(
+        bytes: &[u8],
+        from: fn([u8; N]) -> T,
+    ) -> Option<Vec<i64>> {
+        let (words, rest) = bytes.as_chunks();
+        let words = words.iter().map(|&word| from(word).into());
+        rest.is_empty().then(|| words.collect())
+    }
+    match dtype {
+        DataType::Int8 => read(bytes, i8::from_le_bytes),
+        DataType::UInt8 => read(bytes, u8::from_le_bytes),
+        DataType::Int16 => read(bytes, i16::from_le_bytes),
+        DataType::UInt16 => read(bytes, u16::from_le_bytes),
+        DataType::Int32 => read(bytes, i32::from_le_bytes),
+        DataType::UInt32 => read(bytes, u32::from_le_bytes),
+        _ => None,
+    }
+}
+
+/// The integers of a value in place, whichever list they are in.
+pub(crate) fn immediate_ints(value: &Value) -> Option<Vec<i64>> {
     let tensor = value.immediate.as_ref()?.tensor.as_ref()?;
     if let Some(ints) = &tensor.ints {
-        return ints.values.first().map(|&v| i64::from(v));
+        return Some(ints.values.iter().map(|&v| i64::from(v)).collect());
     }
-    tensor.long_ints.as_ref()?.values.first().copied()
+    if let Some(ints) = &tensor.long_ints {
+        return Some(ints.values.clone());
+    }
+    let dtype = value.r#type.as_ref()?.tensor_type.as_ref()?.data_type;
+    integers(
+        DataType::from_number(dtype)?,
+        &tensor.bytes.as_ref()?.values,
+    )
+}
+
+/// The first integer of a value in place.
+pub(crate) fn immediate_int(value: &Value) -> Option<i64> {
+    immediate_ints(value)?.first().copied()
+}
+
+/// The shape that a value in place spells out.
+pub(crate) fn immediate_shape(value: &Value) -> Option<Vec<usize>> {
+    let sizes = immediate_ints(value)?.into_iter();
+    sizes.map(|size| usize::try_from(size).ok()).collect()
 }
 
 /// The first boolean of a value in place.
@@ -220,6 +278,14 @@ pub(crate) fn param<'a>(op: &'a Operation, name: &str) -> Option<Param<'a>> {
     })
 }
 
+/// A parameter that is a value in place.
+pub(crate) fn in_place<'a>(op: &'a Operation, name: &str) -> Option<&'a Value> {
+    match param(op, name)? {
+        Param::Value(value) => Some(value),
+        Param::Name(_) => None,
+    }
+}
+
 /// See [`param`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Param<'a> {
@@ -229,26 +295,60 @@ pub(crate) enum Param<'a> {
     Name(&'a str),
 }
 
+/// A parameter bound to one thing.
+pub(crate) fn argument(binding: Binding) -> Argument {
+    Argument {
+        arguments: vec![binding],
+        ..Default::default()
+    }
+}
+
 /// A parameter bound to one value in place.
 pub(crate) fn bind_value(value: Value) -> Argument {
-    Argument {
-        arguments: vec![Binding {
-            value: Some(value),
-            ..Default::default()
-        }],
+    argument(Binding {
+        value: Some(value),
+        ..Default::default()
+    })
+}
+
+/// The output of another operation.
+pub(crate) fn by_name(name: &str) -> Binding {
+    Binding {
+        name: name.to_owned(),
         ..Default::default()
     }
 }
 
 /// A parameter bound to the output of another operation.
 pub(crate) fn bind_name(name: &str) -> Argument {
-    Argument {
-        arguments: vec![Binding {
-            name: name.to_owned(),
-            ..Default::default()
-        }],
+    argument(by_name(name))
+}
+
+/// An operation in the form in which coremltools writes it: its name is an attribute.
+pub(crate) fn operation<'a>(
+    op_type: &str,
+    name: &str,
+    inputs: impl IntoIterator<Item = (&'a str, Argument)>,
+    outputs: Vec<NamedValueType>,
+) -> Operation {
+    let inputs = inputs.into_iter();
+    Operation {
+        r#type: op_type.to_owned(),
+        inputs: inputs
+            .map(|(param, argument)| (param.to_owned(), argument))
+            .collect(),
+        outputs,
+        attributes: [("name".to_owned(), string_value(name))].into(),
         ..Default::default()
     }
+}
+
+/// A `const`, named as its output.
+pub(crate) fn constant(output: NamedValueType, value: Value) -> Operation {
+    let name = output.name.clone();
+    let mut constant = operation("const", &name, [], vec![output]);
+    constant.attributes.insert("val".to_owned(), value);
+    constant
 }
 
 /// An output of an operation.
@@ -276,7 +376,7 @@ mod tests {
             assert_eq!(immediate_bytes(&value).unwrap().as_ref(), bytes);
             assert_eq!(known_tensor(value.r#type.as_ref()), Some((dtype, vec![2])));
         }
-        assert_eq!(immediate_int(&int32_value(-3)), Some(-3));
+        assert_eq!(immediate_int(&int32_values(&[], vec![-3])), Some(-3));
         assert_eq!(immediate_string(&string_value("x")), Some("x"));
         assert!(immediate_bytes(&string_value("x")).is_none());
     }

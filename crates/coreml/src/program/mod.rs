@@ -6,5 +6,6 @@ pub(crate) mod axes;
 pub(crate) mod constant;
 pub(crate) mod graph;
 pub(crate) mod mil;
+pub(crate) mod names;
 pub(crate) mod typing;
 pub(crate) mod walk;

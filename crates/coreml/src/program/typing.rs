@@ -87,10 +87,7 @@ fn check(op: &Operation, made_from: &[&Node<'_>]) -> Result<(), String> {
     let Some(expected) = inputs.infer()? else {
         return Ok(());
     };
-    let declared = op
-        .outputs
-        .iter()
-        .map(|output| known_tensor(output.r#type.as_ref()));
+    let declared = op.outputs.iter().map(|output| output.known_tensor());
     let declared: Option<Vec<Typed>> = declared
         .map(|known| known.map(|(dtype, shape)| Typed { dtype, shape }))
         .collect();

@@ -1,6 +1,7 @@
-//! Visiting every program, block and value of a model, pipelines and nested blocks included.
+//! Visiting every program, function, operation and value of a model, pipelines and nested blocks included.
 
-use crate::proto::{Block, Model, Operation, Program, Value};
+use crate::proto::{Block, Function, Model, Operation, Program, Value};
+use std::collections::BTreeSet;
 
 /// The programs of a model, in order: its own, or those of a pipeline's members.
 pub(crate) fn programs(model: &Model) -> Vec<&Program> {
@@ -12,13 +13,13 @@ pub(crate) fn programs(model: &Model) -> Vec<&Program> {
 fn collect<'a>(model: &'a Model, found: &mut Vec<&'a Program>) {
     found.extend(&model.ml_program);
     let typed = [&model.pipeline_classifier, &model.pipeline_regressor];
-    let pipelines = typed
-        .into_iter()
-        .flatten()
-        .filter_map(|typed| typed.pipeline.as_ref())
-        .chain(&model.pipeline);
-    for member in pipelines.flat_map(|pipeline| &pipeline.models) {
-        collect(member, found);
+    let typed = typed.into_iter().flatten();
+    let pipelines = typed.flat_map(|typed| &typed.pipeline);
+    for pipeline in pipelines.chain(&model.pipeline) {
+        pipeline
+            .models
+            .iter()
+            .for_each(|member| collect(member, found));
     }
 }
 
@@ -35,42 +36,44 @@ fn collect_mut<'a>(model: &'a mut Model, found: &mut Vec<&'a mut Program>) {
         &mut model.pipeline_classifier,
         &mut model.pipeline_regressor,
     ];
-    let pipelines = typed
+    let typed = typed.into_iter().flatten();
+    let pipelines = typed.flat_map(|typed| &mut typed.pipeline);
+    for pipeline in pipelines.chain(&mut model.pipeline) {
+        pipeline
+            .models
+            .iter_mut()
+            .for_each(|member| collect_mut(member, found));
+    }
+}
+
+/// The functions of a model, by name, in the order of the programs.
+pub(crate) fn functions(model: &Model) -> impl Iterator<Item = (&String, &Function)> {
+    programs(model)
         .into_iter()
-        .flatten()
-        .filter_map(|typed| typed.pipeline.as_mut())
-        .chain(&mut model.pipeline);
-    for member in pipelines.flat_map(|pipeline| &mut pipeline.models) {
-        collect_mut(member, found);
-    }
+        .flat_map(|program| &program.functions)
 }
 
-/// Calls `visit` with every operation of the model, one before those nested in it.
-pub(crate) fn each_op<'a, E>(
-    model: &'a Model,
-    visit: &mut impl FnMut(&'a Operation) -> Result<(), E>,
-) -> Result<(), E> {
-    for program in programs(model) {
-        for function in program.functions.values() {
-            for block in function.block_specializations.values() {
-                each_op_of_block(block, visit)?;
-            }
-        }
-    }
-    Ok(())
+/// As [`functions`], to change them.
+pub(crate) fn functions_mut(model: &mut Model) -> impl Iterator<Item = &mut Function> {
+    programs_mut(model)
+        .into_iter()
+        .flat_map(|program| program.functions.values_mut())
 }
 
-fn each_op_of_block<'a, E>(
-    block: &'a Block,
-    visit: &mut impl FnMut(&'a Operation) -> Result<(), E>,
-) -> Result<(), E> {
-    for op in &block.operations {
-        visit(op)?;
-        for inner in &op.blocks {
-            each_op_of_block(inner, visit)?;
+/// Every operation of the model, one before those nested in it.
+pub(crate) fn operations(model: &Model) -> Vec<&Operation> {
+    fn of_block<'a>(block: &'a Block, found: &mut Vec<&'a Operation>) {
+        for op in &block.operations {
+            found.push(op);
+            op.blocks.iter().for_each(|inner| of_block(inner, found));
         }
     }
-    Ok(())
+    let mut found = Vec::new();
+    for block in functions(model).flat_map(|(_, function)| function.block_specializations.values())
+    {
+        of_block(block, &mut found);
+    }
+    found
 }
 
 /// The values of one operation, attributes and inputs bound in place, without those of its nested blocks.
@@ -80,20 +83,17 @@ pub(crate) fn values(op: &Operation) -> impl Iterator<Item = &Value> {
     op.attributes.values().chain(in_place)
 }
 
-/// Calls `change` with every value of one operation, without those of its nested blocks.
-pub(crate) fn each_value_of_op_mut<E>(
-    op: &mut Operation,
-    change: &mut impl FnMut(&mut Value) -> Result<(), E>,
-) -> Result<(), E> {
-    for value in op.attributes.values_mut() {
-        change(value)?;
-    }
-    for argument in op.inputs.values_mut() {
-        for binding in &mut argument.arguments {
-            if let Some(value) = &mut binding.value {
-                change(value)?;
-            }
-        }
-    }
-    Ok(())
+/// As [`values`], to change them.
+pub(crate) fn values_mut(op: &mut Operation) -> impl Iterator<Item = &mut Value> {
+    let arguments = op.inputs.values_mut();
+    let bindings = arguments.flat_map(|argument| &mut argument.arguments);
+    let in_place = bindings.filter_map(|binding| binding.value.as_mut());
+    op.attributes.values_mut().chain(in_place)
+}
+
+/// The weight files that a model refers to, by name, each once, in order.
+pub(crate) fn weight_files(model: &Model) -> BTreeSet<&str> {
+    let values = operations(model).into_iter().flat_map(values);
+    let places = values.filter_map(|value| value.blob_file.as_ref());
+    places.map(|place| place.file_name.as_str()).collect()
 }

@@ -13,7 +13,7 @@ fn bound_value<'a>(op: &'a Operation, input: &str) -> &'a Value {
 }
 
 fn known(value: &Value) -> (DataType, Vec<usize>) {
-    known_tensor(value.r#type.as_ref()).unwrap()
+    value.known_tensor().unwrap()
 }
 
 /// The constant that feeds the `add` of a guard.
@@ -36,7 +36,7 @@ fn size(model: &Model) -> Vec<i32> {
 
 #[test]
 fn constant_indices_that_count_from_the_start_stay() {
-    let indices = constant("c", ints(&[0, 2], false));
+    let indices = constant("c", int32_values(&[2], vec![0, 2]));
     let gather = op("gather", &[("x", "x"), ("indices", "c")]);
     let model = raised(Target::IOS15, vec![indices.clone(), gather.clone()]);
     assert_eq!(ops_of(&model), [indices, gather]);
@@ -46,7 +46,12 @@ fn constant_indices_that_count_from_the_start_stay() {
 fn other_indices_are_guarded() {
     let guard = ["const", "const", "greater_equal", "add", "select"];
     for (op_type, data, indices, wanted) in [
-        ("gather", "x", constant("c", ints(&[-1], false)), &[2][..]),
+        (
+            "gather",
+            "x",
+            constant("c", int32_values(&[1], vec![-1])),
+            &[2][..],
+        ),
         ("gather", "x", op("unused", &[]), &[2]),
         ("gather_along_axis", "x", op("unused", &[]), &[2]),
         ("gather_nd", "x", op("unused", &[]), &[2, 3]),
@@ -81,7 +86,7 @@ fn the_axis_and_batch_axes_choose_the_size() {
         ("gather", "axis", -1, &[4]),
         ("gather_nd", "batch_dims", 1, &[3, 4]),
     ] {
-        let number = constant("n", ints(&[value], true));
+        let number = constant("n", int32_values(&[], vec![value]));
         let op = op(op_type, &[("x", "x"), ("indices", "i"), (input, "n")]);
         assert_eq!(size(&raised(Target::IOS16, vec![number, op])), wanted);
     }
@@ -118,7 +123,7 @@ fn an_unknown_size_is_asked_for() {
 
 #[test]
 fn new_names_are_new() {
-    let taken = constant("o_indices_zero", ints(&[0], true));
+    let taken = constant("o_indices_zero", int32_values(&[], vec![0]));
     let gather = op("gather", &[("x", "x"), ("indices", "i")]);
     let model = raised(Target::IOS16, vec![taken, gather.clone(), gather]);
     let names: Vec<_> = ops_of(&model)
@@ -144,17 +149,20 @@ fn nested_blocks_see_the_names_around_them() {
     ];
     let model = raised(
         Target::IOS16,
-        vec![constant("c", ints(&[1], false)), cond.clone()],
+        vec![constant("c", int32_values(&[1], vec![1])), cond.clone()],
     );
     assert_eq!(ops_of(&model)[1].blocks[0].operations, [inner]);
     let model = raised(
         Target::IOS16,
-        vec![constant("c", ints(&[-1], false)), cond.clone()],
+        vec![constant("c", int32_values(&[1], vec![-1])), cond.clone()],
     );
     assert_eq!(ops_of(&model)[1].blocks[1].operations.len(), 6);
     // A block input of the same name is not the constant.
     cond.blocks[0].inputs = vec![output("c", I32, &[1])];
-    let model = raised(Target::IOS16, vec![constant("c", ints(&[1], false)), cond]);
+    let model = raised(
+        Target::IOS16,
+        vec![constant("c", int32_values(&[1], vec![1])), cond],
+    );
     assert_eq!(ops_of(&model)[1].blocks[0].operations.len(), 6);
     assert_eq!(ops_of(&model)[1].blocks[1].operations.len(), 1);
 }
@@ -188,7 +196,7 @@ fn indices_that_cannot_be_guarded_are_in_the_way() {
         let said = why(inputs, op_type);
         assert!(said.contains(words), "{said}");
     }
-    let axis = constant("n", ints(&[3], true));
+    let axis = constant("n", int32_values(&[], vec![3]));
     let gather = op("gather", &[("x", "x"), ("indices", "i"), ("axis", "n")]);
     assert!(reason(Target::IOS16, Target::IOS17, vec![axis, gather]).contains("axes 3..4"));
 }
@@ -280,7 +288,7 @@ fn affine(zero_point: Value, scale: Value, axis: i32) -> Operation {
         ("quantized_data", blob(U8, &[4, 3, 2])),
         ("zero_point", zero_point),
         ("scale", scale),
-        ("axis", ints(&[axis], true)),
+        ("axis", int32_values(&[], vec![axis])),
     ];
     compressed("constexpr_affine_dequantize", attributes)
 }

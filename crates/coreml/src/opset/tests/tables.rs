@@ -21,6 +21,12 @@ fn every_line_of_the_table_is_read() {
     }
 }
 
+/// Every op with each of its redefinitions.
+fn judged_ops() -> impl Iterator<Item = (&'static str, &'static Redefinition)> {
+    let lines = REDEFINITIONS.iter();
+    lines.flat_map(|line| line.ops.iter().map(move |op| (*op, line)))
+}
+
 #[test]
 fn every_redefinition_has_one_verdict() {
     let redefined: BTreeSet<_> = DEFINITIONS
@@ -28,8 +34,8 @@ fn every_redefinition_has_one_verdict() {
         .flat_map(|(op, all)| all.iter().skip(1).map(|definition| (*op, definition.since)))
         .collect();
     let mut judged = BTreeSet::new();
-    for line in REDEFINITIONS {
-        assert!(judged.insert((line.op, line.opset)), "{} twice", line.op);
+    for (op, line) in judged_ops() {
+        assert!(judged.insert((op, line.opset)), "{op} twice");
         assert!(!line.reason.is_empty() && line.place.ends_with(".py"));
     }
     for op in SUPERSEDED {
@@ -40,19 +46,19 @@ fn every_redefinition_has_one_verdict() {
 
 #[test]
 fn what_keeps_its_meaning_takes_what_it_took() {
-    for line in REDEFINITIONS {
-        let all = definitions(line.op).unwrap();
+    for (op, line) in judged_ops() {
+        let all = definitions(op).unwrap();
         let Some(at) = all
             .iter()
             .position(|definition| definition.since == line.opset)
         else {
-            assert!(SUPERSEDED.contains(&line.op));
+            assert!(SUPERSEDED.contains(&op));
             continue;
         };
         let lost = lost(&all[at - 1], &all[at]);
         match line.verdict {
-            Verdict::Keeps => assert_eq!(lost, [""; 0], "{} in {}", line.op, line.opset),
-            Verdict::InTheWay => assert!(!lost.is_empty(), "{} in {}", line.op, line.opset),
+            Verdict::Keeps => assert_eq!(lost, [""; 0], "{op} in {}", line.opset),
+            Verdict::InTheWay => assert!(!lost.is_empty(), "{op} in {}", line.opset),
             Verdict::Rule(..) => {}
         }
     }
@@ -61,16 +67,15 @@ fn what_keeps_its_meaning_takes_what_it_took() {
 #[test]
 fn code_that_changed_was_looked_at() {
     // Where a "keeps" comes with other code, the reason has to say more than that types were added.
-    for line in REDEFINITIONS {
-        let all = definitions(line.op).unwrap();
+    for (op, line) in judged_ops() {
+        let all = definitions(op).unwrap();
         let definition = all.iter().find(|definition| definition.since == line.opset);
         if let (Verdict::Keeps, Some(definition)) = (line.verdict, definition) {
             let plain = line.reason.starts_with("more element types")
                 || line.reason.starts_with("parameters may");
             assert!(
                 definition.methods == "-" || !plain,
-                "{}: {}",
-                line.op,
+                "{op}: {}",
                 definition.methods
             );
         }

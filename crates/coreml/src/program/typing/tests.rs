@@ -1,6 +1,6 @@
 use super::*;
 use crate::program::mil::{
-    bind_name, bind_value, bytes_value, int32_value, output, string_value, tensor_type,
+    bind_name, bind_value, bytes_value, int32_values, output, string_value, tensor_type,
 };
 use crate::proto::{Block, Function, Program};
 use std::collections::BTreeMap;
@@ -80,7 +80,7 @@ fn valid() -> Vec<Operation> {
                 &[(Int8, &[8, 6])],
             ),
             "vector_axis",
-            int32_value(-1),
+            int32_values(&[], vec![-1]),
         ),
         with(
             operation(
@@ -143,7 +143,7 @@ fn valid() -> Vec<Operation> {
                 &[(Float16, &[8, 6])],
             ),
             "axis",
-            int32_value(-1),
+            int32_values(&[], vec![-1]),
         ),
         operation(
             "constexpr_cast",
@@ -271,7 +271,7 @@ fn what_is_wrong_is_said() {
                     dense,
                 ),
                 "vector_axis",
-                int32_value(2),
+                int32_values(&[], vec![2]),
             ),
             "vector_axis is 2, out of range for rank 2",
         ),

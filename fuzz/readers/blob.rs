@@ -11,7 +11,7 @@ pub(crate) fn read(data: &[u8]) -> bool {
     let mut good = Vec::new();
     for offset in (0..file.len()).step_by(64).chain([1, file.len(), u64::MAX]) {
         if let Ok(blob) = file.blob(offset) {
-            let bits = blob.elements() * u64::from(blob.dtype.bits()) + blob.unused_bits;
+            let bits = blob.elements() * u64::from(blob.dtype.bits().unwrap()) + blob.unused_bits;
             assert_eq!(bits, blob.data.len() as u64 * 8);
             good.push(offset);
         }

@@ -1,7 +1,7 @@
 //! Weight files written anew: new blobs appended, those that stay copied, each once.
 
 use crate::Error;
-use crate::blob::{BlobDtype, WeightWriter};
+use crate::blob::WeightWriter;
 use crate::package::Package;
 use crate::program::mil::{blob_value, bytes_value, element_count, known_tensor};
 use crate::proto::{DataType, Value, ValueType};
@@ -26,7 +26,7 @@ pub(crate) struct Rewriter<'a, W> {
     stop: Option<&'a AtomicBool>,
     files: BTreeMap<String, WeightWriter<W>>,
     /// New offsets of the blobs that were copied, by file, old offset and type.
-    copied: HashMap<(String, u64, BlobDtype), u64>,
+    copied: HashMap<(String, u64, DataType), u64>,
 }
 
 impl<'a, W: Write + Seek> Rewriter<'a, W> {
@@ -54,13 +54,13 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
         bytes: &[u8],
     ) -> Result<Value, Error> {
         let elements = element_count(shape).unwrap_or(0);
-        let blob_dtype = BlobDtype::from_data_type(dtype);
-        let Some(blob_dtype) = blob_dtype.filter(|_| elements >= LEAST_BLOB_ELEMENTS) else {
+        let bits = dtype.bits().filter(|_| dtype.blob_number().is_some());
+        let Some(bits) = bits.filter(|_| elements >= LEAST_BLOB_ELEMENTS) else {
             return Ok(bytes_value(dtype, shape, bytes));
         };
         let file = file.unwrap_or(DEFAULT_FILE);
-        let unused = bytes.len() as u64 * 8 - elements as u64 * u64::from(blob_dtype.bits());
-        let offset = self.writer(file)?.append(blob_dtype, bytes, unused)?;
+        let unused = bytes.len() as u64 * 8 - elements as u64 * u64::from(bits);
+        let offset = self.writer(file)?.append(dtype, bytes, unused)?;
         Ok(blob_value(dtype, shape, file, offset))
     }
 
@@ -116,10 +116,10 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
 
 /// The blob type that a value's own type asks for, and the bits that it leaves unused at the end of `bytes` bytes;
 /// `None` if it is the type of another number of bytes.
-fn retyped(bytes: u64, value_type: Option<&ValueType>) -> Option<(BlobDtype, u64)> {
+fn retyped(bytes: u64, value_type: Option<&ValueType>) -> Option<(DataType, u64)> {
     let (dtype, shape) = known_tensor(value_type)?;
-    let dtype = BlobDtype::from_data_type(dtype)?;
-    let used = (element_count(&shape)? as u64).checked_mul(u64::from(dtype.bits()))?;
+    dtype.blob_number()?;
+    let used = (element_count(&shape)? as u64).checked_mul(u64::from(dtype.bits()?))?;
     let left = bytes.checked_mul(8)?.checked_sub(used)?;
     (left < 8).then_some((dtype, left))
 }

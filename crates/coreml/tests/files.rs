@@ -5,11 +5,11 @@
 mod support;
 
 use palettizer_coreml::Error;
-use palettizer_coreml::blob::{BlobDtype, WeightFile};
+use palettizer_coreml::blob::WeightFile;
 use palettizer_coreml::package::Package;
 use palettizer_coreml::package::PackageError;
 use palettizer_coreml::package::StagedPackage;
-use palettizer_coreml::proto::{Model, Pipeline};
+use palettizer_coreml::proto::{DataType, Model, Pipeline};
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::staged_output::SaveOptions;
 use prost::Message;
@@ -125,7 +125,7 @@ fn a_weight_file_is_written_anew() {
     let out = folder.path().join("out.mlpackage");
     let mut staging = StagedPackage::new(&out, SaveOptions::overwriting(false)).unwrap();
     let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
-    let offset = writer.append(BlobDtype::UInt8, &[1, 2, 3], 0).unwrap();
+    let offset = writer.append(DataType::UInt8, &[1, 2, 3], 0).unwrap();
     writer.finish().unwrap();
     staging.commit(&package, &model).unwrap();
 

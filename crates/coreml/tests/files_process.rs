@@ -6,9 +6,10 @@
 mod support;
 
 use palettizer_coreml::Error;
-use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
+use palettizer_coreml::blob::{WeightFile, WeightWriter};
 use palettizer_coreml::package::Package;
 use palettizer_coreml::package::StagedPackage;
+use palettizer_coreml::proto::DataType;
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::staged_output::SaveOptions;
 use palettizer_pipeline::staged_output::remove_unfinished;
@@ -30,7 +31,7 @@ fn a_full_disk() {
                 .unwrap();
         let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
         let error = writer
-            .append(BlobDtype::UInt8, &vec![1; 4 << 20], 0)
+            .append(DataType::UInt8, &vec![1; 4 << 20], 0)
             .unwrap_err();
         assert!(
             matches!(&error, Error::Pipeline(PipelineError::DiskFull { .. })),
@@ -40,9 +41,7 @@ fn a_full_disk() {
 
         // A copy of what has not changed runs into it too.
         let mut large = WeightWriter::new(std::io::Cursor::new(Vec::new())).unwrap();
-        large
-            .append(BlobDtype::UInt8, &vec![1; 4 << 20], 0)
-            .unwrap();
+        large.append(DataType::UInt8, &vec![1; 4 << 20], 0).unwrap();
         let bytes = large.finish().unwrap().into_inner();
         let large = WeightFile::from_bytes("large", bytes).unwrap();
         let package = package
@@ -80,7 +79,7 @@ fn an_interrupt() {
         let (package, model) = linear_model().open();
         let mut staging = StagedPackage::new(&out, SaveOptions::overwriting(false)).unwrap();
         let mut writer = staging.create_weight_file(WEIGHTS).unwrap();
-        writer.append(BlobDtype::UInt8, &[1], 0).unwrap();
+        writer.append(DataType::UInt8, &[1], 0).unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
         std::thread::spawn(remove_unfinished).join().unwrap();
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
@@ -119,7 +118,7 @@ fn memory_is_given_back() {
         let mut writer =
             WeightWriter::new(BufWriter::new(fs::File::create(&path).unwrap())).unwrap();
         let data = vec![1u8; 64 << 20];
-        let offset = writer.append(BlobDtype::UInt8, &data, 0).unwrap();
+        let offset = writer.append(DataType::UInt8, &data, 0).unwrap();
         drop((writer.finish().unwrap(), data));
 
         let file = WeightFile::open(&path).unwrap();

@@ -4,7 +4,8 @@
 
 use palettizer_coreml::Error;
 use palettizer_coreml::blob::BlobError;
-use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
+use palettizer_coreml::blob::{WeightFile, WeightWriter};
+use palettizer_coreml::proto::DataType;
 use std::fs;
 use std::io::Cursor;
 use tempfile::TempDir;
@@ -21,8 +22,8 @@ macro_rules! assert_error {
 /// A weight file of two blobs, 10 fp16 and 5 uint3 elements; and their offsets.
 fn blobs() -> (Vec<u8>, u64, u64) {
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
-    let first = writer.append(BlobDtype::Float16, &[7; 20], 0).unwrap();
-    let second = writer.append(BlobDtype::UInt3, &[0x88, 0x46], 1).unwrap();
+    let first = writer.append(DataType::Float16, &[7; 20], 0).unwrap();
+    let second = writer.append(DataType::UInt3, &[0x88, 0x46], 1).unwrap();
     (writer.finish().unwrap().into_inner(), first, second)
 }
 
@@ -101,7 +102,7 @@ fn blobs_without_data() {
     );
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
     assert_error!(
-        writer.append(BlobDtype::UInt8, &[], 0).unwrap_err(),
+        writer.append(DataType::UInt8, &[], 0).unwrap_err(),
         Error::Blob(BlobError::Empty { .. })
     );
 }
@@ -143,7 +144,7 @@ fn blobs_of_no_whole_number_of_elements() {
     assert_eq!(patched(second + 24, 4).blob(second).unwrap().elements(), 4);
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
     assert_error!(
-        writer.append(BlobDtype::Float32, &[0; 6], 0).unwrap_err(),
+        writer.append(DataType::Float32, &[0; 6], 0).unwrap_err(),
         Error::Blob(BlobError::Padding { .. })
     );
 }

@@ -5,7 +5,6 @@
 mod support;
 
 use palettizer_coreml::Model;
-use palettizer_coreml::blob::BlobDtype;
 use palettizer_coreml::proto::{self, DataType, Operation};
 use palettizer_palette::{Mode, Nbits, PaletteSpec};
 use palettizer_pipeline::config::Target;
@@ -23,7 +22,7 @@ fn pruned() -> Parts {
     let mask = vec![0b0101_0101; elements / 8];
     let (mut model, weights) = Builder::new("CoreML6")
         .input("x", &[1, COLUMNS])
-        .blob("mask", BlobDtype::UInt8, &[mask.len() as u64], &mask)
+        .blob("mask", DataType::UInt8, &[mask.len() as u64], &mask)
         .weight("kept", &[(elements / 2) as u64], &values(elements / 2))
         .op("linear", "fc", &[("x", "x"), ("weight", "w")], &[1, ROWS])
         .output("fc")

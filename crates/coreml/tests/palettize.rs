@@ -4,7 +4,6 @@
 
 mod support;
 
-use palettizer_coreml::blob::BlobDtype;
 use palettizer_coreml::blob::BlobError;
 use palettizer_coreml::proto::{self, DataType, Operation};
 use palettizer_coreml::{Error, Model};
@@ -428,7 +427,7 @@ fn bf16_weights_stay_bf16() {
         .collect();
     let parts = Builder::new("CoreML8")
         .input("x", &[1, 64])
-        .blob("w", BlobDtype::BFloat16, &[64, 64], &bytes)
+        .blob("w", DataType::BFloat16, &[64, 64], &bytes)
         .op("linear", "fc", &[("x", "x"), ("weight", "w")], &[1, 64])
         .output("fc")
         .build();
@@ -477,7 +476,7 @@ fn data_that_does_not_fit_its_type_is_an_error() {
         let offset = weights.len().next_multiple_of(64) as u64;
         let builder = Builder::new("CoreML8")
             .input("x", &[1, 64])
-            .blob("v", BlobDtype::Float32, &[4096], &bytes)
+            .blob("v", DataType::Float32, &[4096], &bytes)
             .blob_at("w", dtype, shape, offset);
         builder
             .op("linear", "fc", &[("x", "x"), ("weight", "w")], &[1, 64])

@@ -4,7 +4,7 @@
 
 mod support;
 
-use palettizer_coreml::blob::{BlobDtype, WeightWriter};
+use palettizer_coreml::blob::WeightWriter;
 use palettizer_coreml::package::Package;
 use palettizer_coreml::proto::{
     self, Argument, Binding, BlobFileValue, DataType, Operation, Value,
@@ -75,13 +75,13 @@ fn lut_to_dense(name: &str, rows: u64, columns: u64, indices: u64, lut: u64) -> 
 fn bomb(count: u64, rows: u64, columns: u64) -> Parts {
     let mut writer = WeightWriter::new(Cursor::new(Vec::new())).unwrap();
     let indices = vec![0b0101_0101; rows.div_ceil(8) as usize];
-    let indices = writer.append(BlobDtype::UInt1, &indices, 0).unwrap();
+    let indices = writer.append(DataType::UInt1, &indices, 0).unwrap();
     let mut builder = Builder::new("CoreML8").input("x", &[1, columns]);
     let mut operations = Vec::new();
     for at in 0..count {
         let (weight, op) = (format!("w{at}"), format!("fc{at}"));
         let lut = vec![at as u8; 4 * columns as usize];
-        let lut = writer.append(BlobDtype::Float16, &lut, 0).unwrap();
+        let lut = writer.append(DataType::Float16, &lut, 0).unwrap();
         operations.push(lut_to_dense(&weight, rows, columns, indices, lut));
         builder = builder
             .op(

@@ -52,6 +52,14 @@ pub enum BlobError {
         /// The type's number.
         found: u32,
     },
+    /// An element type that no weight file holds.
+    #[error("{}: a weight file holds no {dtype} elements", file.display())]
+    NoBlobType {
+        /// The weight file.
+        file: PathBuf,
+        /// The element type.
+        dtype: &'static str,
+    },
     /// A blob has no data.
     #[error("{}: the blob at offset {offset} has no data, expected at least one byte", file.display())]
     Empty {

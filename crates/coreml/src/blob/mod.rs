@@ -9,15 +9,15 @@
 //! as it is read. It is mapped, not loaded: [`WeightFile::release`] gives pages back after use, so that
 //! a large file needs no more memory than its largest tensor.
 
-mod dtype;
 mod error;
 mod overlap;
 mod read;
 mod write;
 
-pub use dtype::BlobDtype;
+use crate::proto::DataType;
 pub use error::BlobError;
 pub use read::{Blob, WeightFile};
+use std::path::Path;
 pub use write::WeightWriter;
 
 /// Bytes of the file's header.
@@ -37,18 +37,70 @@ pub const SENTINEL: u32 = 0xDEAD_BEEF;
 
 /// The little-endian `u32` at `at`; `None` past the end.
 fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    bytes
-        .get(at..at.checked_add(4)?)?
-        .try_into()
-        .ok()
-        .map(u32::from_le_bytes)
+    let word = bytes.get(at..)?.first_chunk()?;
+    Some(u32::from_le_bytes(*word))
 }
 
 /// The little-endian `u64` at `at`; `None` past the end.
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes
-        .get(at..at.checked_add(8)?)?
-        .try_into()
-        .ok()
-        .map(u64::from_le_bytes)
+    let long = bytes.get(at..)?.first_chunk()?;
+    Some(u64::from_le_bytes(*long))
+}
+
+/// Whether elements are packed several to a byte, so that a blob may end in unused bits.
+fn is_packed(dtype: DataType) -> bool {
+    dtype.bits().is_some_and(|bits| bits < 8)
+}
+
+/// The elements that `len` bytes hold with `unused` bits left over; `None` if that cannot be.
+fn elements(dtype: DataType, len: u64, unused: u64) -> Option<u64> {
+    if unused >= 8 {
+        return None;
+    }
+    // In u128 no size overflows.
+    let used = (u128::from(len) * 8).checked_sub(u128::from(unused))?;
+    let width = u128::from(dtype.bits()?);
+    let whole = (used % width == 0).then_some(used / width)?;
+    u64::try_from(whole).ok()
+}
+
+/// Refuses a blob without data, and one whose `size` bytes less `unused_bits` are no whole number of elements.
+fn check_size(
+    file: &Path,
+    offset: u64,
+    dtype: DataType,
+    size: u64,
+    unused_bits: u64,
+) -> Result<(), BlobError> {
+    let file = || file.to_owned();
+    if size == 0 {
+        return Err(BlobError::Empty {
+            file: file(),
+            offset,
+        });
+    }
+    match elements(dtype, size, unused_bits) {
+        Some(_) => Ok(()),
+        None => Err(BlobError::Padding {
+            file: file(),
+            offset,
+            dtype: dtype.name(),
+            size,
+            unused_bits,
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_need_whole_ones_and_less_than_a_byte_unused() {
+        assert_eq!(elements(DataType::UInt3, 2, 1), Some(5));
+        assert_eq!(elements(DataType::UInt3, 2, 0), None);
+        assert_eq!(elements(DataType::UInt1, 2, 8), None);
+        assert_eq!(elements(DataType::Float32, 13, 0), None);
+        assert_eq!(elements(DataType::UInt1, u64::MAX, 0), None);
+    }
 }

@@ -4,9 +4,11 @@
 //! alignment is checked there, and unused bits count for packed types only. Beyond it we refuse a size
 //! that is no whole number of elements, and (in [`WeightFile::check_overlaps`]) blobs that overlap.
 
-use super::{BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION, overlap, u32_at, u64_at};
+use super::{HEADER_LEN, RECORD_LEN, SENTINEL, VERSION, check_size, elements, is_packed};
+use super::{overlap, u32_at, u64_at};
 use crate::Error;
 use crate::blob::BlobError;
+use crate::proto::DataType;
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::mapped_file::Input;
 use palettizer_pipeline::mapped_file::MappedFile;
@@ -18,16 +20,17 @@ use std::sync::Arc;
 /// One weight file: mapped, or a buffer in memory. A clone shares the bytes.
 ///
 /// ```
-/// use palettizer_coreml::blob::{BlobDtype, WeightFile, WeightWriter};
+/// use palettizer_coreml::blob::{WeightFile, WeightWriter};
+/// use palettizer_coreml::proto::DataType;
 /// use std::io::Cursor;
 ///
 /// let mut writer = WeightWriter::new(Cursor::new(Vec::new()))?;
-/// let offset = writer.append(BlobDtype::UInt3, &[0b10_001_000, 0b0_100_01], 1)?;
+/// let offset = writer.append(DataType::UInt3, &[0b10_001_000, 0b0_100_01], 1)?;
 /// let bytes = writer.finish()?.into_inner();
 ///
 /// let file = WeightFile::from_bytes("weight.bin", bytes)?;
 /// let blob = file.blob(offset)?;
-/// assert_eq!(blob.dtype, BlobDtype::UInt3);
+/// assert_eq!(blob.dtype, DataType::UInt3);
 /// assert_eq!(blob.elements(), 5);
 /// # Ok::<(), palettizer_coreml::Error>(())
 /// ```
@@ -47,7 +50,7 @@ struct Inner {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Blob<'a> {
     /// The element type.
-    pub dtype: BlobDtype,
+    pub dtype: DataType,
     /// The elements: little-endian, or packed least-significant bits first. Well-made files have them at
     /// a multiple of 64; do not count on it.
     pub data: &'a [u8],
@@ -61,9 +64,7 @@ impl Blob<'_> {
     /// The number of elements.
     pub fn elements(&self) -> u64 {
         // Checked when the blob was read.
-        self.dtype
-            .elements(self.data.len() as u64, self.unused_bits)
-            .unwrap_or(0)
+        elements(self.dtype, self.data.len() as u64, self.unused_bits).unwrap_or(0)
     }
 
     /// Where in the file the data lies, as [`WeightFile::release`] takes it.
@@ -186,20 +187,13 @@ impl WeightFile {
             }
             .into());
         }
-        let dtype = BlobDtype::from_number(word(4)).ok_or_else(|| BlobError::Dtype {
+        let dtype = DataType::from_blob_number(word(4)).ok_or_else(|| BlobError::Dtype {
             file: file(),
             offset,
             found: word(4),
         })?;
         let (size, data_offset) = (long(8), long(16));
-        let unused_bits = if dtype.is_packed() { long(24) } else { 0 };
-        if size == 0 {
-            return Err(BlobError::Empty {
-                file: file(),
-                offset,
-            }
-            .into());
-        }
+        let unused_bits = if is_packed(dtype) { long(24) } else { 0 };
         let data = slice(self.bytes(), data_offset, size).ok_or_else(|| BlobError::Truncated {
             file: file(),
             offset,
@@ -207,16 +201,7 @@ impl WeightFile {
             size,
             len,
         })?;
-        if dtype.elements(size, unused_bits).is_none() {
-            return Err(BlobError::Padding {
-                file: file(),
-                offset,
-                dtype: dtype.name(),
-                size,
-                unused_bits,
-            }
-            .into());
-        }
+        check_size(self.path(), offset, dtype, size, unused_bits)?;
         Ok(Blob {
             dtype,
             data,

@@ -1,8 +1,9 @@
 //! Writing a weight file, blob by blob, without holding it.
 
-use super::{ALIGNMENT, BlobDtype, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION};
+use super::{ALIGNMENT, HEADER_LEN, RECORD_LEN, SENTINEL, VERSION, check_size};
 use crate::Error;
 use crate::blob::BlobError;
+use crate::proto::DataType;
 use palettizer_pipeline::Error as PipelineError;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -13,12 +14,13 @@ use std::path::{Path, PathBuf};
 /// The bytes are those that coremltools' writer makes of the same blobs.
 ///
 /// ```
-/// use palettizer_coreml::blob::{BlobDtype, WeightWriter};
+/// use palettizer_coreml::blob::WeightWriter;
+/// use palettizer_coreml::proto::DataType;
 /// use std::io::Cursor;
 ///
 /// let mut writer = WeightWriter::new(Cursor::new(Vec::new()))?;
-/// assert_eq!(writer.append(BlobDtype::UInt8, &[1, 2, 3], 0)?, 64);
-/// assert_eq!(writer.append(BlobDtype::UInt8, &[4], 0)?, 192);
+/// assert_eq!(writer.append(DataType::UInt8, &[1, 2, 3], 0)?, 64);
+/// assert_eq!(writer.append(DataType::UInt8, &[4], 0)?, 192);
 /// let bytes = writer.finish()?.into_inner();
 /// assert_eq!(bytes[0], 2);
 /// # Ok::<(), palettizer_coreml::Error>(())
@@ -60,33 +62,16 @@ impl<W: Write + Seek> WeightWriter<W> {
     /// Appends a blob and gives the offset of its record, which is what a program refers to.
     ///
     /// # Errors
-    /// [`BlobError::Empty`] without data, [`BlobError::Padding`] if `data` less `unused_bits` bits are
+    /// [`BlobError::NoBlobType`] for a type that no weight file holds, [`BlobError::Empty`] without data, [`BlobError::Padding`] if `data` less `unused_bits` bits are
     /// no whole number of elements, [`PipelineError::Io`] or [`PipelineError::DiskFull`] if writing fails.
-    pub fn append(
-        &mut self,
-        dtype: BlobDtype,
-        data: &[u8],
-        unused_bits: u64,
-    ) -> Result<u64, Error> {
+    pub fn append(&mut self, dtype: DataType, data: &[u8], unused_bits: u64) -> Result<u64, Error> {
         let offset = self.position.next_multiple_of(ALIGNMENT);
         let size = data.len() as u64;
-        if size == 0 {
-            return Err(BlobError::Empty {
-                file: self.path.clone(),
-                offset,
-            }
-            .into());
-        }
-        if dtype.elements(size, unused_bits).is_none() {
-            return Err(BlobError::Padding {
-                file: self.path.clone(),
-                offset,
-                dtype: dtype.name(),
-                size,
-                unused_bits,
-            }
-            .into());
-        }
+        let number = dtype.blob_number().ok_or_else(|| BlobError::NoBlobType {
+            file: self.path.clone(),
+            dtype: dtype.name(),
+        })?;
+        check_size(&self.path, offset, dtype, size, unused_bits)?;
         let count = self.count.checked_add(1).ok_or_else(|| {
             self.error(io::Error::other(
                 "a weight file holds at most 2^32 - 1 blobs",
@@ -99,7 +84,7 @@ impl<W: Write + Seek> WeightWriter<W> {
         let gap = (offset - self.position) as usize;
         let (_, record) = head.split_at_mut(gap);
         for (at, field) in [
-            (0, u64::from(SENTINEL) | u64::from(dtype.number()) << 32),
+            (0, u64::from(SENTINEL) | u64::from(number) << 32),
             (8, size),
             (16, data_offset),
             (24, unused_bits),

@@ -3,7 +3,7 @@
 use crate::Error;
 use crate::blob::BlobError;
 use crate::package::Package;
-use crate::program::mil::{element_count, immediate_bytes, known_tensor, stored_bytes};
+use crate::program::mil::{element_count, immediate_bytes, stored_bytes};
 use crate::proto::{BlobFileValue, DataType, Value};
 use palettizer_palette::Dtype;
 use std::borrow::Cow;
@@ -53,7 +53,8 @@ impl<'a> Constant<'a> {
             name: name.to_owned(),
             what,
         };
-        let (dtype, shape) = known_tensor(value.r#type.as_ref())
+        let (dtype, shape) = value
+            .known_tensor()
             .ok_or_else(|| bad("its type is no tensor of known size".to_owned()))?;
         let tensor = || format!("a {} tensor of shape {shape:?}", dtype.name());
         let expected = element_count(&shape)
@@ -62,7 +63,7 @@ impl<'a> Constant<'a> {
         if let Some(place) = &value.blob_file {
             let file = package.weight_file(&place.file_name)?;
             let blob = file.blob(place.offset)?;
-            let found = blob.dtype.data_type();
+            let found = blob.dtype;
             // coremltools keeps booleans in uint8 blobs.
             let boolean = (dtype, found) == (DataType::Bool, DataType::UInt8);
             if !(boolean || same(dtype, found)) || blob.data.len() != expected {

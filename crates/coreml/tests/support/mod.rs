@@ -21,7 +21,7 @@
 )]
 
 use half::f16;
-use palettizer_coreml::blob::{BlobDtype, WeightWriter};
+use palettizer_coreml::blob::WeightWriter;
 use palettizer_coreml::package::Package;
 use palettizer_coreml::proto::*;
 use prost::Message;
@@ -133,7 +133,7 @@ impl Builder {
             .iter()
             .flat_map(|&value| f16::from_f32(value).to_le_bytes())
             .collect();
-        self.blob(name, BlobDtype::Float16, shape, &bytes)
+        self.blob(name, DataType::Float16, shape, &bytes)
     }
 
     /// An fp32 constant in the weight file.
@@ -142,13 +142,13 @@ impl Builder {
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
-        self.blob(name, BlobDtype::Float32, shape, &bytes)
+        self.blob(name, DataType::Float32, shape, &bytes)
     }
 
     /// A constant of any type in the weight file, of whole bytes.
-    pub fn blob(mut self, name: &str, dtype: BlobDtype, shape: &[u64], bytes: &[u8]) -> Self {
+    pub fn blob(mut self, name: &str, dtype: DataType, shape: &[u64], bytes: &[u8]) -> Self {
         let offset = self.weights.append(dtype, bytes, 0).unwrap();
-        self.blob_at(name, dtype.data_type(), shape, offset)
+        self.blob_at(name, dtype, shape, offset)
     }
 
     /// A constant that refers to a blob that is there already, or to nothing good.

@@ -6,7 +6,7 @@ A config is a dataclass whose defaults are `Setting` descriptors:
 >>> from typing import Optional
 >>> @dataclass
 ... class Config(Settings):
-...     width: Optional[int] = setting(4, types=int, optional=True, cast=or_none(int))
+...     width: Optional[int] = setting(4, int, optional=True)
 >>> Config(width=None)
 Config(width=None)
 >>> Config.from_dict({"width": "8"}).width
@@ -28,48 +28,46 @@ from dataclasses import is_dataclass
 from typing import IO, Any, TypeVar
 
 from palettizer import _yaml
-from palettizer._settings import Fields, Setting, as_given
+from palettizer._settings import Fields, Setting
 
 S = TypeVar("S", bound="Settings")
 
 
 def setting(
     default: Any,
+    kind: type,
+    check: Callable[[str, Any], None] | None = None,
     *,
-    types: type | tuple[type, ...],
     optional: bool = False,
     convert: Callable[[Any], Any] | None = None,
-    cast: Callable[[Any], Any] = as_given,
-    check: Callable[[str, Any], None] | None = None,
+    cast: Callable[[Any], Any] | None = None,
     together: Callable[[Any, Any], None] | None = None,
 ) -> Any:
     """A field with a default and rules, whose errors are those of coremltools.
 
-    `types` are the classes that a value may have (`TypeError`), `optional` lets None pass, `convert` is applied to
-    every value, `cast` to values of `from_dict` alone, `check(where, value)` raises `ValueError`, and
-    `together(config, value)` looks at the other settings once there are any. The result is Any, so that the
-    annotation of the dataclass says the type.
+    `kind` is the class that a value must have (`TypeError`), `check(where, value)` raises `ValueError`, `optional` lets
+    None pass, `convert` is applied to every value, `cast` to values of `from_dict` alone (without one, numbers, texts
+    and tuples are made of what is given), and `together(config, value)` looks at the other settings once there are any.
+    The result is Any, so that the annotation of the dataclass says the type.
     """
-    kinds = types if isinstance(types, tuple) else (types,)
+    plain = kind in (bool, int, float, str, tuple)
 
     def rule(value: Any, name: str, config: Any) -> Any:
         value = value if convert is None else convert(value)
         if value is None and optional:
             return value
         where = f"{name} of {type(config).__name__}"
-        if not isinstance(value, kinds):
-            wanted = " or ".join([*(t.__name__ for t in kinds), *(["None"] if optional else [])])
+        if not isinstance(value, kind):
+            wanted = f"{kind.__name__} or None" if optional else kind.__name__
             raise TypeError(f"{where} must be {wanted}, found {value!r} ({type(value).__name__})")
         if check is not None:
             check(where, value)
         return value
 
-    return Setting[Any, Any](default, rule, cast, together)
+    def made(value: Any) -> Any:
+        return value if not plain or (value is None and optional) else kind(value)
 
-
-def or_none(cast: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """A cast that lets None pass."""
-    return lambda value: None if value is None else cast(value)
+    return Setting[Any, Any](default, rule, made if cast is None else cast, together)
 
 
 def one_of(*allowed: Any) -> Callable[[str, Any], None]:

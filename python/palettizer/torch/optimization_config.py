@@ -32,13 +32,17 @@ class PalettizationGranularity(Enum):
     per_grouped_channel = "per_grouped_channel"
 
 
-def to_granularity(value: Any) -> Any:
-    """A granularity by its name."""
-    try:
-        return PalettizationGranularity(value)
-    except ValueError:
-        names = " or ".join(repr(member.value) for member in PalettizationGranularity)
-        raise ValueError(f"granularity must be {names}, found {value!r}") from None
+def granularity_setting() -> Any:
+    """The field `granularity`, which also takes a name."""
+
+    def named(value: Any) -> Any:
+        try:
+            return PalettizationGranularity(value)
+        except ValueError:
+            names = " or ".join(repr(member.value) for member in PalettizationGranularity)
+            raise ValueError(f"granularity must be {names}, found {value!r}") from None
+
+    return setting(PalettizationGranularity.per_tensor, PalettizationGranularity, convert=named)
 
 
 def check_group_size(config: Any, group_size: int | None) -> None:
@@ -102,13 +106,9 @@ class OptimizationConfig(Settings):
 
     module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
 
-    global_config: Any = setting(None, types=object, optional=True, together=_check_global)
-    module_type_configs: dict[ModuleType, Any] = setting(
-        _EMPTY, types=dict, convert=_dict_or_empty, together=_check_types
-    )
-    module_name_configs: dict[str, Any] = setting(
-        _EMPTY, types=dict, convert=_dict_or_empty, together=_check_names
-    )
+    global_config: Any = setting(None, object, optional=True, together=_check_global)
+    module_type_configs: dict[ModuleType, Any] = setting(_EMPTY, dict, convert=_dict_or_empty, together=_check_types)
+    module_name_configs: dict[str, Any] = setting(_EMPTY, dict, convert=_dict_or_empty, together=_check_names)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 
-from palettizer.torch._settings import or_none, setting
+from palettizer.torch._settings import at_least, setting
 from palettizer.torch.base_model_optimizer import BasePostTrainingModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
 from palettizer.torch.palettization._plan.palettize import maker
 
 
@@ -44,9 +44,9 @@ class ModulePostTrainingPalettizerConfig(ModulePalettizerConfig):
     AssertionError: group_size of ModulePostTrainingPalettizerConfig must be given when granularity is per_grouped_channel
     """
 
-    enable_fast_kmeans_mode: bool | None = setting(True, types=bool, optional=True, cast=or_none(bool))
-    rounding_precision: int | None = setting(4, types=int, optional=True, cast=or_none(int))
-    weight_threshold: int = weight_threshold_setting(0)
+    enable_fast_kmeans_mode: bool | None = setting(True, bool, optional=True)
+    rounding_precision: int | None = setting(4, int, optional=True)
+    weight_threshold: int = setting(0, int, at_least(0))
 
 
 @dataclass

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from palettizer.torch._settings import setting
+from palettizer.torch._settings import at_least, setting
 from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.config import ModulePalettizerConfig, weight_threshold_setting
+from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
 from palettizer.torch.palettization._plan.palettize import maker
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import distributed, is_leader, is_sharded, wait_for_all, wrapped
@@ -33,9 +33,9 @@ class ModuleSKMPalettizerConfig(ModulePalettizerConfig):
     TypeError: n_bits of ModuleSKMPalettizerConfig must be int, found None (NoneType)
     """
 
-    n_bits: int = setting(4, types=int, cast=int)
-    enable_per_channel_scale: bool = setting(False, types=bool, optional=True, cast=bool)
-    weight_threshold: int = weight_threshold_setting(0)
+    n_bits: int = setting(4, int)
+    enable_per_channel_scale: bool = setting(False, bool, optional=True, cast=bool)
+    weight_threshold: int = setting(0, int, at_least(0))
 
 
 @dataclass
@@ -55,7 +55,7 @@ class SKMPalettizerConfig(OptimizationConfig):
 
     module_config = ModuleSKMPalettizerConfig
 
-    calibration_nsamples: int = setting(128, types=int, cast=int)
+    calibration_nsamples: int = setting(128, int)
 
 
 class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):

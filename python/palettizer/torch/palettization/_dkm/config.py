@@ -15,24 +15,24 @@ import copy
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
 
-from palettizer.torch._settings import above, at_least, one_of, or_none, setting
+from palettizer._settings import as_given
+from palettizer.torch._settings import above, at_least, one_of, setting
 from palettizer.torch.optimization_config import (
     ModuleOptimizationConfig,
     ModuleType,
     OptimizationConfig,
     PalettizationGranularity,
     check_group_size,
+    granularity_setting,
     resolve_type,
-    to_granularity,
 )
-from palettizer.torch.palettization._plan.config import dtype_name, weight_threshold_setting
+from palettizer.torch.palettization._plan.config import dtype_name
 from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
 from palettizer.torch.palettization._soft.settings import DEFAULTS
 
@@ -75,15 +75,7 @@ def _to_activation_dtype(value: Any) -> Any:
     raise ValueError(f"dtype must be a torch.dtype or one of the names {known}, found {value!r}")
 
 
-def _check_quant_min(config: Any, value: int) -> None:
-    _check_quant_range(config, value, config.quant_max)
-
-
-def _check_quant_max(config: Any, value: int) -> None:
-    _check_quant_range(config, config.quant_min, value)
-
-
-def _check_quant_range(config: Any, least: int, most: int) -> None:
+def _check_range(config: Any, least: int, most: int) -> None:
     if not least < most:
         raise ValueError(f"quant_min of {type(config).__name__} must be below quant_max, found {least} and {most}")
 
@@ -103,22 +95,6 @@ def _refuse_partition_size(value: Any) -> Any:
     if value is not None:
         raise DeprecationWarning(f"partition_size is gone, found {value!r}: give group_size instead")
     return value
-
-
-def _integer(default: int, check: Callable[[str, Any], None] | None = None, **rules: Any) -> Any:
-    return setting(default, types=int, cast=int, check=check, **rules)
-
-
-def _number(default: float, check: Callable[[str, Any], None] | None = None) -> Any:
-    return setting(default, types=float, cast=float, check=check)
-
-
-def _flag(default: bool = False) -> Any:
-    return setting(default, types=bool, cast=bool)
-
-
-def _word(default: str, check: Callable[[str, Any], None]) -> Any:
-    return setting(default, types=str, cast=str, check=check)
 
 
 @dataclass
@@ -185,57 +161,48 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     TypeError: palett_tau of ModuleDKMPalettizerConfig must be float, found 1 (int)
     """
 
-    n_bits: int | None = setting(None, types=int, optional=True, cast=or_none(int))
-    weight_threshold: int = weight_threshold_setting(2048)
-    granularity: PalettizationGranularity = setting(
-        PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
-    )
-    group_size: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
-    channel_axis: int | None = _integer(0, one_of(0), optional=True)
-    enable_per_channel_scale: bool = _flag()
-    milestone: int = _integer(0, at_least(0))
-    cluster_dim: int | None = setting(None, types=int, optional=True, cast=or_none(int))
-    quant_min: int = _integer(-128, together=_check_quant_min)
-    quant_max: int = _integer(127, together=_check_quant_max)
+    n_bits: int | None = setting(None, int, optional=True)
+    weight_threshold: int = setting(2048, int, at_least(0))
+    granularity: PalettizationGranularity = granularity_setting()
+    group_size: int | None = setting(None, int, optional=True, together=check_group_size)
+    channel_axis: int | None = setting(0, int, one_of(0), optional=True, cast=int)
+    enable_per_channel_scale: bool = setting(False, bool)
+    milestone: int = setting(0, int, at_least(0))
+    cluster_dim: int | None = setting(None, int, optional=True)
+    quant_min: int = setting(-128, int, together=lambda config, least: _check_range(config, least, config.quant_max))
+    quant_max: int = setting(127, int, together=lambda config, most: _check_range(config, config.quant_min, most))
     dtype: torch.dtype = setting(
-        torch.qint8,
-        types=torch.dtype,
-        convert=_to_activation_dtype,
-        check=one_of(torch.qint8, torch.quint8, torch.float32),
+        torch.qint8, torch.dtype, one_of(torch.qint8, torch.quint8, torch.float32), convert=_to_activation_dtype
     )
-    lut_dtype: str = setting("f32", types=str, convert=_to_lut_dtype, check=_check_lut_dtype)
-    quantize_activations: bool = _flag()
-    cluster_permute: tuple[int, ...] | None = setting(
-        None, types=tuple, optional=True, cast=or_none(tuple), check=_check_permutation
-    )
-    palett_max_mem: float = _number(1.0)
-    kmeans_max_iter: int = _integer(DEFAULTS["iterations"], at_least(1))
-    prune_threshold: float = _number(DEFAULTS["prune_threshold"], at_least(0))
-    kmeans_init: str = _word("auto", _check_init)
-    kmeans_opt1d_threshold: int = _integer(1024)
-    enforce_zero: bool = _flag(DEFAULTS["enforce_zero"])
-    palett_mode: str = _word(DEFAULTS["mode"], one_of("dkm", "gsm", "hard"))
-    palett_tau: float = _number(DEFAULTS["temperature"], above(0))
-    palett_epsilon: float = _number(DEFAULTS["epsilon"], at_least(0))
-    palett_lambda: float = _number(0.0)
-    add_extra_centroid: bool = _flag()
-    palett_cluster_tol: float = _number(DEFAULTS["cluster_tolerance"], at_least(0))
-    palett_min_tsize: int = _integer(64 * 1024)
-    palett_unique: bool = _flag()
-    palett_shard: bool = _flag()
-    palett_batch_mode: bool = _flag()
-    palett_dist: bool = _flag()
-    per_channel_scaling_factor_scheme: str = _word("min_max", one_of("min_max", "abs"))
-    percentage_palett_enable: float = _number(DEFAULTS["enabled"], above(0, most=1))
-    kmeans_batch_threshold: int = _integer(4)
-    kmeans_n_init: int = _integer(10, at_least(1))
-    zero_threshold: float = _number(DEFAULTS["floor"], at_least(0))
-    kmeans_error_bnd: float = _number(0.0)
-    partition_size: int | None = setting(
-        None, types=int, optional=True, cast=or_none(int), convert=_refuse_partition_size
-    )
-    cluster_dtype: str | None = setting(None, types=str, optional=True)
-    implicit: bool = _flag(DEFAULTS["implicit"])
+    lut_dtype: str = setting("f32", str, _check_lut_dtype, convert=_to_lut_dtype, cast=as_given)
+    quantize_activations: bool = setting(False, bool)
+    cluster_permute: tuple[int, ...] | None = setting(None, tuple, _check_permutation, optional=True)
+    palett_max_mem: float = setting(1.0, float)
+    kmeans_max_iter: int = setting(DEFAULTS["iterations"], int, at_least(1))
+    prune_threshold: float = setting(DEFAULTS["prune_threshold"], float, at_least(0))
+    kmeans_init: str = setting("auto", str, _check_init)
+    kmeans_opt1d_threshold: int = setting(1024, int)
+    enforce_zero: bool = setting(DEFAULTS["enforce_zero"], bool)
+    palett_mode: str = setting(DEFAULTS["mode"], str, one_of("dkm", "gsm", "hard"))
+    palett_tau: float = setting(DEFAULTS["temperature"], float, above(0))
+    palett_epsilon: float = setting(DEFAULTS["epsilon"], float, at_least(0))
+    palett_lambda: float = setting(0.0, float)
+    add_extra_centroid: bool = setting(False, bool)
+    palett_cluster_tol: float = setting(DEFAULTS["cluster_tolerance"], float, at_least(0))
+    palett_min_tsize: int = setting(64 * 1024, int)
+    palett_unique: bool = setting(False, bool)
+    palett_shard: bool = setting(False, bool)
+    palett_batch_mode: bool = setting(False, bool)
+    palett_dist: bool = setting(False, bool)
+    per_channel_scaling_factor_scheme: str = setting("min_max", str, one_of("min_max", "abs"))
+    percentage_palett_enable: float = setting(DEFAULTS["enabled"], float, above(0, most=1))
+    kmeans_batch_threshold: int = setting(4, int)
+    kmeans_n_init: int = setting(10, int, at_least(1))
+    zero_threshold: float = setting(DEFAULTS["floor"], float, at_least(0))
+    kmeans_error_bnd: float = setting(0.0, float)
+    partition_size: int | None = setting(None, int, optional=True, convert=_refuse_partition_size)
+    cluster_dtype: str | None = setting(None, str, optional=True, cast=as_given)
+    implicit: bool = setting(DEFAULTS["implicit"], bool)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if name == "cluster_dtype" and value is not None:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from palettizer.torch._settings import at_least, one_of, or_none, setting
+from palettizer.torch._settings import one_of, setting
 from palettizer.torch.optimization_config import (
     ModuleOptimizationConfig,
     PalettizationGranularity,
     check_group_size,
-    to_granularity,
+    granularity_setting,
 )
 
 _DTYPES = {
@@ -70,19 +70,12 @@ def check_cluster_dim(config: Any, cluster_dim: int | None) -> None:
 class ModulePalettizerConfig(ModuleOptimizationConfig):
     """The settings that post-training and sensitive k-means have in common, in coremltools' order."""
 
-    n_bits: int | None = setting(4, types=int, optional=True, cast=or_none(int))
+    n_bits: int | None = setting(4, int, optional=True)
     lut_dtype: torch.dtype | None = setting(
-        None, types=torch.dtype, optional=True, convert=to_lut_dtype, check=one_of(torch.int8, torch.uint8)
+        None, torch.dtype, one_of(torch.int8, torch.uint8), optional=True, convert=to_lut_dtype
     )
-    granularity: PalettizationGranularity = setting(
-        PalettizationGranularity.per_tensor, types=PalettizationGranularity, convert=to_granularity
-    )
-    group_size: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_group_size)
-    channel_axis: int | None = setting(0, types=int, optional=True, check=one_of(0, 1), cast=int)
-    cluster_dim: int | None = setting(None, types=int, optional=True, cast=or_none(int), together=check_cluster_dim)
-    enable_per_channel_scale: bool | None = setting(False, types=bool, optional=True, cast=or_none(bool))
-
-
-def weight_threshold_setting(default: int) -> Any:
-    """The field `weight_threshold`: a weight must have more elements than this to be palettized."""
-    return setting(default, types=int, cast=int, check=at_least(0))
+    granularity: PalettizationGranularity = granularity_setting()
+    group_size: int | None = setting(None, int, optional=True, together=check_group_size)
+    channel_axis: int | None = setting(0, int, one_of(0, 1), optional=True, cast=int)
+    cluster_dim: int | None = setting(None, int, optional=True, together=check_cluster_dim)
+    enable_per_channel_scale: bool | None = setting(False, bool, optional=True)

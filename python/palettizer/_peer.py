@@ -51,10 +51,6 @@ class Counterpart(Fields):
         # pickle compares the class with `__class__` if it is left to itself
         return _made, (type(self), {name: getattr(self, name) for name in self._settings})
 
-    def __repr__(self) -> str:
-        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in self._settings)
-        return f"{type(self).__name__}({fields})"
-
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, type(self)):
             return NotImplemented

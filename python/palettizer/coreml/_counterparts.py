@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from palettizer.coreml._op_config import OpPalettizerConfig
@@ -42,16 +43,20 @@ def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
     )
 
 
+def each(config: Any, make: Callable[[Any, str], Any]) -> dict[str, Any]:
+    """The fields of an `OptimizationConfig`, ours or coremltools', with what is made of each op's and where that is."""
+    fields: dict[str, Any] = {"global_config": make(config.global_config, "global_config")}
+    for field in ("op_type_configs", "op_name_configs"):
+        fields[field] = {name: make(op, f"{field}[{name!r}]") for name, op in getattr(config, field).items()}
+    return fields
+
+
 def peers_config(config: Any) -> Any:
     """Our `OptimizationConfig` as that of coremltools. Only coremltools asks, so it is imported."""
-    return peer().OptimizationConfig(
-        global_config=_peers_op_config(config.global_config),
-        op_type_configs={name: _peers_op_config(op) for name, op in config.op_type_configs.items()},
-        op_name_configs={name: _peers_op_config(op) for name, op in config.op_name_configs.items()},
-    )
+    return peer().OptimizationConfig(**each(config, _peers_op_config))
 
 
-def _peers_op_config(config: Any) -> Any:
+def _peers_op_config(config: Any, where: str) -> Any:
     if not isinstance(config, OpPalettizerConfig):
         return config
     if config.lut_dtype not in (None, "float"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -73,37 +74,24 @@ def _granularity(value: object, name: str, config: OpPalettizerConfig) -> Compre
     )
 
 
-def _channel_axis(value: object, name: str, config: OpPalettizerConfig) -> int | None:
-    return None if value is None else _integer(value, name)
+def _from(least: float, expected: str = "", optional: bool = False) -> Callable[[object, str, Any], Any]:
+    """A rule for integers that are not too small."""
 
+    def rule(value: object, name: str, config: OpPalettizerConfig) -> int | None:
+        if value is None and optional:
+            return None
+        number = _integer(value, name)
+        if number < least:
+            raise ValueError(f"{name} is {number}; expected {expected}")
+        return number
 
-def _at_least_one(value: object, name: str, config: OpPalettizerConfig) -> int:
-    number = _integer(value, name)
-    if number < 1:
-        raise ValueError(f"{name} is {number}; expected 1 or more")
-    return number
-
-
-def _group_size(value: object, name: str, config: OpPalettizerConfig) -> int:
-    channels = _integer(value, name)
-    if channels < 0:
-        raise ValueError(f"group_size is {channels}; expected 1 or more, or 0 for all channels")
-    return channels
+    return rule
 
 
 def _flag(value: object, name: str, config: OpPalettizerConfig) -> bool:
     if not isinstance(value, bool):
         raise TypeError(f"{name} is {value!r}; expected True or False")
     return value
-
-
-def _weight_threshold(value: object, name: str, config: OpPalettizerConfig) -> int | None:
-    if value is None:
-        return None
-    elements = _integer(value, name)
-    if elements < 0:
-        raise ValueError(f"weight_threshold is {elements}; expected 0 or more")
-    return elements
 
 
 def _lut_dtype(value: object, name: str, config: OpPalettizerConfig) -> str | None:
@@ -124,7 +112,7 @@ def _integer(value: object, name: str) -> int:
         raise TypeError(f"{name} is {value!r}; expected an integer") from None
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(eq=False)
 class OpPalettizerConfig(Counterpart):
     """How a weight is palettized.
 
@@ -166,12 +154,12 @@ class OpPalettizerConfig(Counterpart):
     granularity: Setting[CompressionGranularity, str | CompressionGranularity] = Setting(
         CompressionGranularity.PER_TENSOR, _granularity
     )
-    group_size: Setting[int, int] = Setting(32, _group_size)
-    channel_axis: Setting[int | None, int | None] = Setting(None, _channel_axis)
-    cluster_dim: Setting[int, int] = Setting(1, _at_least_one)
+    group_size: Setting[int, int] = Setting(32, _from(0, "1 or more, or 0 for all channels"))
+    channel_axis: Setting[int | None, int | None] = Setting(None, _from(-math.inf, optional=True))
+    cluster_dim: Setting[int, int] = Setting(1, _from(1, "1 or more"))
     enable_per_channel_scale: Setting[bool, bool] = Setting(False, _flag)
-    num_kmeans_workers: Setting[int, int] = Setting(1, _at_least_one)
-    weight_threshold: Setting[int | None, int | None] = Setting(2048, _weight_threshold)
+    num_kmeans_workers: Setting[int, int] = Setting(1, _from(1, "1 or more"))
+    weight_threshold: Setting[int | None, int | None] = Setting(2048, _from(0, "0 or more", optional=True))
     lut_dtype: Setting[str | None, Any] = Setting(None, _lut_dtype)
 
     def _validate_op_type(self, op_type: str) -> None:

@@ -51,7 +51,7 @@ def _preset(value: Any, name: str, config: OptimizationConfig) -> str | None:
     return value
 
 
-@dataclass(repr=False, eq=False)
+@dataclass(eq=False)
 class OptimizationConfig(_peer.Counterpart):
     """Which weights are palettized, and how.
 

@@ -146,10 +146,8 @@ def _fields(config: OptimizationConfig, joint_compression: bool) -> dict[str, An
             "with set_op_name"
         )
     return {
-        "global_config": _op_fields(config.global_config),
-        "op_type_configs": {name: _op_fields(op) for name, op in config.op_type_configs.items()},
+        **_counterparts.each(config, _op_fields),
         "preset": config.preset,
-        "op_name_configs": {name: _op_fields(op) for name, op in config.op_name_configs.items()},
         "joint_compression": joint_compression,
     }
 
@@ -158,14 +156,8 @@ def _ours(config: Any) -> OptimizationConfig:
     """A configuration, ours or coremltools', as ours that palettizes and nothing else."""
     if not (isinstance(config, OptimizationConfig) or _counterparts.is_peers_config(config)):
         raise ValueError(f"config must be of type OptimizationConfig. Got {type(config)}: {config!r}")
-    one = _counterparts.op_palettizer_config
-    types, names = config.op_type_configs, config.op_name_configs
-    return OptimizationConfig(
-        global_config=one(config.global_config, "global_config"),
-        op_type_configs={name: one(op, f"op_type_configs[{name!r}]") for name, op in types.items()},
-        op_name_configs={name: one(op, f"op_name_configs[{name!r}]") for name, op in names.items()},
-        preset=getattr(config, "preset", None),  # coremltools' own has none
-    )
+    ours = _counterparts.each(config, _counterparts.op_palettizer_config)
+    return OptimizationConfig(**ours, preset=getattr(config, "preset", None))  # coremltools' own has none
 
 
 def _target(target: Any) -> str:
@@ -176,7 +168,7 @@ def _target(target: Any) -> str:
     return name.rpartition(".")[2]
 
 
-def _op_fields(config: OpPalettizerConfig | None) -> dict[str, Any] | None:
+def _op_fields(config: OpPalettizerConfig | None, where: str) -> dict[str, Any] | None:
     if config is None:
         return None
     fields = {name: getattr(config, name) for name in config._settings}

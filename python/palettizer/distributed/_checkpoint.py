@@ -13,7 +13,7 @@ from palettizer._progress import bar as native_bar
 from palettizer.coreml._report import Report
 from palettizer.coreml._weights import _fields, _ours
 from palettizer.distributed._cluster import cluster, spread
-from palettizer.distributed._parts import Fingerprint, parts_folder
+from palettizer.distributed._parts import part_name, parts_folder
 
 
 def compress_checkpoint(
@@ -42,7 +42,7 @@ def compress_checkpoint(
         with parts_folder(out.resolve()) as folder:
             jobs = checkpoint.jobs(fields)
             batches = {
-                folder / Fingerprint(identity, settings, json.dumps(names)).name: names
+                folder / part_name(identity, settings, json.dumps(names)): names
                 for names in _batches(jobs, part_bytes)
             }
             missing = {part: names for part, names in batches.items() if not part.exists()}

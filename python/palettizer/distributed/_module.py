@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from palettizer import _native
 from palettizer._progress import shown
 from palettizer.distributed._cluster import cluster, spread
-from palettizer.distributed._parts import Fingerprint, parts_folder, put
+from palettizer.distributed._parts import part_name, parts_folder, put
 from palettizer.torch.palettization import (
     PostTrainingPalettizer,
     SKMPalettizer,
@@ -23,13 +22,10 @@ from palettizer.torch.palettization import (
     save_safetensors,
 )
 from palettizer.torch.palettization._io.safetensors import check_place
-from palettizer.torch.palettization._plan.palettize import native_settings
+from palettizer.torch.palettization._plan.palettize import SensitivityOf, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
-from palettizer.torch.palettization._plan.tensors import NAMES, as_bytes, to_native
+from palettizer.torch.palettization._plan.tensors import to_native
 from palettizer.torch.palettization._sensitivity.source import Stored
-
-Values = NDArray[np.uint8]
-
 
 def compress_module(
     model: torch.nn.Module,
@@ -53,11 +49,11 @@ def compress_module(
         else:
             palettizer = PostTrainingPalettizer(model, config)
         plan = palettizer._plan(inplace)
-        stored = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights)
+        of = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights).of
         with parts_folder(None if out is None else out.resolve()) as folder:
-            parts = {weight.name: folder / _fingerprint(weight, stored).name for weight in plan.weights}
+            parts = {weight.name: folder / _part_name(weight, of) for weight in plan.weights}
             missing = [weight for weight in plan.weights if not parts[weight.name].exists()]
-            tasks = ((weight.name, (*_arguments(weight, stored), cpus)) for weight in missing)
+            tasks = ((weight.name, (_arguments(weight, of), cpus)) for weight in missing)
             results = spread(ray, _make_part, tasks, cpus)
             for name, data in shown(results, progress, "palettizing", len(missing)):
                 put(data, parts[name])
@@ -75,31 +71,21 @@ def _take(parts: dict[str, Path], weight: Weight, _dense: torch.Tensor) -> tuple
     return palette, float.fromhex(part.metadata()["mse"])
 
 
-def _arguments(
-    weight: Weight, stored: Stored | None
-) -> tuple[Values, str, tuple[int, ...], dict[str, Any], NDArray[np.float32] | None]:
+def _arguments(weight: Weight, of: SensitivityOf | None) -> dict[str, Any]:
     with weight.owners[0].values() as tensor:
-        dense = to_native(tensor)
-    sensitivity = None if stored is None else stored.of(weight)
-    return as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), native_settings(weight), sensitivity
+        return native_arguments(weight, to_native(tensor), of)
 
 
-def _fingerprint(weight: Weight, stored: Stored | None) -> Fingerprint:
-    values, dtype, shape, settings, sensitivity = _arguments(weight, stored)
-    text = json.dumps([dtype, shape, settings], sort_keys=True)
-    return Fingerprint(text, values.data, b"" if sensitivity is None else sensitivity.view(np.uint8).data)
+def _part_name(weight: Weight, of: SensitivityOf | None) -> str:
+    arguments = _arguments(weight, of)
+    values, sensitivity = arguments.pop("values"), arguments.pop("sensitivity")
+    numbers = b"" if sensitivity is None else sensitivity.view(np.uint8).data
+    return part_name(json.dumps(arguments, sort_keys=True), values.data, numbers)
 
 
-def _make_part(
-    values: Values,
-    dtype: str,
-    shape: tuple[int, ...],
-    settings: dict[str, Any],
-    sensitivity: NDArray[np.float32] | None,
-    threads: int,
-) -> bytes:
+def _make_part(arguments: dict[str, Any], threads: int) -> bytes:
     """One weight's palette, as the bytes of a file."""
-    palette = _native.palettize(values, dtype, shape, **settings, sensitivity=sensitivity, threads=threads)
+    palette = _native.palettize(**arguments, threads=threads)
     with tempfile.TemporaryDirectory(prefix="palettizer-") as folder:
         part = Path(folder) / "part.safetensors"
         _native.Checkpoint.write(part, [("weight", palette)], {"mse": palette.error["mse"].hex()})

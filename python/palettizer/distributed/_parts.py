@@ -20,20 +20,18 @@ _PART = r"[0-9a-f]{32}\.safetensors"
 _LONGEST_NAME = 255
 
 
-class Fingerprint:
-    """What a part is made of, as a name.
+def part_name(*ingredients: str | bytes | memoryview) -> str:
+    """The fingerprint of what a part is made of.
 
-    >>> Fingerprint("a", b"b").name == Fingerprint("a", b"b").name != Fingerprint("ab", b"").name
+    >>> part_name("a", b"b") == part_name("a", b"b") != part_name("ab", b"")
     True
     """
-
-    def __init__(self, *ingredients: str | bytes | memoryview) -> None:
-        digest = hashlib.sha256()
-        for ingredient in (__version__, *ingredients):
-            data = ingredient.encode() if isinstance(ingredient, str) else ingredient
-            digest.update(len(data).to_bytes(8, "little"))
-            digest.update(data)
-        self.name = digest.hexdigest()[:32] + ".safetensors"
+    digest = hashlib.sha256()
+    for ingredient in (__version__, *ingredients):
+        data = ingredient.encode() if isinstance(ingredient, str) else ingredient
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()[:32] + ".safetensors"
 
 
 @contextmanager
@@ -62,7 +60,7 @@ def _parts_name(out: str) -> str:
     """
     name = out + ".parts"
     if len(os.fsencode(name)) > _LONGEST_NAME:
-        name = Fingerprint(os.fsencode(out)).name[:32] + ".parts"
+        name = part_name(os.fsencode(out))[:32] + ".parts"
     return name
 
 

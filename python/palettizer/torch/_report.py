@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import UserDict
-from collections.abc import Mapping
 from typing import Any
 
 
@@ -39,6 +38,3 @@ class Report(UserDict):  # type: ignore[type-arg]
 
 def _text(value: Any) -> str:
     return f"{value:.5f}" if isinstance(value, float) else str(value)
-
-
-Row = Mapping[str, Any]

@@ -88,7 +88,7 @@ class DKMPalettizer(Palettizer):
         assert isinstance(config, DKMPalettizerConfig)
         check_order(model, config)
         plan = make_plan(model, config)
-        check_values(plan.weights.values())
+        check_values(weight.owners[0] for weight in plan.weights.values())
         fakes = {identity: _fake(weight) for identity, weight in plan.weights.items()}
         places: dict[int, dict[Place, FakePalettize]] = {}
         activations: dict[int, nn.Module] = {}

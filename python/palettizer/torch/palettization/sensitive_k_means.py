@@ -16,9 +16,9 @@ from palettizer.torch.palettization._plan.compressor import Compressor
 from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
 from palettizer.torch.palettization._plan.palettize import maker
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
-from palettizer.torch.palettization._plan.sharding import distributed, is_leader, is_sharded, wait_for_all, wrapped
+from palettizer.torch.palettization._plan.sharding import by_the_first, distributed, is_sharded, wrapped
 from palettizer.torch.palettization._sensitivity.gradients import LossFunction, compute
-from palettizer.torch.palettization._sensitivity.source import Computed, Stored
+from palettizer.torch.palettization._sensitivity.source import Stored
 
 
 @dataclass
@@ -129,9 +129,7 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         plan = make_plan(self._model, self._config)
         tensors = self._compute(plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None:
-            if is_leader():
-                safetensors.save(tensors, sensitivity_path)
-            wait_for_all()
+            by_the_first(lambda: safetensors.save(tensors, sensitivity_path))
         return tensors
 
     def compress(  # type: ignore[override]
@@ -167,16 +165,13 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             missing = " and ".join(n for n, v in (("dataloader", dataloader), ("loss_fn", loss_fn)) if v is None)
             raise TypeError(f"compress needs {missing}, or sensitivity_path")
         plan = self._plan(inplace)
-        sensitivities: Computed | Stored
         if sensitivity_path is not None:
-            sensitivities = Stored(sensitivity_path, plan.weights)
+            of = Stored(sensitivity_path, plan.weights).of
         else:
             assert dataloader is not None and loss_fn is not None
-            sensitivities = Computed(
-                self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
-            )
-        make = maker(max(1, num_kmeans_workers), sensitivities.of)
-        return self._palettize(plan, make, inplace, progress)
+            tensors = self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+            of = lambda weight: tensors.pop(weight.name).reshape(-1).numpy()  # each is let go when it has been used
+        return self._palettize(plan, maker(max(1, num_kmeans_workers), of), inplace, progress)
 
     def _compute(
         self,

@@ -96,7 +96,7 @@ class FakePalettize(PeerAttributes, nn.Module):
         self.register_buffer("scale", scale)
         self.register_buffer("fake_palett_enabled", torch.zeros(1, dtype=torch.uint8, device=device))
         self.register_buffer("step_count", torch.zeros((), dtype=torch.int64, device=device))
-        self._enabled, self._steps = False, 0
+        self._steps = 0
         self.enable_fake_palett(milestone == 0)
         # The fused forward of torch's TransformerEncoderLayer reads weights past their modules; hooks keep it away.
         self.register_forward_pre_hook(_nothing)
@@ -109,14 +109,9 @@ class FakePalettize(PeerAttributes, nn.Module):
     def reset_parameters(self) -> None:
         """There are none to reset; FullyShardedDataParallel asks of each module that has buffers."""
 
-    @property
-    def enabled(self) -> bool:
-        """Whether weights are palettized. It is what the buffer says, without a look at its device."""
-        return self._enabled
-
     def enable_fake_palett(self, enabled: bool = True) -> None:
         """Begins to palettize weights, or lets them pass as they are."""
-        self._enabled = enabled
+        self.enabled = enabled  # what the buffer says, without a look at its device
         self.fake_palett_enabled.fill_(int(enabled))
 
     def disable_fake_palett(self) -> None:
@@ -161,7 +156,7 @@ class FakePalettize(PeerAttributes, nn.Module):
     def _palettized(self, weight: Tensor) -> Tensor:
         ops = _operators()
         scale = weight.new_empty(0) if self.scale is None else self.scale
-        if not self._enabled:
+        if not self.enabled:
             if self.scale is not None:
                 self._keep(scale=ops.channel_scale(weight.detach(), scale, self._text))
             return weight
@@ -212,7 +207,7 @@ class FakePalettize(PeerAttributes, nn.Module):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call,unused-ignore]
-        self._enabled, self._steps = bool(self.fake_palett_enabled[0]), int(self.step_count)
+        self.enabled, self._steps = bool(self.fake_palett_enabled[0]), int(self.step_count)
 
     def extra_repr(self) -> str:
         """What is printed of it."""
@@ -221,7 +216,7 @@ class FakePalettize(PeerAttributes, nn.Module):
             parts.append(f"group_size={self.settings.group_size}")
         if self.milestone > 0:
             parts.append(f"milestone={self.milestone}")
-        return ", ".join([*parts, f"mode={self.settings.mode}", f"enabled={self._enabled}"])
+        return ", ".join([*parts, f"mode={self.settings.mode}", f"enabled={self.enabled}"])
 
 
 def _operators() -> Any:

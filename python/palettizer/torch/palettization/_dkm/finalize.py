@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,32 +19,24 @@ from palettizer.torch.palettization._dkm.pruned import commit
 from palettizer.torch.palettization._dkm.qconfig import forget
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.palettize import check_values, undisturbed
-from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import DTYPES, write_values
-from palettizer.torch.palettization._plan.walk import walk
+from palettizer.torch.palettization._plan.walk import Owner, walk
 
 
-class Trained(NamedTuple):
-    """A weight, all places that hold it, and what palettizes it."""
-
-    weight: Weight
-    fake: FakePalettize
-
-
-def trained(model: nn.Module) -> list[Trained]:
-    """The prepared weights of a model, in its order."""
+def _trained(model: nn.Module) -> dict[FakePalettize, list[Owner]]:
+    """What palettizes weights of a model now, in its order, and all places that hold the weight of each."""
     fakes = {(id(place.module), place.parameter): place.fake for place in held(model)}
-    found: dict[int, Trained] = {}
+    found: dict[FakePalettize, list[Owner]] = {}
     for owner in walk(model):
         fake = fakes.get((id(owner.module), owner.parameter))
-        if fake is not None:
-            found.setdefault(id(fake), Trained(Weight([], None), fake)).weight.owners.append(owner)
-    return list(found.values())
+        if fake is not None and fake.enabled:
+            found.setdefault(fake, []).append(owner)
+    return found
 
 
 def weight_errors(model: nn.Module) -> dict[str, float]:
     """The root of the mean squared error of each weight that is palettized now, by the name it was prepared under."""
-    return {one.fake.name: _error(_palette(one)) for one in trained(model) if one.fake.enabled}
+    return {fake.name: _error(_palette(fake, owners[0])) for fake, owners in _trained(model).items()}
 
 
 def finalize_weights(model: nn.Module) -> dict[str, float]:
@@ -55,43 +46,42 @@ def finalize_weights(model: nn.Module) -> dict[str, float]:
         ValueError: NaN or infinite weights. The model is as it was.
     """
     commit(model)
-    done = [one for one in trained(model) if one.fake.enabled]
-    check_values(one.weight for one in done)
-    palettes = [_palette(one) for one in done]
+    done = _trained(model)
+    check_values(owners[0] for owners in done.values())
+    palettes = [_palette(fake, owners[0]) for fake, owners in done.items()]
     with undisturbed():
-        for one, made in zip(done, palettes):
-            _store(one, made)
+        for (fake, owners), made in zip(done.items(), palettes):
+            _store(owners, made, fake.settings.permutation)
         for layer in [module for module in model.modules() if isinstance(module, DKMLayer)]:
             remove(layer)
         unpad(model)
         forget(model)
         metadata.register_version(model.eval())
-    return {one.fake.name: _error(made) for one, made in zip(done, palettes)}
+    return {fake.name: _error(made) for fake, made in zip(done, palettes)}
 
 
-def _palette(one: Trained) -> _native.Palette:
-    module, parameter = one.weight.owners[0].module, one.weight.owners[0].parameter
+def _palette(fake: FakePalettize, owner: Owner) -> _native.Palette:
+    module, parameter = owner.module, owner.parameter
     if is_pruned(module, parameter):
         with torch.no_grad():
-            return one.fake.palette(getattr(module, f"{parameter}_orig") * getattr(module, f"{parameter}_mask"))
-    with one.weight.owners[0].values() as tensor:
-        return one.fake.palette(tensor)
+            return fake.palette(getattr(module, f"{parameter}_orig") * getattr(module, f"{parameter}_mask"))
+    with owner.values() as tensor:
+        return fake.palette(tensor)
 
 
 def _error(made: _native.Palette) -> float:
     return math.sqrt(made.error["mse"])
 
 
-def _store(one: Trained, made: _native.Palette) -> None:
+def _store(owners: list[Owner], made: _native.Palette, permutation: Sequence[int] | None) -> None:
     """Writes the hard weight to where it is held, and the record of it beside."""
-    permutation = one.fake.settings.permutation
     hard = torch.empty(tuple(made.shape), dtype=DTYPES[made.dtype])
     write_values(made, hard)
-    with torch.no_grad(), one.weight.owners[0].values(write=True) as tensor:
+    with torch.no_grad(), owners[0].values(write=True) as tensor:
         tensor.copy_(_back(hard, permutation))
         stored = metadata.buffers(made, tensor.dtype)
     fields = {name: _unpermuted(name, value, permutation) for name, value in stored.items()}
-    for owner in one.weight.owners:
+    for owner in owners:
         metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
 
 

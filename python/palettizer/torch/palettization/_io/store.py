@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import nn
@@ -38,13 +38,6 @@ _NAMES = {
 }  # fmt: skip
 _TO_FILE = {getattr(torch, name): stored for name, stored in _NAMES.items() if hasattr(torch, name)}
 _FROM_FILE = {stored: dtype for dtype, stored in _TO_FILE.items()}
-
-
-class Place(NamedTuple):
-    """Where a tensor of a state dict belongs: a module, and the name there."""
-
-    module: nn.Module
-    name: str
 
 
 def save_safetensors(model: nn.Module, path: Path) -> None:
@@ -133,9 +126,10 @@ def _state(model: nn.Module) -> dict[str, torch.Tensor]:
     return state
 
 
-def _place(model: nn.Module, name: str) -> Place:
+def _place(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    """Where a tensor of a state dict belongs: a module, and the name there."""
     module, _, inner = name.rpartition(".")
-    return Place(model.get_submodule(module), inner)
+    return model.get_submodule(module), inner
 
 
 def _beside(module: nn.Module, name: str, field: str) -> str:

@@ -50,7 +50,7 @@ class Compressor(BaseModelOptimizer):
         if not inplace and is_sharded(self._model):
             raise ValueError("a model whose parameters are sharded cannot be copied; pass inplace=True")
         plan = make_plan(self._model, self._config)
-        check_values(plan.weights)
+        check_values(weight.owners[0] for weight in plan.weights)
         return plan
 
     def _palettize(self, plan: Plan, make: MakePalette, inplace: bool, progress: bool) -> torch.nn.Module:

@@ -27,21 +27,21 @@ from palettizer.torch.palettization._plan.walk import Owner
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
 
 
-def check_values(weights: Iterable[Weight]) -> None:
+def check_values(owners: Iterable[Owner]) -> None:
     """Looks for NaN and infinite values, which no mean can be taken of.
 
     Raises:
         ValueError: naming the weights that have some.
     """
     bad = []
-    for weight in weights:
-        with weight.owners[0].values() as tensor, torch.no_grad():
+    for owner in owners:
+        with owner.values() as tensor, torch.no_grad():
             least, most = torch.aminmax(tensor)
             if not math.isfinite(least.item()) or not math.isfinite(most.item()):
                 count = tensor.numel() - int(torch.isfinite(tensor).sum())
-                bad.append(f"{weight.name} ({count} of {tensor.numel()})")
+                bad.append(f"{owner.name} ({count} of {tensor.numel()})")
             elif max(abs(least.item()), abs(most.item())) > torch.finfo(torch.float32).max:
-                bad.append(f"{weight.name} (beyond float32)")
+                bad.append(f"{owner.name} (beyond float32)")
     if bad:
         raise ValueError(
             f"NaN or infinite values in {', '.join(bad)}; nothing was changed. "
@@ -57,10 +57,7 @@ def maker(threads: int, sensitivity: SensitivityOf | None = None) -> MakePalette
     """Palettizes here, on some threads."""
 
     def make(weight: Weight, dense: torch.Tensor) -> tuple[_native.Palette, float]:
-        palette = _native.palettize(
-            as_bytes(dense), NAMES[dense.dtype], tuple(dense.shape), **native_settings(weight),
-            sensitivity=None if sensitivity is None else sensitivity(weight), threads=threads,
-        )  # fmt: skip
+        palette = _native.palettize(**native_arguments(weight, dense, sensitivity), threads=threads)
         return palette, palette.error["mse"]
 
     return make
@@ -127,11 +124,15 @@ def put(found: WeightPalette, targets: Sequence[Owner]) -> dict[str, Any]:
     return row
 
 
-def native_settings(weight: Weight) -> dict[str, Any]:
-    """The settings of a weight's config as the native module takes them."""
+def native_arguments(weight: Weight, dense: torch.Tensor, sensitivity: SensitivityOf | None) -> dict[str, Any]:
+    """What the native module takes to palettize the values of a weight, but for the threads."""
     config = weight.config
     vectors = (config.cluster_dim or 1) > 1
     return {
+        "values": as_bytes(dense),
+        "dtype": NAMES[dense.dtype],
+        "shape": tuple(dense.shape),
+        "sensitivity": None if sensitivity is None else sensitivity(weight),
         "mode": "kmeans",
         "nbits": int(config.n_bits),
         "granularity": config.granularity.value,

@@ -6,7 +6,8 @@ processes in the same order. Without torch.distributed, all of this comes down t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,13 +23,10 @@ def distributed() -> bool:
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
-def is_leader() -> bool:
-    """Whether this is the process that writes files."""
-    return not distributed() or dist.get_rank() == 0
-
-
-def wait_for_all() -> None:
-    """Returns when all processes have come here."""
+def by_the_first(write: Callable[[], None]) -> None:
+    """Lets one process write, and returns when all have come here."""
+    if not distributed() or dist.get_rank() == 0:
+        write()
     if distributed():
         dist.barrier()
 
@@ -118,10 +116,10 @@ def gathered(module: nn.Module, parameter: str, wrapper: nn.Module | None, write
         yield value.data
 
 
-def _summoned(wrapper: nn.Module, write: bool) -> Any:
+def _summoned(wrapper: nn.Module, write: bool, gradients: bool = False) -> Any:
     from torch.distributed.fsdp import FullyShardedDataParallel
 
-    return FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=write)
+    return FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=write, with_grads=gradients)
 
 
 def full_gradient(module: nn.Module, parameter: str, wrapper: nn.Module | None) -> torch.Tensor | None:
@@ -130,9 +128,7 @@ def full_gradient(module: nn.Module, parameter: str, wrapper: nn.Module | None) 
     All processes must come here in the same order.
     """
     if wrapper is not None:
-        from torch.distributed.fsdp import FullyShardedDataParallel
-
-        with FullyShardedDataParallel.summon_full_params(wrapper, recurse=False, writeback=False, with_grads=True):
+        with _summoned(wrapper, write=False, gradients=True):
             gradient = module.get_parameter(parameter).grad
             return None if gradient is None else gradient.detach().clone()
     gradient = module.get_parameter(parameter).grad
@@ -150,8 +146,6 @@ def wrapped(model: nn.Module, policy: Any) -> nn.Module:
 
     The modules are copied, their parameters are not: each process copies its shard alone.
     """
-    import copy
-
     from torch.distributed.fsdp import FullyShardedDataParallel
 
     memo = {id(p): nn.Parameter(p.data, p.requires_grad) for p in model.parameters()}

@@ -1,4 +1,4 @@
-"""Where the sensitivities of a model come from: memory, a safetensors file, or a file of coremltools."""
+"""Sensitivities of a model from a safetensors file, or a file of coremltools."""
 
 from __future__ import annotations
 
@@ -16,18 +16,6 @@ from numpy.typing import NDArray
 from palettizer import _native
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._plan.plan import Weight
-
-
-class Computed:
-    """Sensitivities in memory, normalised already. Each is let go when its weight has been palettized."""
-
-    def __init__(self, tensors: dict[str, torch.Tensor]) -> None:
-        self.tensors = tensors
-
-    def of(self, weight: Weight) -> NDArray[np.float32]:
-        """One number for each element of a weight, row-major."""
-        array: NDArray[np.float32] = self.tensors.pop(weight.name).reshape(-1).numpy()
-        return array
 
 
 class Stored:

@@ -37,7 +37,6 @@ class BaseModelOptimizer(ABC):
         """The classes of modules whose weights are compressed; subclasses count."""
         return self._supported_modules
 
-
     def _get_model_for_compression(self, inplace: bool) -> torch.nn.Module:
         return self._model if inplace else copy.deepcopy(self._model)
 

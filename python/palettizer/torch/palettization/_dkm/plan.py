@@ -20,7 +20,7 @@ from palettizer.torch.palettization._dkm.kernel_settings import soft_settings
 from palettizer.torch.palettization._dkm.layers import is_free
 from palettizer.torch.palettization._plan.layers import BARE, kind_of
 from palettizer.torch.palettization._plan.plan import Weight, warn_of_conversion
-from palettizer.torch.palettization._plan.reasons import Named, check_patterns, unmatched
+from palettizer.torch.palettization._plan.reasons import Named
 from palettizer.torch.palettization._plan.walk import Memory, Owner, walk
 from palettizer.torch.palettization._soft.settings import SoftSettings
 
@@ -61,9 +61,8 @@ def make_plan(model: nn.Module, config: DKMPalettizerConfig) -> DKMPlan:
     Raises:
         ValueError: settings that no weight can be palettized with, or a pattern that is no regular expression.
     """
-    check_patterns(config)
-    owners = list(walk(model))
     named = Named(model, config)
+    owners = list(walk(model))
     layers = [*layers_of(owners), *named_parameters(model, owners, named)]
     claimed = {id(owner): layer for layer in layers for owner in layer.owners.values()}
     holders = {id(owner.module) for owner in owners if id(owner) in claimed}
@@ -98,7 +97,7 @@ def make_plan(model: nn.Module, config: DKMPalettizerConfig) -> DKMPlan:
             reasons[owner.name] = f"shares its values with {first}, and is used in training as it is"
             _logger.warning("%s: %s", owner.name, reasons[owner.name])
     if config != DKMPalettizerConfig():  # the defaults name every type
-        for missing in unmatched(model, owners, config, in_training=True):
+        for missing in named.unmatched(owners, in_training=True):
             _logger.warning("%s", missing)
     for weight in found.values():
         warn_of_conversion(weight.owners[0], weight.settings.cluster_dim > 1, weight.integers)

@@ -14,7 +14,7 @@ from torch import nn
 
 from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._plan.metadata import conversion
-from palettizer.torch.palettization._plan.reasons import Named, check_config, check_patterns, reason_to_leave, unmatched
+from palettizer.torch.palettization._plan.reasons import Named, check_config, reason_to_leave
 from palettizer.torch.palettization._plan.walk import Memory, Owner, walk
 
 _logger = logging.getLogger(__name__)
@@ -59,7 +59,6 @@ class Plan:
     weights: list[Weight]
     reasons: dict[str, str]
 
-
     def others(self) -> list[Weight]:
         """The parameters that are left alone, as weights without a config."""
         taken = {id(parameter) for weight in self.weights for parameter in weight.parameters()}
@@ -82,9 +81,8 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
         ValueError: settings that no weight can be palettized with, or a pattern that is no regular expression.
         TypeError: a config without a number of bits.
     """
-    check_patterns(config)
-    owners = list(walk(model))
     named = Named(model, config)
+    owners = list(walk(model))
     tied: dict[Any, list[Owner]] = {}
     for owner in owners:
         tied.setdefault(owner.identity, []).append(owner)
@@ -107,7 +105,7 @@ def make_plan(model: nn.Module, config: OptimizationConfig) -> Plan:
                 continue
             near.append(chosen)
         weights.append(chosen)
-    for missing in unmatched(model, owners, config):
+    for missing in named.unmatched(owners):
         _logger.warning("%s", missing)
     for weight in weights:
         warn_of_conversion(weight.owners[0], (weight.config.cluster_dim or 1) > 1, weight.config.lut_dtype is not None)

@@ -28,27 +28,54 @@ class Reason(NamedTuple):
 
 
 class Named:
-    """The entries of module_name_configs that are for parameters: their patterns match the name of no module.
+    """What a config names. The patterns in module_name_configs that match the name of no module are for parameters.
 
     So a pattern that is for modules never takes in their other parameters, and a parameter that is no layer's weight,
     as a table of positions often is, can be palettized by its own name.
+
+    Raises:
+        ValueError: a pattern that is no regular expression.
     """
 
     def __init__(self, model: nn.Module, config: OptimizationConfig) -> None:
-        modules = [plain_name(name) for name, _ in model.named_modules()]
-        self._configs = {
-            pattern: module_config
-            for pattern, module_config in config.module_name_configs.items()
-            if not any(re.fullmatch(pattern, name) for name in modules)
-        }
+        self._all, self._modules = config, {plain_name(name): module for name, module in model.named_modules()}
+        self._configs: dict[str, Any] = {}
+        for pattern, module_config in config.module_name_configs.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"module_name_configs has the key {pattern!r}, which is not a regular expression: {error}"
+                ) from error
+            if not any(re.fullmatch(pattern, name) for name in self._modules):
+                self._configs[pattern] = module_config
 
     def config(self, owner: Owner) -> Any:
         """The config of a parameter that is named, or None."""
         return next((found for key, found in self._configs.items() if re.fullmatch(key, owner.name)), None)
 
-    def unmatched(self, owners: Sequence[Owner]) -> Iterator[str]:
-        """The patterns that match nothing at all."""
-        return (key for key in self._configs if not any(re.fullmatch(key, owner.name) for owner in owners))
+    def unmatched(self, owners: Sequence[Owner], in_training: bool = False) -> Iterator[str]:
+        """A sentence for each name and type in the config that finds nothing to palettize."""
+        modules, config = self._modules, self._all
+        with_weights = {name for name, module in modules.items() if _palettized(type(module), in_training)}
+        types = {key for module in modules.values() for key in (type(module), type(module).__name__)}
+        for pattern in self._configs:
+            if not any(re.fullmatch(pattern, owner.name) for owner in owners):
+                yield f"module_name_configs has {pattern!r}, but no module and no parameter of the model has such a name"
+        for pattern, module_config in config.module_name_configs.items():
+            found = [name for name in modules if re.fullmatch(pattern, name)]
+            if found and module_config is not None and not with_weights.intersection(found):
+                inside = re.escape(found[0]) + r"\..*" if found[0] else ".*"
+                yield (
+                    f"module_name_configs has {pattern!r}, but {found[0] or 'the model'} holds no weight itself; "
+                    f"the modules inside it are matched by {inside!r}"
+                )
+        for key, module_config in config.module_type_configs.items():
+            name = key if isinstance(key, str) else getattr(key, "__name__", repr(key))
+            if key not in types:
+                yield f"module_type_configs has {name}, but no module of the model is of that type"
+            elif module_config is not None and isinstance(key, type) and not _palettized(key, in_training):
+                yield f"module_type_configs has {name}, which is not a kind of module that is palettized"
 
 
 def reason_to_leave(owner: Owner, config: Any) -> Reason | None:
@@ -111,49 +138,6 @@ def check_config(config: Any, name: str) -> None:
         )
     if config.group_size is not None and config.group_size < 1:
         raise ValueError(f"the config of {name} has group_size {config.group_size}; it must be at least 1")
-
-
-def check_patterns(config: OptimizationConfig) -> None:
-    """Refuses module names that are no regular expressions.
-
-    Raises:
-        ValueError: naming the pattern and what is wrong with it.
-    """
-    for pattern in config.module_name_configs:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(
-                f"module_name_configs has the key {pattern!r}, which is not a regular expression: {error}"
-            ) from error
-
-
-def unmatched(
-    model: nn.Module,
-    owners: Sequence[Owner],
-    config: OptimizationConfig,
-    in_training: bool = False,
-) -> Iterator[str]:
-    """A sentence for each name and type in the config that finds nothing to palettize."""
-    modules = {plain_name(name): module for name, module in model.named_modules()}
-    with_weights = {name for name, module in modules.items() if _palettized(type(module), in_training)}
-    types = {key for module in modules.values() for key in (type(module), type(module).__name__)}
-    for pattern in Named(model, config).unmatched(owners):
-        yield f"module_name_configs has {pattern!r}, but no module and no parameter of the model has such a name"
-    for pattern, module_config in config.module_name_configs.items():
-        found = [name for name in modules if re.fullmatch(pattern, name)]
-        if found and module_config is not None and not with_weights.intersection(found):
-            inside = re.escape(found[0]) + r"\..*" if found[0] else ".*"
-            yield (
-                f"module_name_configs has {pattern!r}, but {found[0] or 'the model'} holds no weight itself; "
-                f"the modules inside it are matched by {inside!r}"
-            )
-    for key, module_config in config.module_type_configs.items():
-        name = key if isinstance(key, str) else getattr(key, "__name__", repr(key))
-        if key not in types:
-            yield f"module_type_configs has {name}, but no module of the model is of that type"
-        elif module_config is not None and isinstance(key, type) and not _palettized(key, in_training):
-            yield f"module_type_configs has {name}, which is not a kind of module that is palettized"
 
 
 def _palettized(cls: type, in_training: bool) -> bool:

@@ -6,7 +6,7 @@ Users have better-dressed names for most of it in `palettizer.coreml` and `palet
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypedDict, final
+from typing import Any, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,15 +76,11 @@ class Palette:
     @property
     def nbits(self) -> int: ...
     @property
-    def luts(self) -> int: ...
-    @property
     def index_shape(self) -> tuple[int, ...]: ...
     @property
     def lut_shape(self) -> tuple[int, ...]: ...
     @property
     def vector_axis(self) -> int | None: ...
-    @property
-    def stored_bytes(self) -> int: ...
     @property
     def indices(self) -> _Bytes: ...
     @property
@@ -109,28 +105,23 @@ class Palette:
 
 @final
 class Model:
-    """A Core ML model. Ctrl-C ends what takes long, and nothing unfinished stays on disk."""
+    """A Core ML model, opened or put together of a serialized program and the folder of its weight files.
+
+    `palettize` and `decompress` make a copy in memory; with `_to` they write straight to a package, in memory that does
+    not grow with the model. Reports and lists of weights are JSON. The weights may unfold to `max_expansion` times the
+    size of the model. Ctrl-C ends what takes long, and nothing unfinished stays on disk.
+    """
 
     @staticmethod
-    def demo() -> Model:
-        """The built-in model."""
-
+    def demo() -> Model: ...
     @staticmethod
-    def open(path: _Path, *, max_expansion: int | None = None) -> Model:
-        """An `.mlpackage` folder or an `.mlmodel` file. Its weights may unfold to `max_expansion` times its size."""
-
+    def open(path: _Path, *, max_expansion: int | None = None) -> Model: ...
     @staticmethod
-    def open_parts(spec: bytes, weights_dir: _Path, *, max_expansion: int | None = None) -> Model:
-        """A serialized program, and the folder that its weight files are in."""
-
-    def within(self, max_expansion: int | None = None) -> Model:
-        """The same model, whose weights may unfold to so many times its size."""
-
+    def open_parts(spec: bytes, weights_dir: _Path, *, max_expansion: int | None = None) -> Model: ...
+    def within(self, max_expansion: int | None = None) -> Model: ...
     def palettize(
         self, config: _Config, *, threads: int | None = None, progress: _Progress | None = None
-    ) -> tuple[Model, str]:
-        """A palettized copy in memory, and its report as JSON."""
-
+    ) -> tuple[Model, str]: ...
     def palettize_to(
         self,
         config: _Config,
@@ -139,34 +130,26 @@ class Model:
         overwrite: bool = False,
         threads: int | None = None,
         progress: _Progress | None = None,
-    ) -> str:
-        """Palettizes straight to a package, in memory that does not grow with the model; the report as JSON."""
-
-    def decompress(self, *, threads: int | None = None, progress: _Progress | None = None) -> Model:
-        """A copy in memory with every weight dense."""
-
+    ) -> str: ...
+    def decompress(self, *, threads: int | None = None, progress: _Progress | None = None) -> Model: ...
     def decompress_to(
         self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
-    ) -> None:
-        """Writes a package with every weight dense."""
-
-    def save(self, out: _Path, *, overwrite: bool = False) -> None:
-        """Writes the package."""
-
+    ) -> None: ...
+    def save(self, out: _Path, *, overwrite: bool = False) -> None: ...
     def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
-        """Every constant with more than `threshold` elements, as JSON."""
+        """Those with more than `threshold` elements."""
 
-    def weight_values(self, name: str) -> _Dense:
-        """The dense values of a constant."""
+    def weight_values(self, name: str) -> _Dense: ...
 
 @final
 class Checkpoint:
-    """Tensors by name: a `.safetensors` file, or a folder of shards with its index. Dtypes are safetensors' names."""
+    """Tensors by name: a `.safetensors` file, or a folder of shards with its index. Dtypes are safetensors' names.
+
+    `write` writes palettes and tensors to one file in the compact form, which `open` reads. Else as of `Model`.
+    """
 
     @staticmethod
-    def open(path: _Path, *, max_expansion: int | None = None) -> Checkpoint:
-        """Opens a file, a folder of shards, or its index. Its weights may unfold to `max_expansion` times its size."""
-
+    def open(path: _Path, *, max_expansion: int | None = None) -> Checkpoint: ...
     @staticmethod
     def write(
         out: _Path,
@@ -174,21 +157,13 @@ class Checkpoint:
         metadata: Mapping[str, str],
         *,
         overwrite: bool = False,
-    ) -> None:
-        """Writes palettes and tensors to one file in the compact form, which `open` reads."""
-
+    ) -> None: ...
     def names(self) -> list[str]:
         """The names of all tensors; a palettized weight has its own."""
 
-    def metadata(self) -> dict[str, str]:
-        """The strings that the file has for its users."""
-
-    def get(self, name: str) -> Palette | _Dense:
-        """One tensor."""
-
-    def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str:
-        """Every tensor with more than `threshold` elements, as JSON."""
-
+    def metadata(self) -> dict[str, str]: ...
+    def get(self, name: str) -> Palette | _Dense: ...
+    def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str: ...
     def jobs(self, config: _Config) -> list[tuple[str, int]]:
         """The weights that the configuration palettizes, with their bytes."""
 
@@ -200,9 +175,7 @@ class Checkpoint:
         overwrite: bool = False,
         threads: int | None = None,
         progress: _Progress | None = None,
-    ) -> str:
-        """Palettizes to another checkpoint; the report as JSON."""
-
+    ) -> str: ...
     def compress_part(
         self,
         names: Sequence[str],
@@ -225,12 +198,11 @@ class Checkpoint:
         threads: int | None = None,
         progress: _Progress | None = None,
     ) -> str:
-        """Puts parts together to the very bytes that `compress_to` writes; the report as JSON."""
+        """Puts parts together to the very bytes that `compress_to` writes."""
 
     def decompress_to(
         self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
-    ) -> None:
-        """Makes every palettized weight dense, to another checkpoint."""
+    ) -> None: ...
 
 @final
 class StagedOutput:
@@ -244,23 +216,7 @@ class StagedOutput:
     def __enter__(self) -> Path: ...
     def __exit__(self, kind: object, error: object, trace: object, /) -> None: ...
 
-class _DkmDefaults(TypedDict):
-    cluster_dim: int
-    group_size: int | None
-    iterations: int
-    temperature: float
-    epsilon: float
-    floor: float
-    prune_threshold: float
-    enforce_zero: bool
-    mode: str
-    enabled: float
-    cluster_tolerance: float
-    starts: int
-    seed: int
-    implicit: bool
-
-def dkm_defaults() -> _DkmDefaults:
+def dkm_defaults() -> dict[str, Any]:
     """What the settings of `SoftKMeans` are when they are not given, for Rust and Python alike."""
 
 @final
@@ -418,11 +374,7 @@ def normalise_sensitivity(values: NDArray[np.float32]) -> None:
 def main(argv: Sequence[str]) -> int:
     """Runs the command `palettizer` and gives its exit code. `argv` begins with the program's name."""
 
-def yaml_text(text: str) -> str:
-    """A YAML document, as JSON; `ValueError` says what is wrong, on which line and in which column."""
-
-def yaml_file(path: _Path) -> str:
-    """The YAML document of a file, as JSON."""
-
+def yaml_text(text: str) -> str: ...
+def yaml_file(path: _Path) -> str: ...
 def panic_for_tests(helped: bool) -> None:
     """Panics, as a fault of ours would, for the tests of what becomes of that: a RuntimeError that asks for a report."""

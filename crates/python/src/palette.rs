@@ -34,11 +34,6 @@ impl Palette {
     }
 
     #[getter]
-    fn luts(&self) -> usize {
-        self.0.luts()
-    }
-
-    #[getter]
     fn index_shape<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         PyTuple::new(py, &self.0.index_shape)
     }
@@ -51,11 +46,6 @@ impl Palette {
     #[getter]
     fn vector_axis(&self) -> Option<usize> {
         self.0.vector_axis
-    }
-
-    #[getter]
-    fn stored_bytes(&self) -> usize {
-        self.0.stored_bytes()
     }
 
     #[getter]
@@ -143,7 +133,7 @@ impl Palette {
             self.dtype(),
             self.0.shape,
             self.nbits(),
-            self.luts()
+            self.0.luts()
         )
     }
 }

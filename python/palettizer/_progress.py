@@ -9,13 +9,14 @@ T = TypeVar("T")
 
 
 class Bar:
-    """Bytes of weights done, of all: what the native module tells of its progress."""
+    """Bytes of weights done, of all, as the native module tells them; nothing if no bar is wanted or there is no tqdm."""
 
-    def __init__(self, title: str, tqdm: Any) -> None:
-        self._title, self._tqdm, self._bar = title, tqdm, None
+    def __init__(self, title: str, progress: bool) -> None:
+        self._title, self._tqdm, self._bar = title, _tqdm() if progress else None, None
 
     def start(self, weights: int, bytes: int) -> None:
-        self._bar = self._tqdm(total=bytes, desc=self._title, unit="B", unit_scale=True)
+        if self._tqdm is not None:
+            self._bar = self._tqdm(total=bytes, desc=self._title, unit="B", unit_scale=True)
 
     def advance(self, name: str, bytes: int) -> None:
         if self._bar is not None:
@@ -25,12 +26,6 @@ class Bar:
         if self._bar is not None:
             self._bar.close()
             self._bar = None
-
-
-def bar(title: str, progress: bool) -> Bar | None:
-    """A bar, or `None` if it is not wanted or there is no tqdm."""
-    tqdm = _tqdm() if progress else None
-    return None if tqdm is None else Bar(title, tqdm)
 
 
 def shown(items: Iterable[T], progress: bool, what: str, total: int | None = None) -> Iterator[T]:

@@ -50,17 +50,13 @@ def temporary_package() -> str:
 
 def like(mlmodel: MLModel, package: str, report: Report | None) -> MLModel:
     """The package as an MLModel that runs where `mlmodel` does, loaded if that was."""
-    more: dict[str, Any] = {}
-    if getattr(mlmodel, "optimization_hints", None) is not None:
-        more["optimization_hints"] = mlmodel.optimization_hints
-    if getattr(mlmodel, "function_name", None) is not None:
-        more["function_name"] = mlmodel.function_name
+    said = {name: getattr(mlmodel, name, None) for name in ("optimization_hints", "function_name")}
     made = _result()(
         package,
         is_temp_package=True,
         skip_model_load=mlmodel.__proxy__ is None,
         compute_units=mlmodel.compute_unit,
-        **more,
+        **{name: value for name, value in said.items() if value is not None},
     )
     made.report = report
     return made

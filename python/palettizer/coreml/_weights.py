@@ -6,7 +6,7 @@ import os
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from palettizer._progress import bar
+from palettizer._progress import Bar
 from palettizer.coreml import _counterparts, _lut_function, _mlmodel
 from palettizer.coreml._model import Model
 from palettizer.coreml._op_config import OpPalettizerConfig
@@ -83,7 +83,15 @@ def palettize_weights(
         exact=exact,
         seed=seed,
     )
-    return _palettized(mlmodel, fields, _workers(config) if threads is None else threads, progress)
+    options: dict[str, Any] = {"threads": _workers(config) if threads is None else threads}
+    options["progress"] = Bar("Palettizing weights", progress)
+    opened = _mlmodel.opened(mlmodel)
+    if _mlmodel.is_mlmodel(mlmodel):
+        package = _mlmodel.temporary_package()
+        report = _warned(opened.palettize_to(fields, package, overwrite=True, **options))
+        return _mlmodel.like(mlmodel, package, report)
+    native, text = opened.palettize(fields, **options)
+    return Model(native, _warned(text))
 
 
 def decompress_weights(
@@ -110,24 +118,13 @@ def decompress_weights(
     >>> all(weight["compression"] is None for weight in dense.weights())
     True
     """
-    options: dict[str, Any] = {"threads": threads, "progress": bar("Decompressing weights", progress)}
+    options: dict[str, Any] = {"threads": threads, "progress": Bar("Decompressing weights", progress)}
     opened = _mlmodel.opened(mlmodel, max_expansion=max_expansion)
     if _mlmodel.is_mlmodel(mlmodel):
         package = _mlmodel.temporary_package()
         opened.decompress_to(package, overwrite=True, **options)
         return _mlmodel.like(mlmodel, package, None)
     return Model(opened.decompress(**options))
-
-
-def _palettized(mlmodel: Any, fields: dict[str, Any], threads: int | None, progress: bool) -> Any:
-    options: dict[str, Any] = {"threads": threads, "progress": bar("Palettizing weights", progress)}
-    opened = _mlmodel.opened(mlmodel)
-    if _mlmodel.is_mlmodel(mlmodel):
-        package = _mlmodel.temporary_package()
-        report = _warned(opened.palettize_to(fields, package, overwrite=True, **options))
-        return _mlmodel.like(mlmodel, package, report)
-    native, text = opened.palettize(fields, **options)
-    return Model(native, _warned(text))
 
 
 def _warned(text: str) -> Report:

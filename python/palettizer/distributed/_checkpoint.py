@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from palettizer import _native
-from palettizer._progress import bar as native_bar
+from palettizer._progress import Bar
 from palettizer.coreml._report import Report
 from palettizer.coreml._weights import _fields, _ours
 from palettizer.distributed._cluster import cluster, spread
@@ -35,7 +36,7 @@ def compress_checkpoint(
         raise TypeError("a checkpoint needs out, where the palettized one goes")
     fields = {**_fields(_ours(config), False), **about}
     with cluster(address) as ray:
-        bar = native_bar("Palettizing weights", progress)
+        bar = Bar("Palettizing weights", progress)
         checkpoint = _native.Checkpoint.open(source)
         source, identity = source.resolve(), _identity(source)
         settings = _stable(fields, ray.cloudpickle.dumps)
@@ -45,18 +46,15 @@ def compress_checkpoint(
                 folder / part_name(identity, settings, json.dumps(names)): names
                 for names in _batches(jobs, part_bytes)
             }
-            missing = {part: names for part, names in batches.items() if not part.exists()}
+            done = [part for part in batches if part.exists()]
+            missing = [part for part in batches if part not in done]
+            tasks = ((part, (str(source), batches[part], fields, str(part), cpus)) for part in missing)
             sizes = dict(jobs)
-            if bar is not None:
-                bar.start(len(jobs), sum(sizes.values()))
-            for part, names in batches.items():
-                if part not in missing:
-                    _advance(bar, sizes, names)
-            tasks = ((part, (str(source), names, fields, str(part), cpus)) for part, names in missing.items())
-            for part, _ in spread(ray, _make_part, tasks, cpus):
-                _advance(bar, sizes, missing[part])
-            if bar is not None:
-                bar.finish()
+            bar.start(len(jobs), sum(sizes.values()))
+            for part in chain(done, (part for part, _ in spread(ray, _make_part, tasks, cpus))):
+                for name in batches[part]:
+                    bar.advance(name, sizes[name])
+            bar.finish()
             return Report(checkpoint.assemble(fields, list(batches), out, overwrite=overwrite))
 
 
@@ -95,9 +93,3 @@ def _stable(fields: dict[str, Any], dumps: Callable[[Any], bytes]) -> str:
     about = None if sensitivity is None else os.stat(sensitivity)
     seen = None if about is None else [about.st_size, about.st_mtime_ns]
     return json.dumps([fields, seen], sort_keys=True, default=lambda function: dumps(function).hex())
-
-
-def _advance(bar: Any, sizes: dict[str, int], names: Any) -> None:
-    for name in names:
-        if bar is not None:
-            bar.advance(name, sizes[name])

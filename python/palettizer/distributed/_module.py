@@ -22,7 +22,7 @@ from palettizer.torch.palettization import (
     save_safetensors,
 )
 from palettizer.torch.palettization._io.safetensors import check_place
-from palettizer.torch.palettization._plan.palettize import SensitivityOf, native_arguments
+from palettizer.torch.palettization._plan.palettize import Made, SensitivityOf, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import to_native
 from palettizer.torch.palettization._sensitivity.source import Stored
@@ -63,7 +63,7 @@ def compress_module(
         return done
 
 
-def _take(parts: dict[str, Path], weight: Weight, _dense: torch.Tensor) -> tuple[_native.Palette, float]:
+def _take(parts: dict[str, Path], weight: Weight, _dense: torch.Tensor) -> Made:
     """The palette of a weight that its part holds, and its error."""
     part = _native.Checkpoint.open(parts[weight.name])
     palette = part.get("weight")

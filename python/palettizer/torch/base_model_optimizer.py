@@ -44,8 +44,6 @@ class BaseModelOptimizer(ABC):
 class BaseTrainingTimeModelOptimizer(BaseModelOptimizer):
     """An optimizer whose model is trained between `prepare` and `finalize`, with a `step` for each step of training."""
 
-    _step_count = 0
-
     @abstractmethod
     def prepare(self, inplace: bool = False) -> torch.nn.Module:
         """Makes the model ready to be trained."""

@@ -105,6 +105,7 @@ class OptimizationConfig(Settings):
     """
 
     module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
+    _subclasses_count: ClassVar[bool] = False
 
     global_config: Any = setting(None, object, optional=True, together=_check_global)
     module_type_configs: dict[ModuleType, Any] = setting(_EMPTY, dict, convert=_dict_or_empty, together=_check_types)
@@ -156,9 +157,10 @@ class OptimizationConfig(Settings):
         for pattern, config in self.module_name_configs.items():
             if re.fullmatch(pattern, name):
                 return config
-        for key in (type(module), type(module).__name__):
-            if key in self.module_type_configs:
-                return self.module_type_configs[key]
+        for cls in type(module).__mro__ if self._subclasses_count else (type(module),):
+            for key in (cls, cls.__name__):
+                if key in self.module_type_configs:
+                    return self.module_type_configs[key]
         return self.global_config
 
     @classmethod

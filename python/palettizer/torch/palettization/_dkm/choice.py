@@ -29,45 +29,40 @@ def configure(layer: Layer, configs: ModuleConfigs | None, reasons: dict[str, st
     Of the others it says why they are not.
     """
     owners = list(layer.owners.values())
-    refusals: dict[str, str] = {}
-    if configs is None:
-        refusals.update((owner.name, "no config asks for it") for owner in owners)
-    problem = next((found for found in map(_problem, owners) if found is not None), None)
-    if problem is not None and configs is not None:
-        refusals.update((owner.name, problem) for owner in owners)
-        _leave_all(layer, problem)
+    numels = [owner.facts.numel for owner in owners]
+    misfit: str | None = None
 
     def fits(candidate: ModuleDKMPalettizerConfig) -> bool:
+        nonlocal misfit
         resolved = candidate.resolved(layer.kind)
         check_dkm_config(resolved, layer.name or type(layer.module).__name__)
-        for owner in owners:
-            reason = _misfit(resolved, layer.kind, owner.facts.shape)
-            if reason is not None:
-                refusals.update((one.name, reason) for one in owners)
-                _leave_all(layer, reason)
-                return False
-        return True
+        found = next(filter(None, (_misfit(resolved, layer.kind, owner.facts.shape) for owner in owners)), None)
+        if found is not None:
+            misfit = found
+            _warn(layer, found)
+        return found is None
 
-    chosen = None if refusals else choose(configs, [owner.facts.numel for owner in owners], fits)
-    if chosen is not None:
-        refusals.clear()
-        layer.config = chosen.resolved(layer.kind)
-        for owner in owners:
-            few = _too_few(layer.config, layer.kind, owner.facts.shape)
-            if few is not None:
-                refusals[owner.name] = few
-                leave(owner, few, refusals)
-    elif not refusals:
-        thresholds = [c.weight_threshold for c in (configs if isinstance(configs, list) else [configs]) if c is not None]
-        least = min(owner.facts.numel for owner in owners)
+    problem = next(filter(None, map(_problem, owners)), None)
+    if configs is None:
+        problem = "no config asks for it"
+    elif problem is not None:
+        _warn(layer, problem)
+    chosen = choose(configs, numels, fits) if problem is None else None
+    if chosen is None:
+        thresholds = [config.weight_threshold for config in (configs if isinstance(configs, list) else [configs]) if config]
         of = "has" if len(owners) == 1 else "one of the layer's weights has"
-        text = f"{of} {least} elements, not more than weight_threshold {min(thresholds, default=0)}"
-        refusals.update((owner.name, text) for owner in owners)
-    reasons.update(refusals)
-    return [owner for owner in owners if owner.name not in refusals]
+        small = f"{of} {min(numels)} elements, not more than weight_threshold {min(thresholds, default=0)}"
+        reasons.update((owner.name, problem or misfit or small) for owner in owners)
+        return []
+    layer.config = chosen.resolved(layer.kind)
+    few = {owner.name: _too_few(layer.config, layer.kind, owner.facts.shape) for owner in owners}
+    for owner in owners:
+        if (reason := few[owner.name]) is not None:
+            leave(owner, reason, reasons)
+    return [owner for owner in owners if few[owner.name] is None]
 
 
-def _leave_all(layer: Layer, reason: str) -> None:
+def _warn(layer: Layer, reason: str) -> None:
     first = next(iter(layer.owners.values()))
     what = "the layer" if len(layer.owners) > 1 else "it"
     _logger.warning("%s: %s; %s is left as it is", first.name, reason, what)

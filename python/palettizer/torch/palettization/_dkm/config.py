@@ -12,14 +12,12 @@ it. Three kinds of settings need a word here:
 from __future__ import annotations
 
 import copy
-import re
 import sys
 import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
 from palettizer._settings import as_given
 from palettizer.torch._settings import above, at_least, one_of, setting
@@ -294,6 +292,7 @@ class DKMPalettizerConfig(OptimizationConfig):
     """
 
     module_config = ModuleDKMPalettizerConfig
+    _subclasses_count = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -313,17 +312,6 @@ class DKMPalettizerConfig(OptimizationConfig):
         resolved = resolve_type(key)
         if class_kind(resolved) is None and resolved not in NAMES:
             raise AssertionError(f"a key in {where} must be one of {', '.join(NAMES)} or its name, found {key!r}")
-
-    def get_module_config(self, name: str, module: nn.Module) -> Any:
-        """The config of a module, or None when it is to be left alone. A subclass is what its class is."""
-        for pattern, config in self.module_name_configs.items():
-            if re.fullmatch(pattern, name):
-                return config
-        for cls in type(module).__mro__:
-            for key in (cls, cls.__name__):
-                if key in self.module_type_configs:
-                    return self.module_type_configs[key]
-        return self.global_config
 
     def _check_module(self, where: str, config: Any) -> None:
         if not isinstance(config, list):

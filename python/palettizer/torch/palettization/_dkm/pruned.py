@@ -34,18 +34,13 @@ def check_order(model: nn.Module, config: OptimizationConfig) -> None:
     names = [
         name
         for name, module in model.named_modules()
-        if _has_pruner(module) and kind_of(module) is not None and config.get_module_config(name, module) is not None
+        if hasattr(module, _PRUNER) and kind_of(module) is not None and config.get_module_config(name, module) is not None
     ]
     if names:
         raise RuntimeError(
             f"{', '.join(names)}: prepared for pruning already. Prepare the palettizer first and the pruner after it, "
             "both with inplace=True, and finalize them in the same order. Nothing was changed"
         )
-
-
-def _has_pruner(module: nn.Module) -> bool:
-    """Whether a pruner of coremltools works on a module."""
-    return hasattr(module, _PRUNER)
 
 
 def commit(model: nn.Module) -> None:
@@ -80,7 +75,7 @@ def _replace_pruned(model: nn.Module) -> None:
     parents: dict[int, list[Any]] = {}
     for parent in model.modules():
         for name, child in parent._modules.items():
-            if isinstance(child, DKMLayer) and _has_pruner(child):
+            if isinstance(child, DKMLayer) and hasattr(child, _PRUNER):
                 parents.setdefault(id(child), [child]).append((parent, name))
     for layer, *places in parents.values():
         twin = _twin(layer)

@@ -59,15 +59,13 @@ class Compressor(BaseModelOptimizer):
         model = self._model if inplace else _copied(self._model, plan)
         rows: dict[str, dict[str, object]] = {}
         with undisturbed():
-            for one in palettes:
-                targets = owners = one.weight.owners
+            for weight, made in zip(plan.weights, palettes):
+                targets = owners = weight.owners
                 if not inplace:
                     targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in owners]
-                row = put(one, targets)
+                row = put(made, owners[0], targets)
                 for owner in owners:
-                    rows[owner.name] = dict(row)
-                    if owner is not owners[0]:
-                        rows[owner.name]["reason"] = f"is {one.weight.name}"
+                    rows[owner.name] = row if owner is owners[0] else {**row, "reason": f"is {weight.name}"}
             metadata.register_version(model)
             self._report = _full_report(plan, rows)
         return model

@@ -12,7 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,32 +49,27 @@ def check_values(owners: Iterable[Owner]) -> None:
         )
 
 
-MakePalette = Callable[[Weight, torch.Tensor], tuple["_native.Palette", float]]
-"""Makes the palette of a weight's values, as the native module can read them, and gives its mean squared error."""
+Made = tuple["_native.Palette", float]
+"""A palette, and its mean squared error."""
+
+MakePalette = Callable[[Weight, torch.Tensor], Made]
+"""Makes the palette of a weight's values, as the native module can read them."""
 
 
 def maker(threads: int, sensitivity: SensitivityOf | None = None) -> MakePalette:
     """Palettizes here, on some threads."""
 
-    def make(weight: Weight, dense: torch.Tensor) -> tuple[_native.Palette, float]:
+    def make(weight: Weight, dense: torch.Tensor) -> Made:
         palette = _native.palettize(**native_arguments(weight, dense, sensitivity), threads=threads)
         return palette, palette.error["mse"]
 
     return make
 
 
-class WeightPalette(NamedTuple):
-    """A weight's palette, not yet put anywhere."""
-
-    weight: Weight
-    palette: _native.Palette
-    mse: float
-
-
-def make_palette(weight: Weight, make: MakePalette) -> WeightPalette:
+def make_palette(weight: Weight, make: MakePalette) -> Made:
     """The palette of one weight, which stays as it is."""
     with torch.no_grad(), weight.owners[0].values() as tensor:
-        return WeightPalette(weight, *make(weight, to_native(tensor)))
+        return make(weight, to_native(tensor))
 
 
 @contextmanager
@@ -95,12 +90,12 @@ def undisturbed() -> Iterator[None]:
             before(*came[0])
 
 
-def put(found: WeightPalette, targets: Sequence[Owner]) -> dict[str, Any]:
+def put(made: Made, owner: Owner, targets: Sequence[Owner]) -> dict[str, Any]:
     """Writes one palettized weight to `targets`, and returns its row of the report.
 
-    The targets are the weight's owners, or those in a copy of the model.
+    The targets are the weight's owners, of which `owner` is the first, or those in a copy of the model.
     """
-    owner, target, palette = found.weight.owners[0], targets[0], found.palette
+    (palette, mse), target = made, targets[0]
     with torch.no_grad(), target.values(write=True) as tensor:
         write_values(palette, tensor)
         for other in targets[1:]:
@@ -113,7 +108,7 @@ def put(found: WeightPalette, targets: Sequence[Owner]) -> dict[str, Any]:
     note = metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         metadata.register(target.module, target.parameter, fields, quantized)
-    row: dict[str, Any] = {"error": math.sqrt(found.mse), "#params": owner.facts.numel}
+    row: dict[str, Any] = {"error": math.sqrt(mse), "#params": owner.facts.numel}
     if metadata.QUANTIZATION in metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape
@@ -126,8 +121,8 @@ def put(found: WeightPalette, targets: Sequence[Owner]) -> dict[str, Any]:
 
 def native_arguments(weight: Weight, dense: torch.Tensor, sensitivity: SensitivityOf | None) -> dict[str, Any]:
     """What the native module takes to palettize the values of a weight, but for the threads."""
-    config = weight.config
-    vectors = (config.cluster_dim or 1) > 1
+    config, axes, cluster_dim = weight.config, weight.owners[0].axes, weight.config.cluster_dim or 1
+    channel_axis = axes[config.channel_axis or 0]
     return {
         "values": as_bytes(dense),
         "dtype": NAMES[dense.dtype],
@@ -137,10 +132,10 @@ def native_arguments(weight: Weight, dense: torch.Tensor, sensitivity: Sensitivi
         "nbits": int(config.n_bits),
         "granularity": config.granularity.value,
         "group_size": config.group_size,
-        "channel_axis": weight.channel_axis,
+        "channel_axis": channel_axis,
         # Without groups, vectors lie along the output axis. They lie along the channel axis here; and there is no scale.
-        "output_axis": weight.channel_axis if vectors else weight.output_axis,
-        "cluster_dim": config.cluster_dim or 1,
+        "output_axis": channel_axis if cluster_dim > 1 else axes[0],
+        "cluster_dim": cluster_dim,
         "enable_per_channel_scale": bool(config.enable_per_channel_scale),
         "lut_dtype": None if config.lut_dtype is None else str(config.lut_dtype).replace("torch.", ""),
         # A Core ML converter takes a table of integers, and one of floats with a per-channel scale, but not both at once.

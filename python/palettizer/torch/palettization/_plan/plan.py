@@ -37,16 +37,6 @@ class Weight:
         held = (owner.module.get_parameter(owner.parameter) for owner in self.owners)
         return list({id(parameter): parameter for parameter in held}.values())
 
-    @property
-    def output_axis(self) -> int:
-        """The axis of the output channels."""
-        return self.owners[0].axes[0]
-
-    @property
-    def channel_axis(self) -> int:
-        """The axis along which groups and vectors run."""
-        return self.owners[0].axes[self.config.channel_axis or 0]
-
 
 @dataclass
 class Plan:

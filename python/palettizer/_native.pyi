@@ -6,7 +6,7 @@ Users have better-dressed names for most of it in `palettizer.coreml` and `palet
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Final, Protocol, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,34 +69,20 @@ class Palette:
     `None`. `error` has `squared_error`, `energy`, `elements`, `mse`, `snr_db` and `gap`.
     """
 
-    @property
-    def dtype(self) -> str: ...
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def nbits(self) -> int: ...
-    @property
-    def index_shape(self) -> tuple[int, ...]: ...
-    @property
-    def lut_shape(self) -> tuple[int, ...]: ...
-    @property
-    def vector_axis(self) -> int | None: ...
-    @property
-    def indices(self) -> _Bytes: ...
-    @property
-    def lut_integers(self) -> _Bytes | None: ...
-    @property
-    def lut_scale(self) -> _Bytes | None: ...
-    @property
-    def lut_scale_shape(self) -> tuple[int, ...] | None: ...
-    @property
-    def lut_offset(self) -> _Bytes | None: ...
-    @property
-    def scale(self) -> _Bytes | None: ...
-    @property
-    def scale_shape(self) -> tuple[int, ...] | None: ...
-    @property
-    def error(self) -> dict[str, float]: ...
+    dtype: Final[str]
+    shape: Final[tuple[int, ...]]
+    nbits: Final[int]
+    index_shape: Final[tuple[int, ...]]
+    lut_shape: Final[tuple[int, ...]]
+    vector_axis: Final[int | None]
+    indices: Final[_Bytes]
+    lut_integers: Final[_Bytes | None]
+    lut_scale: Final[_Bytes | None]
+    lut_scale_shape: Final[tuple[int, ...] | None]
+    lut_offset: Final[_Bytes | None]
+    scale: Final[_Bytes | None]
+    scale_shape: Final[tuple[int, ...] | None]
+    error: Final[dict[str, float]]
     def entries(self) -> _Bytes:
         """The tables' entries in the weight's dtype, shaped `lut_shape` when viewed; integers are dequantized."""
 
@@ -257,12 +243,9 @@ class SoftKMeans:
         seed: int = ...,
         implicit: bool = ...,
     ) -> SoftKMeans: ...
-    @property
-    def groups(self) -> int: ...
-    @property
-    def clusters(self) -> int: ...
-    @property
-    def cluster_dim(self) -> int: ...
+    groups: Final[int]
+    clusters: Final[int]
+    cluster_dim: Final[int]
     @property
     def saved_len(self) -> int:
         """Numbers that a forward leaves for its backward."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import operator
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from palettizer._dtypes import dtype_name
+import numpy as np
+
 from palettizer._peer import Counterpart
 from palettizer._settings import Setting
 
@@ -97,12 +99,27 @@ def _flag(value: object, name: str, config: OpPalettizerConfig) -> bool:
 def _lut_dtype(value: object, name: str, config: OpPalettizerConfig) -> str | None:
     if value is None:
         return None
-    dtype = dtype_name(value)
+    dtype = _dtype_name(value)
     if dtype is None:
         raise TypeError(f"lut_dtype is {value!r}; expected None, a string or a type")
     if dtype in ("float", "int8", "uint8"):
         return dtype
     raise ValueError(f"lut_dtype is {value!r}; allowed: None, 'float', 'int8' and 'uint8'")
+
+
+def _dtype_name(value: Any) -> str | None:
+    """The name of a type of numpy, PyTorch or coremltools; `None` if it is none. Of a string, itself."""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
+        return np.dtype(value).name
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    types = sys.modules.get("coremltools.converters.mil.mil.types")
+    if types is not None and isinstance(value, type) and types.is_builtin(value):
+        return str(types.builtin_to_string(value))
+    return None
 
 
 def _integer(value: object, name: str) -> int:

@@ -71,10 +71,6 @@ class _Empty:
 _EMPTY = _Empty()
 
 
-def _check_global(container: OptimizationConfig, value: Any) -> None:
-    container._check_module(f"global_config of {type(container).__name__}", value)
-
-
 def _check_types(container: OptimizationConfig, value: dict[Any, Any]) -> None:
     for key, config in value.items():
         where = f"module_type_configs of {type(container).__name__}"
@@ -107,7 +103,10 @@ class OptimizationConfig(Settings):
     module_config: ClassVar[type[ModuleOptimizationConfig]] = ModuleOptimizationConfig
     _subclasses_count: ClassVar[bool] = False
 
-    global_config: Any = setting(None, object, optional=True, together=_check_global)
+    global_config: Any = setting(
+        None, object, optional=True,
+        together=lambda config, value: config._check_module(f"global_config of {type(config).__name__}", value),
+    )  # fmt: skip
     module_type_configs: dict[ModuleType, Any] = setting(_EMPTY, dict, convert=_dict_or_empty, together=_check_types)
     module_name_configs: dict[str, Any] = setting(_EMPTY, dict, convert=_dict_or_empty, together=_check_names)
 

@@ -98,8 +98,9 @@ class DKMPalettizer(Palettizer):
             places.setdefault(key, {}).update(own)
             if layer.kind is not BARE or key not in activations:
                 activations[key] = _activation(layer)
-        for module in {id(layer.module): layer.module for layer in plan.layers}.values():
-            insert(module, places[id(module)], activations[id(module)])
+        for layer in plan.layers:
+            if id(layer.module) in places:
+                insert(layer.module, places.pop(id(layer.module)), activations[id(layer.module)])
         pad(model)
         tell(model)
         self._model, self._plan = model.train(), plan

@@ -237,7 +237,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     def resolved(self, kind: Kind) -> ModuleDKMPalettizerConfig:
         """A copy for a kind of layers, in which `n_bits` and `cluster_dim` are numbers.
 
-        >>> linear, convolution = (ModuleDKMPalettizerConfig().resolved(KINDS[cls]) for cls in (nn.Linear, nn.Conv2d))
+        >>> linear, convolution = (ModuleDKMPalettizerConfig().resolved(KINDS[cls]) for cls in (torch.nn.Linear, torch.nn.Conv2d))
         >>> linear.n_bits, convolution.n_bits, convolution.cluster_dim
         (4, 2, 1)
         """
@@ -287,7 +287,7 @@ class DKMPalettizerConfig(OptimizationConfig):
     ...     },
     ...     "module_name_configs": {"head": None},
     ... })
-    >>> [one.n_bits for one in config.get_module_config("stem", nn.Conv2d(3, 16, 3))]
+    >>> [one.n_bits for one in config.get_module_config("stem", torch.nn.Conv2d(3, 16, 3))]
     [4, 2]
     """
 

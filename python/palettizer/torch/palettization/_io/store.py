@@ -162,9 +162,7 @@ def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) 
     assert lut is not None
     tables = lut.detach().to("cpu", native)
     settings: dict[str, Any] = {}
-    quantized = metadata.QUANTIZATION in metadata.recorded(module, parameter) and table_scale is not None
-    if quantized:
-        assert table_scale is not None
+    if table_scale is not None and metadata.QUANTIZATION in metadata.recorded(module, parameter):
         stored = table_scale.detach().to("cpu", native)
         offset = 0 if zero is None else int(zero.reshape(-1)[0])
         integers = (tables.float() / stored.float()).round_().add_(offset)

@@ -122,22 +122,20 @@ def check_config(config: Any, name: str) -> None:
     """
     if config.n_bits is None:
         raise TypeError(f"the config of {name} has n_bits None; give one of {N_BITS}")
+    size, dim, granularity = config.group_size, config.cluster_dim, config.granularity.value
+    wrong = ""
     if config.n_bits not in N_BITS:
-        raise ValueError(f"the config of {name} has n_bits {config.n_bits}; Core ML has indices of {N_BITS} bits")
-    if config.cluster_dim is not None and config.cluster_dim < 1:
-        raise ValueError(f"the config of {name} has cluster_dim {config.cluster_dim}; it must be at least 1")
-    if (config.cluster_dim or 1) > 1 and config.enable_per_channel_scale:
-        raise ValueError(
-            f"the config of {name} has cluster_dim {config.cluster_dim} and enable_per_channel_scale; "
-            "a scale goes with scalars only"
-        )
-    if (config.granularity.value == "per_grouped_channel") != (config.group_size is not None):
-        raise ValueError(
-            f"the config of {name} has granularity {config.granularity.value} and group_size {config.group_size}; "
-            "a group size goes with per_grouped_channel"
-        )
-    if config.group_size is not None and config.group_size < 1:
-        raise ValueError(f"the config of {name} has group_size {config.group_size}; it must be at least 1")
+        wrong = f"n_bits {config.n_bits}; Core ML has indices of {N_BITS} bits"
+    elif dim is not None and dim < 1:
+        wrong = f"cluster_dim {dim}; it must be at least 1"
+    elif (dim or 1) > 1 and config.enable_per_channel_scale:
+        wrong = f"cluster_dim {dim} and enable_per_channel_scale; a scale goes with scalars only"
+    elif (granularity == "per_grouped_channel") != (size is not None):
+        wrong = f"granularity {granularity} and group_size {size}; a group size goes with per_grouped_channel"
+    elif size is not None and size < 1:
+        wrong = f"group_size {size}; it must be at least 1"
+    if wrong:
+        raise ValueError(f"the config of {name} has {wrong}")
 
 
 def _palettized(cls: type, in_training: bool) -> bool:

@@ -16,7 +16,7 @@ sys.path.append(str(ROOT / "scripts"))
 import deny
 
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
-PUBLISHED = ("kernels", "palette", "coreml", "torch", "palettizer", "cli")
+PUBLISHED = ("kernels", "palette", "pipeline", "coreml", "safetensors", "palettizer", "cli")
 
 
 def steps(workflow):

@@ -11,9 +11,8 @@ use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense, slice};
 use crate::config::Config;
-use crate::error::{Failure, bad_value};
+use crate::error::bad_value;
 use crate::json::json;
-use crate::lut_function::Raised;
 use crate::model::limits;
 use crate::palette::Palette;
 use crate::whole;
@@ -47,9 +46,7 @@ impl Checkpoint {
         path: PathBuf,
         #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
     ) -> PyResult<Self> {
-        let opened = work::brief(py, || Inner::open_with(path, limits(max_expansion)))?;
-        let opened = opened.map_err(Failure::from)?;
-        Ok(Self(opened))
+        work::brief(py, || Inner::open_with(path, limits(max_expansion))).map(Self)
     }
 
     /// The names of all tensors, a palettized weight's one among them.
@@ -64,8 +61,7 @@ impl Checkpoint {
 
     /// One tensor.
     fn get<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Tensor<'py>> {
-        let content = work::brief(py, || self.0.get(name))?;
-        match content.map_err(Failure::from)? {
+        match work::brief(py, || self.0.get(name))? {
             Content::Palette(palette) => Bound::new(py, Palette(*palette)).map(Tensor::Palette),
             Content::Dense(tensor) => {
                 let name = tensor.element.name();
@@ -82,18 +78,15 @@ impl Checkpoint {
         #[pyo3(from_py_with = whole::threshold)] threshold: usize,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<String> {
-        let stop = Raised::default();
-        let weights = work::run(py, threads, None, stop.stop(), |_| {
+        json(&work::run(py, threads, None, |_| {
             self.0.weights(threshold)
-        })?;
-        json(&weights.map_err(Failure::from)?)
+        })?)
     }
 
     /// The weights that the configuration palettizes, with their bytes.
     fn jobs(&self, py: Python<'_>, config: Config) -> PyResult<Vec<(&str, u64)>> {
         let config = config.into_rust(&Arc::default())?;
-        let jobs = work::brief(py, || self.0.jobs(&config))?;
-        Ok(jobs.map_err(Failure::from)?)
+        work::brief(py, || self.0.jobs(&config))
     }
 
     /// Palettizes to another checkpoint; the report as JSON.
@@ -161,13 +154,10 @@ impl Checkpoint {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let stop = Raised::default();
         let options = SaveOptions::overwriting(overwrite);
-        work::run(py, threads, progress, stop.stop(), |line| {
-            self.0.decompress_to(out, options, line)
-        })?
-        .map_err(Failure::from)?;
-        Ok(())
+        work::run(py, threads, progress, |line| {
+            self.0.decompress_to(out, options, line).map(drop)
+        })
     }
 
     /// Writes palettes and tensors to one file.
@@ -185,9 +175,7 @@ impl Checkpoint {
             given.push((name, content.borrow(name)?));
         }
         let options = SaveOptions::overwriting(overwrite);
-        work::brief(py, || Inner::write(out, &given, &metadata, options))?
-            .map_err(Failure::from)?;
-        Ok(())
+        work::brief(py, || Inner::write(out, &given, &metadata, options))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use palettizer::config_file;
 use palettizer::{
     GranularityName, LutDtype, MissingSensitivity, ModeName, Nbits, OpOptions, OpPalettizerConfig,
-    OptimizationConfig, Precision, SpecOptions, sensitivities,
+    OptimizationConfig, Precision, Preset, SpecOptions, Target, sensitivities,
 };
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -49,8 +49,8 @@ struct Fields {
     op_type_configs: Named,
     #[pyo3(default)]
     op_name_configs: Named,
-    #[pyo3(default)]
-    preset: Option<String>,
+    #[pyo3(default, from_py_with = optional_name)]
+    preset: Option<Preset>,
     #[pyo3(default)]
     joint_compression: bool,
     #[pyo3(default)]
@@ -59,8 +59,8 @@ struct Fields {
     exact: bool,
     #[pyo3(default, from_py_with = whole::seed)]
     seed: u64,
-    #[pyo3(default)]
-    minimum_deployment_target: Option<String>,
+    #[pyo3(default, from_py_with = optional_name)]
+    minimum_deployment_target: Option<Target>,
     /// A safetensors file, and what becomes of a weight that it lacks: `error` or `ones`.
     #[pyo3(default)]
     sensitivity: Option<PathBuf>,
@@ -109,23 +109,20 @@ struct OpFields {
 
 impl Config {
     /// Runs work under it. What a function of the user's raises ends the work and is raised.
-    pub(crate) fn run<T: Send, E: Send>(
+    pub(crate) fn run<T: Send, E: Into<Failure> + Send>(
         self,
         py: Python<'_>,
         threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
         work: impl FnOnce(&OptimizationConfig, &Line<'_>) -> Result<T, E> + Send,
-    ) -> PyResult<T>
-    where
-        Failure: From<E>,
-    {
+    ) -> PyResult<T> {
         let raised = Arc::new(Raised::default());
         let config = self.into_rust(&raised)?;
-        let done = work::run(py, threads, progress, raised.stop(), |line| {
-            work(&config, line)
-        })?;
-        raised.raise()?;
-        Ok(done.map_err(Failure::from)?)
+        work::run_until(py, threads, progress, raised.stop(), |line| {
+            let done = work(&config, line);
+            raised.raise().map_err(Failure)?;
+            done.map_err(E::into)
+        })
     }
 
     /// The configuration; what its functions raise goes to `raised`.
@@ -135,15 +132,12 @@ impl Config {
             op.map(|op| op.into_rust(fields.exact, fields.seed, raised))
                 .transpose()
         };
-        let target = fields.minimum_deployment_target;
-        let target = target.map(|name| name.parse().map_err(bad_value));
-        let preset = fields.preset.map(|name| name.parse().map_err(bad_value));
         let mut config = OptimizationConfig::new()
-            .with_preset(preset.transpose()?)
+            .with_preset(fields.preset)
             .with_global(one(fields.global_config)?)
             .with_joint_compression(fields.joint_compression)
             .with_strict(fields.strict)
-            .with_minimum_deployment_target(target.transpose()?);
+            .with_minimum_deployment_target(fields.minimum_deployment_target);
         if let Some(path) = fields.sensitivity {
             let missing = missing(fields.sensitivity_default.as_deref())?;
             config = config.with_sensitivity(sensitivities(path, missing).map_err(Failure::from)?);
@@ -199,13 +193,11 @@ impl OpFields {
 /// A YAML document, as JSON.
 #[pyfunction]
 pub(crate) fn yaml_text(py: Python<'_>, text: &str) -> PyResult<String> {
-    let value = work::brief(py, || config_file::yaml_value(text))?;
-    json(&value.map_err(Failure::from)?)
+    json(&work::brief(py, || config_file::yaml_value(text))?)
 }
 
 /// The YAML document of a file, as JSON.
 #[pyfunction]
 pub(crate) fn yaml_file(py: Python<'_>, path: PathBuf) -> PyResult<String> {
-    let value = work::brief(py, || config_file::yaml_file(path))?;
-    json(&value.map_err(Failure::from)?)
+    json(&work::brief(py, || config_file::yaml_file(path))?)
 }

@@ -1,7 +1,5 @@
 //! Differentiable k-means of one weight: numpy bytes in, numpy bytes out.
 
-use std::sync::atomic::AtomicBool;
-
 use bytemuck::Pod;
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{Dkm, DkmForward, DkmLut, DkmMode, DkmSpec, Nbits, Refusal, ScaleScheme};
@@ -127,7 +125,7 @@ impl SoftKMeans {
             seed,
             implicit,
         };
-        let dkm = work::brief(py, || Dkm::new(spec, &shape))?.map_err(Failure::from)?;
+        let dkm = work::brief(py, || Dkm::new(spec, &shape))?;
         Ok(SoftKMeans { dkm, elements })
     }
 
@@ -161,7 +159,7 @@ impl SoftKMeans {
     ) -> PyResult<()> {
         typed!(self, E => {
             let (values, out) = (numbers::<E>("values", &values)?, numbers_mut("out", &mut out)?);
-            let scale = run(py, threads, |_| self.dkm.channel_scale(values))?;
+            let scale = work::run(py, threads, None, |_| self.dkm.channel_scale(values))?;
             put(&scale.unwrap_or_default(), out)
         })
     }
@@ -178,7 +176,7 @@ impl SoftKMeans {
         typed!(self, E => {
             let (values, scale) = (numbers::<E>("values", &values)?, optional(&scale)?);
             let out = numbers_mut("out", &mut out)?;
-            put(&run(py, threads, |stop| self.dkm.seed(values, scale, Some(stop)))?, out)
+            put(&work::run(py, threads, None, |line| self.dkm.seed(values, scale, Some(line.stop)))?, out)
         })
     }
 
@@ -204,7 +202,7 @@ impl SoftKMeans {
                 next: numbers_mut("next", &mut next)?,
                 saved: numbers_mut("saved", &mut saved)?,
             };
-            run(py, threads, |_| self.dkm.forward(values, centroids, scale, noise, forward))
+            work::run(py, threads, None, |_| self.dkm.forward(values, centroids, scale, noise, forward))
         })
     }
 
@@ -225,7 +223,7 @@ impl SoftKMeans {
             let (values, scale) = (numbers::<E>("values", &values)?, optional(&scale)?);
             let (saved, grad) = (numbers("saved", &saved)?, numbers("grad", &grad)?);
             let out = numbers_mut("out", &mut out)?;
-            run(py, threads, |_| self.dkm.backward(values, scale, noise, saved, grad, out))
+            work::run(py, threads, None, |_| self.dkm.backward(values, scale, noise, saved, grad, out))
         })
     }
 
@@ -243,7 +241,7 @@ impl SoftKMeans {
             let values = numbers::<E>("values", &values)?;
             let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
             let out = numbers_mut("out", &mut out)?;
-            run(py, threads, |_| self.dkm.assign(values, centroids, scale, out))
+            work::run(py, threads, None, |_| self.dkm.assign(values, centroids, scale, out))
         })
     }
 
@@ -259,7 +257,7 @@ impl SoftKMeans {
         typed!(self, E => {
             let values = numbers::<E>("values", &values)?;
             let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
-            run(py, threads, |_| self.dkm.palette(values, centroids, scale)).map(Palette)
+            work::run(py, threads, None, |_| self.dkm.palette(values, centroids, scale)).map(Palette)
         })
     }
 }
@@ -284,16 +282,6 @@ pub(crate) fn dkm_defaults(py: Python<'_>) -> PyResult<Bound<'_, PyDict>> {
     defaults.set_item("seed", spec.seed)?;
     defaults.set_item("implicit", spec.implicit)?;
     Ok(defaults)
-}
-
-fn run<T: Send>(
-    py: Python<'_>,
-    threads: Option<usize>,
-    job: impl FnOnce(&AtomicBool) -> Result<T, Refusal> + Send,
-) -> PyResult<T> {
-    let stop = AtomicBool::new(false);
-    let done = work::run(py, threads, None, &stop, |_| job(&stop))?;
-    Ok(done.map_err(Failure::from)?)
 }
 
 fn unaligned(what: &str) -> PyErr {

@@ -96,6 +96,22 @@ impl From<ConfigError> for Failure {
     }
 }
 
+macro_rules! from_value_error {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Failure(bad_value(error))
+            }
+        }
+    )*};
+}
+
+from_value_error!(
+    palettizer_palette::RecoverError,
+    palettizer_palette::decode::DenseError,
+    palettizer_palette::sensitivity::SensitivityError
+);
+
 impl From<palettizer_palette::Refusal> for Failure {
     fn from(refusal: palettizer_palette::Refusal) -> Self {
         use palettizer_palette::Refusal as Reason;

@@ -8,9 +8,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense};
 use crate::config::Config;
-use crate::error::Failure;
 use crate::json::json;
-use crate::lut_function::Raised;
 use crate::whole;
 use crate::work;
 
@@ -23,8 +21,7 @@ impl Model {
     /// The built-in model.
     #[staticmethod]
     fn demo(py: Python<'_>) -> PyResult<Self> {
-        let model = work::brief(py, palettizer_cli::demo_model)?.map_err(Failure::from)?;
-        Ok(Self(model))
+        work::brief(py, palettizer_cli::demo_model).map(Self)
     }
 
     /// Opens a package or an `.mlmodel` file.
@@ -35,8 +32,7 @@ impl Model {
         path: PathBuf,
         #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
     ) -> PyResult<Self> {
-        let model = work::brief(py, || Inner::open_with(path, limits(max_expansion)))?;
-        Ok(Self(model.map_err(Failure::from)?))
+        work::brief(py, || Inner::open_with(path, limits(max_expansion))).map(Self)
     }
 
     /// A serialized program, and the folder that its weight files are in.
@@ -49,7 +45,6 @@ impl Model {
         #[pyo3(from_py_with = whole::max_expansion)] max_expansion: Option<u64>,
     ) -> PyResult<Self> {
         let model = work::brief(py, || Inner::open_parts(spec, weights_dir))?;
-        let model = model.map_err(Failure::from)?;
         Ok(Self(model.with_limits(limits(max_expansion))))
     }
 
@@ -102,11 +97,7 @@ impl Model {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
-        let stop = Raised::default();
-        let model = work::run(py, threads, progress, stop.stop(), |line| {
-            self.0.decompress(line)
-        })?;
-        Ok(Self(model.map_err(Failure::from)?))
+        work::run(py, threads, progress, |line| self.0.decompress(line)).map(Self)
     }
 
     /// Writes a package with every weight dense.
@@ -119,21 +110,17 @@ impl Model {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let stop = Raised::default();
         let options = SaveOptions::overwriting(overwrite);
-        work::run(py, threads, progress, stop.stop(), |line| {
-            self.0.decompress_to(&out, options, line)
-        })?
-        .map_err(Failure::from)?;
-        Ok(())
+        work::run(py, threads, progress, |line| {
+            self.0.decompress_to(&out, options, line).map(drop)
+        })
     }
 
     /// Writes the package.
     #[pyo3(signature = (out, *, overwrite = false))]
     fn save(&self, py: Python<'_>, out: PathBuf, overwrite: bool) -> PyResult<()> {
         let options = SaveOptions::overwriting(overwrite);
-        work::brief(py, || self.0.save(out, options))?.map_err(Failure::from)?;
-        Ok(())
+        work::brief(py, || self.0.save(out, options).map(drop))
     }
 
     /// Every constant with more than `threshold` elements, as JSON.
@@ -144,16 +131,14 @@ impl Model {
         #[pyo3(from_py_with = whole::threshold)] threshold: usize,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<String> {
-        let stop = Raised::default();
-        let weights = work::run(py, threads, None, stop.stop(), |_| {
+        json(&work::run(py, threads, None, |_| {
             self.0.weights(threshold)
-        })?;
-        json(&weights.map_err(Failure::from)?)
+        })?)
     }
 
     /// The dense values of a constant: dtype, shape, bytes.
     fn weight_values<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Dense<'py>> {
-        let values = work::brief(py, || self.0.weight_values(name))?.map_err(Failure::from)?;
+        let values = work::brief(py, || self.0.weight_values(name))?;
         dense(py, values.dtype, &values.shape, &values.bytes)
     }
 }

@@ -1,20 +1,21 @@
 //! Names in Python as the enums that they stand for; what is no such name is a `ValueError`.
 
+use std::fmt::Display;
 use std::str::FromStr;
 
-use palettizer_palette::{Dtype, SpecError};
+use palettizer_palette::Dtype;
 use pyo3::prelude::*;
 
 use crate::error::bad_value;
 
 /// For `from_py_with`: a value of an option, by name.
-pub(crate) fn name<T: FromStr<Err = SpecError>>(value: &Bound<'_, PyAny>) -> PyResult<T> {
+pub(crate) fn name<T: FromStr<Err: Display>>(value: &Bound<'_, PyAny>) -> PyResult<T> {
     let text: &str = value.extract()?;
     text.parse().map_err(bad_value)
 }
 
 /// Likewise, or `None`.
-pub(crate) fn optional_name<T: FromStr<Err = SpecError>>(
+pub(crate) fn optional_name<T: FromStr<Err: Display>>(
     value: &Bound<'_, PyAny>,
 ) -> PyResult<Option<T>> {
     (!value.is_none()).then(|| name(value)).transpose()

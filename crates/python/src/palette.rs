@@ -6,7 +6,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
 use crate::arrays::{bytes, slice_mut};
-use crate::error::bad_value;
 use crate::names::dtype_name;
 use crate::work;
 
@@ -55,7 +54,7 @@ impl Palette {
 
     /// The tables' entries in the weight's dtype.
     fn entries<'py>(&self, py: Python<'py>) -> PyResult<Bytes<'py>> {
-        let entries = work::brief(py, || self.0.entries())?.map_err(bad_value)?;
+        let entries = work::brief(py, || self.0.entries())?;
         Ok(bytes(py, &entries))
     }
 
@@ -124,7 +123,7 @@ impl Palette {
     /// Writes the dense weight.
     fn decompress_into(&self, py: Python<'_>, mut out: PyReadwriteArray1<'_, u8>) -> PyResult<()> {
         let out = slice_mut("out", &mut out)?;
-        work::brief(py, || self.0.decompress_into(out))?.map_err(bad_value)
+        work::brief(py, || self.0.decompress_into(out))
     }
 
     fn __repr__(&self) -> String {

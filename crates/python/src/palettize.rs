@@ -1,7 +1,5 @@
 //! One weight, palettized.
 
-use std::sync::atomic::AtomicBool;
-
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
 use palettizer_palette::{
     Context, GranularityName, Nbits, PaletteSpec, Precision, SpecError, SpecOptions, Tensor,
@@ -9,7 +7,7 @@ use palettizer_palette::{
 use pyo3::prelude::*;
 
 use crate::arrays::{optional_slice, slice, slice_mut};
-use crate::error::{Failure, bad_value};
+use crate::error::bad_value;
 use crate::names::dtype as parse_dtype;
 use crate::palette::Palette;
 use crate::whole;
@@ -72,17 +70,16 @@ pub(crate) fn palettize(
     let bytes = slice("values", &values)?;
     let tensor = Tensor::new(parse_dtype(dtype)?, &shape, bytes).map_err(bad_value)?;
     let sensitivity = optional_slice("sensitivity", &sensitivity)?;
-    let stop = AtomicBool::new(false);
-    let context = Context {
-        output_axis,
-        sensitivity,
-        stop: Some(&stop),
-        ..Context::default()
-    };
-    let palette = work::run(py, threads, None, &stop, |_| {
+    let palette = work::run(py, threads, None, |line| {
+        let context = Context {
+            output_axis,
+            sensitivity,
+            stop: Some(line.stop),
+            ..Context::default()
+        };
         palettizer_palette::palettize(&tensor, &spec, &context)
-    })?;
-    Ok(Palette(palette.map_err(Failure::from)?))
+    });
+    palette.map(Palette)
 }
 
 /// Makes raw sensitivities usable as weights, in place: see `_native.pyi`.
@@ -92,5 +89,5 @@ pub(crate) fn normalise_sensitivity(
     mut values: PyReadwriteArray1<'_, f32>,
 ) -> PyResult<()> {
     let values = slice_mut("values", &mut values)?;
-    work::brief(py, || palettizer_palette::sensitivity::normalise(values))?.map_err(bad_value)
+    work::brief(py, || palettizer_palette::sensitivity::normalise(values))
 }

@@ -1,7 +1,5 @@
 //! The palette of a dense weight that is one already.
 
-use std::sync::atomic::AtomicBool;
-
 use numpy::PyReadonlyArray1;
 use palettizer_palette::{ChannelScale, Dtype, Lut, Palette as Inner, Tensor};
 use pyo3::prelude::*;
@@ -68,11 +66,10 @@ pub(crate) fn recover(
             shape: present("scale_shape", scale_shape)?,
         }),
     };
-    let stop = AtomicBool::new(false);
-    let palette = work::run(py, threads, None, &stop, |_| {
+    let palette = work::run(py, threads, None, |_| {
         Inner::recover(&tensor, lut, &lut_shape, vector_axis, scale)
-    })?;
-    Ok(Palette(palette.map_err(bad_value)?))
+    });
+    palette.map(Palette)
 }
 
 fn given(name: &str, array: Option<Bytes<'_>>) -> PyResult<Vec<u8>> {

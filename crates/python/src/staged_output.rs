@@ -41,7 +41,7 @@ impl StagedOutput {
     ) -> PyResult<()> {
         // dropped at the end of this, if there was an exception
         if let (Some(staged), None) = (self.0.take(), kind) {
-            work::brief(py, || staged.commit())?.map_err(Failure::from)?;
+            work::brief(py, || staged.commit())?;
         }
         Ok(())
     }

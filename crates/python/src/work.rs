@@ -20,14 +20,15 @@ use pyo3::prelude::*;
 use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
-use crate::error::bad_value;
+use crate::error::{Failure, bad_value};
 
 /// How long a Ctrl-C may go unnoticed.
 const POLL: Duration = Duration::from_millis(50);
 
 /// The work's line to whoever waits for it.
 pub(crate) struct Line<'a> {
-    stop: &'a AtomicBool,
+    /// Set when the work is no longer wanted.
+    pub(crate) stop: &'a AtomicBool,
     news: Sender<News>,
 }
 
@@ -65,24 +66,37 @@ impl palettizer::Progress for Line<'_> {
 }
 
 /// Does work that is over soon, on this thread, without the GIL.
-pub(crate) fn brief<T: Send>(py: Python<'_>, work: impl FnOnce() -> T + Send) -> PyResult<T> {
+pub(crate) fn brief<T: Send, E: Into<Failure> + Send>(
+    py: Python<'_>,
+    work: impl FnOnce() -> Result<T, E> + Send,
+) -> PyResult<T> {
     raised(bug::caught(|| py.detach(work)))
 }
 
-fn raised<T>(done: Result<T, Bug>) -> PyResult<T> {
-    done.map_err(|bug| PyRuntimeError::new_err(bug.to_string()))
+fn raised<T, E: Into<Failure>>(done: Result<Result<T, E>, Bug>) -> PyResult<T> {
+    let done = done.map_err(|bug| PyRuntimeError::new_err(bug.to_string()))?;
+    done.map_err(|error| error.into().0)
 }
 
 /// Does `work` on `threads` threads (`None`: one for each core) without the GIL.
 ///
-/// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`. `stop` is the
-/// flag that the work looks at; whoever else holds it may end the work with it.
-pub(crate) fn run<T: Send>(
+/// `listener`, if there is one, has methods `start(weights, bytes)`, `advance(name, bytes)` and `finish()`.
+pub(crate) fn run<T: Send, E: Into<Failure> + Send>(
+    py: Python<'_>,
+    threads: Option<usize>,
+    listener: Option<&Bound<'_, PyAny>>,
+    work: impl FnOnce(&Line<'_>) -> Result<T, E> + Send,
+) -> PyResult<T> {
+    run_until(py, threads, listener, &AtomicBool::new(false), work)
+}
+
+/// As [`run`]; whoever else holds `stop`, the flag that the work looks at, may end it.
+pub(crate) fn run_until<T: Send, E: Into<Failure> + Send>(
     py: Python<'_>,
     threads: Option<usize>,
     listener: Option<&Bound<'_, PyAny>>,
     stop: &AtomicBool,
-    work: impl FnOnce(&Line<'_>) -> T + Send,
+    work: impl FnOnce(&Line<'_>) -> Result<T, E> + Send,
 ) -> PyResult<T> {
     let (news, mut heard) = channel();
     let line = Line { stop, news };
@@ -111,13 +125,13 @@ const MOST_THREADS: usize = 1024;
 /// becomes of that; it does nothing else.
 #[pyfunction]
 pub(crate) fn panic_for_tests(py: Python<'_>, helped: bool) -> PyResult<()> {
-    let stop = AtomicBool::new(false);
-    run(py, None, None, &stop, |_| {
+    run(py, None, None, |_| {
         let work = |number: u32| assert!(number < 1000, "number {number} is too large");
         match helped {
             true => (0..1001).into_par_iter().for_each(work),
             false => work(1000),
         }
+        Ok::<(), Failure>(())
     })
 }
 

@@ -1,7 +1,7 @@
 //! A checkpoint, opened: its shards, and the tensors and palettized weights in them.
 
 use crate::Error;
-use crate::compact::{FORMAT, Meta, Stored, VERSION, WEIGHTS, parse_weights};
+use crate::compact::{FORMAT, Meta, Stored, VERSION, WEIGHTS, foreign, parse_weights};
 use crate::element::ElementType;
 use crate::header::Entry;
 use crate::index::{self, Index};
@@ -102,7 +102,7 @@ pub enum Content<'a> {
 }
 
 impl Checkpoint {
-    /// MappedFile of all files of tensors.
+    /// Bytes of all files of tensors.
     pub fn stored_len(&self) -> u64 {
         self.0.len()
     }
@@ -202,16 +202,11 @@ impl Checkpoint {
     /// The strings that the files have for their users, those of palettizer left out. Of a name that several shards have
     /// a string for, that of the last.
     pub fn metadata(&self) -> BTreeMap<String, String> {
-        let all = self.0.shards.iter().flat_map(foreign_metadata);
-        all.collect()
+        let shards = self.0.shards.iter();
+        shards
+            .flat_map(|shard| foreign(&shard.header.metadata))
+            .collect()
     }
-}
-
-/// A shard's strings that are not ours.
-pub(crate) fn foreign_metadata(shard: &Shard) -> impl Iterator<Item = (String, String)> + '_ {
-    let metadata = shard.header.metadata.iter().flatten();
-    let foreign = metadata.filter(|(key, _)| !key.starts_with("palettizer."));
-    foreign.map(|(key, value)| (key.clone(), value.clone()))
 }
 
 impl Opened {
@@ -267,12 +262,27 @@ impl Opened {
         done
     }
 
-    /// A dense tensor's entry.
-    pub(crate) fn entry(&self, item: &Item, at: usize) -> &Entry {
-        &self.shards[item.shard].header.tensors[at]
+    /// A dense tensor's entry; `None` for a palettized weight.
+    pub(crate) fn entry(&self, item: &Item) -> Option<&Entry> {
+        match item.kind {
+            Kind::Dense(at) => Some(&self.shards[item.shard].header.tensors[at]),
+            Kind::Palette(_) => None,
+        }
     }
 
-    /// MappedFile of all files.
+    /// The shape of an item, its type when it is dense, and the bytes that it takes.
+    pub(crate) fn extent<'i>(&'i self, item: &'i Item) -> (&'i [usize], ElementType, u64) {
+        let shard = &self.shards[item.shard];
+        match &item.kind {
+            Kind::Dense(at) => {
+                let entry = &shard.header.tensors[*at];
+                (&entry.shape, entry.element, entry.range.len() as u64)
+            }
+            Kind::Palette(stored) => (stored.shape(), stored.dtype.into(), stored.bytes(shard)),
+        }
+    }
+
+    /// Bytes of all files.
     pub(crate) fn len(&self) -> u64 {
         self.shards.iter().map(Shard::len).sum()
     }
@@ -281,61 +291,36 @@ impl Opened {
 /// The tensors and palettized weights of a shard, in the order of their (first) data.
 fn items_of(shard: &Shard, number: usize) -> Result<Vec<Item>, Error> {
     let tensors = &shard.header.tensors;
-    let mut items: Vec<(usize, Item)> = Vec::new();
+    let places = shard.header.places();
+    let mut items: Vec<(usize, String, Kind)> = Vec::new();
     let mut taken = vec![false; tensors.len()];
-    let metas = palettized(shard)?;
-    if !metas.is_empty() {
-        let names = tensors.iter().enumerate();
-        let at: HashMap<&str, usize> = names.map(|(at, entry)| (entry.name.as_str(), at)).collect();
-        for (name, meta) in metas {
-            let stored =
-                Stored::find(&name, &meta, tensors, &at).map_err(|what| Error::Compact {
-                    path: shard.path.clone(),
-                    weight: name.clone(),
-                    what,
-                })?;
-            for position in stored.positions() {
-                if std::mem::replace(&mut taken[position], true) {
-                    return Err(Error::Compact {
-                        path: shard.path.clone(),
-                        weight: name,
-                        what: format!(
-                            "its tensor \"{}\" belongs to another weight too",
-                            tensors[position].name
-                        ),
-                    });
-                }
+    for (name, meta) in palettized(shard)? {
+        let stored = Stored::find(&name, &meta, tensors, &places)
+            .map_err(|what| Error::compact(shard, &name, what))?;
+        for at in stored.positions() {
+            if std::mem::replace(&mut taken[at], true) {
+                let part = &tensors[at].name;
+                let what = format!("its tensor \"{part}\" belongs to another weight too");
+                return Err(Error::compact(shard, &name, what));
             }
-            let first = stored.positions().min().unwrap_or(0);
-            let kind = Kind::Palette(stored);
-            items.push((
-                first,
-                Item {
-                    name,
-                    shard: number,
-                    kind,
-                },
-            ));
         }
+        let first = stored.positions().min().unwrap_or(0);
+        items.push((first, name, Kind::Palette(stored)));
     }
-    for (at, entry) in tensors.iter().enumerate() {
-        if !taken[at] {
-            let item = Item {
-                name: entry.name.clone(),
-                shard: number,
-                kind: Kind::Dense(at),
-            };
-            items.push((at, item));
-        }
-    }
-    items.sort_by_key(|(at, _)| *at);
-    Ok(items.into_iter().map(|(_, item)| item).collect())
+    let dense = (0..tensors.len()).filter(|&at| !taken[at]);
+    items.extend(dense.map(|at| (at, tensors[at].name.clone(), Kind::Dense(at))));
+    items.sort_by_key(|(at, ..)| *at);
+    let item = |(_, name, kind)| Item {
+        name,
+        shard: number,
+        kind,
+    };
+    Ok(items.into_iter().map(item).collect())
 }
 
 /// What a shard's metadata say of its palettized weights.
 fn palettized(shard: &Shard) -> Result<BTreeMap<String, Meta>, Error> {
-    let none = BTreeMap::new();
-    let metadata = shard.header.metadata.as_ref().unwrap_or(&none);
+    let metadata = &shard.header.metadata;
     match metadata.get(FORMAT) {
         None => return Ok(BTreeMap::new()),
         Some(found) if found != VERSION => {

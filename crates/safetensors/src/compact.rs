@@ -11,15 +11,17 @@
 //! The file's metadata have `palettizer.format`, which is `1`, and `palettizer.weights`, which is JSON: for each NAME
 //! the type, the shape, the bits of an index, the shape of the indices, and the axis that vectors lie along.
 
+use crate::Error;
 use crate::element::ElementType;
 use crate::header::Entry;
 use crate::json::Object;
 use crate::shard::Shard;
-use crate::write::{Piece, Source};
 use palettizer_palette::decode;
 use palettizer_palette::{ChannelScale, Dtype, Lut, Nbits, Palette};
+use palettizer_pipeline::Error as PipelineError;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 
 /// The metadata key of the format's version.
 pub(crate) const FORMAT: &str = "palettizer.format";
@@ -90,12 +92,28 @@ impl Meta {
     }
 }
 
-/// The metadata entry of all palettized weights of a file.
-pub(crate) fn weights_json(weights: &BTreeMap<&str, &Meta>) -> serde_json::Result<String> {
-    serde_json::to_string(weights)
+/// The strings of a file that are not ours.
+pub(crate) fn foreign(
+    metadata: &BTreeMap<String, String>,
+) -> impl Iterator<Item = (String, String)> + '_ {
+    let foreign = metadata
+        .iter()
+        .filter(|(key, _)| !key.starts_with("palettizer."));
+    foreign.map(|(key, value)| (key.clone(), value.clone()))
 }
 
-/// Reads that entry.
+/// The strings of a new file at `path` with these palettized weights, of which there may be none: ours.
+pub(crate) fn metadata(
+    path: &Path,
+    weights: &BTreeMap<&str, Meta>,
+) -> Result<Vec<(String, String)>, Error> {
+    let json = serde_json::to_string(weights)
+        .map_err(|error| PipelineError::writing(path, error.into()))?;
+    let version = (FORMAT.to_owned(), VERSION.to_owned());
+    Ok(vec![version, (WEIGHTS.to_owned(), json)])
+}
+
+/// Reads what they say of the weights.
 pub(crate) fn parse_weights(json: &str) -> serde_json::Result<BTreeMap<String, Meta>> {
     serde_json::from_str::<Object<Meta>>(json).map(|object| object.0)
 }
@@ -123,90 +141,117 @@ impl Stored {
         if at.contains_key(weight) {
             return Err("there is a tensor of its name too".to_owned());
         }
-        let mut parts = Vec::new();
-        for role in Role::ALL {
-            parts.extend(at.get(role.of(weight).as_str()).map(|&at| (role, at)));
-        }
-        let part = |role: Role| {
-            let found = parts.iter().find(|(found, _)| *found == role);
-            found.map(|&(_, at)| &tensors[at])
-        };
-        let needed = |role: Role| {
-            let missing = || format!("the tensor \"{}\" is missing", role.of(weight));
-            part(role).ok_or_else(missing)
-        };
         let dtype = ElementType::from_name(&meta.dtype)
             .and_then(ElementType::palette_dtype)
             .ok_or_else(|| format!("dtype is \"{}\", expected F16, BF16 or F32", meta.dtype))?;
         let nbits = Nbits::try_from(meta.nbits).map_err(|error| error.to_string())?;
+        let place = |role: Role| at.get(role.of(weight).as_str()).map(|&at| (role, at));
+        let mut stored = Self {
+            meta: meta.clone(),
+            dtype,
+            nbits,
+            parts: Role::ALL.into_iter().filter_map(place).collect(),
+            lut_dtype: ElementType::from(dtype),
+            lut_shape: Vec::new(),
+        };
+        let lut = stored.needed(Role::Lut, weight, tensors)?;
+        (stored.lut_dtype, stored.lut_shape) = (lut.element, lut.shape.clone());
+        stored.check_shape()?;
+        stored.check_indices(weight, tensors)?;
+        stored.check_tables(weight, tensors)?;
+        stored.check_scale(tensors)?;
+        Ok(stored)
+    }
 
-        let lut = needed(Role::Lut)?;
-        let axis = meta
-            .vector_axis
-            .map(|axis| axis.try_into().unwrap_or(i64::MAX));
-        let dense = decode::dense_shape(&meta.index_shape, &lut.shape, axis)
-            .map_err(|error| error.to_string())?;
-        if dense != meta.shape {
+    fn part<'t>(&self, role: Role, tensors: &'t [Entry]) -> Option<&'t Entry> {
+        let found = self.parts.iter().find(|(found, _)| *found == role);
+        found.map(|&(_, at)| &tensors[at])
+    }
+
+    fn needed<'t>(
+        &self,
+        role: Role,
+        weight: &str,
+        tensors: &'t [Entry],
+    ) -> Result<&'t Entry, String> {
+        let missing = || format!("the tensor \"{}\" is missing", role.of(weight));
+        self.part(role, tensors).ok_or_else(missing)
+    }
+
+    /// The shapes of indices and tables must make that of the weight, with as many entries as its bits tell apart.
+    fn check_shape(&self) -> Result<(), String> {
+        let Meta {
+            shape, vector_axis, ..
+        } = &self.meta;
+        let axis = vector_axis.map(|axis| axis.try_into().unwrap_or(i64::MAX));
+        let dense = decode::dense_shape(&self.meta.index_shape, &self.lut_shape, axis);
+        let dense = dense.map_err(|error| error.to_string())?;
+        if dense != *shape {
             return Err(format!(
-                "its shape is {:?}, but indices and tables make {dense:?}",
-                meta.shape
+                "its shape is {shape:?}, but indices and tables make {dense:?}"
             ));
         }
-        let rank = meta.shape.len();
+        let rank = shape.len();
         expect(
             "entries of a table",
-            &lut.shape.get(rank..=rank),
-            &Some([nbits.entries()].as_slice()),
-        )?;
+            &self.lut_shape.get(rank..=rank),
+            &Some([self.nbits.entries()].as_slice()),
+        )
+    }
 
-        let indices = needed(Role::Indices)?;
-        let count = decode::count(&meta.index_shape).map_err(|error| error.to_string())?;
-        let packed = (count as u128 * u128::from(nbits.bits())).div_ceil(8) as usize;
+    fn check_indices(&self, weight: &str, tensors: &[Entry]) -> Result<(), String> {
+        let indices = self.needed(Role::Indices, weight, tensors)?;
+        let count = decode::count(&self.meta.index_shape).map_err(|error| error.to_string())?;
+        let packed = (count as u128 * u128::from(self.nbits.bits())).div_ceil(8) as usize;
         expect("the indices' type", &indices.element, &ElementType::U8)?;
-        expect("the indices' shape", &indices.shape, &vec![packed])?;
+        expect("the indices' shape", &indices.shape, &vec![packed])
+    }
 
-        let own = ElementType::from(dtype);
-        let integers = matches!(lut.element, ElementType::I8 | ElementType::U8);
+    /// Tables are of the weight's type, or of integers with a scale.
+    fn check_tables(&self, weight: &str, tensors: &[Entry]) -> Result<(), String> {
+        let own = ElementType::from(self.dtype);
+        let integers = matches!(self.lut_dtype, ElementType::I8 | ElementType::U8);
         if !integers {
-            expect("the tables' type", &lut.element, &own)?;
+            expect("the tables' type", &self.lut_dtype, &own)?;
         }
-        let mut of_a_table = lut.shape.clone();
-        of_a_table[rank..].fill(1);
-        for (role, element) in [(Role::LutScale, own), (Role::LutOffset, lut.element)] {
-            let Some(entry) = part(role) else { continue };
+        let mut of_a_table = self.lut_shape.clone();
+        of_a_table[self.shape().len()..].fill(1);
+        for (role, element) in [(Role::LutScale, own), (Role::LutOffset, self.lut_dtype)] {
+            let Some(entry) = self.part(role, tensors) else {
+                continue;
+            };
             let name = role.of(weight);
             if !integers {
                 return Err(format!("there is \"{name}\", but no table of integers"));
             }
             expect(&format!("the type of \"{name}\""), &entry.element, &element)?;
-            expect(
-                &format!("the shape of \"{name}\""),
-                &entry.shape,
-                &of_a_table,
-            )?;
+            let shape = format!("the shape of \"{name}\"");
+            expect(&shape, &entry.shape, &of_a_table)?;
         }
         if integers {
-            needed(Role::LutScale)?;
+            self.needed(Role::LutScale, weight, tensors)?;
         }
-        if let Some(scale) = part(Role::Scale) {
-            expect("the scale's type", &scale.element, &own)?;
-            let fits = |(&factors, &dim): (&usize, &usize)| factors == 1 || factors == dim;
-            let fit = scale.shape.len() == rank && scale.shape.iter().zip(&meta.shape).all(fits);
-            if !fit {
-                return Err(format!(
-                    "the scale's shape is {:?}, expected {:?} with ones in places",
-                    scale.shape, meta.shape
-                ));
-            }
+        Ok(())
+    }
+
+    fn check_scale(&self, tensors: &[Entry]) -> Result<(), String> {
+        let Some(scale) = self.part(Role::Scale, tensors) else {
+            return Ok(());
+        };
+        expect(
+            "the scale's type",
+            &scale.element,
+            &ElementType::from(self.dtype),
+        )?;
+        let shape = self.shape();
+        let fits = |(&factors, &dim): (&usize, &usize)| factors == 1 || factors == dim;
+        match scale.shape.len() == shape.len() && scale.shape.iter().zip(shape).all(fits) {
+            true => Ok(()),
+            false => Err(format!(
+                "the scale's shape is {:?}, expected {shape:?} with ones in places",
+                scale.shape
+            )),
         }
-        Ok(Self {
-            meta: meta.clone(),
-            dtype,
-            nbits,
-            lut_dtype: lut.element,
-            lut_shape: lut.shape.clone(),
-            parts,
-        })
     }
 
     /// The shape of the dense weight.
@@ -214,7 +259,7 @@ impl Stored {
         &self.meta.shape
     }
 
-    /// MappedFile of the dense weight.
+    /// Bytes of the dense weight.
     pub(crate) fn dense_len(&self) -> u64 {
         // The product was checked when the tensors were found.
         let elements: usize = self.shape().iter().product();
@@ -240,7 +285,7 @@ impl Stored {
         self.positions().map(|at| &shard.header.tensors[at])
     }
 
-    /// MappedFile that it takes.
+    /// Bytes that it takes.
     pub(crate) fn bytes(&self, shard: &Shard) -> u64 {
         self.entries(shard)
             .map(|entry| entry.range.len() as u64)
@@ -250,10 +295,7 @@ impl Stored {
     /// The palette, copied out of the shard. How far it is from the weight that it was made of is not known: its error
     /// figures are zero.
     pub(crate) fn palette(&self, shard: &Shard) -> Palette {
-        let part = |role: Role| {
-            let found = self.parts.iter().find(|(found, _)| *found == role);
-            found.map(|&(_, at)| &shard.header.tensors[at])
-        };
+        let part = |role| self.part(role, &shard.header.tensors);
         let bytes = |role| part(role).map(|entry| shard.data(entry).to_vec());
         let shape = |role| part(role).map(|entry| entry.shape.clone());
         let lut = bytes(Role::Lut).unwrap_or_default();
@@ -320,17 +362,4 @@ pub(crate) fn parts(palette: &Palette) -> Vec<(Role, ElementType, Vec<usize>, &[
         parts.push((Role::Scale, own, scale.shape.clone(), &scale.bytes));
     }
     parts
-}
-
-/// The tensors of a palette, to be written.
-pub(crate) fn pieces<'a>(weight: &str, palette: &'a Palette) -> Vec<Piece<'a>> {
-    let parts = parts(palette).into_iter();
-    let piece = |(role, element, shape, bytes): (Role, _, _, &'a [u8])| Piece {
-        name: role.of(weight),
-        element,
-        shape,
-        len: bytes.len(),
-        source: Source::Memory(bytes),
-    };
-    parts.map(piece).collect()
 }

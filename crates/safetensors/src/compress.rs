@@ -1,8 +1,8 @@
 //! A checkpoint palettized in one run, and how a palettized checkpoint is written.
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, Kind, Opened, foreign_metadata};
-use crate::compact::{FORMAT, VERSION, WEIGHTS, weights_json};
+use crate::checkpoint::{Checkpoint, Kind, Opened};
+use crate::compact::{foreign, metadata};
 use crate::output;
 use crate::spool::{Spool, Spooled};
 use crate::weights::Place;
@@ -64,8 +64,8 @@ pub(crate) fn spool(
         opened,
         plan,
         config,
-        |_, palette| {
-            let spooled = spool.append(palette)?;
+        |planned, palette| {
+            let spooled = spool.append(planned.weight.name(), palette)?;
             let bytes = spooled.bytes();
             Ok((spooled, bytes))
         },
@@ -114,29 +114,27 @@ fn palettized_shard<'a>(
     let shard = &opened.shards[number];
     let mut metas = BTreeMap::new();
     let mut pieces: Vec<Piece<'a>> = Vec::new();
+    let copy = |entry| Piece::copy(&shard.bytes, entry);
     let own = opened.items.iter().zip(weights);
     for (item, weight) in own.filter(|(item, _)| item.shard == number) {
         let name = item.name.as_str();
         match (&item.kind, weight) {
             (_, Some((_, spooled, file))) => {
-                metas.insert(name, &spooled.meta);
-                pieces.extend(spooled.pieces(name, file));
+                metas.insert(name, spooled.meta.clone());
+                pieces.extend(spooled.pieces(file));
             }
-            (Kind::Dense(at), None) => pieces.push(Piece::copy(shard, opened.entry(item, *at))),
+            (Kind::Dense(at), None) => pieces.push(copy(&shard.header.tensors[*at])),
             (Kind::Palette(stored), None) => {
-                metas.insert(name, &stored.meta);
-                pieces.extend(stored.entries(shard).map(|entry| Piece::copy(shard, entry)));
+                metas.insert(name, stored.meta.clone());
+                pieces.extend(stored.entries(shard).map(copy));
             }
         }
     }
-    let mut metadata: BTreeMap<String, String> = foreign_metadata(shard).collect();
+    let mut strings: BTreeMap<String, String> = foreign(&shard.header.metadata).collect();
     if !metas.is_empty() {
-        let json = weights_json(&metas);
-        let json = json.map_err(|error| PipelineError::writing(&shard.path, error.into()))?;
-        metadata.insert(FORMAT.to_owned(), VERSION.to_owned());
-        metadata.insert(WEIGHTS.to_owned(), json);
+        strings.extend(metadata(&shard.path, &metas)?);
     }
-    Ok((metadata, pieces))
+    Ok((strings, pieces))
 }
 
 /// Writes shards, each with its metadata and tensors, and the index if there is one. Gives the bytes of the shards.

@@ -1,13 +1,13 @@
 //! A palettized checkpoint made dense again.
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, Kind, foreign_metadata};
+use crate::checkpoint::{Checkpoint, Kind};
+use crate::compact::foreign;
 use crate::compress::write_shards;
 use crate::output;
 use crate::write::{Piece, Source};
 use palettizer_pipeline::staged_output::SaveOptions;
 use palettizer_pipeline::{Decompressed, Progress};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 impl Checkpoint {
@@ -30,7 +30,7 @@ impl Checkpoint {
         for item in &opened.items {
             let shard = &opened.shards[item.shard];
             pieces[item.shard].push(match &item.kind {
-                Kind::Dense(at) => Piece::copy(shard, opened.entry(item, *at)),
+                Kind::Dense(at) => Piece::copy(&shard.bytes, &shard.header.tensors[*at]),
                 Kind::Palette(stored) => {
                     let element = stored.dtype.into();
                     let shape = stored.shape().to_vec();
@@ -47,10 +47,11 @@ impl Checkpoint {
             });
         }
         progress.start(weights, bytes);
-        let shards = opened.shards.iter().zip(pieces).map(|(shard, pieces)| {
-            let metadata: BTreeMap<String, String> = foreign_metadata(shard).collect();
-            Ok((metadata, pieces))
-        });
+        let shards = opened
+            .shards
+            .iter()
+            .zip(pieces)
+            .map(|(shard, pieces)| Ok((foreign(&shard.header.metadata).collect(), pieces)));
         let built = opened.settle(write_shards(opened, shards, &staged, progress));
         staged.named(built)?;
         progress.finish();

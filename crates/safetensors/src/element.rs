@@ -94,7 +94,7 @@ impl ElementType {
         self.row().3
     }
 
-    /// MappedFile of a tensor of this shape; `None` if they are too many to count, or no whole number.
+    /// Bytes of a tensor of this shape; `None` if they are too many to count, or no whole number.
     pub fn bytes(self, shape: &[usize]) -> Option<usize> {
         let bits = shape
             .iter()

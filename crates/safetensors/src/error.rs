@@ -1,5 +1,6 @@
 //! The crate's one error: what was found, what was expected, what to do.
 
+use crate::shard::Shard;
 use std::path::PathBuf;
 
 /// What can go wrong with a checkpoint.
@@ -129,6 +130,17 @@ pub enum Error {
         /// One of them.
         first: String,
     },
+}
+
+impl Error {
+    /// A palettized weight of a shard whose parts contradict each other.
+    pub(crate) fn compact(shard: &Shard, weight: &str, what: impl ToString) -> Self {
+        Error::Compact {
+            path: shard.path.clone(),
+            weight: weight.to_owned(),
+            what: what.to_string(),
+        }
+    }
 }
 
 impl palettizer_pipeline::FormatError for Error {

@@ -10,14 +10,14 @@ use crate::element::ElementType;
 use crate::json::{Object, twice};
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::ops::Range;
 
 /// The largest header that is read or written: the limit of the safetensors library.
 pub(crate) const MAX_HEADER: usize = 100_000_000;
 
-/// MappedFile of the header's length.
+/// Bytes of the header's length.
 const LENGTH: usize = 8;
 
 /// The key of the user's strings.
@@ -27,9 +27,17 @@ const METADATA: &str = "__metadata__";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Header {
     /// The user's strings.
-    pub metadata: Option<BTreeMap<String, String>>,
+    pub metadata: BTreeMap<String, String>,
     /// The tensors in the order of their data.
     pub tensors: Vec<Entry>,
+}
+
+impl Header {
+    /// The place of each tensor, by name.
+    pub(crate) fn places(&self) -> HashMap<&str, usize> {
+        let names = self.tensors.iter().enumerate();
+        names.map(|(at, entry)| (entry.name.as_str(), at)).collect()
+    }
 }
 
 /// One tensor of a file.
@@ -55,7 +63,7 @@ impl Entry {
 
 /// A header's content before it is checked.
 struct Raw {
-    metadata: Option<BTreeMap<String, String>>,
+    metadata: BTreeMap<String, String>,
     tensors: Vec<(String, RawEntry)>,
 }
 
@@ -82,7 +90,7 @@ impl<'de> Visitor<'de> for Entries {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Raw, A::Error> {
-        let mut metadata = None;
+        let mut metadata = BTreeMap::new();
         let mut tensors = Vec::new();
         let mut seen = HashSet::new();
         while let Some(key) = access.next_key::<String>()? {
@@ -90,7 +98,8 @@ impl<'de> Visitor<'de> for Entries {
                 return Err(twice(&key));
             }
             if key == METADATA {
-                metadata = access.next_value::<Option<Object<String>>>()?.map(|o| o.0);
+                let strings = access.next_value::<Option<Object<String>>>()?;
+                metadata = strings.map_or_else(BTreeMap::new, |object| object.0);
             } else {
                 tensors.push((key, access.next_value()?));
             }

@@ -22,7 +22,7 @@ pub struct TensorInfo {
     pub dtype: String,
     /// The number of elements.
     pub elements: u64,
-    /// MappedFile that it takes, palettized or not.
+    /// Bytes that it takes, palettized or not.
     pub bytes: u64,
     /// The fraction of elements of a magnitude of at most 1e-12; `null` for a type that is never palettized, and for a
     /// scaled weight that would unfold to more than its file may.
@@ -45,17 +45,7 @@ impl Checkpoint {
 
     fn info(&self, item: &Item, threshold: usize) -> Result<Option<TensorInfo>, Error> {
         let shard = &self.0.shards[item.shard];
-        let (shape, element, bytes) = match &item.kind {
-            Kind::Dense(at) => {
-                let entry = self.0.entry(item, *at);
-                (
-                    entry.shape.as_slice(),
-                    entry.element,
-                    entry.range.len() as u64,
-                )
-            }
-            Kind::Palette(stored) => (stored.shape(), stored.dtype.into(), stored.bytes(shard)),
-        };
+        let (shape, element, bytes) = self.0.extent(item);
         let elements = match shape.contains(&0) {
             true => 0,
             false => shape.iter().product(),
@@ -66,18 +56,14 @@ impl Checkpoint {
         let found = match (&item.kind, element.palette_dtype()) {
             (_, None) => None,
             (Kind::Dense(at), Some(dtype)) => {
-                let entry = self.0.entry(item, *at);
+                let entry = &shard.header.tensors[*at];
                 let tensor = Tensor::new(dtype, shape, shard.data(entry)).ok();
                 let found = tensor.as_ref().map(statistics);
                 shard.release(entry);
                 found
             }
             (Kind::Palette(stored), Some(dtype)) => {
-                let damaged = |error: DenseError| Error::Compact {
-                    path: shard.path.clone(),
-                    weight: item.name.clone(),
-                    what: error.to_string(),
-                };
+                let damaged = |error: DenseError| Error::compact(shard, &item.name, error);
                 let palette = stored.palette(shard);
                 stored.entries(shard).for_each(|entry| shard.release(entry));
                 if palette.scale.is_none() {

@@ -2,10 +2,9 @@
 
 use crate::Error;
 use crate::checkpoint::{Checkpoint, Content};
-use crate::compact::{FORMAT, Meta, VERSION, WEIGHTS, pieces, weights_json};
+use crate::compact::{self, Meta, foreign, parts};
 use crate::output;
 use crate::write::{self, Piece, Source};
-use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::staged_output::SaveOptions;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
@@ -57,33 +56,9 @@ impl Checkpoint {
         let mut metas = BTreeMap::new();
         for (name, content) in contents {
             let name = name.as_ref();
-            match content {
-                Content::Dense(tensor) => {
-                    let expected = tensor.element.bytes(&tensor.shape);
-                    if expected != Some(tensor.bytes.len()) {
-                        let (shape, found) = (&tensor.shape, tensor.bytes.len());
-                        return Err(bad(
-                            name,
-                            format!("its shape is {shape:?}, which does not have {found} bytes"),
-                        ));
-                    }
-                    all.push(Piece {
-                        name: name.to_owned(),
-                        element: tensor.element,
-                        shape: tensor.shape.clone(),
-                        len: tensor.bytes.len(),
-                        source: Source::Memory(tensor.bytes),
-                    });
-                }
-                Content::Palette(palette) => {
-                    if palette.mask.is_some() || !palette.dtype.is_float() {
-                        return Err(bad(name, "it has a mask, or is no float weight".to_owned()));
-                    }
-                    let dense = palette.try_decompress();
-                    dense.map_err(|error| bad(name, error.to_string()))?;
-                    metas.insert(name, Meta::from(&**palette));
-                    all.extend(pieces(name, palette));
-                }
+            all.extend(pieces(name, content).map_err(|what| bad(name, what))?);
+            if let Content::Palette(palette) = content {
+                metas.insert(name, Meta::from(&**palette));
             }
         }
         let mut names = HashSet::new();
@@ -94,22 +69,53 @@ impl Checkpoint {
         if let Some(name) = both.find(|name| !names.insert(*name)) {
             return Err(bad(name, "the name is there twice".to_owned()));
         }
-        let foreign = metadata
-            .iter()
-            .filter(|(key, _)| !key.starts_with("palettizer."));
-        let mut metadata: BTreeMap<String, String> = foreign
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect();
+        let mut strings: BTreeMap<String, String> = foreign(metadata).collect();
         if !metas.is_empty() {
-            let metas = metas.iter().map(|(name, meta)| (*name, meta)).collect();
-            let json = weights_json(&metas);
-            let json = json.map_err(|error| PipelineError::writing(out, error.into()))?;
-            metadata.insert(FORMAT.to_owned(), VERSION.to_owned());
-            metadata.insert(WEIGHTS.to_owned(), json);
+            strings.extend(compact::metadata(out, &metas)?);
         }
         let staged = output::file(out, options)?;
-        let written = write::write(&staged.built(), &metadata, all, &());
+        let written = write::write(&staged.built(), &strings, all, &());
         staged.named(written)?;
         Ok(staged.commit()?)
+    }
+}
+
+/// The tensors of a weight, to be written; a text says why they cannot be.
+fn pieces<'a>(name: &str, content: &'a Content<'_>) -> Result<Vec<Piece<'a>>, String> {
+    let piece = |name, element, shape, bytes: &'a [u8]| Piece {
+        name,
+        element,
+        shape,
+        len: bytes.len(),
+        source: Source::Memory(bytes),
+    };
+    match content {
+        Content::Dense(tensor) => {
+            let (shape, found) = (&tensor.shape, tensor.bytes.len());
+            if tensor.element.bytes(shape) != Some(found) {
+                return Err(format!(
+                    "its shape is {shape:?}, which does not have {found} bytes"
+                ));
+            }
+            let name = name.to_owned();
+            Ok(vec![piece(
+                name,
+                tensor.element,
+                shape.clone(),
+                tensor.bytes,
+            )])
+        }
+        Content::Palette(palette) => {
+            if palette.mask.is_some() || !palette.dtype.is_float() {
+                return Err("it has a mask, or is no float weight".to_owned());
+            }
+            palette
+                .try_decompress()
+                .map_err(|error| error.to_string())?;
+            let parts = parts(palette).into_iter();
+            let pieces =
+                parts.map(|(role, ty, shape, bytes)| piece(role.of(name), ty, shape, bytes));
+            Ok(pieces.collect())
+        }
     }
 }

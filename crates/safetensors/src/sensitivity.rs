@@ -1,13 +1,15 @@
 //! Sensitivities in a safetensors file: a tensor for each weight, by its name, of its shape.
 
 use crate::Error;
-use crate::checkpoint::{Checkpoint, Kind};
+use crate::checkpoint::Checkpoint;
 use crate::element::ElementType;
+use crate::header::Entry;
+use crate::shard::Shard;
 use half::{bf16, f16};
 use palettizer_pipeline::SensitivitySource;
 use std::path::Path;
 
-/// MappedFile of a tensor that are read before their memory is given back.
+/// Bytes of a tensor that are read before their memory is given back.
 const STRETCH: usize = 1 << 20;
 
 /// The tensors of a safetensors file, or of a folder of them, as sensitivities. They may be of type F16, BF16, F32 or
@@ -40,6 +42,14 @@ impl SafetensorsSensitivities {
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         Checkpoint::open(path).map(Self)
     }
+
+    /// A tensor of real numbers, with the shard that it is in, and how it is read.
+    fn tensor(&self, name: &str) -> Option<(&Shard, &Entry, (usize, Widen))> {
+        let opened = &self.0.0;
+        let item = opened.item(name)?;
+        let entry = opened.entry(item)?;
+        Some((&opened.shards[item.shard], entry, reader(entry.element)?))
+    }
 }
 
 impl SensitivitySource for SafetensorsSensitivities {
@@ -52,23 +62,12 @@ impl SensitivitySource for SafetensorsSensitivities {
     }
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        let item = self.0.0.item(name)?;
-        let Kind::Dense(at) = &item.kind else {
-            return None;
-        };
-        let entry = self.0.0.entry(item, *at);
-        reader(entry.element).map(|_| entry.shape.clone())
+        self.tensor(name).map(|(_, entry, _)| entry.shape.clone())
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>, String> {
         let unknown = || format!("there is no tensor of numbers called \"{name}\"");
-        let item = self.0.0.item(name).ok_or_else(unknown)?;
-        let Kind::Dense(at) = &item.kind else {
-            return Err(unknown());
-        };
-        let entry = self.0.0.entry(item, *at);
-        let (size, widen) = reader(entry.element).ok_or_else(unknown)?;
-        let shard = &self.0.0.shards[item.shard];
+        let (shard, entry, (size, widen)) = self.tensor(name).ok_or_else(unknown)?;
         let mut values: Vec<f32> = Vec::new();
         let room = values.try_reserve_exact(entry.elements());
         room.map_err(|error| format!("{} values: {error}", entry.elements()))?;
@@ -88,7 +87,7 @@ impl SensitivitySource for SafetensorsSensitivities {
 /// How an element becomes an `f32`.
 type Widen = fn(&[u8]) -> f32;
 
-/// MappedFile of an element, and how it becomes an `f32`; `None` for types of other than real numbers.
+/// Bytes of an element, and how it becomes an `f32`; `None` for types of other than real numbers.
 fn reader(element: ElementType) -> Option<(usize, Widen)> {
     fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
         // The slice is one of N bytes.

@@ -5,15 +5,14 @@
 //! the spool.
 
 use crate::Error;
-use crate::compact::{Meta, Role, parts};
-use crate::element::ElementType;
-use crate::write::{Piece, Source};
+use crate::compact::{Meta, parts};
+use crate::header::Entry;
+use crate::write::Piece;
 use palettizer_palette::{ErrorFigures, Palette};
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::mapped_file::MappedFile;
 use palettizer_pipeline::staged_output::NewFile;
 use std::io::{BufWriter, Write as _};
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// A palettized weight in a file.
@@ -23,32 +22,14 @@ pub(crate) struct Spooled {
     pub nbits: u32,
     pub luts: usize,
     pub figures: ErrorFigures,
-    pub parts: Vec<Placed>,
-}
-
-/// A tensor of a palettized weight in a file.
-#[derive(Clone, Debug)]
-pub(crate) struct Placed {
-    pub role: Role,
-    pub element: ElementType,
-    pub shape: Vec<usize>,
-    pub range: Range<usize>,
+    /// Its tensors, in that file.
+    pub parts: Vec<Entry>,
 }
 
 impl Spooled {
-    /// Its tensors, to be written.
-    pub(crate) fn pieces<'a>(
-        &'a self,
-        name: &'a str,
-        bytes: &'a MappedFile,
-    ) -> impl Iterator<Item = Piece<'a>> {
-        self.parts.iter().map(move |part| Piece {
-            name: part.role.of(name),
-            element: part.element,
-            shape: part.shape.clone(),
-            len: part.range.len(),
-            source: Source::File(bytes, part.range.clone()),
-        })
+    /// Its tensors, to be written from that file.
+    pub(crate) fn pieces<'a>(&'a self, file: &'a MappedFile) -> impl Iterator<Item = Piece<'a>> {
+        self.parts.iter().map(|part| Piece::copy(file, part))
     }
 
     /// Bytes of its tensors.
@@ -76,16 +57,16 @@ impl Spool {
         })
     }
 
-    /// Appends the tensors of a palette.
-    pub(crate) fn append(&mut self, palette: &Palette) -> Result<Spooled, Error> {
+    /// Appends the tensors of a weight's palette.
+    pub(crate) fn append(&mut self, weight: &str, palette: &Palette) -> Result<Spooled, Error> {
         let mut placed = Vec::new();
         for (role, element, shape, bytes) in parts(palette) {
             let fail = |source| PipelineError::writing(&self.path, source);
             self.out.write_all(bytes).map_err(fail)?;
             let start = self.len;
             self.len += bytes.len();
-            placed.push(Placed {
-                role,
+            placed.push(Entry {
+                name: role.of(weight),
                 element,
                 shape,
                 range: start..self.len,

@@ -69,16 +69,7 @@ impl Format for Opened {
 
 impl Opened {
     fn weight(&self, place: Place, item: &Item) -> Weight<Place> {
-        let (shape, element, bytes) = match &item.kind {
-            Kind::Dense(at) => {
-                let entry = self.entry(item, *at);
-                (entry.shape.clone(), entry.element, entry.range.len() as u64)
-            }
-            Kind::Palette(stored) => {
-                let bytes = stored.bytes(&self.shards[item.shard]);
-                (stored.shape().to_vec(), stored.dtype.into(), bytes)
-            }
-        };
+        let (shape, element, bytes) = self.extent(item);
         let source = match (&item.kind, element.palette_dtype(), shape.len()) {
             (Kind::Palette(stored), ..) => {
                 Err(format!("already palettized ({} bits)", stored.nbits))
@@ -97,7 +88,7 @@ impl Opened {
         Weight {
             names: vec![item.name.clone()],
             users: None,
-            shape,
+            shape: shape.to_vec(),
             dtype: element.shown(),
             bytes,
             output_axis: Some(OUTPUT_AXIS),
@@ -111,11 +102,8 @@ impl Opened {
     /// The tensor of a weight that can be palettized.
     pub(crate) fn dense(&self, place: Place) -> Result<(&Item, &Entry), Error> {
         let item = self.items.get(place);
-        item.and_then(|item| match item.kind {
-            Kind::Dense(at) => Some((item, self.entry(item, at))),
-            Kind::Palette(_) => None,
-        })
-        .ok_or_else(|| Error::UnknownTensor {
+        let dense = item.and_then(|item| Some((item, self.entry(item)?)));
+        dense.ok_or_else(|| Error::UnknownTensor {
             path: self.path.clone(),
             name: item.map_or_else(String::new, |item| item.name.clone()),
         })

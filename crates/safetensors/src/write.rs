@@ -17,7 +17,7 @@ use std::io::{BufWriter, Write};
 use std::ops::Range;
 use std::path::Path;
 
-/// MappedFile of a file that are copied before their memory is given back.
+/// Bytes of a file that are copied before their memory is given back.
 const STRETCH: usize = 1 << 20;
 
 /// A tensor to be written.
@@ -26,7 +26,7 @@ pub(crate) struct Piece<'a> {
     pub name: String,
     pub element: ElementType,
     pub shape: Vec<usize>,
-    /// MappedFile of its data.
+    /// Bytes of its data.
     pub len: usize,
     pub source: Source<'a>,
 }
@@ -43,18 +43,18 @@ pub(crate) enum Source<'a> {
 }
 
 impl<'a> Piece<'a> {
-    /// A tensor of a shard, as it is.
-    pub(crate) fn copy(shard: &'a Shard, entry: &Entry) -> Self {
+    /// A tensor of a file, as it is.
+    pub(crate) fn copy(file: &'a MappedFile, entry: &Entry) -> Self {
         Piece {
             name: entry.name.clone(),
             element: entry.element,
             shape: entry.shape.clone(),
             len: entry.range.len(),
-            source: Source::File(&shard.bytes, entry.range.clone()),
+            source: Source::File(file, entry.range.clone()),
         }
     }
 
-    /// MappedFile of memory that its data take before they are written.
+    /// Bytes of memory that its data take before they are written.
     fn made(&self) -> u64 {
         match self.source {
             Source::Memory(_) | Source::File(..) => 0,
@@ -69,12 +69,9 @@ impl<'a> Piece<'a> {
         };
         let dense = stored.palette(shard).try_decompress();
         stored.entries(shard).for_each(|entry| shard.release(entry));
-        let damaged = |what: String| Error::Compact {
-            path: shard.path.clone(),
-            weight: self.name.clone(),
-            what,
-        };
-        dense.map(Some).map_err(|error| damaged(error.to_string()))
+        dense
+            .map(Some)
+            .map_err(|error| Error::compact(shard, &self.name, error))
     }
 }
 

@@ -7,11 +7,10 @@
 use super::origin::Origin;
 use crate::Error;
 use crate::checkpoint::Opened;
-use crate::compact::{FORMAT, Role, Stored, VERSION, WEIGHTS, parse_weights, weights_json};
-use crate::header::Entry;
+use crate::compact::{FORMAT, Stored, VERSION, WEIGHTS, metadata, parse_weights};
 use crate::json::Object;
 use crate::shard::Shard;
-use crate::spool::{Placed, Spooled};
+use crate::spool::Spooled;
 use crate::weights::Place;
 use crate::write::{self, Piece};
 use palettizer_palette::ErrorFigures;
@@ -91,8 +90,8 @@ pub(super) fn write(
         let name = planned.weight.name();
         let made = match (done, &planned.decision) {
             (Some(done), _) => {
-                metas.insert(name, &done.stored.meta);
-                pieces.extend(done.stored.pieces(name, file));
+                metas.insert(name, done.stored.meta.clone());
+                pieces.extend(done.stored.pieces(file));
                 Ok(Figures::from(done.stored.figures))
             }
             (None, Decision::Skip(reason)) => Err(reason.to_string()),
@@ -102,16 +101,11 @@ pub(super) fn write(
             notes.insert(name, Note { origin, made });
         }
     }
-    let json = |error: serde_json::Error| Error::from(PipelineError::writing(path, error.into()));
-    let metadata = BTreeMap::from([
-        (FORMAT.to_owned(), VERSION.to_owned()),
-        (WEIGHTS.to_owned(), weights_json(&metas).map_err(json)?),
-        (
-            PART.to_owned(),
-            serde_json::to_string(&notes).map_err(json)?,
-        ),
-    ]);
-    write::write(path, &metadata, pieces, &())?;
+    let notes = serde_json::to_string(&notes)
+        .map_err(|error| PipelineError::writing(path, error.into()))?;
+    let mut strings: BTreeMap<_, _> = metadata(path, &metas)?.into_iter().collect();
+    strings.insert(PART.to_owned(), notes);
+    write::write(path, &strings, pieces, &())?;
     Ok(())
 }
 
@@ -123,8 +117,7 @@ impl PartialResult {
             path: path.to_owned(),
             what,
         };
-        let none = BTreeMap::new();
-        let metadata = shard.header.metadata.as_ref().unwrap_or(&none);
+        let metadata = &shard.header.metadata;
         let notes = metadata
             .get(PART)
             .filter(|_| metadata.get(FORMAT).map(String::as_str) == Some(VERSION));
@@ -133,9 +126,7 @@ impl PartialResult {
             serde_json::from_str(notes).map_err(|error| bad(format!("{PART}: {error}")))?;
         let metas = metadata.get(WEIGHTS).map_or("{}", String::as_str);
         let metas = parse_weights(metas).map_err(|error| bad(format!("{WEIGHTS}: {error}")))?;
-        let tensors = &shard.header.tensors;
-        let names = tensors.iter().enumerate();
-        let at: HashMap<&str, usize> = names.map(|(at, entry)| (entry.name.as_str(), at)).collect();
+        let places = shard.header.places();
         let mut weights = HashMap::new();
         for (name, note) in &notes.0 {
             let weight = match &note.made {
@@ -144,9 +135,15 @@ impl PartialResult {
                     let meta = metas.get(name);
                     let meta =
                         meta.ok_or_else(|| bad(format!("\"{name}\" is not in {WEIGHTS}")))?;
-                    let stored = Stored::find(name, meta, tensors, &at)
+                    let stored = Stored::find(name, meta, &shard.header.tensors, &places)
                         .map_err(|what| bad(format!("\"{name}\": {what}")))?;
-                    Ok(weight(&stored, tensors, name, figures.into()))
+                    Ok(Spooled {
+                        parts: stored.entries(&shard).cloned().collect(),
+                        nbits: stored.nbits.bits(),
+                        luts: stored.luts(),
+                        meta: stored.meta,
+                        figures: figures.into(),
+                    })
                 }
             };
             weights.insert(name.clone(), weight);
@@ -190,30 +187,5 @@ impl PartialResult {
             }
         }
         Ok(())
-    }
-}
-
-/// A stored weight, with its parts placed in the file.
-fn weight(stored: &Stored, tensors: &[Entry], name: &str, figures: ErrorFigures) -> Spooled {
-    let entries = stored.positions().map(|at| &tensors[at]);
-    let role = |entry: &Entry| {
-        Role::ALL
-            .into_iter()
-            .find(|role| role.of(name) == entry.name)
-    };
-    let placed = entries.filter_map(|entry| {
-        Some(Placed {
-            role: role(entry)?,
-            element: entry.element,
-            shape: entry.shape.clone(),
-            range: entry.range.clone(),
-        })
-    });
-    Spooled {
-        meta: stored.meta.clone(),
-        nbits: stored.nbits.bits(),
-        luts: stored.luts(),
-        figures,
-        parts: placed.collect(),
     }
 }

@@ -8,9 +8,9 @@ use crate::elide;
 use crate::failure::Failure;
 use crate::figures;
 use crate::limits::LimitFlags;
-use crate::output::{STRONG, Stream, Voice};
+use crate::output::{Stream, Voice};
 use crate::progress::Bar;
-use crate::width::wrap;
+use crate::width::{paragraph, wrap};
 
 /// Turn compressed weights back into dense ones
 #[derive(clap::Args)]
@@ -64,7 +64,6 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
         figures::bytes(before),
         figures::bytes(after),
     );
-    let text = wrap(&format!("{output}{figures}"), columns, "  ");
-    let text = text.replacen(&output, &format!("{STRONG}{output}{STRONG:#}"), 1);
+    let text = paragraph(&output, &figures, columns);
     voice.say(Stream::Out, &format!("{text}\n"))
 }

@@ -1,6 +1,6 @@
 //! Why a command ends when it does not succeed.
 
-use palettizer::{Error, PipelineError, coreml, safetensors};
+use palettizer::{Error, PipelineError, safetensors};
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -20,32 +20,14 @@ impl Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        let error = error.into();
+        let text = error.to_string();
         match error {
-            Error::Pipeline(PipelineError::Strict { .. }) => Failure::Strict(error.to_string()),
-            Error::Checkpoint(safetensors::Error::Unsuited { .. }) => {
-                Failure::Usage(error.to_string())
-            }
-            _ => Failure::Work(error.to_string()),
+            Error::Pipeline(PipelineError::Strict { .. }) => Failure::Strict(text),
+            Error::Checkpoint(safetensors::Error::Unsuited { .. }) => Failure::Usage(text),
+            _ => Failure::Work(text),
         }
-    }
-}
-
-impl From<PipelineError> for Failure {
-    fn from(error: PipelineError) -> Self {
-        Error::from(error).into()
-    }
-}
-
-impl From<coreml::Error> for Failure {
-    fn from(error: coreml::Error) -> Self {
-        Error::from(error).into()
-    }
-}
-
-impl From<safetensors::Error> for Failure {
-    fn from(error: safetensors::Error) -> Self {
-        Error::from(error).into()
     }
 }

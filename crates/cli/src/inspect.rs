@@ -10,9 +10,9 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::figures;
 use crate::limits::LimitFlags;
-use crate::output::{STRONG, Stream, Voice, print};
+use crate::output::{Stream, Voice, print};
 use crate::table::{Column, Table};
-use crate::width::wrap;
+use crate::width::paragraph;
 
 /// List the weights of a model, or the tensors of a checkpoint
 #[derive(clap::Args)]
@@ -89,8 +89,7 @@ fn show<T: Serialize>(
         figures::bytes(bytes),
     );
     let columns = Stream::Out.width();
-    let total = wrap(&format!("{count}{rest}"), columns, "  ");
-    let total = total.replacen(&count, &format!("{STRONG}{count}{STRONG:#}"), 1);
+    let total = paragraph(&count, &rest, columns);
     let table = table.render(columns);
     voice.say(Stream::Out, &format!("{table}\n{total}\n"))
 }

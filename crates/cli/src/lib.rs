@@ -129,44 +129,32 @@ const BUG: i32 = 70;
 
 /// Says how a command ended, and gives its exit code.
 fn ended(name: &str, done: Result<Result<(), Failure>, bug::Bug>) -> i32 {
-    match done {
-        Ok(Ok(())) => 0,
-        Ok(Err(failure)) => {
-            interrupt::wait_if_interrupted();
-            report(failure, name)
-        }
-        Err(bug) => {
-            interrupt::wait_if_interrupted();
-            output::error(&bug.to_string());
-            BUG
-        }
+    if !matches!(done, Ok(Ok(()))) {
+        interrupt::wait_if_interrupted();
     }
+    let (message, code) = match done {
+        Ok(Ok(())) => return 0,
+        Ok(Err(Failure::Usage(message))) => return misused(name, &message),
+        Ok(Err(Failure::Work(message))) => (message, 1),
+        Ok(Err(Failure::Strict(message))) => (message, 3),
+        Err(bug) => (bug.to_string(), BUG),
+    };
+    output::error(&message);
+    code
 }
 
-/// Says on stderr why a command failed, and gives its exit code.
-fn report(failure: Failure, subcommand: &str) -> i32 {
-    match failure {
-        Failure::Usage(message) => {
-            let message = palettizer::visible_lines(&message);
-            let mut root = Cli::command();
-            root.build();
-            let error = match root.find_subcommand_mut(subcommand) {
-                Some(command) => command.error(ErrorKind::ArgumentConflict, message),
-                None => root.error(ErrorKind::ArgumentConflict, message),
-            };
-            // nothing can be said about a closed stderr
-            let _ = error.print();
-            2
-        }
-        Failure::Work(message) => {
-            output::error(&message);
-            1
-        }
-        Failure::Strict(message) => {
-            output::error(&message);
-            3
-        }
-    }
+/// Says what is wrong with the flags of a command, and how it is used; gives the exit code.
+fn misused(subcommand: &str, message: &str) -> i32 {
+    let message = palettizer::visible_lines(message);
+    let mut root = Cli::command();
+    root.build();
+    let error = match root.find_subcommand_mut(subcommand) {
+        Some(command) => command.error(ErrorKind::ArgumentConflict, message),
+        None => root.error(ErrorKind::ArgumentConflict, message),
+    };
+    // nothing can be said about a closed stderr
+    let _ = error.print();
+    2
 }
 
 #[cfg(test)]

@@ -3,8 +3,7 @@
 use palettizer::Report;
 
 use crate::figures;
-use crate::output::STRONG;
-use crate::width::wrap;
+use crate::width::paragraph;
 
 /// Why nothing at all was palettized; `None` if something was.
 pub(crate) fn nothing_done(report: &Report) -> Option<String> {
@@ -40,9 +39,8 @@ pub(crate) fn nothing_done(report: &Report) -> Option<String> {
 pub(crate) fn lines(report: &Report, width: Option<usize>) -> String {
     let line = |note: &palettizer::Note| {
         let weights = figures::count(note.weights, "weight");
-        let text = format!("note: {weights}: {} ({})", note.text, note.reference);
-        let text = wrap(&text, width, "  ");
-        text.replacen("note:", &format!("{STRONG}note:{STRONG:#}"), 1) + "\n"
+        let text = format!(" {weights}: {} ({})", note.text, note.reference);
+        paragraph("note:", &text, width) + "\n"
     };
     report.notes.iter().map(line).collect()
 }

@@ -6,9 +6,9 @@ use palettizer::{Figures, Report, WeightReport, visible};
 
 use crate::elide;
 use crate::figures;
-use crate::output::{FAINT, STRONG};
+use crate::output::FAINT;
 use crate::table::{Column, Table};
-use crate::width::{columns, wrap};
+use crate::width::{columns, paragraph, wrap};
 
 /// The lines that the weights of one reason take on a terminal; a file lists them all.
 const MOST_LINES: usize = 3;
@@ -192,11 +192,7 @@ fn totals(report: &Report, width: Option<usize>) -> String {
         report.weights.len() - done,
         target.unwrap_or_default(),
     );
-    let first = wrap(&format!("{bytes}{rest}"), width, "  ");
-    let first = match first.strip_prefix(&bytes) {
-        Some(rest) => format!("{STRONG}{bytes}{STRONG:#}{rest}"),
-        None => first,
-    };
+    let first = paragraph(&bytes, &rest, width);
     format!("{first}\n{}\n", wrap(&counts, width, "  "))
 }
 

@@ -2,6 +2,8 @@
 
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::output::STRONG;
+
 /// The columns that a text takes.
 pub(crate) fn columns(text: &str) -> usize {
     text.width()
@@ -29,6 +31,15 @@ pub(crate) fn wrap(text: &str, width: Option<usize>, indent: &str) -> String {
         line.push_str(word);
     }
     lines + &line
+}
+
+/// A paragraph as [`wrap`] sets it, whose first words stand out.
+pub(crate) fn paragraph(first: &str, rest: &str, width: Option<usize>) -> String {
+    let text = wrap(&format!("{first}{rest}"), width, "  ");
+    match text.strip_prefix(first) {
+        Some(rest) => format!("{STRONG}{first}{STRONG:#}{rest}"),
+        None => text,
+    }
 }
 
 /// A command for a shell, broken so that it can still be copied.

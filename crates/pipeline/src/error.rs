@@ -191,6 +191,21 @@ impl Error {
         }
     }
 
+    /// The output cannot be put at `path`.
+    pub(crate) fn output_place(path: impl AsRef<Path>, reason: impl ToString) -> Error {
+        Error::OutputPlace {
+            path: path.as_ref().to_owned(),
+            reason: reason.to_string(),
+        }
+    }
+
+    /// There is an output at `path`.
+    pub(crate) fn exists(path: impl AsRef<Path>) -> Error {
+        Error::Exists {
+            path: path.as_ref().to_owned(),
+        }
+    }
+
     /// An error of the system's while writing `path`: [`Error::DiskFull`] if there is no room, or [`Error::Io`].
     pub fn writing(path: impl AsRef<Path>, source: io::Error) -> Error {
         let path = path.as_ref().to_owned();

@@ -1,7 +1,7 @@
 //! What became of one weight: compressed, with its figures, or skipped, with its reason.
 
 use palettizer_palette::{ErrorFigures, Granularity, Mode, PaletteSpec};
-use serde::ser::{Serialize, Serializer};
+use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 /// What became of one weight.
 ///
@@ -164,61 +164,36 @@ impl Figures {
     }
 }
 
-/// The row as JSON has it.
-#[derive(serde::Serialize)]
-struct Row<'a> {
-    name: &'a str,
-    shared_with: &'a [String],
-    op_types: &'a [String],
-    op_names: &'a [String],
-    shape: &'a [usize],
-    dtype: &'a str,
-    status: &'static str,
-    reason: Option<&'a str>,
-    refused: bool,
-    nbits: Option<u32>,
-    mode: Option<&'a str>,
-    granularity: Option<&'a str>,
-    group_size: Option<usize>,
-    cluster_dim: Option<usize>,
-    sensitivity: Option<bool>,
-    luts: Option<usize>,
-    bytes_before: u64,
-    bytes_after: u64,
-    mse: Option<f64>,
-    snr_db: Option<f64>,
-    optimality_gap: Option<f64>,
-}
-
 impl Serialize for WeightReport {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let figures = self.figures();
-        let row = Row {
-            name: &self.name,
-            shared_with: &self.shared_with,
-            op_types: &self.op_types,
-            op_names: &self.op_names,
-            shape: &self.shape,
-            dtype: self.dtype,
-            status: match &self.fate {
-                Fate::Compressed(_) => "compressed",
-                Fate::Skipped { .. } => "skipped",
-            },
-            reason: self.reason(),
-            refused: matches!(self.fate, Fate::Skipped { refused: true, .. }),
-            nbits: figures.map(|f| f.nbits),
-            mode: figures.map(|f| f.mode),
-            granularity: figures.map(|f| f.granularity),
-            group_size: figures.and_then(|f| f.group_size),
-            cluster_dim: figures.map(|f| f.cluster_dim),
-            sensitivity: figures.and_then(|f| f.sensitivity),
-            luts: figures.map(|f| f.luts),
-            bytes_before: self.bytes_before,
-            bytes_after: self.bytes_after(),
-            mse: figures.map(|f| f.mse),
-            snr_db: figures.and_then(|f| f.snr_db),
-            optimality_gap: figures.and_then(|f| f.optimality_gap),
+        let status = match &self.fate {
+            Fate::Compressed(_) => "compressed",
+            Fate::Skipped { .. } => "skipped",
         };
-        row.serialize(serializer)
+        let refused = matches!(self.fate, Fate::Skipped { refused: true, .. });
+        let mut row = serializer.serialize_struct("WeightReport", 21)?;
+        row.serialize_field("name", &self.name)?;
+        row.serialize_field("shared_with", &self.shared_with)?;
+        row.serialize_field("op_types", &self.op_types)?;
+        row.serialize_field("op_names", &self.op_names)?;
+        row.serialize_field("shape", &self.shape)?;
+        row.serialize_field("dtype", self.dtype)?;
+        row.serialize_field("status", status)?;
+        row.serialize_field("reason", &self.reason())?;
+        row.serialize_field("refused", &refused)?;
+        row.serialize_field("nbits", &figures.map(|f| f.nbits))?;
+        row.serialize_field("mode", &figures.map(|f| f.mode))?;
+        row.serialize_field("granularity", &figures.map(|f| f.granularity))?;
+        row.serialize_field("group_size", &figures.and_then(|f| f.group_size))?;
+        row.serialize_field("cluster_dim", &figures.map(|f| f.cluster_dim))?;
+        row.serialize_field("sensitivity", &figures.and_then(|f| f.sensitivity))?;
+        row.serialize_field("luts", &figures.map(|f| f.luts))?;
+        row.serialize_field("bytes_before", &self.bytes_before)?;
+        row.serialize_field("bytes_after", &self.bytes_after())?;
+        row.serialize_field("mse", &figures.map(|f| f.mse))?;
+        row.serialize_field("snr_db", &figures.and_then(|f| f.snr_db))?;
+        row.serialize_field("optimality_gap", &figures.and_then(|f| f.optimality_gap))?;
+        row.end()
     }
 }

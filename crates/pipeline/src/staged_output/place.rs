@@ -41,12 +41,7 @@ impl Kind {
 
 /// Checks `out`; gives the path to replace (a link's target) and the folder that it is in.
 pub(super) fn check(out: &Path, overwrite: bool, kind: Kind) -> Result<(PathBuf, PathBuf), Error> {
-    let refuse = |reason: String| {
-        Err(Error::OutputPlace {
-            path: out.to_owned(),
-            reason,
-        })
-    };
+    let refuse = |reason: String| Err(Error::output_place(out, reason));
     match fs::metadata(out) {
         Ok(there) => {
             // Where force would not help, it is not what to ask for.
@@ -54,9 +49,7 @@ pub(super) fn check(out: &Path, overwrite: bool, kind: Kind) -> Result<(PathBuf,
                 return refuse(reason);
             }
             if !overwrite {
-                return Err(Error::Exists {
-                    path: out.to_owned(),
-                });
+                return Err(Error::exists(out));
             }
         }
         Err(error) if fs::symlink_metadata(out).is_ok() => {

@@ -21,7 +21,7 @@ struct Unfinished {
 
 /// Removes every unfinished output of this process, and lets none be begun or put in place any more.
 ///
-/// For a thread that handles Ctrl-C, right before it ends the process. A [`StagedPackage`](super::StagedPackage)
+/// For a thread that handles Ctrl-C, right before it ends the process. A [`StagedOutput`](super::StagedOutput)
 /// that is being put in place is waited for: afterwards either the old output is there or the new one,
 /// whole.
 pub fn remove_unfinished() {
@@ -47,10 +47,7 @@ fn lock() -> MutexGuard<'static, Unfinished> {
 }
 
 fn ending(path: &Path) -> Error {
-    Error::OutputPlace {
-        path: path.to_owned(),
-        reason: "interrupted: the process is ending".to_owned(),
-    }
+    Error::output_place(path, "interrupted: the process is ending")
 }
 
 /// An entry of the list; it goes with this value.

@@ -80,10 +80,10 @@ impl StagedOutput {
         let (target, parent) = place::check(out, options.overwrite, kind)?;
         folder::sweep(&parent);
         let folder = Folder::new(&parent).map_err(|source| match Error::writing(out, source) {
-            Error::Io { source, .. } => Error::OutputPlace {
-                path: out.to_owned(),
-                reason: format!("nothing can be written in {}: {source}", parent.display()),
-            },
+            Error::Io { source, .. } => {
+                let place = parent.display();
+                Error::output_place(out, format!("nothing can be written in {place}: {source}"))
+            }
             full => full,
         })?;
         let listed = Listed::new(folder.path())?;

@@ -19,15 +19,15 @@ pub(super) fn put(folder: &Folder, out: &Path, overwrite: bool, kind: Kind) -> R
     match fs::symlink_metadata(out) {
         Ok(there) if overwrite => {
             if let Some(reason) = kind.objection(out, &there) {
-                return Err(refuse(out, reason));
+                return Err(Error::output_place(out, reason));
             }
             disk::take_after(&built, &there);
-            replace(
-                folder,
-                &built,
-                out,
-                there.is_file() && matches!(kind, Kind::File),
-            )?;
+            let at_once = match there.is_file() && matches!(kind, Kind::File) {
+                true => disk::rename(&built, out),
+                false => disk::exchange(&built, out),
+            };
+            // Whatever the fault is, if it is not that the system cannot do this at once, the next step finds it too.
+            at_once.or_else(|_| by_two_renamings(folder, &built, out))?;
         }
         _ => new(&built, out)?,
     }
@@ -38,44 +38,26 @@ pub(super) fn put(folder: &Folder, out: &Path, overwrite: bool, kind: Kind) -> R
 
 fn new(built: &Path, out: &Path) -> Result<(), Error> {
     disk::rename_new(built, out).map_err(|source| match source.kind() {
-        io::ErrorKind::AlreadyExists => Error::Exists {
-            path: out.to_owned(),
-        },
-        _ => refuse(out, source.to_string()),
+        io::ErrorKind::AlreadyExists => Error::exists(out),
+        _ => Error::output_place(out, source),
     })
-}
-
-fn replace(folder: &Folder, built: &Path, out: &Path, files: bool) -> Result<(), Error> {
-    let at_once = match files {
-        true => disk::rename(built, out),
-        false => disk::exchange(built, out),
-    };
-    // Whatever the fault is, if it is not that the system cannot do this at once, the next step finds it too.
-    at_once.or_else(|_| by_two_renamings(folder, built, out))
 }
 
 fn by_two_renamings(folder: &Folder, built: &Path, out: &Path) -> Result<(), Error> {
     let old = folder.old_output(out);
-    let away = |source| refuse(out, format!("the old one cannot be moved away: {source}"));
+    let away = |source: io::Error| {
+        Error::output_place(out, format!("the old one cannot be moved away: {source}"))
+    };
     disk::create_folders(parent(&old)).map_err(away)?;
     disk::rename(out, &old).map_err(away)?;
     disk::rename_new(built, out).map_err(|source| {
-        refuse(
-            out,
-            match disk::rename_new(&old, out) {
-                Ok(()) => source.to_string(),
-                Err(second) => format!(
-                    "{source}; the old one could not be moved back ({second}) and is now at {}",
-                    old.display()
-                ),
-            },
-        )
+        let reason = match disk::rename_new(&old, out) {
+            Ok(()) => source.to_string(),
+            Err(second) => format!(
+                "{source}; the old one could not be moved back ({second}) and is now at {}",
+                old.display()
+            ),
+        };
+        Error::output_place(out, reason)
     })
-}
-
-fn refuse(out: &Path, reason: String) -> Error {
-    Error::OutputPlace {
-        path: out.to_owned(),
-        reason,
-    }
 }

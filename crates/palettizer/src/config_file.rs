@@ -162,19 +162,14 @@ pub fn from_value(value: &Value, base: &OpOptions) -> Result<OptimizationConfig,
     if let Some((value, key)) = fields.not_null("preset") {
         config = config.with_preset(preset(value, key)?);
     }
-    let what = "a mapping from names to settings";
-    if let Some((value, key)) = fields.not_null("op_type_configs") {
-        for (op_type, value, key) in Fields::new(value, &key, what)?.entries() {
-            if op_type == "const" {
-                return Err(ConfigError::ConstType { key });
-            }
-            config = config.with_op_type(op_type, op_config(value, &key, base)?);
+    for (op_type, value, key) in fields.settings("op_type_configs")? {
+        if op_type == "const" {
+            return Err(ConfigError::ConstType { key });
         }
+        config = config.with_op_type(op_type, op_config(value, &key, base)?);
     }
-    if let Some((value, key)) = fields.not_null("op_name_configs") {
-        for (name, value, key) in Fields::new(value, &key, what)?.entries() {
-            config = config.with_op_name(name, op_config(value, &key, base)?);
-        }
+    for (name, value, key) in fields.settings("op_name_configs")? {
+        config = config.with_op_name(name, op_config(value, &key, base)?);
     }
     Ok(config)
 }

@@ -11,24 +11,21 @@ const CONFIG_TYPE: &str = "OpPalettizerConfig";
 /// A mapping and the path that leads to it.
 pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
-    path: &'a str,
+    path: String,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(
-        value: &'a Value,
-        path: &'a str,
-        expected: &str,
-    ) -> Result<Self, ConfigError> {
+    pub(super) fn new(value: &'a Value, path: &str, expected: &str) -> Result<Self, ConfigError> {
         match value {
-            Value::Object(map) => Ok(Fields { map, path }),
+            Value::Object(map) => Ok(Fields {
+                map,
+                path: path.to_owned(),
+            }),
             _ => Err(ConfigError::Value {
-                key: if path.is_empty() {
-                    "the configuration"
-                } else {
-                    path
-                }
-                .to_owned(),
+                key: match path {
+                    "" => "the configuration".to_owned(),
+                    path => path.to_owned(),
+                },
                 found: describe(value),
                 expected: expected.to_owned(),
             }),
@@ -37,10 +34,9 @@ impl<'a> Fields<'a> {
 
     /// The whole path of a key.
     pub(super) fn key(&self, key: &str) -> String {
-        if self.path.is_empty() {
-            key.to_owned()
-        } else {
-            format!("{}.{key}", self.path)
+        match self.path.as_str() {
+            "" => key.to_owned(),
+            path => format!("{path}.{key}"),
         }
     }
 
@@ -55,6 +51,18 @@ impl<'a> Fields<'a> {
     pub(super) fn not_null(&self, key: &str) -> Option<(&'a Value, String)> {
         let value = self.map.get(key).filter(|value| !value.is_null())?;
         Some((value, self.key(key)))
+    }
+
+    /// The entries of a mapping from names to settings; none if it is not there, or null.
+    pub(super) fn settings(
+        &self,
+        key: &str,
+    ) -> Result<Vec<(&'a str, &'a Value, String)>, ConfigError> {
+        let Some((value, path)) = self.not_null(key) else {
+            return Ok(Vec::new());
+        };
+        let settings = Fields::new(value, &path, "a mapping from names to settings")?;
+        Ok(settings.entries().collect())
     }
 
     /// Refuses keys other than these.

@@ -132,10 +132,7 @@ impl DkmPalettizer {
     /// [`DkmError::UnknownWeight`].
     pub fn is_palettized(&self, name: &str) -> Result<bool, DkmError> {
         let named = &self.weights[self.place(name)?];
-        Ok(named
-            .fate
-            .as_ref()
-            .is_ok_and(|weight| weight.enabled(self.steps)))
+        Ok(named.enabled(self.steps).is_some())
     }
 
     /// Writes the soft weight to `out`; the values themselves while the weight is not palettized.
@@ -177,18 +174,16 @@ impl DkmPalettizer {
         named.demand("values", values.len())?;
         named.demand("grad", grad.len())?;
         named.demand("out", out.len())?;
-        let name = || name.to_owned();
-        match &named.fate {
-            Ok(weight) if weight.enabled(self.steps) => match weight.backward(values, grad, out) {
-                Ok(Backward::Done) => Ok(()),
-                Ok(Backward::NoForward) => Err(DkmError::NoForward { name: name() }),
-                Ok(Backward::OtherValues) => Err(DkmError::OtherValues { name: name() }),
-                Err(refusal) => Err(named.failed(refusal)),
-            },
-            _ => {
-                out.copy_from_slice(grad);
-                Ok(())
-            }
+        let Some(weight) = named.enabled(self.steps) else {
+            out.copy_from_slice(grad);
+            return Ok(());
+        };
+        let name = name.to_owned();
+        match weight.backward(values, grad, out) {
+            Ok(Backward::Done) => Ok(()),
+            Ok(Backward::NoForward) => Err(DkmError::NoForward { name }),
+            Ok(Backward::OtherValues) => Err(DkmError::OtherValues { name }),
+            Err(refusal) => Err(named.failed(refusal)),
         }
     }
 
@@ -200,15 +195,12 @@ impl DkmPalettizer {
         let named = &self.weights[self.place(name)?];
         named.check_values(values)?;
         named.demand("out", out.len())?;
-        match &named.fate {
-            Ok(weight) if weight.enabled(self.steps) => weight
-                .assign(values, out)
-                .map_err(|refusal| named.failed(refusal)),
-            _ => {
-                out.copy_from_slice(values);
-                Ok(())
-            }
-        }
+        let Some(weight) = named.enabled(self.steps) else {
+            out.copy_from_slice(values);
+            return Ok(());
+        };
+        let done = weight.assign(values, out);
+        done.map_err(|refusal| named.failed(refusal))
     }
 
     /// The palettes of all weights, given the values of each.
@@ -322,6 +314,12 @@ impl DkmPalettizer {
 }
 
 impl Named {
+    /// The weight, if it is palettized after so many steps.
+    fn enabled(&self, steps: u64) -> Option<&Weight> {
+        let weight = self.fate.as_ref().ok();
+        weight.filter(|weight| weight.enabled(steps))
+    }
+
     fn demand(&self, what: &'static str, found: usize) -> Result<(), DkmError> {
         let expected = self.shape.iter().product();
         match found == expected {

@@ -81,6 +81,12 @@ impl SkipReason {
 }
 
 impl<P> Plan<P> {
+    /// The weights that are palettized, and how.
+    pub fn jobs(&self) -> impl Iterator<Item = (&Weight<P>, &Job)> {
+        let weights = self.weights.iter();
+        weights.filter_map(|planned| Some((&planned.weight, planned.job()?)))
+    }
+
     /// Refuses, if the configuration is strict, the skips that nobody asked for.
     ///
     /// # Errors

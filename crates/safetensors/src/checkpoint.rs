@@ -222,14 +222,12 @@ impl Opened {
         }
         let names = items.iter().enumerate();
         let by_name: HashMap<_, _> = names.map(|(at, item)| (item.name.clone(), at)).collect();
-        if by_name.len() < items.len() {
-            // The index has every tensor once, so that this is a weight, palettized in two shards.
-            let again = items.iter().enumerate();
-            let again = again.filter(|(at, item)| by_name[&item.name] != *at);
-            let name = again.map(|(_, item)| item.name.clone()).next();
+        let mut names = items.iter().enumerate();
+        // The index has every tensor once, so that this is a weight, palettized in two shards.
+        if let Some((_, twice)) = names.find(|(at, item)| by_name[&item.name] != *at) {
             return Err(Error::Index {
                 path: path.to_owned(),
-                what: format!("\"{}\" is in two shards", name.unwrap_or_default()),
+                what: format!("\"{}\" is in two shards", twice.name),
             });
         }
         Ok(Self {

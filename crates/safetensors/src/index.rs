@@ -74,10 +74,16 @@ impl Index {
 
     /// Reads an index and opens its shards, in the order of their names.
     pub(crate) fn open(path: &Path) -> Result<(Self, Vec<Shard>), Error> {
-        let index = Self::read(path)?;
+        let text = Input::open(path)?.read(MAX_INDEX)?;
         let bad = |what| Error::Index {
             path: path.to_owned(),
             what,
+        };
+        let raw: Raw = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
+        let index = Self {
+            path: path.to_owned(),
+            metadata: raw.metadata.map(|object| object.0).unwrap_or_default(),
+            files: raw.weight_map.0,
         };
         let names: BTreeSet<&String> = index.files.values().collect();
         if names.len() > MAX_SHARDS {
@@ -109,39 +115,21 @@ impl Index {
         Ok((index, shards))
     }
 
-    fn read(path: &Path) -> Result<Self, Error> {
-        let text = Input::open(path)?.read(MAX_INDEX)?;
-        let bad = |what| Error::Index {
-            path: path.to_owned(),
-            what,
-        };
-        let raw: Raw = serde_json::from_slice(&text).map_err(|error| bad(error.to_string()))?;
-        Ok(Self {
-            path: path.to_owned(),
-            metadata: raw.metadata.map(|object| object.0).unwrap_or_default(),
-            files: raw.weight_map.0,
-        })
-    }
-
     /// The shards must hold what the map says, and nothing else.
     fn agrees(&self, shards: &[Shard]) -> Result<(), String> {
         for shard in shards {
             let file = shard.name();
             for entry in &shard.header.tensors {
-                match self.files.get(&entry.name) {
-                    Some(other) if *other == file => {}
-                    Some(other) => {
-                        return Err(format!(
-                            "tensor \"{}\" is in \"{file}\", but weight_map says \"{other}\"",
-                            entry.name
-                        ));
-                    }
-                    None => {
-                        return Err(format!(
-                            "tensor \"{}\" of \"{file}\" is not in weight_map",
-                            entry.name
-                        ));
-                    }
+                let name = &entry.name;
+                let Some(other) = self.files.get(name) else {
+                    return Err(format!(
+                        "tensor \"{name}\" of \"{file}\" is not in weight_map"
+                    ));
+                };
+                if *other != file {
+                    return Err(format!(
+                        "tensor \"{name}\" is in \"{file}\", but weight_map says \"{other}\""
+                    ));
                 }
             }
         }

@@ -168,9 +168,7 @@ impl PartialResult {
             what,
         };
         for (name, note) in &self.notes {
-            let mut weights = plan.weights.iter();
-            let planned = weights.find(|planned| planned.weight.name() == name);
-            let job = planned.and_then(|planned| Some((&planned.weight, planned.job()?)));
+            let job = plan.jobs().find(|(weight, _)| weight.name() == name);
             let (weight, job) = job.ok_or_else(|| {
                 bad(format!(
                     "\"{name}\" is no weight that this configuration palettizes"

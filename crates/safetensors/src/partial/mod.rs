@@ -26,11 +26,7 @@ impl Checkpoint {
     /// As [`palettize_to`](Self::palettize_to), before anything is written.
     pub fn jobs(&self, config: &OptimizationConfig) -> Result<Vec<(&str, u64)>, Error> {
         let plan = plan(&*self.0, config)?;
-        let jobs = plan
-            .weights
-            .iter()
-            .filter(|planned| planned.job().is_some());
-        let jobs = jobs.map(|planned| &planned.weight);
+        let jobs = plan.jobs().map(|(weight, _)| weight);
         Ok(jobs
             .map(|weight| (self.0.items[weight.place].name.as_str(), weight.bytes))
             .collect())
@@ -106,11 +102,7 @@ impl Checkpoint {
                 found.entry(name).or_insert((weight, &part.file));
             }
         }
-        let jobs = plan
-            .weights
-            .iter()
-            .filter(|planned| planned.job().is_some());
-        let names = jobs.map(|planned| planned.weight.name());
+        let names = plan.jobs().map(|(weight, _)| weight.name());
         let missing: Vec<&str> = names.filter(|name| !found.contains_key(name)).collect();
         if let [first, ..] = missing.as_slice() {
             return Err(Error::MissingParts {

@@ -59,10 +59,10 @@ fn check_shape(op: &Operation) -> Result<(), Error> {
     let value = op.attributes.get("val").and_then(Value::known_tensor);
     let output = op.outputs.first().and_then(NamedValueType::known_tensor);
     match (value, output) {
-        (Some((_, value)), Some((_, output))) if value != output => Err(Error::BadValue {
-            name: op_name(op).to_owned(),
-            what: format!("its value has the shape {value:?}, its output {output:?}"),
-        }),
+        (Some((_, value)), Some((_, output))) if value != output => {
+            let what = format!("its value has the shape {value:?}, its output {output:?}");
+            Err(Error::bad_value(op_name(op), what))
+        }
         _ => Ok(()),
     }
 }

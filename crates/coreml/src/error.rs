@@ -99,6 +99,20 @@ pub enum Error {
     Opset(#[from] OpsetError),
 }
 
+impl Error {
+    pub(crate) fn bad_value(name: &str, what: impl Into<String>) -> Self {
+        Error::BadValue {
+            name: name.to_owned(),
+            what: what.into(),
+        }
+    }
+
+    pub(crate) fn no_memory(name: &str, bytes: usize) -> Self {
+        let name = name.to_owned();
+        palettizer_pipeline::Error::NoMemory { name, bytes }.into()
+    }
+}
+
 impl palettizer_pipeline::FormatError for Error {
     fn common(self) -> Result<palettizer_pipeline::Error, Self> {
         match self {

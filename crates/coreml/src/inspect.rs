@@ -7,11 +7,10 @@ use crate::decompress::numbers::collected;
 use crate::package::Package;
 use crate::program::constant::{Constant, palette_dtype, release};
 use crate::program::graph::{Graph, Node};
-use crate::program::mil::{element_count, is_constexpr, known_tensor, op_name, stored_bytes};
+use crate::program::mil::{element_count, is_constexpr, op_name};
 use crate::program::walk::values;
-use crate::proto::{Model, Operation};
+use crate::proto::{Model, NamedValueType, Operation, Value};
 use palettizer_palette::{Statistics, Tensor, statistics};
-use palettizer_pipeline::Error as PipelineError;
 use serde::Serialize;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -128,17 +127,18 @@ impl<'a, 'g> Inspector<'a, 'g> {
 
     /// Whether a node is a constant that something other than a `constexpr_` op uses, and large enough.
     fn is_listed(&self, node: &Node<'_>) -> bool {
-        let large = self
-            .elements(node)
-            .is_some_and(|elements| elements > self.threshold);
-        let part = node.users.iter().any(|user| user.node.is_some());
-        large
-            && !(part && is_constexpr(node.op) && node.users.iter().all(|user| user.node.is_some()))
+        let mut users = node.users.iter();
+        let part = users.len() > 0 && users.all(|user| user.node.is_some());
+        self.is_large(node) && !(is_constexpr(node.op) && part)
+    }
+
+    fn is_large(&self, node: &Node<'_>) -> bool {
+        let elements = self.elements(node);
+        elements.is_some_and(|elements| elements > self.threshold)
     }
 
     fn elements(&self, node: &Node<'_>) -> Option<usize> {
-        let output = node.op.outputs.last()?;
-        let (dtype, shape) = output.known_tensor()?;
+        let (dtype, shape) = node.op.outputs.last()?.known_tensor()?;
         dtype.bits()?;
         element_count(&shape)
     }
@@ -146,19 +146,21 @@ impl<'a, 'g> Inspector<'a, 'g> {
     fn weight(&self, index: usize) -> Result<Option<WeightInfo>, Error> {
         let node = &self.graph.nodes[index];
         let name = op_name(node.op);
-        let output_type = node
-            .op
-            .outputs
-            .last()
-            .and_then(|output| output.r#type.as_ref());
-        let Some((dtype, shape)) = known_tensor(output_type) else {
+        let output = node.op.outputs.last();
+        let Some((dtype, shape)) = output.and_then(NamedValueType::known_tensor) else {
             return Ok(None);
         };
         let elements = element_count(&shape).unwrap_or(0);
         let (found, bytes, compression) = if is_constexpr(node.op) {
             let chain = self.chain(index);
             let dense = self.decompressed(&chain)?;
-            let found = numbers_statistics(dense);
+            let found = dense.map_or(NOTHING, |dense| {
+                constant_statistics(&Constant {
+                    dtype: dense.numbers.dtype(),
+                    shape: dense.shape,
+                    bytes: dense.numbers.bytes().into(),
+                })
+            });
             let ops: Vec<_> = chain.iter().map(|&at| self.graph.nodes[at].op).collect();
             (found, self.stored(&chain), Some(compression(&ops, &shape)))
         } else {
@@ -188,29 +190,22 @@ impl<'a, 'g> Inspector<'a, 'g> {
 
     fn values(&self, index: usize) -> Result<WeightValues<'a>, Error> {
         let op = self.graph.nodes[index].op;
-        let bad = |what: &str| Error::BadValue {
-            name: op_name(op).to_owned(),
-            what: what.to_owned(),
-        };
+        let name = op_name(op);
         if is_constexpr(op) {
             let dense = self.decompressed(&self.chain(index))?;
-            let dense = dense.ok_or_else(|| bad("it makes no value"))?;
-            let numbers = dense.numbers;
-            let bytes = collected(numbers.bytes().iter().copied());
+            let dense = dense.ok_or_else(|| Error::bad_value(name, "it makes no value"))?;
+            let bytes = dense.numbers.bytes();
+            let copy = collected(bytes.iter().copied());
+            let copy = copy.map_err(|_| Error::no_memory(name, bytes.len()))?;
             return Ok(WeightValues {
-                dtype: numbers.dtype().name(),
+                dtype: dense.numbers.dtype().name(),
                 shape: dense.shape,
-                bytes: Cow::Owned(bytes.map_err(|_| PipelineError::NoMemory {
-                    name: op_name(op).to_owned(),
-                    bytes: numbers.bytes().len(),
-                })?),
+                bytes: Cow::Owned(copy),
             });
         }
-        let value = op
-            .attributes
-            .get("val")
-            .ok_or_else(|| bad("it has no value"))?;
-        let constant = Constant::read(self.package, op_name(op), value)?;
+        let value = op.attributes.get("val");
+        let value = value.ok_or_else(|| Error::bad_value(name, "it has no value"))?;
+        let constant = Constant::read(self.package, name, value)?;
         Ok(WeightValues {
             dtype: constant.dtype.name(),
             shape: constant.shape,
@@ -253,16 +248,8 @@ impl<'a, 'g> Inspector<'a, 'g> {
     }
 
     fn stored(&self, chain: &[usize]) -> u64 {
-        let mut bytes = 0;
-        for &at in chain {
-            for value in values(self.graph.nodes[at].op) {
-                let size = value
-                    .known_tensor()
-                    .and_then(|(dtype, shape)| stored_bytes(dtype, element_count(&shape)?));
-                bytes += size.unwrap_or(0) as u64;
-            }
-        }
-        bytes
+        let values = chain.iter().flat_map(|&at| values(self.graph.nodes[at].op));
+        values.filter_map(Value::stored_bytes).sum()
     }
 
     fn consumers(&self, index: usize) -> Vec<Consumer> {
@@ -273,16 +260,12 @@ impl<'a, 'g> Inspector<'a, 'g> {
             if !seen.insert(op) {
                 continue;
             }
-            let params = self
-                .taken
-                .get(&op)
-                .into_iter()
-                .flatten()
-                .filter_map(|&(param, at)| {
-                    let node = &self.graph.nodes[at];
-                    let large = self.elements(node)? > self.threshold;
-                    large.then(|| (param.to_owned(), op_name(node.op).to_owned()))
-                });
+            let taken = self.taken.get(&op).into_iter().flatten();
+            let params = taken.filter_map(|&(param, at)| {
+                let node = &self.graph.nodes[at];
+                let name = op_name(node.op).to_owned();
+                self.is_large(node).then(|| (param.to_owned(), name))
+            });
             consumers.push(Consumer {
                 name: op_name(user.op).to_owned(),
                 op_type: user.op.r#type.clone(),
@@ -292,6 +275,12 @@ impl<'a, 'g> Inspector<'a, 'g> {
         consumers
     }
 }
+
+/// The statistics of what makes no value.
+const NOTHING: Statistics = Statistics {
+    zeros: 0,
+    distinct: 0,
+};
 
 fn constant_statistics(constant: &Constant<'_>) -> Statistics {
     let tensor = palette_dtype(constant.dtype)
@@ -309,19 +298,4 @@ fn constant_statistics(constant: &Constant<'_>) -> Statistics {
         zeros: zeros.count(),
         distinct: chunks.collect::<HashSet<_>>().len(),
     }
-}
-
-fn numbers_statistics(dense: Option<Dense>) -> Statistics {
-    let Some(dense) = dense else {
-        return Statistics {
-            zeros: 0,
-            distinct: 0,
-        };
-    };
-    let constant = Constant {
-        dtype: dense.numbers.dtype(),
-        shape: dense.shape,
-        bytes: dense.numbers.bytes().into(),
-    };
-    constant_statistics(&constant)
 }

@@ -4,22 +4,17 @@ use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
-use crate::package::Package;
-use crate::palettize::apply::{Applied, apply};
-use palettizer_pipeline::Limits;
-use palettizer_pipeline::config::{OptimizationConfig, Target};
-use palettizer_pipeline::staged_output::SaveOptions;
-
-use crate::opset::Opset as _;
-use crate::package::StagedPackage;
+use crate::package::{Package, StagedPackage};
+use crate::palettize::apply::apply;
 use crate::proto;
 use crate::rewrite::Written;
-use palettizer_pipeline::{Decompressed, Progress, Report};
+use palettizer_pipeline::config::OptimizationConfig;
+use palettizer_pipeline::staged_output::SaveOptions;
+use palettizer_pipeline::{Decompressed, Limits, Progress, Report};
 use prost::Message;
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::path::Path;
-use std::time::Instant;
 
 /// A Core ML model: its program, and the package that its weights are in. Weights stay in the file, mapped
 /// into memory, until they are needed.
@@ -133,7 +128,7 @@ impl Model {
     /// What reading the weights may give.
     pub fn weights(&self, threshold: usize) -> Result<Vec<WeightInfo>, Error> {
         let found = inspect::weights(&self.package, &self.spec, threshold);
-        self.package.settle(found)
+        self.package.unless_changed(found)
     }
 
     /// The values of one constant, by its name: those that it stands for if it is compressed. Of several constants of a
@@ -152,7 +147,7 @@ impl Model {
     /// ```
     pub fn weight_values(&self, name: &str) -> Result<WeightValues<'_>, Error> {
         let found = inspect::values_of(&self.package, &self.spec, name);
-        self.package.settle(found)
+        self.package.unless_changed(found)
     }
 
     /// The model with its weights palettized as `config` says, in memory.
@@ -176,13 +171,10 @@ impl Model {
         config: &OptimizationConfig,
         progress: &dyn Progress,
     ) -> Result<(Self, Report), Error> {
-        let start = Instant::now();
-        let mut open = in_memory;
-        let applied = apply(&self.package, &self.spec, config, &mut open, progress);
-        let applied = self.package.settle(applied)?;
-        let report = self.report(&applied, start);
+        let applied = apply(&self.package, &self.spec, config, &mut in_memory, progress);
+        let applied = self.package.unless_changed(applied)?;
         let model = self.with(applied.spec, applied.files)?;
-        Ok((model, report))
+        Ok((model, applied.report))
     }
 
     /// Palettizes to the package `out` as it goes: the memory that is needed does not grow with the model.
@@ -196,16 +188,14 @@ impl Model {
         options: SaveOptions,
         progress: &dyn Progress,
     ) -> Result<Report, Error> {
-        let start = Instant::now();
         let mut staging = StagedPackage::new(out.as_ref(), options)?;
         let mut open = |name: &str| staging.create_weight_file(name);
         let applied = apply(&self.package, &self.spec, config, &mut open, progress);
-        let applied = self.package.settle(applied)?;
-        let report = self.report(&applied, start);
+        let applied = self.package.unless_changed(applied)?;
         // The files are closed before they are moved.
         drop(applied.files);
         staging.commit(&self.package, &applied.spec)?;
-        Ok(report)
+        Ok(applied.report)
     }
 
     /// The model with every compressed constant made dense, in memory.
@@ -213,9 +203,8 @@ impl Model {
     /// # Errors
     /// What reading the weights may give.
     pub fn decompress(&self, progress: &dyn Progress) -> Result<Self, Error> {
-        let mut open = in_memory;
-        let made = decompress(&self.package, &self.spec, &mut open, progress);
-        let dense = self.package.settle(made)?;
+        let dense = decompress(&self.package, &self.spec, &mut in_memory, progress);
+        let dense = self.package.unless_changed(dense)?;
         self.with(dense.spec, dense.files)
     }
 
@@ -231,8 +220,8 @@ impl Model {
     ) -> Result<Decompressed, Error> {
         let mut staging = StagedPackage::new(out.as_ref(), options)?;
         let mut open = |name: &str| staging.create_weight_file(name);
-        let made = decompress(&self.package, &self.spec, &mut open, progress);
-        let dense = self.package.settle(made)?;
+        let dense = decompress(&self.package, &self.spec, &mut open, progress);
+        let dense = self.package.unless_changed(dense)?;
         drop(dense.files);
         staging.commit(&self.package, &dense.spec)?;
         Ok(Decompressed::new(dense.weights))
@@ -264,27 +253,6 @@ impl Model {
         let package = self.package.with_weight_files(named)?;
         let package = package.with_model_len(spec.encoded_len() as u64);
         Ok(Self { package, spec })
-    }
-
-    fn report<W>(&self, applied: &Applied<W>, start: Instant) -> Report {
-        let program = applied.spec.encoded_len() as u64;
-        let weights: u64 = match &applied.files {
-            Some(files) => files.values().map(|(_, len)| len).sum(),
-            None => {
-                let files = self.package.weight_file_names();
-                let files = files.filter_map(|name| self.package.weight_file(name).ok());
-                files.map(WeightFile::len).sum()
-            }
-        };
-        let after = program + weights;
-        let mut report = Report::new(self.stored_len(), after, applied.weights.clone(), start)
-            .with_unmatched(applied.unmatched.clone());
-        let version = applied.spec.specification_version;
-        let mut targets = Target::ALL.into_iter();
-        let target = targets.find(|target| target.specification_version() == version);
-        report.target = Some(target.map_or_else(String::new, |target| target.to_string()));
-        report.notes = applied.notes.clone();
-        report
     }
 }
 

@@ -107,10 +107,8 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
             self.files.insert(file.to_owned(), writer);
         }
         // The entry is there now; asking the map again is what the borrow checker follows.
-        self.files.get_mut(file).ok_or_else(|| Error::BadValue {
-            name: file.to_owned(),
-            what: "the weight file was not begun".to_owned(),
-        })
+        let begun = self.files.get_mut(file);
+        begun.ok_or_else(|| Error::bad_value(file, "the weight file was not begun"))
     }
 }
 

@@ -6,11 +6,10 @@
 use crate::Error;
 use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type, unpack};
 use crate::package::Package;
-use crate::program::constant::Constant;
-use crate::program::mil::{Param, element_count, op_name, param};
+use crate::program::constant::{Constant, release};
+use crate::program::mil::{Param, element_count, in_place, integers, op_name, param};
 use crate::proto::{DataType, Operation};
 use palettizer_palette::decode::{self, Affine, DenseError};
-use palettizer_pipeline::Error as PipelineError;
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
@@ -25,17 +24,9 @@ impl Dense {
         let copy = self.numbers.try_clone();
         Ok(Dense {
             shape: self.shape.clone(),
-            numbers: copy.map_err(|_| no_memory(name, self.numbers.bytes().len()))?,
+            numbers: copy.map_err(|_| Error::no_memory(name, self.numbers.bytes().len()))?,
         })
     }
-}
-
-fn no_memory(name: &str, bytes: usize) -> Error {
-    PipelineError::NoMemory {
-        name: name.to_owned(),
-        bytes,
-    }
-    .into()
 }
 
 /// Computes the outputs of `op`; `made` gives what earlier operations made, by name.
@@ -49,19 +40,17 @@ pub(crate) fn evaluate<'a>(
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
 ) -> Result<Vec<Dense>, Error> {
     let params = Params { package, op, made };
-    match op.r#type.as_str() {
-        "constexpr_lut_to_dense" => params.lut_to_dense().map(|dense| vec![dense]),
-        "constexpr_blockwise_shift_scale" => {
-            let data = params.required("data")?;
-            params.shift_scale(data).map(|dense| vec![dense])
-        }
-        "constexpr_affine_dequantize" => params.affine_dequantize().map(|dense| vec![dense]),
-        "constexpr_sparse_to_dense" => params.sparse_to_dense().map(|dense| vec![dense]),
-        "constexpr_cast" => params.cast().map(|dense| vec![dense]),
-        "constexpr_lut_to_sparse" => params.lut_to_sparse(),
-        "constexpr_sparse_blockwise_shift_scale" => params.sparse_shift_scale(),
+    let dense = match op.r#type.as_str() {
+        "constexpr_lut_to_dense" => params.lut_to_dense(),
+        "constexpr_blockwise_shift_scale" => params.shift_scale(params.required("data")?),
+        "constexpr_affine_dequantize" => params.affine_dequantize(),
+        "constexpr_sparse_to_dense" => params.sparse_to_dense(),
+        "constexpr_cast" => params.cast(),
+        "constexpr_lut_to_sparse" => return params.lut_to_sparse(),
+        "constexpr_sparse_blockwise_shift_scale" => return params.sparse_shift_scale(),
         _ => Err(params.bad("this kind of compressed constant is not known".to_owned())),
-    }
+    };
+    Ok(vec![dense?])
 }
 
 /// What a `constexpr_blockwise_shift_scale` would make of `data` in place of its own: numbers of the weight's float type.
@@ -107,7 +96,7 @@ impl Params<'_> {
     }
 
     fn no_memory(&self, bytes: usize) -> Error {
-        no_memory(op_name(self.op), bytes)
+        Error::no_memory(op_name(self.op), bytes)
     }
 
     fn optional(&self, name: &str) -> Result<Option<Dense>, Error> {
@@ -127,7 +116,7 @@ impl Params<'_> {
                 let numbers = Numbers::read(constant.dtype, &constant.bytes, elements)
                     .map_err(|_| self.no_memory(elements))?;
                 if let Some(place) = &value.blob_file {
-                    crate::program::constant::release(self.package, place);
+                    release(self.package, place);
                 }
                 Dense {
                     shape: constant.shape,
@@ -148,28 +137,14 @@ impl Params<'_> {
 
     /// Integers of a small parameter, such as an axis or a shape.
     fn integers(&self, name: &str) -> Result<Option<Vec<i64>>, Error> {
-        let Some(Param::Value(value)) = param(self.op, name) else {
+        let Some(value) = in_place(self.op, name) else {
             return Ok(None);
         };
-        let constant = Constant::read(self.package, op_name(self.op), value)?;
-        let bytes = &constant.bytes;
-        let (words, _) = bytes.as_chunks::<4>();
-        Ok(Some(match constant.dtype {
-            DataType::Int32 => words
-                .iter()
-                .map(|w| i64::from(i32::from_le_bytes(*w)))
-                .collect(),
-            DataType::UInt32 => words
-                .iter()
-                .map(|w| i64::from(u32::from_le_bytes(*w)))
-                .collect(),
-            other => {
-                return Err(self.bad(format!(
-                    "{name} is of type {}, expected int32",
-                    other.name()
-                )));
-            }
-        }))
+        let Constant { dtype, bytes, .. } = Constant::read(self.package, op_name(self.op), value)?;
+        let known = matches!(dtype, DataType::Int32 | DataType::UInt32);
+        let found = known.then(|| integers(dtype, &bytes)).flatten();
+        let wrong = || format!("{name} is of type {}, expected int32", dtype.name());
+        Ok(Some(found.ok_or_else(|| self.bad(wrong()))?))
     }
 
     fn shape(&self) -> Result<Option<Vec<usize>>, Error> {
@@ -180,46 +155,57 @@ impl Params<'_> {
     }
 
     fn scalar(&self, name: &str) -> Result<Option<i64>, Error> {
-        Ok(self
-            .integers(name)?
-            .and_then(|values| values.first().copied()))
+        let integers = self.integers(name)?;
+        Ok(integers.and_then(|values| values.first().copied()))
     }
 
-    fn bytes_of(&self, name: &str, dense: Dense) -> Result<Vec<u8>, Error> {
-        match dense.numbers {
-            Numbers::U8(values) => Ok(values),
+    /// A parameter of unsigned integers, and its shape.
+    fn unsigned(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>), Error> {
+        let Dense { shape, numbers } = self.required(name)?;
+        match numbers {
+            Numbers::U8(values) => Ok((shape, values)),
             other => {
                 let found = other.dtype().name();
-                Err(self.bad(format!(
-                    "{name} is of type {found}, expected an unsigned integer"
-                )))
+                let what = format!("{name} is of type {found}, expected an unsigned integer");
+                Err(self.bad(what))
             }
         }
     }
 
+    /// A mask of one element for each of the weight's, its bits packed, and its shape.
+    fn mask(&self, name: &str) -> Result<(Vec<usize>, Vec<u8>), Error> {
+        let (shape, mask) = self.unsigned(name)?;
+        Ok((shape, pack_mask(&mask)))
+    }
+
+    /// What a computation gave.
+    fn dense(
+        &self,
+        shape: Vec<usize>,
+        numbers: Result<Numbers, DenseError>,
+    ) -> Result<Dense, Error> {
+        let numbers = numbers.map_err(self.dense_error())?;
+        Ok(Dense { shape, numbers })
+    }
+
     fn lut_to_dense(&self) -> Result<Dense, Error> {
-        let indices = self.required("indices")?;
+        let (shape, packed) = self.unsigned("indices")?;
         let lut = self.required("lut")?;
         let axis = self.scalar("vector_axis")?;
         let (index_shape, lut_shape, indices) = match self.shape()? {
-            None => {
-                let shape = indices.shape.clone();
-                (shape, lut.shape, self.bytes_of("indices", indices)?)
-            }
+            None => (shape, lut.shape, packed),
             // iOS16: packed bytes and a 1-D table.
             Some(shape) => {
                 let entries = lut.shape.iter().product::<usize>();
                 let elements = decode::count(&shape).map_err(self.dense_error())?;
-                let packed = self.bytes_of("indices", indices)?;
                 let nbits = entries.checked_ilog2().unwrap_or(0);
+                let len = packed.len();
                 let short = || {
-                    self.bad(format!(
-                        "{elements} indices of {nbits} bits do not fit into {} bytes",
-                        packed.len()
-                    ))
+                    let wanted = format!("{elements} indices of {nbits} bits");
+                    self.bad(format!("{wanted} do not fit into {len} bytes"))
                 };
                 let enough = elements.div_ceil(8).checked_mul(nbits as usize);
-                if enough.is_none_or(|bytes| bytes > packed.len().saturating_add(8)) {
+                if enough.is_none_or(|bytes| bytes > len.saturating_add(8)) {
                     return Err(short());
                 }
                 let wide = unpack(&packed, nbits, elements);
@@ -237,18 +223,12 @@ impl Params<'_> {
             decode::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
                 .map(IntoNumbers::into_numbers)
         });
-        Ok(Dense {
-            shape,
-            numbers: numbers.map_err(self.dense_error())?,
-        })
+        self.dense(shape, numbers)
     }
 
     fn lut_to_sparse(&self) -> Result<Vec<Dense>, Error> {
-        let mask = self.required("indices_mask")?;
-        let index_shape = mask.shape.clone();
-        let mask = pack_mask(&self.bytes_of("indices_mask", mask)?);
-        let indices = self.required("indices_nonzero_data")?;
-        let indices = self.bytes_of("indices_nonzero_data", indices)?;
+        let (index_shape, mask) = self.mask("indices_mask")?;
+        let (_, indices) = self.unsigned("indices_nonzero_data")?;
         let lut = self.required("lut")?;
         let axis = self.scalar("vector_axis")?;
         let shape =
@@ -272,16 +252,11 @@ impl Params<'_> {
                 decode::shift_scale(of, &data.shape, by, &scale.shape, Some(less))
             }),
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
-        Ok(Dense {
-            numbers: numbers.map_err(self.dense_error())?,
-            shape: data.shape,
-        })
+        self.dense(data.shape, numbers)
     }
 
     fn sparse_shift_scale(&self) -> Result<Vec<Dense>, Error> {
-        let mask = self.required("data_mask")?;
-        let shape = mask.shape.clone();
-        let mask = pack_mask(&self.bytes_of("data_mask", mask)?);
+        let (shape, mask) = self.mask("data_mask")?;
         let data = self.required("nonzero_data")?;
         let scale = self.required("scale")?;
         let offset = self.offset(&scale)?;
@@ -327,31 +302,21 @@ impl Params<'_> {
                 decode::affine_dequantize(of, &data.shape, &params)
             })
         }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
-        Ok(Dense {
-            numbers: numbers.map_err(self.dense_error())?,
-            shape: data.shape,
-        })
+        self.dense(data.shape, numbers)
     }
 
     fn sparse_to_dense(&self) -> Result<Dense, Error> {
         let values = self.required("nonzero_data")?;
-        let mask = self.required("mask")?;
         let (shape, mask) = match self.shape()? {
             // iOS16: the mask's bits are packed already.
-            Some(shape) => (shape, self.bytes_of("mask", mask)?),
-            None => {
-                let shape = mask.shape.clone();
-                (shape, pack_mask(&self.bytes_of("mask", mask)?))
-            }
+            Some(shape) => (shape, self.unsigned("mask")?.1),
+            None => self.mask("mask")?,
         };
         self.within(&shape, &values.numbers)?;
         let numbers = each_type!(&values.numbers, values => {
             decode::sparse_to_dense(values, &mask, &shape).map(IntoNumbers::into_numbers)
         });
-        Ok(Dense {
-            numbers: numbers.map_err(self.dense_error())?,
-            shape,
-        })
+        self.dense(shape, numbers)
     }
 
     /// The two outputs of an op that stays sparse: the mask, one element a byte, and the values.
@@ -380,10 +345,7 @@ impl Params<'_> {
     fn cast(&self) -> Result<Dense, Error> {
         let source = self.required("source_val")?;
         let numbers = each_type!(&source.numbers, from => decode::cast::<_, f32>(from));
-        Ok(Dense {
-            shape: source.shape,
-            numbers: numbers.map_err(self.dense_error())?.into_numbers(),
-        })
+        self.dense(source.shape, numbers.map(IntoNumbers::into_numbers))
     }
 }
 

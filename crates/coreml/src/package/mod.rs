@@ -296,7 +296,7 @@ impl Package {
     }
 
     /// What came of work on this package; if a weight file has changed, that is why it is worth nothing.
-    pub(crate) fn settle<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
+    pub(crate) fn unless_changed<T>(&self, done: Result<T, Error>) -> Result<T, Error> {
         match done {
             Err(Error::Pipeline(PipelineError::Stopped)) => done,
             _ => self.unchanged().and(done),
@@ -305,8 +305,13 @@ impl Package {
 
     /// Bytes of the model and its weight files, as they are stored.
     pub fn stored_len(&self) -> u64 {
+        self.model_len.saturating_add(self.weights_len())
+    }
+
+    /// Bytes of the weight files.
+    pub(crate) fn weights_len(&self) -> u64 {
         let weights = self.weights.values().map(WeightFile::len);
-        weights.fold(self.model_len, u64::saturating_add)
+        weights.fold(0, u64::saturating_add)
     }
 
     /// Where the package was opened, or `(in memory)`.

@@ -98,7 +98,7 @@ impl StagedPackage {
             }
         }
         let built = self.staged.built();
-        let done = package.settle(self.build(&built, package, model));
+        let done = package.unless_changed(self.build(&built, package, model));
         self.staged.named(done)?;
         Ok(self.staged.commit()?)
     }

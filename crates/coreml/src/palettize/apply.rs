@@ -2,8 +2,7 @@
 
 use crate::Error;
 use crate::blob::WeightWriter;
-use crate::notes::notes;
-use crate::opset;
+use crate::opset::{self, Opset as _};
 use crate::package::Package;
 use crate::palettize::emit::Stored;
 use crate::palettize::splice::{Replacement, splice};
@@ -12,11 +11,13 @@ use crate::program::graph::Graph;
 use crate::program::typing::check_written;
 use crate::proto::Model;
 use crate::rewrite::{Rewriter, Written};
-use palettizer_pipeline::config::{OptimizationConfig, Unmatched};
-use palettizer_pipeline::{Done, Note, Plan, Progress, WeightReport, execute, go_on, plan};
+use palettizer_pipeline::config::{OptimizationConfig, Target};
+use palettizer_pipeline::{Done, Plan, Progress, Report, execute, go_on, plan};
+use prost::Message as _;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::{Seek, Write};
+use std::time::Instant;
 
 /// A model palettized.
 pub(crate) struct Applied<W> {
@@ -25,11 +26,7 @@ pub(crate) struct Applied<W> {
     /// Its weight files; `None` if they are as they were.
     pub files: Option<Written<W>>,
     /// What became of every weight.
-    pub weights: Vec<WeightReport>,
-    /// Entries of the configuration that fit nothing.
-    pub unmatched: Vec<Unmatched>,
-    /// What is known of the forms that were written.
-    pub notes: Vec<Note>,
+    pub report: Report,
 }
 
 /// Palettizes the weights of `spec` as `config` says. `open` begins a new weight file of a name.
@@ -44,6 +41,7 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     open: &mut (dyn FnMut(&str) -> Result<WeightWriter<W>, Error> + Send),
     progress: &dyn Progress,
 ) -> Result<Applied<W>, Error> {
+    let start = Instant::now();
     let mut spec = Cow::Borrowed(original);
     let mut changed = false;
     if let Some(target) = config.minimum_deployment_target() {
@@ -72,27 +70,41 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     let rows = plan.weights.iter().zip(&done);
     let figures = |done: &Option<Done<_>>| done.as_ref().map(|done| done.figures.clone());
     let weights = rows.map(|(planned, done)| planned.report(figures(done)));
-    let mut applied = Applied {
-        spec: spec.clone().into_owned(),
-        files: None,
-        weights: weights.collect(),
-        unmatched: std::mem::take(&mut plan.unmatched),
-        notes: Vec::new(),
-    };
+    let weights = weights.collect();
+    let unmatched = std::mem::take(&mut plan.unmatched);
+    let mut written = spec.clone().into_owned();
+    let (mut files, mut notes) = (None, Vec::new());
     if changed || done.iter().any(Option::is_some) {
-        splice(
-            &mut applied.spec,
-            &replacements(&plan, &done),
-            &mut rewriter,
-        )?;
-        check_written(original, &applied.spec)?;
-        applied.files = Some(rewriter.finish()?);
-        let written = done.iter().flatten().map(|done| done.stored.written());
-        applied.notes = notes(&applied.spec, &written.collect::<Vec<_>>());
+        splice(&mut written, &replacements(&plan, &done), &mut rewriter)?;
+        check_written(original, &written)?;
+        files = Some(rewriter.finish()?);
+        let forms = done.iter().flatten().map(|done| done.stored.written());
+        notes = crate::notes::notes(&written, &forms.collect::<Vec<_>>());
         go_on(progress.stop())?;
         progress.finish();
     }
-    Ok(applied)
+    let weight_bytes = match &files {
+        Some(files) => files.values().map(|(_, len)| len).sum(),
+        None => package.weights_len(),
+    };
+    let after = weight_bytes + written.encoded_len() as u64;
+    let mut report = Report::new(package.stored_len(), after, weights, start);
+    report = report.with_unmatched(unmatched);
+    report.target = Some(target_name(&written));
+    report.notes = notes;
+    Ok(Applied {
+        spec: written,
+        files,
+        report,
+    })
+}
+
+/// The target of a model's specification version; empty for one that we do not know.
+fn target_name(spec: &Model) -> String {
+    let version = spec.specification_version;
+    let mut targets = Target::ALL.into_iter();
+    let target = targets.find(|target| target.specification_version() == version);
+    target.map_or_else(String::new, |target| target.to_string())
 }
 
 /// What takes the place of each operation that holds a palettized weight, by its ordinal.

@@ -22,10 +22,7 @@ pub(super) fn error(
 ) -> Result<ErrorFigures, Error> {
     #[expect(clippy::useless_conversion, reason = "one of the types is f32")]
     let weight = |bytes: &[u8]| -> Result<Vec<f32>, Error> {
-        let bad = |what: String| Error::BadValue {
-            name: op_name(op).to_owned(),
-            what,
-        };
+        let bad = |what: String| Error::bad_value(op_name(op), what);
         let numbers = Numbers::read(dtype, bytes, bytes.len())
             .map_err(|_| bad(format!("no memory for its {} elements", bytes.len())))?;
         let numbers =

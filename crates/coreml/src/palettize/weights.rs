@@ -174,10 +174,7 @@ impl<'a> Format for Weights<'a> {
 
     fn values<'v>(&'v self, weight: &'v Weight<Site<'a>>) -> Result<Values<'v>, Error> {
         let (site, name) = (&weight.place, weight.name());
-        let bad = |what: String| Error::BadValue {
-            name: name.to_owned(),
-            what,
-        };
+        let bad = |what: String| Error::bad_value(name, what);
         let value = site.value.ok_or_else(|| bad("it has no data".to_owned()))?;
         let data = Constant::read(self.package, name, value)?;
         let Slot::NonzeroData { mask } = site.slot else {

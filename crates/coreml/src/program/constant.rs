@@ -49,17 +49,13 @@ impl<'a> Constant<'a> {
         value: &'a Value,
         same: impl Fn(DataType, DataType) -> bool,
     ) -> Result<Self, Error> {
-        let bad = |what: String| Error::BadValue {
-            name: name.to_owned(),
-            what,
-        };
-        let (dtype, shape) = value
-            .known_tensor()
-            .ok_or_else(|| bad("its type is no tensor of known size".to_owned()))?;
+        let bad = |what: &str| Error::bad_value(name, what);
+        let known = value.known_tensor();
+        let (dtype, shape) = known.ok_or_else(|| bad("its type is no tensor of known size"))?;
         let tensor = || format!("a {} tensor of shape {shape:?}", dtype.name());
         let expected = element_count(&shape)
             .and_then(|elements| stored_bytes(dtype, elements))
-            .ok_or_else(|| bad(format!("no file holds {}", tensor())))?;
+            .ok_or_else(|| bad(&format!("no file holds {}", tensor())))?;
         if let Some(place) = &value.blob_file {
             let file = package.weight_file(&place.file_name)?;
             let blob = file.blob(place.offset)?;
@@ -83,12 +79,11 @@ impl<'a> Constant<'a> {
             });
         }
         let bytes = immediate_bytes(value)
-            .ok_or_else(|| bad("it has neither a value in place nor a blob".to_owned()))?;
-        if bytes.len() != expected {
-            let found = bytes.len();
-            return Err(bad(format!(
-                "{} has {expected} bytes, found {found}",
-                tensor()
+            .ok_or_else(|| bad("it has neither a value in place nor a blob"))?;
+        let (tensor, found) = (tensor(), bytes.len());
+        if found != expected {
+            return Err(bad(&format!(
+                "{tensor} has {expected} bytes, found {found}"
             )));
         }
         Ok(Self {

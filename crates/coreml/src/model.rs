@@ -47,8 +47,7 @@ impl Model {
     /// # Errors
     /// An [`Error`] that says what is wrong with the file and what to do.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let (package, spec) = Package::open(path)?;
-        Self::checked(package, spec)
+        Self::open_with(path, Limits::default())
     }
 
     /// As [`open`](Self::open), within other limits.
@@ -56,7 +55,7 @@ impl Model {
     /// # Errors
     /// As [`open`](Self::open).
     pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
-        let (package, spec) = Package::open_with(path, limits)?;
+        let (package, spec) = Package::open_with(path.as_ref(), limits)?;
         Self::checked(package, spec)
     }
 

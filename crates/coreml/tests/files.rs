@@ -250,11 +250,12 @@ fn a_link_stays_a_link() {
 }
 
 #[test]
-fn a_weight_file_needs_no_name_on_disk() {
+fn a_weight_file_is_read_again_after_its_release() {
+    let folder = TempDir::new().unwrap();
     let parts = linear_model();
-    let mut file = tempfile::tempfile().unwrap();
-    std::io::Write::write_all(&mut file, &parts.weights[WEIGHTS]).unwrap();
-    let file = WeightFile::from_file("temporary", &file).unwrap();
+    let path = folder.path().join("weight.bin");
+    fs::write(&path, &parts.weights[WEIGHTS]).unwrap();
+    let file = WeightFile::open(&path).unwrap();
     let (package, _) = parts.open();
     let package = package
         .with_weight_files([(WEIGHTS.to_owned(), file)])

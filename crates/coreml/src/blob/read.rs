@@ -10,9 +10,7 @@ use crate::Error;
 use crate::blob::BlobError;
 use crate::proto::DataType;
 use palettizer_pipeline::Error as PipelineError;
-use palettizer_pipeline::mapped_file::Input;
-use palettizer_pipeline::mapped_file::MappedFile;
-use std::fs::File;
+use palettizer_pipeline::mapped_file::{Input, MappedFile};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -89,25 +87,6 @@ impl WeightFile {
         Self::checked(path.to_owned(), MappedFile::of(input)?)
     }
 
-    /// Maps a weight file that is open already, such as a temporary one without a name; `path` is for
-    /// messages.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn from_file(path: impl Into<PathBuf>, file: &File) -> Result<Self, Error> {
-        let path = path.into();
-        let len = file
-            .metadata()
-            .map_err(|source| PipelineError::io(&path, source))?
-            .len();
-        if len < HEADER_LEN {
-            // Not mapped at all: systems differ in what they make of mapping an empty file.
-            return Err(BlobError::Header { file: path, len }.into());
-        }
-        let bytes = MappedFile::map(file).map_err(|source| PipelineError::io(&path, source))?;
-        Self::checked(path, bytes)
-    }
-
     /// Takes a weight file that is in memory; `name` is for messages.
     ///
     /// # Errors
@@ -157,8 +136,8 @@ impl WeightFile {
     ///
     /// # Errors
     /// [`PipelineError::Changed`].
-    pub fn unchanged(&self) -> Result<(), Error> {
-        Ok(self.inner.bytes.unchanged()?)
+    pub fn unchanged(&self) -> Result<(), PipelineError> {
+        self.inner.bytes.unchanged()
     }
 
     /// The blob whose record is at `offset`.

@@ -17,7 +17,8 @@
 
 use super::scope::Scope;
 use crate::program::mil::{
-    bind_value, element_count, immediate_int, immediate_shape, stored_bytes, tensor_type,
+    axis_from_front, bind_value, element_count, immediate_int, immediate_shape, stored_bytes,
+    tensor_type,
 };
 use crate::program::names::Names;
 use crate::proto::{DataType, Operation, Value};
@@ -76,12 +77,11 @@ pub(super) fn affine_dequantize(op: &Operation, _: &Scope<'_, '_>, _: &mut Names
     let mut new_shape = vec![1; shape.len()];
     if let Some(&channels) = scale_shape.first() {
         let axis = immediate_int(&axis).ok_or("its `axis` cannot be read")?;
-        let rank = shape.len() as i64;
-        let from_start = if axis < 0 { axis + rank } else { axis };
-        let at = usize::try_from(from_start).unwrap_or(usize::MAX);
-        match (&scale_shape[..], shape.get(at), new_shape.get_mut(at)) {
-            ([_], Some(size), Some(new)) if *size == channels => *new = channels,
-            _ => {
+        let at = axis_from_front(axis, shape.len());
+        let fits = at.filter(|&at| scale_shape.len() == 1 && shape[at] == channels);
+        match fits.and_then(|at| new_shape.get_mut(at)) {
+            Some(new) => *new = channels,
+            None => {
                 return Err(format!(
                     "its `scale` of shape {scale_shape:?} does not fit axis {axis} of its data of shape {shape:?}"
                 ));

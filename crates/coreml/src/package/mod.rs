@@ -69,15 +69,11 @@ impl Package {
     /// # Ok::<(), palettizer_coreml::Error>(())
     /// ```
     pub fn open(path: impl AsRef<Path>) -> Result<(Package, Model), Error> {
-        Self::open_with(path, Limits::default())
+        Self::open_with(path.as_ref(), Limits::default())
     }
 
     /// As [`open`](Self::open), within other limits.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open).
-    pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<(Package, Model), Error> {
-        let path = path.as_ref();
+    pub(crate) fn open_with(path: &Path, limits: Limits) -> Result<(Package, Model), Error> {
         palettizer_pipeline::staged_output::recover(path);
         let metadata = fs::metadata(path).map_err(|source| PipelineError::io(path, source))?;
         let foreign = |what| PipelineError::Foreign {
@@ -104,7 +100,7 @@ impl Package {
     }
 
     /// The same package, within other limits.
-    pub fn with_limits(mut self, limits: Limits) -> Self {
+    pub(crate) fn with_limits(mut self, limits: Limits) -> Self {
         self.limits = limits;
         self
     }
@@ -193,19 +189,7 @@ impl Package {
 
     /// Makes a package of a serialized model and the folder that its weight files are in: what the program calls
     /// `@model_path/weights/weight.bin` is `weight.bin` there. The files are mapped.
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), as far as there is no manifest.
-    ///
-    /// ```no_run
-    /// use palettizer_coreml::package::Package;
-    ///
-    /// let spec = std::fs::read("Model.mlpackage/Data/com.apple.CoreML/model.mlmodel")?;
-    /// let weights = "Model.mlpackage/Data/com.apple.CoreML/weights";
-    /// let (package, model) = Package::open_parts(&spec, weights.as_ref())?;
-    /// # Ok::<(), Box<dyn std::error::Error>>(())
-    /// ```
-    pub fn open_parts(model: &[u8], weights_dir: &Path) -> Result<(Package, Model), Error> {
+    pub(crate) fn open_parts(model: &[u8], weights_dir: &Path) -> Result<(Package, Model), Error> {
         // a model without weight files has no folder; messages begin with a name all the same
         let shown = match weights_dir.as_os_str().is_empty() {
             true => Path::new("model in memory"),
@@ -292,7 +276,7 @@ impl Package {
     /// # Errors
     /// [`PipelineError::Changed`].
     pub fn unchanged(&self) -> Result<(), Error> {
-        self.weights.values().try_for_each(WeightFile::unchanged)
+        Ok(self.weights.values().try_for_each(WeightFile::unchanged)?)
     }
 
     /// What came of work on this package; if a weight file has changed, that is why it is worth nothing.

@@ -233,6 +233,12 @@ pub(crate) fn immediate_int(value: &Value) -> Option<i64> {
     immediate_ints(value)?.first().copied()
 }
 
+/// An axis counted from the front, if a tensor of this rank has it.
+pub(crate) fn axis_from_front(axis: i64, rank: usize) -> Option<usize> {
+    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
+    usize::try_from(from_front).ok().filter(|&axis| axis < rank)
+}
+
 /// The shape that a value in place spells out.
 pub(crate) fn immediate_shape(value: &Value) -> Option<Vec<usize>> {
     let sizes = immediate_ints(value)?.into_iter();

@@ -7,10 +7,10 @@
 use crate::Error;
 use crate::program::graph::{Graph, Node};
 use crate::program::mil::{
-    Param, element_count, immediate_bytes, immediate_int, is_constexpr, known_tensor, op_name,
-    param,
+    Param, axis_from_front, element_count, immediate_int, immediate_shape, is_constexpr,
+    known_tensor, op_name, param,
 };
-use crate::proto::{DataType, Model, Operation, Value};
+use crate::proto::{DataType, Model, NamedValueType, Operation, Value};
 use std::collections::{HashMap, HashSet};
 
 /// Refuses a program that was written with an operation that no reader takes. What was wrong in `before`, the program
@@ -87,11 +87,11 @@ fn check(op: &Operation, made_from: &[&Node<'_>]) -> Result<(), String> {
     let Some(expected) = inputs.infer()? else {
         return Ok(());
     };
-    let declared = op.outputs.iter().map(|output| output.known_tensor());
-    let declared: Option<Vec<Typed>> = declared
-        .map(|known| known.map(|(dtype, shape)| Typed { dtype, shape }))
-        .collect();
-    match declared {
+    let declare = |output: &NamedValueType| {
+        let (dtype, shape) = output.known_tensor()?;
+        Some(Typed { dtype, shape })
+    };
+    match op.outputs.iter().map(declare).collect::<Option<Vec<_>>>() {
         Some(declared) if declared == expected => Ok(()),
         Some(declared) => Err(format!(
             "it says that it gives {}, but it gives {}",
@@ -187,24 +187,19 @@ impl Inputs<'_> {
         let found = self
             .typed(name)?
             .ok_or_else(|| format!("parameter {name} is missing"))?;
+        let dtype = found.dtype.name();
         match dtypes.contains(&found.dtype) {
             true => Ok(found),
-            false => Err(format!(
-                "{name} is of type {}, which it cannot have",
-                found.dtype.name()
-            )),
+            false => Err(format!("{name} is of type {dtype}, which it cannot have")),
         }
     }
 
     /// A parameter that is a list.
     fn values(&self, name: &str, dtypes: &[DataType]) -> Result<Typed, String> {
-        let found = self.required(name, dtypes)?;
-        match found.shape.len() {
-            1 => Ok(found),
-            _ => Err(format!(
-                "{name} has the shape {:?}, expected one axis",
-                found.shape
-            )),
+        let Typed { dtype, shape } = self.required(name, dtypes)?;
+        match shape.len() {
+            1 => Ok(Typed { dtype, shape }),
+            _ => Err(format!("{name} has the shape {shape:?}, expected one axis")),
         }
     }
 
@@ -213,10 +208,8 @@ impl Inputs<'_> {
             Param::Value(value) => Some(value),
             Param::Name(_) => {
                 let node = self.made_from.iter().find(|node| {
-                    let uses = |user: &crate::program::graph::User<'_>| {
-                        std::ptr::eq(user.op, self.op) && user.param == name
-                    };
-                    node.users.iter().any(uses)
+                    let mut users = node.users.iter();
+                    users.any(|user| std::ptr::eq(user.op, self.op) && user.param == name)
                 })?;
                 node.op.attributes.get("val")
             }
@@ -350,13 +343,8 @@ impl Inputs<'_> {
 
     /// The shape, whose elements `name` holds, packed to `bits` bits.
     fn packed(&self, name: &str, found: &[usize], bits: usize) -> Result<Vec<usize>, String> {
-        let shape = self.value("shape").and_then(immediate_bytes);
+        let shape = self.value("shape").and_then(immediate_shape);
         let shape = shape.ok_or("shape cannot be read")?;
-        let (dims, _) = shape.as_chunks::<4>();
-        let shape: Vec<usize> = dims
-            .iter()
-            .map(|dim| u32::from_le_bytes(*dim) as usize)
-            .collect();
         let bytes = element_count(&shape).and_then(|count| count.checked_mul(bits));
         let bytes = bytes.map(|bits| bits.div_ceil(8));
         match found {
@@ -381,10 +369,7 @@ fn fits(name: &str, parts: &[usize], of: &str, whole: &[usize]) -> Result<(), St
 }
 
 fn from_front(axis: i64, rank: usize, name: &str) -> Result<usize, String> {
-    let from_front = if axis < 0 { axis + rank as i64 } else { axis };
-    let found = usize::try_from(from_front)
-        .ok()
-        .filter(|&found| found < rank);
+    let found = axis_from_front(axis, rank);
     found.ok_or_else(|| format!("{name} is {axis}, out of range for rank {rank}"))
 }
 

@@ -149,7 +149,6 @@ class Checkpoint:
 
     def metadata(self) -> dict[str, str]: ...
     def get(self, name: str) -> Palette | _Dense: ...
-    def weights(self, threshold: int = 2048, *, threads: int | None = None) -> str: ...
     def jobs(self, config: _Config) -> list[tuple[str, int]]:
         """The weights that the configuration palettizes, with their bytes."""
 
@@ -163,32 +162,12 @@ class Checkpoint:
         progress: _Progress | None = None,
     ) -> str: ...
     def compress_part(
-        self,
-        names: Sequence[str],
-        config: _Config,
-        out: _Path,
-        *,
-        overwrite: bool = False,
-        threads: int | None = None,
-        progress: _Progress | None = None,
+        self, names: Sequence[str], config: _Config, out: _Path, *, overwrite: bool = False, threads: int | None = None
     ) -> None:
         """Palettizes some of the weights to a part, for `assemble`."""
 
-    def assemble(
-        self,
-        config: _Config,
-        parts: Sequence[_Path],
-        out: _Path,
-        *,
-        overwrite: bool = False,
-        threads: int | None = None,
-        progress: _Progress | None = None,
-    ) -> str:
+    def assemble(self, config: _Config, parts: Sequence[_Path], out: _Path, *, overwrite: bool = False) -> str:
         """Puts parts together to the very bytes that `compress_to` writes."""
-
-    def decompress_to(
-        self, out: _Path, *, overwrite: bool = False, threads: int | None = None, progress: _Progress | None = None
-    ) -> None: ...
 
 @final
 class StagedOutput:

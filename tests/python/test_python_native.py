@@ -201,11 +201,9 @@ def test_checkpoints(tmp_path):
     values = tensors["a.weight"]
     assert isinstance(palette, _native.Palette)
     assert np.array_equal(dense(palette), dense(_native.palettize(flat(values), "f32", values.shape, nbits=4)))
-    palettized.decompress_to(back)
+    assert _native.main(["palettizer", "decompress", str(small), "-o", str(back)]) == 0
     found = load_file(back)
     assert np.array_equal(found["a.weight"], dense(palette)) and np.array_equal(found["a.bias"], tensors["a.bias"])
-    listed = {one["name"]: one for one in json.loads(palettized.weights(0))}
-    assert listed["a.weight"]["palette"]["nbits"] == 4 and listed["a.bias"]["palette"] is None
 
     jobs = checkpoint.jobs(config)
     assert jobs == [("a.weight", 1536 * 4), ("b.weight", 1536 * 2)]

@@ -70,19 +70,6 @@ impl Checkpoint {
         }
     }
 
-    /// Every tensor with more than `threshold` elements, as JSON.
-    #[pyo3(signature = (threshold = 2048, *, threads = None))]
-    fn weights(
-        &self,
-        py: Python<'_>,
-        #[pyo3(from_py_with = whole::threshold)] threshold: usize,
-        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
-    ) -> PyResult<String> {
-        json(&work::run(py, threads, None, |_| {
-            self.0.weights(threshold)
-        })?)
-    }
-
     /// The weights that the configuration palettizes, with their bytes.
     fn jobs(&self, py: Python<'_>, config: Config) -> PyResult<Vec<(&str, u64)>> {
         let config = config.into_rust(&Arc::default())?;
@@ -107,8 +94,7 @@ impl Checkpoint {
     }
 
     /// Palettizes some of the weights to a part.
-    #[pyo3(signature = (names, config, out, *, overwrite = false, threads = None, progress = None))]
-    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    #[pyo3(signature = (names, config, out, *, overwrite = false, threads = None))]
     fn compress_part(
         &self,
         py: Python<'_>,
@@ -117,17 +103,15 @@ impl Checkpoint {
         out: PathBuf,
         overwrite: bool,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
-        progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let options = SaveOptions::overwriting(overwrite);
-        config.run(py, threads, progress, |config, line| {
+        config.run(py, threads, None, |config, line| {
             self.0.palettize_part(&names, config, out, options, line)
         })
     }
 
     /// Puts parts together: what `compress_to` would have written.
-    #[pyo3(signature = (config, parts, out, *, overwrite = false, threads = None, progress = None))]
-    #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+    #[pyo3(signature = (config, parts, out, *, overwrite = false))]
     fn assemble(
         &self,
         py: Python<'_>,
@@ -135,29 +119,11 @@ impl Checkpoint {
         parts: Vec<PathBuf>,
         out: PathBuf,
         overwrite: bool,
-        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
-        progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions::overwriting(overwrite);
-        json(&config.run(py, threads, progress, |config, line| {
+        json(&config.run(py, None, None, |config, line| {
             self.0.assemble(config, &parts, out, options, line)
         })?)
-    }
-
-    /// Makes every palettized weight dense, to another checkpoint.
-    #[pyo3(signature = (out, *, overwrite = false, threads = None, progress = None))]
-    fn decompress_to(
-        &self,
-        py: Python<'_>,
-        out: PathBuf,
-        overwrite: bool,
-        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
-        progress: Option<&Bound<'_, PyAny>>,
-    ) -> PyResult<()> {
-        let options = SaveOptions::overwriting(overwrite);
-        work::run(py, threads, progress, |line| {
-            self.0.decompress_to(out, options, line).map(drop)
-        })
     }
 
     /// Writes palettes and tensors to one file.

@@ -18,24 +18,23 @@ def peer() -> Any:
 
 def is_op_config(config: object) -> bool:
     """Whether it says how an op is compressed: ours, or any of coremltools'."""
-    theirs = peer()
-    return isinstance(config, OpPalettizerConfig) or (
-        theirs is not None and isinstance(config, theirs.OpCompressorConfig)
-    )
+    return isinstance(config, OpPalettizerConfig) or _is_peers(config, "OpCompressorConfig")
 
 
 def is_peers_config(config: object) -> bool:
     """Whether it is an `OptimizationConfig` of coremltools."""
-    theirs = peer()
-    return theirs is not None and isinstance(config, theirs.OptimizationConfig)
+    return _is_peers(config, "OptimizationConfig")
+
+
+def _is_peers(config: object, kind: str) -> bool:
+    return isinstance(config, getattr(peer(), kind, ()))
 
 
 def op_palettizer_config(config: Any, where: str) -> OpPalettizerConfig | None:
     """What is set there, as ours; a `ValueError` if it is not palettization."""
     if config is None or isinstance(config, OpPalettizerConfig):
         return config
-    theirs = peer()
-    if theirs is not None and isinstance(config, theirs.OpPalettizerConfig):
+    if _is_peers(config, "OpPalettizerConfig"):
         return OpPalettizerConfig(**{name: getattr(config, name) for name in _FIELDS})
     raise ValueError(
         f"palettize_weights only accept OpPalettizerConfig type config. Got {type(config).__name__} in {where}; "

@@ -25,7 +25,7 @@ from palettizer.torch.palettization._io.safetensors import check_place
 from palettizer.torch.palettization._plan.palettize import Made, SensitivityOf, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import to_native
-from palettizer.torch.palettization._sensitivity.source import Stored
+from palettizer.torch.palettization._sensitivity.source import stored
 
 def compress_module(
     model: torch.nn.Module,
@@ -49,7 +49,7 @@ def compress_module(
         else:
             palettizer = PostTrainingPalettizer(model, config)
         plan = palettizer._plan(inplace)
-        of = None if sensitivity_path is None else Stored(sensitivity_path, plan.weights).of
+        of = None if sensitivity_path is None else stored(sensitivity_path, plan.weights)
         with parts_folder(None if out is None else out.resolve()) as folder:
             parts = {weight.name: folder / _part_name(weight, of) for weight in plan.weights}
             missing = [weight for weight in plan.weights if not parts[weight.name].exists()]

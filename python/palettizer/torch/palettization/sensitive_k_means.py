@@ -18,7 +18,7 @@ from palettizer.torch.palettization._plan.palettize import maker
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import by_the_first, distributed, is_sharded, wrapped
 from palettizer.torch.palettization._sensitivity.gradients import LossFunction, compute
-from palettizer.torch.palettization._sensitivity.source import Stored
+from palettizer.torch.palettization._sensitivity.source import stored
 
 
 @dataclass
@@ -166,7 +166,7 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             raise TypeError(f"compress needs {missing}, or sensitivity_path")
         plan = self._plan(inplace)
         if sensitivity_path is not None:
-            of = Stored(sensitivity_path, plan.weights).of
+            of = stored(sensitivity_path, plan.weights)
         else:
             assert dataloader is not None and loss_fn is not None
             tensors = self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)

@@ -60,10 +60,8 @@ class FakePalettize(PeerAttributes, nn.Module):
     4
     """
 
-    centroids: Tensor
     start: Tensor
     seen: Tensor
-    scale: Tensor | None
     fake_palett_enabled: Tensor
     step_count: Tensor
 

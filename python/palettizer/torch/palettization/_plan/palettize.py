@@ -25,6 +25,7 @@ from palettizer.torch.palettization._plan.tensors import NAMES, as_bytes, to_nat
 from palettizer.torch.palettization._plan.walk import Owner
 
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
+"""Gives one number for each element of a weight, row-major."""
 
 
 def check_values(owners: Iterable[Owner]) -> None:

@@ -76,14 +76,11 @@ def wrapped_units(model: nn.Module) -> dict[int, nn.Module]:
 def full_shapes(model: nn.Module, wrapped: dict[int, nn.Module]) -> dict[int, tuple[int, ...]]:
     """The whole shape of each parameter (by id) that a wrapper keeps as a flat shard."""
     shapes: dict[int, tuple[int, ...]] = {}
-    done = set()
-    for wrapper in wrapped.values():
-        if id(wrapper) not in done:
-            done.add(id(wrapper))
-            with _summoned(wrapper, write=False):
-                for module in wrapper.modules():
-                    if wrapped.get(id(module)) is wrapper:
-                        shapes.update((id(p), tuple(p.shape)) for p in module._parameters.values() if p is not None)
+    for wrapper in {id(wrapper): wrapper for wrapper in wrapped.values()}.values():
+        with _summoned(wrapper, write=False):
+            for module in wrapper.modules():
+                if wrapped.get(id(module)) is wrapper:
+                    shapes.update((id(p), tuple(p.shape)) for p in module._parameters.values() if p is not None)
     return shapes
 
 

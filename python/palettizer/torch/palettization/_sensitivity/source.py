@@ -15,51 +15,51 @@ from numpy.typing import NDArray
 
 from palettizer import _native
 from palettizer.torch.palettization._io import safetensors
+from palettizer.torch.palettization._plan.palettize import SensitivityOf
 from palettizer.torch.palettization._plan.plan import Weight
 
 
-class Stored:
-    """Sensitivities in a file, read one at a time.
+def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> SensitivityOf:
+    """Sensitivities in a file, read one at a time and normalised.
 
     Raises:
         ValueError: some weights have none in the file, or of another shape (it is a file of another model); or values
             that are negative, infinite or NaN.
     """
-
-    def __init__(self, path: str | os.PathLike[str], weights: Iterable[Weight]) -> None:
-        self.path = os.fspath(path)
-        shapes, self.read = _opened(self.path)
-        self.names: dict[str, str] = {}
-        missing, different = [], []
-        for weight in weights:
-            name = next((owner.name for owner in weight.owners if owner.name in shapes), None)
-            wanted = weight.owners[0].facts.shape
-            if name is None:
-                missing.append(weight.name)
-            elif shapes[name] != wanted:
-                different.append(f"{name} ({shapes[name]}, the weight is {wanted})")
-            else:
-                self.names[weight.name] = name
-        if missing or different:
-            found = [f"none for {_some(missing)}"] if missing else []
-            found += [f"another shape for {_some(different)}"] if different else []
+    path = os.fspath(path)
+    shapes, read = _opened(path)
+    names: dict[str, str] = {}
+    missing, different = [], []
+    for weight in weights:
+        name = next((owner.name for owner in weight.owners if owner.name in shapes), None)
+        wanted = weight.owners[0].facts.shape
+        if name is None:
+            missing.append(weight.name)
+        elif shapes[name] != wanted:
+            different.append(f"{name} ({shapes[name]}, the weight is {wanted})")
+        else:
+            names[weight.name] = name
+    if missing or different:
+        found = [f"none for {_some(missing)}"] if missing else []
+        found += [f"another shape for {_some(different)}"] if different else []
+        raise ValueError(
+            f"{path} does not hold the sensitivities of this model: it has {', and '.join(found)}; "
+            "nothing was changed. Compute them again with compute_sensitivity"
+        )
+    for name in names.values():
+        least, most = (bound.item() for bound in torch.aminmax(read(name)))
+        if not 0 <= least <= most < math.inf:
             raise ValueError(
-                f"{self.path} does not hold the sensitivities of this model: it has {', and '.join(found)}; "
-                "nothing was changed. Compute them again with compute_sensitivity"
+                f"{name} in {path} has values from {least} to {most}; sensitivities are finite and not negative"
             )
-        for name in self.names.values():
-            least, most = (bound.item() for bound in torch.aminmax(self.read(name)))
-            if not 0 <= least <= most < math.inf:
-                raise ValueError(
-                    f"{name} in {self.path} has values from {least} to {most}; sensitivities are finite and not negative"
-                )
 
-    def of(self, weight: Weight) -> NDArray[np.float32]:
-        """One number for each element of a weight, row-major, normalised."""
-        name = self.names[weight.name]
-        values: NDArray[np.float32] = self.read(name).detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
+    def of(weight: Weight) -> NDArray[np.float32]:
+        tensor = read(names[weight.name])
+        values: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
         _native.normalise_sensitivity(values)
         return values
+
+    return of
 
 
 def _opened(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:

@@ -11,9 +11,10 @@ from torch import nn
 
 import coremltools.optimize.torch.palettization as peer
 import palettizer.torch.palettization._dkm.config as ours
-from palettizer.torch.palettization._dkm.choice import check_dkm_config, choose
+from palettizer.torch.palettization._dkm.choice import choose
 from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._plan.layers import KINDS, NAMES
+from palettizer.torch.palettization._plan.reasons import check_config
 
 WHOLE = [7, "7", "x", 7.9, None, [], True]
 FRACTION = [0.5, 1.0, 1, "0.5", "x", None, True, []]
@@ -538,9 +539,9 @@ class TestResolved:
     def test_what_no_weight_can_have_is_refused(self, values, words):
         config = assigned(ModuleDKMPalettizerConfig(), values).resolved(KINDS[nn.Linear])
         with pytest.raises(ValueError, match=words):
-            check_dkm_config(config, "block")
+            check_config(config, "block", scaled_vectors=True)
 
     def test_vectors_may_have_a_scale(self):
         config = ModuleDKMPalettizerConfig(cluster_dim=4, enable_per_channel_scale=True).resolved(KINDS[nn.Linear])
-        check_dkm_config(config, "block")
+        check_config(config, "block", scaled_vectors=True)
         assert config.enable_per_channel_scale is True

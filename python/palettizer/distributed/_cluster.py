@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 
@@ -39,11 +40,7 @@ def spread(
     waiting = iter(jobs)
     try:
         while True:
-            while len(under_way) < 2 * slots:
-                job = next(waiting, None)
-                if job is None:
-                    break
-                key, arguments = job
+            for key, arguments in islice(waiting, 2 * slots - len(under_way)):
                 under_way[remote.remote(*arguments)] = key
             if not under_way:
                 return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Callable, Sequence
@@ -12,7 +11,7 @@ from palettizer.torch.palettization._dkm.config import ModuleConfigs, ModuleDKMP
 from palettizer.torch.palettization._dkm.kernel_settings import permutation_of
 from palettizer.torch.palettization._dkm.layers import is_free
 from palettizer.torch.palettization._plan.layers import Kind
-from palettizer.torch.palettization._plan.reasons import FLAT, check_config
+from palettizer.torch.palettization._plan.reasons import FLAT, check_config, indivisible
 from palettizer.torch.palettization._plan.walk import Owner
 
 _logger = logging.getLogger(__name__)
@@ -35,7 +34,7 @@ def configure(layer: Layer, configs: ModuleConfigs | None, reasons: dict[str, st
     def fits(candidate: ModuleDKMPalettizerConfig) -> bool:
         nonlocal misfit
         resolved = candidate.resolved(layer.kind)
-        check_dkm_config(resolved, layer.name or type(layer.module).__name__)
+        check_config(resolved, layer.name or type(layer.module).__name__, scaled_vectors=True)
         found = next(filter(None, (_misfit(resolved, layer.kind, owner.facts.shape) for owner in owners)), None)
         if found is not None:
             misfit = found
@@ -77,33 +76,20 @@ def _problem(owner: Owner) -> str | None:
     return owner.facts.problem
 
 
-def _rows(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> tuple[int, int]:
-    """How many channels there are along the axis of groups, and in a group."""
-    permutation = permutation_of(config, kind, len(shape))
-    rows = shape[0] if permutation is None else shape[permutation[0]]
-    return rows, rows if config.group_size is None else config.group_size
-
-
 def _misfit(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
     """Why a layer with such a weight cannot be palettized with a config, or None."""
     permutation = permutation_of(config, kind, len(shape))
     if permutation is not None and len(permutation) != len(shape):
         return f"cluster_permute {permutation} is not of the {len(shape)} axes of the weight"
-    rows, group = _rows(config, kind, shape)
-    assert config.cluster_dim is not None
-    if rows % group != 0:
-        return f"group_size {group} does not divide the {rows} channels"
-    if group % config.cluster_dim != 0:
-        of = "" if config.group_size is None else "a group of "
-        return f"cluster_dim {config.cluster_dim} does not divide {of}{group} channels"
-    return None
+    return indivisible(shape[0 if permutation is None else permutation[0]], config)
 
 
 def _too_few(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> str | None:
     """Why a weight alone cannot be palettized with a config that fits its layer, or None."""
     assert config.n_bits is not None and config.cluster_dim is not None
-    rows, group = _rows(config, kind, shape)
-    elements, needed = math.prod(shape) // rows * group, 2**config.n_bits * config.cluster_dim
+    permutation = permutation_of(config, kind, len(shape))
+    rows = shape[0 if permutation is None else permutation[0]]
+    elements, needed = math.prod(shape) // rows * (config.group_size or rows), 2**config.n_bits * config.cluster_dim
     if elements < needed:
         return f"has {elements} elements in a group, fewer than the {needed} of 2^n_bits centroids"
     return None
@@ -128,17 +114,3 @@ def choose(
     assert isinstance(wanted, list)
     exceeded = (config for config in reversed(wanted) if all(numel > config.weight_threshold for numel in numels))
     return next((config for config in exceeded if fits(config)), None)
-
-
-def check_dkm_config(config: ModuleDKMPalettizerConfig, name: str) -> None:
-    """Refuses settings that each may be assigned, but that no weight of the module `name` can be palettized with.
-
-    The config is a resolved one.
-
-    Raises:
-        ValueError: saying which.
-    """
-    # Elsewhere a scale goes with scalars only; here vectors may have one, too.
-    scalar_rules = copy.copy(config)
-    scalar_rules.enable_per_channel_scale = False
-    check_config(scalar_rules, name)

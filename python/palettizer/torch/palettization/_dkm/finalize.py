@@ -7,7 +7,6 @@ all processes must come here together.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.palettize import check_values, undisturbed
 from palettizer.torch.palettization._plan.tensors import DTYPES, write_values
 from palettizer.torch.palettization._plan.walk import Owner, walk
+from palettizer.torch.palettization._soft.settings import SoftSettings
 
 
 def _trained(model: nn.Module) -> dict[FakePalettize, list[Owner]]:
@@ -51,7 +51,7 @@ def finalize_weights(model: nn.Module) -> dict[str, float]:
     palettes = [_palette(fake, owners[0]) for fake, owners in done.items()]
     with undisturbed():
         for (fake, owners), made in zip(done.items(), palettes):
-            _store(owners, made, fake.settings.permutation)
+            _store(owners, made, fake.settings)
         for layer in [module for module in model.modules() if isinstance(module, DKMLayer)]:
             remove(layer)
         unpad(model)
@@ -73,30 +73,20 @@ def _error(made: _native.Palette) -> float:
     return math.sqrt(made.error["mse"])
 
 
-def _store(owners: list[Owner], made: _native.Palette, permutation: Sequence[int] | None) -> None:
+def _store(owners: list[Owner], made: _native.Palette, settings: SoftSettings) -> None:
     """Writes the hard weight to where it is held, and the record of it beside."""
     hard = torch.empty(tuple(made.shape), dtype=DTYPES[made.dtype])
     write_values(made, hard)
     with torch.no_grad(), owners[0].values(write=True) as tensor:
-        tensor.copy_(_back(hard, permutation))
+        tensor.copy_(settings.back(hard))
         stored = metadata.buffers(made, tensor.dtype)
-    fields = {name: _unpermuted(name, value, permutation) for name, value in stored.items()}
+    fields = {name: _unpermuted(name, value, settings) for name, value in stored.items()}
     for owner in owners:
         metadata.register(owner.module, owner.parameter, dict(fields), made.lut_integers is not None)
 
 
-def _unpermuted(name: str, value: Tensor, permutation: Sequence[int] | None) -> Tensor:
+def _unpermuted(name: str, value: Tensor, settings: SoftSettings) -> Tensor:
     """A buffer of a permuted weight as one of the weight itself."""
-    if permutation is None:
-        return value
-    if name == "vector_axis":
-        return torch.tensor(permutation[int(value)])
-    return value if value.dim() == 0 else _back(value, permutation)
-
-
-def _back(value: Tensor, permutation: Sequence[int] | None) -> Tensor:
-    """A tensor whose first axes are permuted ones, in the order before; further axes stay."""
-    if permutation is None:
-        return value
-    inverse = [permutation.index(axis) for axis in range(len(permutation))]
-    return value.permute(*inverse, *range(len(inverse), value.dim())).contiguous()
+    if name == "vector_axis" and settings.permutation is not None:
+        return torch.tensor(settings.permutation[int(value)])
+    return value if value.dim() == 0 else settings.back(value)

@@ -121,9 +121,9 @@ def _choose(
             check_config(module_config, first.name)
         reason = reason_to_leave(first, module_config)
         if reason is not None:
-            reasons[first.name] = reason.text
-            if reason.unexpected:
-                _warn(first.name, reason.text)
+            reasons[first.name], unexpected = reason
+            if unexpected:
+                _warn(first.name, reasons[first.name])
             continue
         others = [owner for owner in sharing if owner is not first]
         for owner in others:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import nn
 
@@ -18,13 +18,6 @@ N_BITS = (1, 2, 3, 4, 6, 8)
 
 
 FLAT = "has one dimension; a parameter that is no layer's weight needs two or more"
-
-
-class Reason(NamedTuple):
-    """Why a parameter is left alone; an unexpected one is worth a warning."""
-
-    text: str
-    unexpected: bool
 
 
 class Named:
@@ -78,43 +71,48 @@ class Named:
                 yield f"module_type_configs has {name}, which is not a kind of module that is palettized"
 
 
-def reason_to_leave(owner: Owner, config: Any) -> Reason | None:
-    """Why a parameter is not palettized with the config of its module, or with the one that names it; None if it is."""
+def reason_to_leave(owner: Owner, config: Any) -> tuple[str, bool] | None:
+    """Why a parameter is not palettized with the config of its module, or with the one that names it; None if it is.
+
+    And whether that is unexpected, and so worth a warning.
+    """
     facts = owner.facts
     if not owner.supported and config is None:
         if owner.kind is None or owner.kind.in_training:
-            return Reason(f"{type(owner.module).__name__} is not a kind of module that is palettized", False)
-        return Reason(f"of a {type(owner.module).__name__}, only the weight is palettized", False)
+            return f"{type(owner.module).__name__} is not a kind of module that is palettized", False
+        return f"of a {type(owner.module).__name__}, only the weight is palettized", False
     if config is None:
-        return Reason("no config asks for it", False)
+        return "no config asks for it", False
     if facts.problem is not None:
-        return Reason(facts.problem, True)
+        return facts.problem, True
     if not owner.supported and len(facts.shape) < 2:
-        return Reason(FLAT, True)
+        return FLAT, True
     if len(facts.shape) <= max(owner.axes):
         kinds = f"that of a {type(owner.module).__name__} has at least {max(owner.axes) + 1} axes"
-        return Reason(f"has shape {tuple(facts.shape)}, and {kinds}", True)
+        return f"has shape {tuple(facts.shape)}, and {kinds}", True
     if facts.numel <= config.weight_threshold:
-        return Reason(f"has {facts.numel} elements, not more than weight_threshold {config.weight_threshold}", False)
-    text = _indivisible(owner, config)
-    return None if text is None else Reason(text, True)
-
-
-def _indivisible(owner: Owner, config: Any) -> str | None:
+        return f"has {facts.numel} elements, not more than weight_threshold {config.weight_threshold}", False
     axis = owner.axes[config.channel_axis or 0]
-    channels, cluster_dim = owner.facts.shape[axis], config.cluster_dim or 1
-    if config.group_size is not None:
-        if channels % config.group_size != 0:
-            return f"group_size {config.group_size} does not divide the {channels} channels of axis {axis}"
-        channels = config.group_size
-    if channels % cluster_dim != 0:
-        group = "a group of " if config.group_size is not None else ""
-        return f"cluster_dim {cluster_dim} does not divide {group}{channels} channels of axis {axis}"
+    text = indivisible(facts.shape[axis], config, f" of axis {axis}")
+    return None if text is None else (text, True)
+
+
+def indivisible(channels: int, config: Any, where: str = "") -> str | None:
+    """Why groups and vectors do not go into so many channels, or None if they do."""
+    size, dim = config.group_size, config.cluster_dim or 1
+    if size is not None and channels % size != 0:
+        return f"group_size {size} does not divide the {channels} channels{where}"
+    if size is not None and size % dim != 0:
+        return f"cluster_dim {dim} does not divide a group of {size} channels{where}"
+    if channels % dim != 0:
+        return f"cluster_dim {dim} does not divide {channels} channels{where}"
     return None
 
 
-def check_config(config: Any, name: str) -> None:
+def check_config(config: Any, name: str, scaled_vectors: bool = False) -> None:
     """Refuses settings that each may be assigned, but that no weight can be palettized with.
+
+    With `scaled_vectors`, a per-channel scale may go with vectors too.
 
     Raises:
         TypeError: no number of bits.
@@ -128,7 +126,7 @@ def check_config(config: Any, name: str) -> None:
         wrong = f"n_bits {config.n_bits}; Core ML has indices of {N_BITS} bits"
     elif dim is not None and dim < 1:
         wrong = f"cluster_dim {dim}; it must be at least 1"
-    elif (dim or 1) > 1 and config.enable_per_channel_scale:
+    elif (dim or 1) > 1 and config.enable_per_channel_scale and not scaled_vectors:
         wrong = f"cluster_dim {dim} and enable_per_channel_scale; a scale goes with scalars only"
     elif (granularity == "per_grouped_channel") != (size is not None):
         wrong = f"granularity {granularity} and group_size {size}; a group size goes with per_grouped_channel"

@@ -84,13 +84,6 @@ class _Work(NamedTuple):
     values: Tensor
     settings: SoftSettings
 
-    def back(self, values: Tensor) -> Tensor:
-        """Values in the weight's own order of axes."""
-        if self.settings.permutation is None:
-            return values
-        inverse = [self.settings.permutation.index(axis) for axis in range(values.dim())]
-        return values.permute(inverse).contiguous()
-
 
 def _work(weight: Tensor, text: str) -> _Work:
     settings = parsed(text)
@@ -147,7 +140,7 @@ def soft_weight(
         same = bool(mark == seen)
         start = (start if same else centroids).to(real_dtype(weight.dtype), copy=True).contiguous()
     out, following, saved = work.kernel.forward(work.values, start, channels, int(noise))
-    return work.back(out), following, start, scale, mark, saved
+    return work.settings.back(out), following, start, scale, mark, saved
 
 
 def _scale(work: _Work, scale: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -181,7 +174,7 @@ def soft_weight_backward(
     work = _work(weight, settings)
     channels = scale if scale.numel() > 0 else None
     made = work.kernel.backward(work.values, channels, int(noise), saved, arranged(grad, work.settings))
-    return work.back(made)
+    return work.settings.back(made)
 
 
 @_shapes("soft_weight_backward")
@@ -221,7 +214,7 @@ def hard_weight(weight: Tensor, centroids: Tensor, scale: Tensor, settings: str)
         centroids = work.kernel.seed_centroids(work.values, channels)
     else:
         centroids = centroids.to(real_dtype(weight.dtype), copy=True).contiguous()
-    return work.back(work.kernel.assign(work.values, centroids, channels)), centroids, scale
+    return work.settings.back(work.kernel.assign(work.values, centroids, channels)), centroids, scale
 
 
 @_shapes("hard_weight")

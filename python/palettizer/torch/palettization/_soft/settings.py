@@ -58,6 +58,13 @@ class SoftSettings:
         """The shape that a weight of some shape has for the kernels."""
         return tuple(shape) if self.permutation is None else tuple(shape[axis] for axis in self.permutation)
 
+    def back(self, values: torch.Tensor) -> torch.Tensor:
+        """A tensor whose first axes are permuted ones, in the weight's own order; further axes stay."""
+        if self.permutation is None:
+            return values
+        inverse = [self.permutation.index(axis) for axis in range(len(self.permutation))]
+        return values.permute(*inverse, *range(len(inverse), values.dim())).contiguous()
+
 
 @cache
 def parsed(text: str) -> SoftSettings:

@@ -43,8 +43,7 @@ class CoreMLOpMetaData:
     params_name_mapping: dict[str, str]
 
     def __post_init__(self) -> None:
-        for field, kind in (("op_type", str), ("name", str), ("params_name_mapping", dict)):
-            _check(self, field, kind)
+        _check(self, op_type=str, name=str, params_name_mapping=dict)
 
     def __getattr__(self, name: str) -> str:
         mapping = self.__dict__.get("params_name_mapping", {})
@@ -86,10 +85,9 @@ class CoreMLWeightMetaData:
             unique_values=len(np.unique(val)) if unique_values is None else unique_values,
             child_ops=child_ops,
         )
-        for field, kind in (("val", np.ndarray), ("sparsity", float), ("unique_values", int)):
-            _check(self, field, kind)
+        _check(self, val=np.ndarray, sparsity=float, unique_values=int)
         if child_ops is not None:
-            _check(self, "child_ops", list)
+            _check(self, child_ops=list)
 
     sparsity: float
     unique_values: int
@@ -197,7 +195,8 @@ def _array(dtype: str, shape: tuple[int, ...], data: NDArray[np.uint8]) -> NDArr
     return data.view(np.dtype(names.get(dtype, dtype)).newbyteorder("<")).reshape(shape)
 
 
-def _check(instance: object, field: str, kind: type) -> None:
-    value = instance.__dict__[field]
-    if not isinstance(value, kind):
-        raise TypeError(f"{field} is {value!r}; expected {kind.__name__}")
+def _check(instance: object, **kinds: type) -> None:
+    for field, kind in kinds.items():
+        value = instance.__dict__[field]
+        if not isinstance(value, kind):
+            raise TypeError(f"{field} is {value!r}; expected {kind.__name__}")

@@ -137,8 +137,7 @@ class OptimizationConfig(_peer.Counterpart):
                 )
         config_type = _type(config_dict.get("config_type"), "config_type")
         config = cls()
-        if config_dict.get("global_config") is not None:
-            config.global_config = _one(config_dict["global_config"], config_type, "global_config")
+        config.global_config = _one(config_dict.get("global_config"), config_type, "global_config")
         config.preset = config_dict.get("preset")
         for key in ("op_type_configs", "op_name_configs"):
             named = config_dict.get(key)

@@ -60,6 +60,8 @@ class FakePalettize(PeerAttributes, nn.Module):
     4
     """
 
+    enabled = False
+    """Whether weights are palettized. It is what the buffer says, without a look at its device."""
     start: Tensor
     seen: Tensor
     fake_palett_enabled: Tensor
@@ -109,7 +111,7 @@ class FakePalettize(PeerAttributes, nn.Module):
 
     def enable_fake_palett(self, enabled: bool = True) -> None:
         """Begins to palettize weights, or lets them pass as they are."""
-        self.enabled = enabled  # what the buffer says, without a look at its device
+        self.enabled = enabled
         self.fake_palett_enabled.fill_(int(enabled))
 
     def disable_fake_palett(self) -> None:

@@ -96,7 +96,7 @@ impl Model {
     /// The opposite of [`from_parts`](Self::from_parts): the serialized program and its weight files.
     ///
     /// # Errors
-    /// [`PackageError::MissingWeightFile`], which a model that was opened cannot give.
+    /// [`Error::Package`], which a model that was opened cannot give.
     pub fn to_parts(&self) -> Result<(Vec<u8>, WeightFiles), Error> {
         let mut weights = BTreeMap::new();
         for name in self.package.weight_file_names() {

@@ -59,7 +59,7 @@ impl Package {
     /// [`PipelineError::TooLarge`], [`PackageError::TooMany`], [`PackageError::MissingItem`], [`PackageError::UnsafePath`] and those
     /// named `Manifest…` if the folder is no proper package; [`PackageError::Protobuf`], [`PackageError::EmptyModel`]
     /// and [`PackageError::NotAnMlProgram`] if the model is none of ours; [`PackageError::WeightFileName`],
-    /// [`PackageError::MissingWeightFile`], [`BlobError::Header`] and [`BlobError::Version`] if the program
+    /// [`PackageError::MissingWeightFile`], [`Error::Blob`] if the program
     /// refers to weight files that cannot be used.
     ///
     /// ```no_run

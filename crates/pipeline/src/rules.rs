@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::config::{
-    Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, PresetEntry, Unmatched,
+    Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, Unmatched,
 };
 use crate::format::{Known, User, Weight};
 
@@ -122,10 +122,7 @@ impl<'c> Rules<'c> {
     /// What the preset says of a weight.
     fn of_preset<P>(&self, own: &[&str], weight: &Weight<P>) -> Option<Resolution<'_>> {
         let entry = self.preset.as_ref()?.entry(own, weight.role)?;
-        Some(match entry {
-            PresetEntry::Config(config) => Resolution::Config(config),
-            PresetEntry::Leave(reason) => Resolution::Leave(reason),
-        })
+        Some(entry.map_or_else(Resolution::Leave, Resolution::Config))
     }
 }
 

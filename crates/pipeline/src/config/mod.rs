@@ -11,7 +11,7 @@ pub use entries::Entries;
 pub use names::{Entry, Names};
 pub use near::{Unmatched, near};
 use palettizer_palette::PaletteSpec;
-pub use preset::{Preset, PresetEntries, PresetEntry, Role, UnknownPreset};
+pub use preset::{Preset, PresetEntries, Role, UnknownPreset};
 pub use target::{Target, UnknownTarget};
 
 /// Weights with at most this many elements are left alone unless a configuration says otherwise.

@@ -124,15 +124,6 @@ impl FromStr for Preset {
     }
 }
 
-/// What a preset says of a weight.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PresetEntry<'p> {
-    /// Palettize it so.
-    Config(&'p OpPalettizerConfig),
-    /// Leave it as it is, for this reason.
-    Leave(&'static str),
-}
-
 /// A preset beside a global configuration, which gives what the preset does not say: precision, seed and threshold.
 #[derive(Debug)]
 pub struct PresetEntries(Vec<Line>);
@@ -167,15 +158,17 @@ impl PresetEntries {
         lines.collect::<Result<_, Error>>().map(Self)
     }
 
-    /// What the preset says of a weight that goes by these names: the first line that its names or its role fit.
-    pub fn entry(&self, names: &[&str], role: Option<Role>) -> Option<PresetEntry<'_>> {
+    /// What the preset says of a weight that goes by these names: the first line that its names or its role fit. The error
+    /// is why it is left as it is.
+    pub fn entry(
+        &self,
+        names: &[&str],
+        role: Option<Role>,
+    ) -> Option<Result<&OpPalettizerConfig, &'static str>> {
         let named = |line: &Line| names.iter().any(|name| line.names.is_match(name));
         let mut lines = self.0.iter();
         let line = lines.find(|line| role == Some(line.role) || named(line))?;
-        Some(match &line.does {
-            Ok(config) => PresetEntry::Config(config),
-            Err(reason) => PresetEntry::Leave(reason),
-        })
+        Some(line.does.as_ref().map_err(|reason| *reason))
     }
 }
 
@@ -197,10 +190,8 @@ mod tests {
     /// The bits that a weight gets, or none if it is left alone; `None` if the preset says nothing.
     fn bits(name: &str, role: Option<Role>) -> Option<Option<Nbits>> {
         let entries = PresetEntries::new(Preset::Llm, None).unwrap();
-        entries.entry(&[name], role).map(|entry| match entry {
-            PresetEntry::Config(config) => config.spec().mode().nbits(),
-            PresetEntry::Leave(_) => None,
-        })
+        let entry = entries.entry(&[name], role)?;
+        Some(entry.ok().and_then(|config| config.spec().mode().nbits()))
     }
 
     #[test]
@@ -258,7 +249,7 @@ mod tests {
         let spec = PaletteSpec::new(Mode::Uniform(Nbits::B2)).with_seed(7);
         let global = OpPalettizerConfig::new(spec).with_weight_threshold(9);
         let entries = PresetEntries::new(Preset::Llm, Some(&global)).unwrap();
-        let Some(PresetEntry::Config(config)) = entries.entry(&["lm_head.weight"], None) else {
+        let Some(Ok(config)) = entries.entry(&["lm_head.weight"], None) else {
             panic!("no head");
         };
         assert_eq!(config.weight_threshold(), 9);

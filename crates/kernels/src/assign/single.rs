@@ -140,11 +140,12 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
             x[..values.len()].copy_from_slice(values);
             x
         });
-        let at = match search {
-            Search::Compare => compare(&borders.borders, &x),
-            Search::Grid(grid) => look_up(grid, &walls, &x),
-            Search::Bisect => bisect(&walls, &x),
-        };
+        let mut at = [0_u8; BLOCK];
+        match search {
+            Search::Compare => compare(&borders.borders, &x, &mut at),
+            Search::Grid(grid) => look_up(grid, &walls, &x, &mut at),
+            Search::Bisect => bisect(&walls, &x, &mut at),
+        }
         let mut error = [0.0_f64; BLOCK];
         for ((error, &x), &at) in error.iter_mut().zip(&x).zip(&at) {
             let d = f64::from(x) - f64::from(entries[usize::from(at)]);
@@ -171,20 +172,21 @@ type Walls = [f32; 256 + CROWD];
 
 /// By comparing with every border.
 #[inline(always)]
-fn compare(borders: &[f32], x: &[f32; BLOCK]) -> [u8; BLOCK] {
+fn compare(borders: &[f32], x: &[f32; BLOCK], at: &mut [u8; BLOCK]) {
     let mut above = [0_u32; BLOCK];
     for &border in borders {
         for (above, &x) in above.iter_mut().zip(x) {
             *above += u32::from(x > border);
         }
     }
-    above.map(|above| above as u8)
+    for (at, above) in at.iter_mut().zip(above) {
+        *at = above as u8;
+    }
 }
 
 /// By comparing with the borders in the cell of each value.
 #[inline(always)]
-fn look_up(grid: &Grid, walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
-    let mut at = [0_u8; BLOCK];
+fn look_up(grid: &Grid, walls: &Walls, x: &[f32; BLOCK], at: &mut [u8; BLOCK]) {
     for (at, &x) in at.iter_mut().zip(x) {
         let mut index = usize::from(grid.before[grid.cell(x)]);
         for _ in 0..grid.crowd {
@@ -192,13 +194,11 @@ fn look_up(grid: &Grid, walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
         }
         *at = index as u8;
     }
-    at
 }
 
 /// By bisection.
 #[inline(always)]
-fn bisect(walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
-    let mut at = [0_u8; BLOCK];
+fn bisect(walls: &Walls, x: &[f32; BLOCK], at: &mut [u8; BLOCK]) {
     for (at, &x) in at.iter_mut().zip(x) {
         let mut index = 0;
         for step in [128, 64, 32, 16, 8, 4, 2, 1] {
@@ -206,5 +206,4 @@ fn bisect(walls: &Walls, x: &[f32; BLOCK]) -> [u8; BLOCK] {
         }
         *at = index as u8;
     }
-    at
 }

@@ -83,7 +83,7 @@ fn solve_body<V: F64x8, R: IntervalCosts>(
     let discount = intervals.discount();
     let larger = |most, &c| if c > most { c } else { most };
     let most = discount.iter().fold(0.0_f64, larger);
-    let mut graph = Graph {
+    let graph = Graph {
         intervals,
         lambda,
         discount,
@@ -92,38 +92,36 @@ fn solve_body<V: F64x8, R: IntervalCosts>(
         } else {
             f64::INFINITY
         },
-        best,
-        from,
     };
     let m = intervals.len();
-    graph.offer::<V>(0, 1, m);
+    graph.offer::<V>(best, from, (0, 1), m);
     // (lo, hi, left half done): row lo is solved, row hi knows the columns up to lo.
     let mut stack = vec![(0, m, false)];
     while let Some((lo, hi, left_done)) = stack.pop() {
         if hi - lo <= LANES + 1 {
-            graph.leaf::<V>(lo, hi);
+            graph.leaf::<V>(best, from, lo, hi);
             continue;
         }
         let mid = lo + (hi - lo).div_ceil(2 * (LANES + 1)) * (LANES + 1);
         if left_done {
-            if graph.best[lo + 1] + lambda - graph.margin < graph.best[hi] {
-                graph.offer::<V>(lo + 1, mid + 1, hi);
+            if best[lo + 1] + lambda - graph.margin < best[hi] {
+                graph.offer::<V>(best, from, (lo + 1, mid + 1), hi);
             }
             stack.push((mid, hi, false));
         } else {
             if hi - lo <= NEAR && hi - lo > NEAR / 2 {
                 intervals.prefetch(lo, hi);
-                prefetch(graph.best, lo, hi);
+                prefetch(best, lo, hi);
             }
-            let (left, right) = graph.window(lo, hi);
-            graph.offer::<V>(left, right, mid);
+            let columns = window(from, lo, hi);
+            graph.offer::<V>(best, from, columns, mid);
             stack.push((lo, hi, true));
             stack.push((lo, mid, false));
         }
     }
 }
 
-/// Borders, the arcs between them, and the paths found so far.
+/// Borders and the arcs between them.
 struct Graph<'a, R> {
     intervals: &'a R,
     /// What each arc costs beside its interval.
@@ -132,22 +130,33 @@ struct Graph<'a, R> {
     discount: &'a [f64],
     /// How much less than λ plus the cost so far a new column can cost.
     margin: f64,
-    best: &'a mut [f64],
-    from: &'a mut [u32],
+}
+
+/// Columns that a row between `lo` and `hi` scans. Rounding can reverse the two answers where costs are all but equal.
+#[inline(always)]
+fn window(from: &[u32], lo: usize, hi: usize) -> (usize, usize) {
+    let (first, last) = (from[lo], from[hi]);
+    (first as usize, last.max(first) as usize + 1)
 }
 
 impl<R: IntervalCosts> Graph<'_, R> {
-    /// Columns that a row between `lo` and `hi` scans. Rounding can reverse the two answers where costs are all but equal.
+    /// What no column before `end` from one on that costs `before` can cost less than: costs rise with the length of an
+    /// interval, and the least cost along the line, but for the margin.
     #[inline(always)]
-    fn window(&self, lo: usize, hi: usize) -> (usize, usize) {
-        let (first, last) = (self.from[lo], self.from[hi]);
-        (first as usize, last.max(first) as usize + 1)
+    fn bound(&self, before: f64, (end, row): (usize, usize), fixed: f64) -> f64 {
+        ((before - self.margin) + (self.intervals.cost(end - 1, row) + fixed)) * SURE
     }
 
     /// Offers the columns `lo..hi` to one row.
     #[inline(always)]
-    fn offer<V: F64x8>(&mut self, lo: usize, hi: usize, row: usize) {
-        let (intervals, best) = (self.intervals, &*self.best);
+    fn offer<V: F64x8>(
+        &self,
+        best: &mut [f64],
+        from: &mut [u32],
+        (lo, hi): (usize, usize),
+        row: usize,
+    ) {
+        let intervals = self.intervals;
         let to = intervals.at::<V>(row);
         let fixed = self.lambda - self.discount.get(row).copied().unwrap_or(0.0);
         let mut least = Least::<V>::new();
@@ -158,20 +167,16 @@ impl<R: IntervalCosts> Graph<'_, R> {
             let middle = lo + (hi - lo - BLOCK) / 2;
             least.scan((intervals, best), (middle, middle + BLOCK), &to, fixed);
             let mut bar = least.reduce().0;
-            // Costs rise with the length of an interval, and the least cost along the line, but for the margin.
-            let bound = |at: usize, end: usize| {
-                ((best[at] - self.margin) + (intervals.cost(end - 1, row) + fixed)) * SURE
-            };
             let long = hi - lo >= BLOCK * BLOCK;
             let size = if long { BLOCK * 8 } else { hi - lo };
             let mut start = lo;
             while start < hi {
                 let stop = if start + size < hi { start + size } else { hi };
-                let out = stop - start > BLOCK && bound(start, stop) > bar;
+                let out = stop - start > BLOCK && self.bound(best[start], (stop, row), fixed) > bar;
                 let mut at = if out { stop } else { start };
                 while at < stop {
                     let end = if at + BLOCK < stop { at + BLOCK } else { stop };
-                    if bound(at, end) <= bar {
+                    if self.bound(best[at], (end, row), fixed) <= bar {
                         least.scan((intervals, best), (at, end), &to, fixed);
                         bar = least.reduce().0;
                     }
@@ -181,15 +186,15 @@ impl<R: IntervalCosts> Graph<'_, R> {
             }
         }
         let (cost, column) = least.reduce();
-        if cost < self.best[row] {
-            self.best[row] = cost;
-            self.from[row] = column as u32;
+        if cost < best[row] {
+            best[row] = cost;
+            from[row] = column as u32;
         }
     }
 
     /// Solves the at most [`LANES`] rows between `lo` and `hi`, side by side, and offers their columns to row `hi`.
     #[inline(always)]
-    fn leaf<V: F64x8>(&mut self, lo: usize, hi: usize) {
+    fn leaf<V: F64x8>(&self, best: &mut [f64], from: &mut [u32], lo: usize, hi: usize) {
         let (rows, first) = (hi - lo - 1, lo + 1);
         if rows == 0 {
             return;
@@ -200,26 +205,26 @@ impl<R: IntervalCosts> Graph<'_, R> {
             fixed = fixed - V::load(self.discount, first);
         }
         let mut least = Least::<V>::new();
-        let (left, right) = self.window(lo, hi);
+        let (left, right) = window(from, lo, hi);
         let mut column = V::splat(left as f64);
         let one = V::splat(1.0);
-        for (&before, at) in self.best[left..right].iter().zip(left..) {
+        for (&before, at) in best[left..right].iter().zip(left..) {
             let costs = R::costs(&self.intervals.at::<V>(at), &to);
             least.see(V::splat(before) + (costs + fixed), column);
             column = column + one;
         }
         let (cost, column) = (least.cost.array(), least.column.array());
         for l in 0..rows {
-            self.best[first + l] = cost[l];
-            self.from[first + l] = column[l] as u32;
+            best[first + l] = cost[l];
+            from[first + l] = column[l] as u32;
         }
         // Columns inside the leaf matter only where clusters are about as short as the leaf.
-        if self.best[first] + self.lambda - 2.0 * self.margin >= self.best[hi] {
+        if best[first] + self.lambda - 2.0 * self.margin >= best[hi] {
             return;
         }
         for row in first + 1..=hi {
-            if self.best[first] + self.lambda - self.margin < self.best[row] {
-                self.offer::<V>(first, row, row);
+            if best[first] + self.lambda - self.margin < best[row] {
+                self.offer::<V>(best, from, (first, row), row);
             }
         }
     }

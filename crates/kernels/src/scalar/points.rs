@@ -34,6 +34,7 @@ impl Points {
 
     /// Sums that grow from the weighted median outwards on both sides: `add` takes in one point more, and `set` gets a border, the sums
     /// up to it, and the sign that they count with.
+    #[inline(always)]
     pub(super) fn sum_outwards<S: Default>(
         &self,
         middle: usize,

@@ -41,8 +41,11 @@ pub(crate) fn by_digits<T: Copy + Default, const DIGITS: usize, const SIZE: usiz
             counts[digit(item, d)] += 1;
         }
     }
+    let Some(&first) = items.first() else {
+        return items;
+    };
     for (d, counts) in counts.iter_mut().enumerate() {
-        if counts.contains(&items.len()) {
+        if counts[digit(first, d)] == items.len() {
             continue;
         }
         let mut at = 0;

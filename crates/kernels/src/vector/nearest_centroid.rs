@@ -155,6 +155,7 @@ fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut
 type Out<'a> = (&'a mut [f32; TILE], &'a mut [u8; TILE]);
 
 /// Nearest of the candidates for each vector of a tile; ties go to the first.
+#[inline(always)]
 pub(super) fn compare(tile: &[f32], centroids: &Centroids, candidates: &Shortlist, out: Out<'_>) {
     compare_rows(tile, centroids.dim, &centroids.rows, &candidates.ids, out);
 }

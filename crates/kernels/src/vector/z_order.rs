@@ -108,6 +108,7 @@ impl OrderedVectors {
     }
 
     /// Visits blocks: the place of the first vector, squared distances to the nearest centroids, and their indices.
+    #[inline(always)]
     pub(super) fn visit_blocks(
         &self,
         blocks: Range<usize>,
@@ -131,6 +132,7 @@ impl OrderedVectors {
     }
 
     /// The same for all vectors, one by one, in order.
+    #[inline(always)]
     pub(super) fn visit_nearest(
         &self,
         centroids: &Centroids,

@@ -3,11 +3,11 @@
 //! # Idea
 //! An entry, times its channel's scale where there is one, has certain bits, and the weight has the same bits wherever
 //! that entry was meant. So no distance is taken, and what is found decompresses to the very weight. For each run of
-//! index positions that share a table and all scales, the entries are put in the order of their bits, and every vector
+//! index positions that share a table and all scales, the entries are put in a hash table by their bits, and every vector
 //! (a scalar is one of one element) is looked up. Of entries that come to the same the first is found.
 //!
 //! # Cost
-//! A binary search for each index, in parallel; one byte an element beside the result. A run shorter than a table, as
+//! A look into a hash table for each index, in parallel; one byte an element beside the result. A run shorter than a table, as
 //! one-channel groups of short rows have them, is compared with all entries instead.
 
 use std::borrow::Cow;
@@ -242,37 +242,49 @@ impl<'a> EntryIndex<'a> {
         while !left.is_empty() {
             let len = self.run - first % self.run;
             let (run, rest) = left.split_at_mut(len.min(left.len()));
-            self.find_run(first, run)?;
+            match self.palette.dtype.size() {
+                1 => self.find_run::<1>(first, run),
+                2 => self.find_run::<2>(first, run),
+                _ => self.find_run::<4>(first, run),
+            }?;
             first += run.len();
             left = rest;
         }
         Ok(())
     }
 
-    fn find_run(&self, first: usize, indices: &mut [u8]) -> Result<(), usize> {
-        let size = self.palette.dtype.size();
-        let width = self.dim * size;
+    /// Of positions that share a table and scales, for elements of `SIZE` bytes.
+    fn find_run<const SIZE: usize>(&self, first: usize, indices: &mut [u8]) -> Result<(), usize> {
+        let (entries, dim) = (self.palette.nbits.entries(), self.dim);
         let table = self.table(first);
-        let entry = |index: usize| &table[index * width..][..width];
-        let entries = 0..self.palette.nbits.entries();
-        let mut order = Vec::new();
-        if indices.len() > entries.len() {
-            order.extend(entries.clone().map(|index| (key(entry(index)), index)));
-            order.sort_unstable();
-        }
-        let mut vector = vec![0; width];
-        for (position, index) in (first..).zip(indices) {
-            for (element, at) in vector.chunks_exact_mut(size).zip(self.elements(position)) {
-                element.copy_from_slice(&self.weight[at * size..][..size]);
+        let entry =
+            |index: usize| (index * dim..(index + 1) * dim).map(|at| bits::<SIZE>(&table, at));
+        let mut slots = Vec::new();
+        if indices.len() > entries {
+            slots = vec![(0, 0); 2 * entries];
+            for index in 0..entries {
+                let key = key(entry(index));
+                let same = |other: usize| entry(other).eq(entry(index));
+                if let Err(free) = look_up(&slots, key, same) {
+                    slots[free] = (key, index + 1);
+                }
             }
-            let found = if order.is_empty() {
-                entries.clone().find(|&other| entry(other) == vector)
+        }
+        let mut vector = vec![0; dim];
+        for (position, index) in (first..).zip(indices) {
+            let code = if dim == 1 {
+                vector[0] = bits::<SIZE>(self.weight, position);
+                u64::from(vector[0])
             } else {
-                let key = key(&vector);
-                let from = order.partition_point(|&(other, _)| other < key);
-                let same = order[from..].iter().take_while(|(other, _)| *other == key);
-                same.map(|&(_, index)| index)
-                    .find(|&other| entry(other) == vector)
+                for (element, at) in vector.iter_mut().zip(self.elements(position)) {
+                    *element = bits::<SIZE>(self.weight, at);
+                }
+                key(vector.iter().copied())
+            };
+            let same = |&other: &usize| entry(other).eq(vector.iter().copied());
+            let found = match slots.is_empty() {
+                true => (0..entries).find(same),
+                false => look_up(&slots, code, |other| dim == 1 || same(&other)).ok(),
             };
             *index = found.ok_or(position)? as u8;
         }
@@ -328,13 +340,37 @@ impl<'a> EntryIndex<'a> {
     }
 }
 
-/// A number for some bytes: of up to eight, another for each.
-fn key(bytes: &[u8]) -> u64 {
-    bytes.chunks(8).fold(0, |key: u64, part| {
-        let mut padded = [0; 8];
-        padded[..part.len()].copy_from_slice(part);
-        key.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29) ^ u64::from_le_bytes(padded)
+/// The bits of an element of `SIZE` bytes.
+#[inline(always)]
+fn bits<const SIZE: usize>(bytes: &[u8], at: usize) -> u32 {
+    let mut padded = [0; 4];
+    padded[..SIZE].copy_from_slice(&bytes[at * SIZE..][..SIZE]);
+    u32::from_le_bytes(padded)
+}
+
+/// Spreads numbers over all bits.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+
+/// A number for the bits of a vector: of a scalar or a pair, another for each.
+#[inline(always)]
+fn key(vector: impl Iterator<Item = u32>) -> u64 {
+    vector.fold(0, |key: u64, bits| {
+        key.wrapping_mul(SPREAD).rotate_left(29) ^ u64::from(bits)
     })
+}
+
+/// The first entry of a key that is `same`, or the free slot where it belongs. A slot is free where its second number is zero, else
+/// that is an entry's and one; not more than half of them are taken.
+#[inline(always)]
+fn look_up(slots: &[(u64, usize)], key: u64, same: impl Fn(usize) -> bool) -> Result<usize, usize> {
+    let mut at = (key.wrapping_mul(SPREAD) >> (u64::BITS - slots.len().ilog2())) as usize;
+    loop {
+        match slots[at] {
+            (_, 0) => return Err(at),
+            (other, index) if other == key && same(index - 1) => return Ok(index - 1),
+            _ => at = (at + 1) & (slots.len() - 1),
+        }
+    }
 }
 
 /// Elements in single precision, which holds all of them.

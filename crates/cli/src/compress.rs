@@ -47,6 +47,7 @@ In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a na
 2 more constants share its data."
 )]
 pub(crate) struct Args {
+    // a field for each flag
     /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,

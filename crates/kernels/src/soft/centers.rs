@@ -5,6 +5,8 @@ use super::real::Real;
 use super::window::Windows;
 
 /// Centroids and what attention to them depends on. Scalar ones ascend.
+///
+/// Many fields in one place: the inner loops of all passes read them, and none is made twice.
 #[derive(Debug)]
 pub(super) struct Centers<R> {
     pub(super) k: usize,

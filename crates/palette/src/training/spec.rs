@@ -11,6 +11,8 @@ use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 ///
 /// One list of fields, though a long one: callers name the few that they change, and take the rest from the default.
 ///
+/// It has many fields because each is an option of its own in the configurations of PyTorch modules.
+///
 /// ```
 /// use palettizer_palette::{DkmSpec, Nbits};
 ///

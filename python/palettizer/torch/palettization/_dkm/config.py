@@ -99,7 +99,7 @@ def _refuse_partition_size(value: Any) -> Any:
 class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     """How the weights of a module are palettized while it is trained.
 
-    Most users need `n_bits`, `weight_threshold` and `milestone`.
+    Most users need `n_bits`, `weight_threshold` and `milestone`. The many others are those of coremltools' configuration.
 
     Args:
         n_bits: bits of an index, one of 1, 2, 3, 4, 6 and 8; a lookup table has 2^n_bits entries. None: 4 for Linear,

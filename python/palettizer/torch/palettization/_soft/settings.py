@@ -19,7 +19,10 @@ DEFAULTS = _native.dkm_defaults()
 
 @dataclass(frozen=True)
 class SoftSettings:
-    """How one weight is palettized: the arguments of the kernels, one for one, and a permutation of its axes before."""
+    """How one weight is palettized: the arguments of the kernels, one for one, and a permutation of its axes before.
+
+    Many fields, because the kernels have as many.
+    """
 
     nbits: int
     cluster_dim: int = DEFAULTS["cluster_dim"]

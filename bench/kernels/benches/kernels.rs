@@ -5,8 +5,8 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use palettizer_kernels::{
-    ValueHistogram, Element, Precision, SoftGroup, SoftOptions, VectorOptions, Weights, assign_vectors,
-    cluster_vectors, pack, soft_backward, soft_forward, unpack,
+    Element, Precision, SoftGroup, SoftOptions, ValueHistogram, VectorOptions, Weights,
+    assign_vectors, cluster_vectors, pack, soft_backward, soft_forward, unpack,
 };
 
 const LARGE: usize = 1 << 22;

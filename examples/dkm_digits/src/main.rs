@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, D, Device, Error, Layout, Result, Shape, Tensor, Var};
 use candle_nn::{AdamW, Optimizer, ParamsAdamW};
 use palettizer::dkm::{DkmConfig, DkmPalettizer, DkmSpec, Nbits};
-use palettizer::{Checkpoint, SaveOptions};
+use palettizer::safetensors::Checkpoint;
+use palettizer::{Fate, SaveOptions};
 
 const PIXELS: usize = 64;
 const TRAINING: usize = 1437;
@@ -314,9 +315,11 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
         .finalize(named.map(|(layer, values)| (Network::name(layer), values.as_slice())))?;
     println!();
     for row in &done.report.weights {
-        let fate = match (row.nbits, &row.reason) {
-            (Some(bits), _) => format!("{bits} bit, {} bytes", row.bytes_after),
-            (None, reason) => reason.clone().unwrap_or_default(),
+        let fate = match &row.fate {
+            Fate::Compressed(palette) => {
+                format!("{} bit, {} bytes", palette.nbits, palette.bytes_after)
+            }
+            Fate::Skipped { reason, .. } => reason.clone(),
         };
         println!("{:<16} {:?}: {fate}", row.name, row.shape);
     }

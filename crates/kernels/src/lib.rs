@@ -6,6 +6,7 @@
 //! | `assign` | the nearest entry of a palette, for every element |
 //! | `vector` | k-means of short vectors (not optimal: nobody knows how) |
 //! | `soft` | soft k-means and its gradient, for training with weights that become palettes |
+//! | `layerwise` | palettes that keep what a layer computes |
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
 //! | `simd` | one kernel, several instruction sets |
 //!
@@ -35,6 +36,7 @@
 mod assign;
 mod buffer;
 mod element;
+mod layerwise;
 mod pack;
 mod scalar;
 mod simd;
@@ -45,6 +47,10 @@ mod vector;
 mod weights;
 
 pub use element::Element;
+pub use layerwise::{
+    LayerwiseAlgorithm, LayerwiseError, LayerwiseOptions, LayerwiseProblem, LayerwiseTables,
+    layerwise,
+};
 pub use pack::{pack, unpack};
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;

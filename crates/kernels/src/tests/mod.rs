@@ -5,6 +5,7 @@ mod assign;
 mod branch_and_bound;
 mod draws;
 mod histogram;
+mod layerwise;
 mod naive;
 mod pack;
 mod same;

@@ -38,6 +38,7 @@ fn everything() -> Vec<u64> {
     let mut noise = Noise(41);
     let mut out = Vec::new();
     super::soft::everything(&mut out);
+    super::layerwise::everything(&mut out);
     for (kind, n) in [
         (Kind::Normal, 400_000),
         (Kind::Cauchy, 30_000),

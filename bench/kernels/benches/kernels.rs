@@ -5,8 +5,9 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use half::{bf16, f16};
 use palettizer_kernels::{
-    Element, Precision, SoftGroup, SoftOptions, ValueHistogram, VectorOptions, Weights,
-    assign_vectors, cluster_vectors, pack, soft_backward, soft_forward, unpack,
+    Element, LayerwiseAlgorithm, LayerwiseOptions, LayerwiseProblem, Precision, SoftGroup,
+    SoftOptions, ValueHistogram, VectorOptions, Weights, assign_vectors, cluster_vectors,
+    layerwise, pack, soft_backward, soft_forward, unpack,
 };
 
 const LARGE: usize = 1 << 22;
@@ -327,6 +328,71 @@ fn soft(c: &mut Criterion) {
     group.finish();
 }
 
+/// Second moments of inputs that go together and are of different sizes.
+fn second_moments(columns: usize) -> Vec<f32> {
+    const COMMON: usize = 48;
+    let noise = normal(columns * (COMMON + 1));
+    let (sizes, common) = noise.split_at(columns);
+    let size = |i: usize| (50.0 * sizes[i]).exp();
+    let mut h = vec![0.0; columns * columns];
+    for (i, row) in h.chunks_exact_mut(columns).enumerate() {
+        for (j, slot) in row.iter_mut().enumerate() {
+            let own = if i == j { 1.0 } else { 0.0 };
+            let (a, b) = (&common[i * COMMON..], &common[j * COMMON..]);
+            let shared: f32 = a.iter().zip(&b[..COMMON]).map(|(a, b)| 50.0 * a * b).sum();
+            *slot = size(i) * size(j) * (own + shared);
+        }
+    }
+    h
+}
+
+/// One layer of a small language model, 3 bits and a table for each row.
+fn layers(c: &mut Criterion) {
+    let mut group = c.benchmark_group("layerwise");
+    group.sample_size(10);
+    for (rows, columns) in [(576, 576), (1536, 576), (576, 1536)] {
+        let weights = normal(rows * columns);
+        let moments = second_moments(columns);
+        let problem = LayerwiseProblem {
+            weights: &weights,
+            columns,
+            moments: &[&moments],
+            start_weights: None,
+        };
+        group.throughput(Throughput::Elements((rows * columns) as u64));
+        let name = |what: &str| BenchmarkId::new(what, format!("{rows} x {columns}"));
+        let mut indices = vec![0; columns];
+        group.bench_function(name("k-means alone"), |b| {
+            b.iter(|| {
+                let rows = weights.chunks_exact(columns);
+                rows.map(|row| {
+                    palettize(
+                        row,
+                        Weights::Each(&moments[..columns]),
+                        8,
+                        Precision::Refined,
+                        &mut indices,
+                    )
+                })
+                .sum::<usize>()
+            });
+        });
+        for algorithm in [LayerwiseAlgorithm::Gptq, LayerwiseAlgorithm::Lnq] {
+            let options = LayerwiseOptions {
+                nbits: 3,
+                algorithm,
+                ..LayerwiseOptions::default()
+            };
+            let found = layerwise(&problem, &options).map(|found| found.objective);
+            println!("{algorithm:?} {rows} x {columns}: {found:?}");
+            group.bench_function(name(&format!("{algorithm:?}")), |b| {
+                b.iter(|| layerwise(&problem, &options).is_ok());
+            });
+        }
+    }
+    group.finish();
+}
+
 fn all(c: &mut Criterion) {
     if let Err(error) = rayon::ThreadPoolBuilder::new()
         .num_threads(1)
@@ -341,6 +407,7 @@ fn all(c: &mut Criterion) {
     pieces(c);
     vectors(c);
     soft(c);
+    layers(c);
 }
 
 criterion_group!(benches, all);

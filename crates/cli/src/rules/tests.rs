@@ -189,19 +189,19 @@ fn settings_that_contradict_each_other() {
         ),
         (
             "4,mode=unique",
-            "nbits is 4; expected nothing, because mode unique takes as many bits as the values need",
+            "nbits is 4 with mode unique; expected none: the mode takes as many bits as the values need",
         ),
         (
             "mode=custom",
-            "mode is custom, which needs a function; expected kmeans, uniform or unique: flags and files hold no function; that takes Mode::Custom of the Rust API or lut_function of the Python API",
+            "mode is custom, which needs a function, and flags and files hold none; expected kmeans, uniform or unique (Mode::Custom of the Rust API and lut_function of the Python API take one)",
         ),
         (
             "4,granularity=per_tensor,group-size=4",
-            "group-size is 4 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
+            "group-size is 4 with granularity per_tensor; expected none, or granularity per_grouped_channel",
         ),
         (
             "4,granularity=per_tensor,channel-axis=0",
-            "channel-axis is 0 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
+            "channel-axis is 0 with granularity per_tensor; expected none, or granularity per_grouped_channel",
         ),
         (
             "4,mode=uniform,cluster-dim=2",

@@ -32,11 +32,11 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode custom",
-            "--mode is custom, which needs a function; expected kmeans, uniform or unique",
+            "--mode is custom, which needs a function, and flags and files hold none; expected kmeans, uniform or unique",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode unique --nbits 4",
-            "--nbits is 4; expected nothing, because mode unique takes as many bits as the values need",
+            "--nbits is 4 with mode unique; expected none: the mode takes as many bits as the values need",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_channel",
@@ -44,11 +44,11 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_tensor --group-size 8",
-            "--group-size is 8 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
+            "--group-size is 8 with granularity per_tensor; expected none, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --granularity per_tensor --channel-axis 0",
-            "--channel-axis is 0 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
+            "--channel-axis is 0 with granularity per_tensor; expected none, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --group-size x",
@@ -120,7 +120,7 @@ fn usage_errors_say_what_to_do() {
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --op-type a=granularity=per_tensor,group-size=2",
-            "--op-type a: group-size is 2 with granularity per_tensor; expected nothing, or granularity per_grouped_channel",
+            "--op-type a: group-size is 2 with granularity per_tensor; expected none, or granularity per_grouped_channel",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --nbits 4 --report in.mlpackage/report.json",

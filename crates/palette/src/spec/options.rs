@@ -69,7 +69,7 @@ options! {
     /// }
     /// assert_eq!(
     ///     options.build().unwrap_err().to_string(),
-    ///     "nbits is 4; expected nothing, because mode unique takes as many bits as the values need"
+    ///     "nbits is 4 with mode unique; expected none: the mode takes as many bits as the values need"
     /// );
     /// # Ok::<(), palettizer_palette::SpecError>(())
     /// ```
@@ -205,14 +205,14 @@ impl SpecOptions {
             (ModeName::Custom, None, Some(function)) => Ok(Mode::Custom(function.clone())),
             (ModeName::Custom, _, None) => Err(SpecError::new(
                 "mode",
-                "custom, which needs a function",
-                "kmeans, uniform or unique: flags and files hold no function; \
-                 that takes Mode::Custom of the Rust API or lut_function of the Python API",
+                "custom, which needs a function, and flags and files hold none",
+                "kmeans, uniform or unique \
+                 (Mode::Custom of the Rust API and lut_function of the Python API take one)",
             )),
             (ModeName::Unique | ModeName::Custom, Some(nbits), _) => Err(SpecError::new(
                 "nbits",
-                nbits,
-                format!("nothing, because mode {name} takes as many bits as the values need"),
+                format!("{nbits} with mode {name}"),
+                "none: the mode takes as many bits as the values need",
             )),
             (_, _, Some(_)) => Err(SpecError::new(
                 "lut_function",
@@ -228,7 +228,7 @@ impl SpecOptions {
             (Some(GranularityName::PerTensor), Some((field, found))) => Err(SpecError::new(
                 field,
                 format!("{found} with granularity per_tensor"),
-                "nothing, or granularity per_grouped_channel",
+                "none, or granularity per_grouped_channel",
             )),
             (Some(GranularityName::PerTensor) | None, None) => Ok(Granularity::PerTensor),
             _ => Ok(Granularity::PerGroupedChannel {

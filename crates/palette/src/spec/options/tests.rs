@@ -71,21 +71,21 @@ fn options_that_contradict_each_other() {
         ("cluster_dim=0", "cluster_dim is 0; expected a whole number, 1 or more".to_owned()),
         (
             "nbits=4 mode=unique",
-            "nbits is 4; expected nothing, because mode unique takes as many bits as the values need".to_owned(),
+            "nbits is 4 with mode unique; expected none: the mode takes as many bits as the values need".to_owned(),
         ),
         (
             "mode=custom",
-            "mode is custom, which needs a function; expected kmeans, uniform or unique: flags and files hold no \
-             function; that takes Mode::Custom of the Rust API or lut_function of the Python API"
+            "mode is custom, which needs a function, and flags and files hold none; expected kmeans, uniform or unique \
+             (Mode::Custom of the Rust API and lut_function of the Python API take one)"
                 .to_owned(),
         ),
         (
             "nbits=4 granularity=per_tensor group_size=8",
-            "group_size is 8 with granularity per_tensor; expected nothing, or granularity per_grouped_channel".to_owned(),
+            "group_size is 8 with granularity per_tensor; expected none, or granularity per_grouped_channel".to_owned(),
         ),
         (
             "nbits=4 granularity=per_tensor channel_axis=0",
-            "channel_axis is 0 with granularity per_tensor; expected nothing, or granularity per_grouped_channel".to_owned(),
+            "channel_axis is 0 with granularity per_tensor; expected none, or granularity per_grouped_channel".to_owned(),
         ),
     ];
     for (list, expected) in table {

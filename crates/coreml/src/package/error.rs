@@ -71,7 +71,7 @@ pub enum PackageError {
         item: String,
     },
     /// The model is not valid protobuf.
-    #[error("{}: not a Core ML model: {source}", path.display())]
+    #[error("{}: not a Core ML model: {source}; give an .mlpackage, an .mlmodel or a .safetensors checkpoint", path.display())]
     Protobuf {
         /// The file.
         path: PathBuf,
@@ -79,7 +79,7 @@ pub enum PackageError {
         source: prost::DecodeError,
     },
     /// The model has no type: the file is empty, or something else.
-    #[error("{}: not a Core ML model: it names no model type", path.display())]
+    #[error("{}: not a Core ML model: it names no model type; give an .mlpackage, an .mlmodel or a .safetensors checkpoint", path.display())]
     EmptyModel {
         /// The file.
         path: PathBuf,

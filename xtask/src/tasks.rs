@@ -56,11 +56,11 @@ fn test_steps() -> Vec<Step> {
         ),
         step(
             "building the Rust tests",
-            "from nothing about 4 minutes and 2 GB in the target folder",
+            "from nothing about 5 minutes and 3 GB in the target folder",
         ),
         step("Rust tests and doctests", "about 2 minutes"),
         step("command and wheel", "about 1 minute"),
-        step("Python tests", "about 10 minutes"),
+        step("Python tests", "about 20 minutes"),
     ]
 }
 

@@ -25,6 +25,7 @@ from palettizer.torch.palettization.sensitive_k_means import (
     SKMPalettizer,
     SKMPalettizerConfig,
 )
+from palettizer.torch.palettization.table_tuning import tune_tables
 
 __all__ = [
     "DKMPalettizer",
@@ -39,4 +40,5 @@ __all__ = [
     "SKMPalettizerConfig",
     "load_safetensors",
     "save_safetensors",
+    "tune_tables",
 ]

@@ -82,7 +82,7 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
         if first != name:
             shared[name] = first
         elif _beside(module, name, "lut") in skipped:
-            contents.append((name, _palette(module, inner, name, value)))
+            contents.append((name, recovered(module, inner, name, value)))
         else:
             contents.append((name, _dense(name, value)))
     contents = [(name, content) for name, content in contents if name not in skipped]
@@ -151,8 +151,12 @@ def _dense(name: str, value: torch.Tensor) -> tuple[str, Sequence[int], Any]:
     return _TO_FILE[value.dtype], tuple(value.shape), as_bytes(value.detach().to("cpu").contiguous())
 
 
-def _palette(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> _native.Palette:
-    """The palette of a weight that was palettized: its indices are found again."""
+def recovered(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> _native.Palette:
+    """The palette of a weight that was palettized: its indices are found again.
+
+    Raises:
+        ValueError: the weight is not what its record says.
+    """
     native = value.dtype if value.dtype in NAMES else torch.float32
     fields: dict[str, torch.Tensor | None] = {
         field: module._buffers.get(metadata.buffer_name(module, parameter, field)) for field in metadata.PALETTE_FIELDS

@@ -49,7 +49,7 @@ mod weights;
 pub use element::Element;
 pub use layerwise::{
     LayerwiseAlgorithm, LayerwiseError, LayerwiseOptions, LayerwiseProblem, LayerwiseTables,
-    layerwise,
+    layerwise, layerwise_indices,
 };
 pub use pack::{pack, unpack};
 pub use scalar::branch_and_bound::Precision;

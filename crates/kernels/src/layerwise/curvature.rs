@@ -37,21 +37,7 @@ impl Curvature {
         damping: f64,
         matrix: usize,
     ) -> Result<Self, LayerwiseError> {
-        let raw: Vec<f64> = (0..columns)
-            .map(|i| f64::from(moments[i * columns + i]).max(0.0))
-            .collect();
-        let mean = raw.iter().sum::<f64>() / columns as f64;
-        // Where nothing counts, everything counts alike.
-        let mean = if mean > 0.0 { mean } else { 1.0 };
-        let mut order: Vec<u32> = (0..columns as u32).collect();
-        order.sort_by(|&a, &b| raw[b as usize].total_cmp(&raw[a as usize]));
-        let mut curvature = Curvature {
-            panels: panels(moments, columns, &order),
-            order,
-            diagonal: Vec::new(),
-            factor: Vec::new(),
-            damping,
-        };
+        let (mut curvature, raw, mean) = Self::raw(moments, columns, damping);
         loop {
             curvature.damp(&raw, mean);
             curvature.factor = curvature.upper();
@@ -64,6 +50,33 @@ impl Curvature {
             }
             curvature.damping = (damping * STEP).clamp(FIRST, MOST);
         }
+    }
+
+    /// Without the factor, whatever becomes of it.
+    pub(super) fn damped(moments: &[f32], columns: usize, damping: f64) -> Self {
+        let (mut curvature, raw, mean) = Self::raw(moments, columns, damping);
+        curvature.damp(&raw, mean);
+        curvature
+    }
+
+    /// Not damped yet; also the diagonal as it is given, and its mean.
+    fn raw(moments: &[f32], columns: usize, damping: f64) -> (Self, Vec<f64>, f64) {
+        let raw: Vec<f64> = (0..columns)
+            .map(|i| f64::from(moments[i * columns + i]).max(0.0))
+            .collect();
+        let mean = raw.iter().sum::<f64>() / columns as f64;
+        // Where nothing counts, everything counts alike.
+        let mean = if mean > 0.0 { mean } else { 1.0 };
+        let mut order: Vec<u32> = (0..columns as u32).collect();
+        order.sort_by(|&a, &b| raw[b as usize].total_cmp(&raw[a as usize]));
+        let curvature = Curvature {
+            panels: panels(moments, columns, &order),
+            order,
+            diagonal: Vec::new(),
+            factor: Vec::new(),
+            damping,
+        };
+        (curvature, raw, mean)
     }
 
     /// Sets the diagonal.

@@ -13,6 +13,7 @@
 //! | `descent` | better indices for given tables, one after the other |
 //! | `reseat` | a place for entries that nothing uses |
 //! | `rounds` | the order of all that |
+//! | `fixed` | better indices for tables that were rounded since |
 //! | `product` | matrix products |
 //!
 //! # Cost
@@ -40,6 +41,7 @@ mod cholesky;
 mod curvature;
 mod descent;
 mod feedback;
+mod fixed;
 mod nearest;
 mod problem;
 mod product;
@@ -53,6 +55,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use curvature::Curvature;
+pub use fixed::layerwise_indices;
 pub use problem::{
     LayerwiseAlgorithm, LayerwiseError, LayerwiseOptions, LayerwiseProblem, LayerwiseTables,
 };

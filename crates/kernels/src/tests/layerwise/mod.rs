@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use super::{Kind, Noise};
 use crate::{
     LayerwiseAlgorithm, LayerwiseError, LayerwiseOptions, LayerwiseProblem, LayerwiseTables,
-    Precision, ValueHistogram, Weights, layerwise,
+    Precision, ValueHistogram, Weights, layerwise, layerwise_indices,
 };
 
 /// A layer to be palettized.
@@ -401,6 +401,16 @@ pub(super) fn everything(out: &mut Vec<u64>) {
         let floats = found.luts.iter().chain(found.scales.iter().flatten());
         out.extend(floats.map(|x| u64::from(x.to_bits())));
         out.extend(found.indices.iter().map(|&index| u64::from(index)));
+        let mut coarse = found;
+        for entry in &mut coarse.luts {
+            *entry = (*entry * 8.0).round() / 8.0;
+        }
+        let moments = layer.matrices();
+        let with = options(nbits, rows_per_table, rows_per_table > 1);
+        let energy = layerwise_indices(&layer.problem(&moments), &with, &mut coarse).unwrap();
+        out.push(energy.to_bits());
+        out.extend(coarse.objective.iter().map(|x| x.to_bits()));
+        out.extend(coarse.indices.iter().map(|&index| u64::from(index)));
     }
 }
 
@@ -420,6 +430,100 @@ fn start_weights_count() {
     for (found, wanted) in found.objective.iter().zip(wanted) {
         assert!((found - wanted).abs() <= 1e-5 * wanted);
     }
+}
+
+#[test]
+fn rounded_tables_keep_their_entries_and_get_better_indices() {
+    let mut noise = Noise(63);
+    for (rows, columns, matrices, rows_per_table) in [
+        (9, 24, 1, 1),
+        (9, 24, 3, 4),
+        (70, 70, 2, usize::MAX),
+        (5, 1, 1, 2),
+        (33, 130, 1, 1),
+    ] {
+        for row_scale in [false, true] {
+            let layer = Layer::random(&mut noise, rows, columns, matrices);
+            let options = options(3, rows_per_table, row_scale);
+            let mut tables = layer.fit(&options);
+            let most = tables.luts.iter().fold(0_f32, |a, b| a.max(b.abs()));
+            for entry in &mut tables.luts {
+                *entry = (*entry * 12.0 / most).round() * most / 12.0;
+            }
+            let moments = layer.matrices();
+            let problem = layer.problem(&moments);
+            let before = layer.cost(&options, &tables);
+            let mut measured = tables.clone();
+            let still = LayerwiseOptions {
+                sweeps: 0,
+                ..options
+            };
+            let energy = layerwise_indices(&problem, &still, &mut measured).unwrap();
+            assert_eq!(measured.indices, tables.indices);
+            let found = measured.objective.last().unwrap();
+            assert!((found - before).abs() <= 1e-9 * energy, "{found} {before}");
+
+            let (luts, scales) = (tables.luts.clone(), tables.scales.clone());
+            let again = layerwise_indices(&problem, &options, &mut tables).unwrap();
+            assert_eq!(again.to_bits(), energy.to_bits());
+            assert_eq!((&tables.luts, &tables.scales), (&luts, &scales));
+            let (after, found) = (
+                layer.cost(&options, &tables),
+                tables.objective.last().unwrap(),
+            );
+            assert!((found - after).abs() <= 1e-9 * energy, "{found} {after}");
+            assert!(after <= before * (1.0 + 1e-12), "{after} {before}");
+            assert!(columns == 1 || after < 0.99 * before, "{after} {before}");
+
+            let mut zeros = LayerwiseTables {
+                luts: vec![0.0; tables.luts.len()],
+                ..tables
+            };
+            layerwise_indices(&problem, &still, &mut zeros).unwrap();
+            let nothing = zeros.objective.last().unwrap();
+            assert!((nothing - energy).abs() <= 1e-12 * energy);
+        }
+    }
+}
+
+#[test]
+fn tables_of_another_layer_are_refused() {
+    let layer = Layer::random(&mut Noise(64), 3, 5, 1);
+    let moments = layer.matrices();
+    let problem = layer.problem(&moments);
+    let options = options(2, 2, true);
+    let tables = layer.fit(&options);
+    let error = |change: fn(&mut LayerwiseTables)| {
+        let mut changed = tables.clone();
+        change(&mut changed);
+        layerwise_indices(&problem, &options, &mut changed)
+            .unwrap_err()
+            .to_string()
+    };
+    assert_eq!(
+        error(|t| t.luts.truncate(7)),
+        "number of entries: expected 8, found 7"
+    );
+    assert_eq!(
+        error(|t| t.indices.push(0)),
+        "number of indices: expected 15, found 16"
+    );
+    assert_eq!(
+        error(|t| t.scales = Some(vec![1.0])),
+        "number of scales: expected 3, found 1"
+    );
+    assert_eq!(
+        error(|t| t.damping.clear()),
+        "number of dampings: expected 1, found 0"
+    );
+    assert_eq!(
+        error(|t| t.luts[3] = f32::NAN),
+        "entries and scales are not all finite"
+    );
+    assert_eq!(
+        error(|t| t.indices[14] = 4),
+        "number of entries, for the largest index: expected 5, found 4"
+    );
 }
 
 #[test]

@@ -19,6 +19,7 @@ __all__ = [
     "Refusal",
     "SoftKMeans",
     "__version__",
+    "assemble",
     "dkm_defaults",
     "main",
     "normalise_sensitivity",
@@ -66,7 +67,9 @@ class Palette:
     shaped `index_shape`. `lut_shape` has the weight's rank plus 2: groups per axis, `2**nbits`, vector length. An
     integer LUT has `lut_integers` (int8, or uint8 with `lut_offset`) and `lut_scale`, in the weight's dtype and
     shaped `lut_scale_shape`; a per-channel scale is `scale`, shaped `scale_shape`; what there is none of is
-    `None`. `error` has `squared_error`, `energy`, `elements`, `mse`, `snr_db` and `gap`.
+    `None`. `error` has `squared_error`, `energy`, `elements`, `mse`, `snr_db` and `gap`; of a weight that was fitted to
+    second moments also `output_error` and `output_energy`, Σ (w − ŵ)ᵀH(w − ŵ) and Σ wᵀHw with the damped H, and
+    `objective` has the former at each step: k-means, error feedback, each round, last tables, as it is stored.
     """
 
     dtype: Final[str]
@@ -83,6 +86,7 @@ class Palette:
     scale: Final[_Bytes | None]
     scale_shape: Final[tuple[int, ...] | None]
     error: Final[dict[str, float]]
+    objective: Final[list[float] | None]
     def entries(self) -> _Bytes:
         """The tables' entries in the weight's dtype, shaped `lut_shape` when viewed; integers are dequantized."""
 
@@ -290,6 +294,10 @@ def palettize(
     exact: bool = False,
     seed: int = 0,
     sensitivity: NDArray[np.float32] | None = None,
+    second_moments: NDArray[np.float32] | None = None,
+    algorithm: str = "lnq",
+    rounds: int = 2,
+    damping: float = 0.1,
     threads: int | None = None,
 ) -> Palette:
     """Palettizes one weight of `shape` and `dtype` (`"f32"`, `"f16"` or `"bf16"`).
@@ -298,9 +306,41 @@ def palettize(
     `fold_scale` puts a per-channel scale into the scales of integer LUTs, of which each output channel then has its
     own. `half_scales` gives a float32 weight scales that float16 has, so that a program that computes it in float16
     comes to the rounded weight.
-    `sensitivity` has a number for each element that says what an error there costs. `threads` is one for each core
+    `sensitivity` has a number for each element that says what an error there costs.
+    `second_moments`, of the layer's inputs, is C-contiguous and shaped `[row_runs, blocks, n, n]` (or without the first
+    one or two): tables and indices are then fitted to the layer's outputs with `algorithm` (`"lnq"` or `"gptq"`),
+    `rounds` and `damping`, and `sensitivity` weighs the k-means that they start from. Rows are output channels; each
+    of `row_runs` equal runs of them has matrices of its own, and the columns are cut into `blocks`. `threads` is one for each core
     unless given. Ctrl-C ends it. Raises `Refusal` for a weight that cannot be palettized so, `ValueError` for
     arguments that nothing can be done with.
+    """
+
+def assemble(
+    values: _Bytes,
+    dtype: str,
+    shape: Sequence[int],
+    *,
+    luts: NDArray[np.float32],
+    indices: _Bytes,
+    scales: NDArray[np.float32] | None = None,
+    nbits: int,
+    granularity: str = "per_tensor",
+    group_size: int | None = None,
+    channel_axis: int | None = None,
+    output_axis: int | None = None,
+    enable_per_channel_scale: bool = False,
+    lut_dtype: str | None = None,
+    fold_scale: bool = False,
+    half_scales: bool = False,
+    second_moments: NDArray[np.float32] | None = None,
+    damping: float = 0.1,
+    threads: int | None = None,
+) -> Palette:
+    """A palette of tables that were fitted elsewhere; the arguments are those of `palettize`.
+
+    `luts` has `2**nbits` entries for each group, `indices` a byte for each element in the order of the weight, and
+    `scales` a number for each output channel (with `enable_per_channel_scale`). Entries and scales are rounded as they
+    are stored; with `second_moments` the indices are then improved, and the outcome measured.
     """
 
 def recover(

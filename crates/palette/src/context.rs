@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::{Mode, PaletteSpec, Refusal};
+use crate::{Layerwise, Mode, PaletteSpec, Refusal};
 
 /// What is known of a weight beside its values.
 ///
@@ -29,6 +29,9 @@ pub struct Context<'a> {
     /// minimises Σ s·(w − ŵ)²; a vector weighs the sum of its elements. The other modes do not look at it.
     /// [`sensitivity::normalise`](crate::sensitivity::normalise) makes one of squared gradients.
     pub sensitivity: Option<&'a [f32]>,
+    /// What the layer's inputs look like: tables and indices are then fitted to keep its outputs, and sensitivities say what
+    /// they start from. A weight that this does not suit is refused.
+    pub layerwise: Option<Layerwise<'a>>,
     /// Set by another thread when the work is no longer wanted: it ends soon, with [`Refusal::Stopped`].
     pub stop: Option<&'a AtomicBool>,
 }

@@ -20,6 +20,7 @@
 //! |---|---|
 //! | `tensor`, `spec`, `mode`, `nbits`, `context` | what goes in: a weight, what is asked for, what is known beside it |
 //! | `palette`, `figures`, `refusal` | what comes out: the palette, its error, or the reason why there is none |
+//! | `layerwise` | what a layer's inputs look like, and what its outputs lose |
 //! | `layout` | shapes, and where the elements of each group lie, before any value is read |
 //! | `encode` | a weight to a palette: the tables of all groups, the per-channel scale, and indices found again |
 //! | [`decode`] | what every compressed form stands for, and the dense weight of a palette |
@@ -33,6 +34,7 @@ mod context;
 pub mod decode;
 mod encode;
 mod figures;
+mod layerwise;
 mod layout;
 mod mode;
 mod nbits;
@@ -45,8 +47,12 @@ mod tensor;
 mod training;
 
 pub use context::Context;
-pub use encode::{RecoverError, palettize};
+pub use encode::{RecoverError, assemble, palettize};
 pub use figures::ErrorFigures;
+pub use layerwise::{
+    DEFAULT_DAMPING, DEFAULT_GUIDED_DAMPING, DEFAULT_ROUNDS, FittedTables, Layerwise,
+    LayerwiseAlgorithm, LayerwiseFit, LayerwiseSettings, MomentsShape,
+};
 pub use layout::{Layout, layout, suits};
 pub use mode::{CustomLut, LutFunction, LutGroup, Mode, ModeName};
 pub use nbits::Nbits;

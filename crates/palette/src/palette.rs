@@ -2,7 +2,7 @@
 
 use palettizer_kernels::pack;
 
-use crate::{Dtype, ErrorFigures, Nbits};
+use crate::{Dtype, ErrorFigures, LayerwiseFit, Nbits};
 
 /// One weight as indices into lookup tables.
 ///
@@ -45,6 +45,8 @@ pub struct Palette {
     pub mask: Option<Vec<u8>>,
     /// How far the reconstruction is from the original.
     pub error: ErrorFigures,
+    /// How far the layer's outputs are from what they were, if it was fitted to them.
+    pub fit: Option<LayerwiseFit>,
 }
 
 /// The entries of all tables of a weight, shaped by [`Palette::lut_shape`]. Tables with fewer than 2^n entries end
@@ -92,6 +94,7 @@ impl Palette {
             scale: None,
             mask: None,
             error: ErrorFigures::default(),
+            fit: None,
         }
     }
 

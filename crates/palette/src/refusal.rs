@@ -120,6 +120,9 @@ pub enum Refusal {
         /// Elements of the weight.
         elements: usize,
     },
+    /// Second moments of inputs that do not suit the weight, or what is asked of it.
+    #[error("layer-wise fitting {0}")]
+    Layerwise(String),
     /// Fewer vectors than centroids.
     #[error(
         "a group of {elements} elements is too small for {clusters} centroids of {cluster_dim}: take fewer bits or larger groups"

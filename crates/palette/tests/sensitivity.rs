@@ -95,7 +95,7 @@ proptest! {
             output_axis: Some(output_axis),
             mask: masked.then_some(&mask[..]),
             sensitivity: Some(&weights),
-            stop: None,
+            ..Context::default()
         };
         let palette = palettize(&tensor, &spec, &context).unwrap();
         let dense = palette.decompress();

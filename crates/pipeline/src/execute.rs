@@ -121,6 +121,7 @@ impl<F: Format> Worker<'_, F> {
             output_axis: weight.output_axis,
             mask: values.mask.as_deref(),
             sensitivity: sensitivity.as_deref(),
+            layerwise: None,
             stop: self.stop,
         };
         let mut palette = palettize(&tensor, &job.spec, &context);

@@ -1,17 +1,22 @@
 //! numpy arrays as slices and back.
 
-use numpy::{Element, PyArray1, PyReadonlyArray1, PyReadwriteArray1};
+use numpy::ndarray::Dimension;
+use numpy::{
+    Element, PyArray1, PyReadonlyArray, PyReadonlyArray1, PyReadwriteArray1, PyUntypedArrayMethods,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 
 use crate::error::bad_value;
 
 /// The elements of an array that lie one after the other.
-pub(crate) fn slice<'a, T: Element>(
+pub(crate) fn slice<'a, T: Element, D: Dimension>(
     name: &str,
-    array: &'a PyReadonlyArray1<'_, T>,
+    array: &'a PyReadonlyArray<'_, T, D>,
 ) -> PyResult<&'a [T]> {
-    array.as_slice().map_err(|_| {
+    // In the order of C: that of Fortran has no holes either.
+    let slice = array.as_slice().ok().filter(|_| array.is_c_contiguous());
+    slice.ok_or_else(|| {
         bad_value(format_args!(
             "{name} is not contiguous; pass numpy.ascontiguousarray of it"
         ))

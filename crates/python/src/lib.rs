@@ -50,7 +50,7 @@ mod _native {
     #[pymodule_export]
     use crate::palette::Palette;
     #[pymodule_export]
-    use crate::palettize::{normalise_sensitivity, palettize};
+    use crate::palettize::{assemble, normalise_sensitivity, palettize};
     #[pymodule_export]
     use crate::recover::recover;
     #[pymodule_export]

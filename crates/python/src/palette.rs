@@ -117,7 +117,16 @@ impl Palette {
         error.set_item("mse", figures.mse())?;
         error.set_item("snr_db", figures.snr_db())?;
         error.set_item("gap", figures.gap)?;
+        if let Some(fit) = &self.0.fit {
+            error.set_item("output_energy", fit.energy)?;
+            error.set_item("output_error", fit.output_error())?;
+        }
         Ok(error)
+    }
+
+    #[getter]
+    fn objective(&self) -> Option<Vec<f64>> {
+        self.0.fit.as_ref().map(|fit| fit.objective.clone())
     }
 
     /// Writes the dense weight.

@@ -75,6 +75,7 @@ arguments!(
     nbits,
     noise,
     output_axis,
+    rounds,
     scale_shape,
     seed,
     shape,

@@ -50,6 +50,7 @@ impl Encoded<'_> {
             }),
             mask: self.mask.map(<[u8]>::to_vec),
             error,
+            fit: None,
         }
     }
 

@@ -7,6 +7,7 @@
 //! | `scalar`, `vector`, `table` | the table of a group's scalars, or of its vectors; what is asked of it |
 //! | `entries`, `storage`, `rounding` | entries as they are stored, and the numbers that a dtype has |
 //! | `channels`, `products` | the per-channel scale; entries times scales |
+//! | `layerwise` | tables that keep what a layer computes, and tables that were fitted elsewhere |
 //! | `assemble` | tables and indices of all groups together |
 //! | `recover` | the indices of a dense weight whose tables are known |
 
@@ -15,6 +16,7 @@ mod channels;
 mod elements;
 pub(crate) mod entries;
 mod group_encoder;
+mod layerwise;
 mod palettize;
 mod products;
 mod recover;
@@ -24,5 +26,6 @@ pub(crate) mod storage;
 pub(crate) mod table;
 pub(crate) mod vector;
 
+pub use layerwise::assemble;
 pub use palettize::palettize;
 pub use recover::RecoverError;

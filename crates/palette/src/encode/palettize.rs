@@ -25,6 +25,7 @@ use super::assemble::Encoded;
 use super::channels::Channels;
 use super::elements::Elements;
 use super::group_encoder::GroupEncoder;
+use super::layerwise;
 use super::rounding::Rounding;
 use super::storage::Storage;
 use super::table::{GroupTable, MOST_ENTRIES};
@@ -35,14 +36,14 @@ use crate::{Context, Dtype, Layout, Nbits, Palette, PaletteSpec, Refusal, Tensor
 /// Palettizes one weight.
 ///
 /// `context` has what is known of the weight beside its values: the axis of its output channels, the mask of a pruned
-/// one, how much each element matters, and the flag that ends the work.
+/// one, how much each element matters, what the layer's inputs look like, and the flag that ends the work.
 ///
 /// Runs on the caller's rayon pool; the result does not depend on its size.
 ///
 /// # Errors
 /// Whatever [`layout`] and [`suits`] refuse, [`Refusal::MaskLength`], [`Refusal::SensitivityLength`],
 /// [`Refusal::Sensitivity`], what only the values tell ([`Refusal::NonFinite`], [`Refusal::TooManyDistinct`],
-/// [`Refusal::Custom`]), and [`Refusal::Stopped`].
+/// [`Refusal::Custom`]), [`Refusal::Layerwise`] where second moments cannot be used, and [`Refusal::Stopped`].
 ///
 /// ```
 /// use palettizer_palette::{
@@ -78,6 +79,9 @@ pub fn palettize(
         }
     }
     context.go_on()?;
+    if let Some(inputs) = context.layerwise {
+        return layerwise::palettize(tensor, &layout, spec, context, inputs);
+    }
     let weight = Weight {
         tensor,
         layout: &layout,

@@ -68,7 +68,12 @@ pub(crate) fn table(
 }
 
 /// The distinct vectors in ascending order when there are at most `limit`, with the index of each vector.
-fn distinct(values: &[f32], dim: usize, limit: usize, indices: &mut [u8]) -> Option<Vec<f32>> {
+pub(crate) fn distinct(
+    values: &[f32],
+    dim: usize,
+    limit: usize,
+    indices: &mut [u8],
+) -> Option<Vec<f32>> {
     let bits: &[u32] = bytemuck::cast_slice(values);
     let mut seen: HashMap<&[u32], u8> = HashMap::with_capacity(limit);
     let mut order: Vec<usize> = Vec::with_capacity(limit);

@@ -1,7 +1,7 @@
 """Reading and writing the safetensors format: a JSON header with names, dtypes, shapes and places, then the bytes.
 
-Only what sensitivities need: they are tensors of floats on the CPU. A file is written beside its place and then
-renamed.
+Only what sensitivities and statistics need: they are tensors of floats on the CPU. A file is written beside its place and
+then renamed.
 """
 
 from __future__ import annotations
@@ -87,6 +87,11 @@ def header(path: Path) -> dict[str, Entry]:
     Raises:
         ValueError: the file is no safetensors file, or contradicts itself.
     """
+    return contents(path)[0]
+
+
+def contents(path: Path) -> tuple[dict[str, Entry], dict[str, str]]:
+    """Name -> tensor of a file, and the strings of its metadata. Errors are those of `header`."""
     total = os.path.getsize(path)
     with open(path, "rb") as file:
         first = file.read(8)
@@ -99,8 +104,10 @@ def header(path: Path) -> dict[str, Entry]:
             raise ValueError(f"{os.fspath(path)} is not a safetensors file: its header is not JSON") from error
     if not isinstance(listed, dict):
         raise ValueError(f"{os.fspath(path)} is not a safetensors file: its header is not a JSON object")
-    listed.pop("__metadata__", None)
-    return {name: _entry(path, name, entry, 8 + length, total) for name, entry in listed.items()}
+    strings = listed.pop("__metadata__", {})
+    if not isinstance(strings, dict) or not all(isinstance(value, str) for value in strings.values()):
+        raise ValueError(f"{os.fspath(path)} has metadata that is not strings by names")
+    return {name: _entry(path, name, entry, 8 + length, total) for name, entry in listed.items()}, strings
 
 
 def _entry(path: Path, name: str, listed: object, base: int, total: int) -> Entry:
@@ -114,7 +121,7 @@ def _entry(path: Path, name: str, listed: object, base: int, total: int) -> Entr
     if not sensible:
         raise ValueError(f"{where} has no sensible dtype, shape and data_offsets")
     if dtype not in _DTYPES:
-        raise ValueError(f"{where} has dtype {dtype}; sensitivities are one of {', '.join(_DTYPES)}")
+        raise ValueError(f"{where} has dtype {dtype}; expected one of {', '.join(_DTYPES)}")
     if base + end > total or end - start != math.prod(shape) * _DTYPES[dtype].itemsize:
         raise ValueError(f"{where} does not have as many bytes as its shape {tuple(shape)} says; is the file whole?")
     return Entry(_DTYPES[dtype], tuple(shape), base + start, base + end)

@@ -1,6 +1,6 @@
-"""Post-training, sensitive and differentiable k-means palettization of PyTorch models.
+"""Post-training, sensitive, layer-wise and differentiable palettization of PyTorch models.
 
-The names, defaults and errors are those of `coremltools.optimize.torch.palettization`.
+The names, defaults and errors are those of `coremltools.optimize.torch.palettization`, which has nothing layer-wise.
 
 >>> import torch
 >>> from palettizer.torch.palettization import PostTrainingPalettizer, PostTrainingPalettizerConfig
@@ -15,6 +15,11 @@ from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, Modu
 from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
 from palettizer.torch.palettization._io.store import load_safetensors, save_safetensors
 from palettizer.torch.palettization.differentiable_k_means import DKMPalettizer
+from palettizer.torch.palettization.layerwise_palettization import (
+    LayerwisePalettizer,
+    LayerwisePalettizerConfig,
+    ModuleLayerwisePalettizerConfig,
+)
 from palettizer.torch.palettization.post_training_palettization import (
     ModulePostTrainingPalettizerConfig,
     PostTrainingPalettizer,
@@ -31,7 +36,10 @@ __all__ = [
     "DKMPalettizer",
     "DKMPalettizerConfig",
     "FakePalettize",
+    "LayerwisePalettizer",
+    "LayerwisePalettizerConfig",
     "ModuleDKMPalettizerConfig",
+    "ModuleLayerwisePalettizerConfig",
     "ModulePostTrainingPalettizerConfig",
     "ModuleSKMPalettizerConfig",
     "PostTrainingPalettizer",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from palettizer.torch._report import Report
 from palettizer.torch.base_model_optimizer import BaseModelOptimizer
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.layers import KINDS
-from palettizer.torch.palettization._plan.palettize import MakePalette, check_values, make_palette, put, undisturbed
+from palettizer.torch.palettization._plan.palettize import Made, MakePalette, check_values, make_palette, put, undisturbed
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import is_sharded
 
@@ -56,6 +56,12 @@ class Compressor(BaseModelOptimizer):
     def _palettize(self, plan: Plan, make: MakePalette, inplace: bool, progress: bool) -> torch.nn.Module:
         """Palettizes the planned weights of the model, or of a copy."""
         palettes = [make_palette(weight, make) for weight in shown(plan.weights, progress, "palettizing")]
+        return self._put(plan, palettes, inplace, {})
+
+    def _put(
+        self, plan: Plan, palettes: Sequence[Made], inplace: bool, more: Mapping[str, Mapping[str, Any]]
+    ) -> torch.nn.Module:
+        """Changes the planned weights of the model, or of a copy; `more` has further columns for rows of the report."""
         model = self._model if inplace else _copied(self._model, plan)
         rows: dict[str, dict[str, object]] = {}
         with undisturbed():
@@ -63,7 +69,7 @@ class Compressor(BaseModelOptimizer):
                 targets = owners = weight.owners
                 if not inplace:
                     targets = [replace(owner, module=model.get_submodule(owner.module_name)) for owner in owners]
-                row = put(made, owners[0], targets)
+                row = {**put(made, owners[0], targets), **more.get(weight.name, {})}
                 for owner in owners:
                     rows[owner.name] = row if owner is owners[0] else {**row, "reason": f"is {weight.name}"}
             metadata.register_version(model)

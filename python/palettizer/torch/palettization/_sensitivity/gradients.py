@@ -63,21 +63,21 @@ def compute(
             "no weight that would be palettized requires a gradient; call requires_grad_(True) on the weights first"
         )
     with ExitStack() as stack:
-        stack.enter_context(_left_as_it_was(model))
+        stack.enter_context(left_as_it_was(model))
         stack.enter_context(torch.enable_grad())
         if isinstance(model, nn.parallel.DistributedDataParallel):
             # The gradients of each process by itself: the squares are added up, not the gradients.
             stack.enter_context(model.no_sync())
         stack.enter_context(sums)
-        samples = _share(islice(dataloader, nsamples), whole_rounds=isinstance(sums, ShardedSums))
+        samples = share(islice(dataloader, nsamples), whole_rounds=isinstance(sums, ShardedSums))
         for index, sample in enumerate(shown(samples, progress, "sensitivities", nsamples)):
             try:
-                _backward(model, loss_fn, sample)
+                backward(model, loss_fn, sample)
             except RuntimeError as error:
                 if index > 0 or not _belongs_on_cuda(model, error):
                     raise
                 stack.callback(model.cpu)
-                _backward(model.cuda(), loss_fn, sample)
+                backward(model.cuda(), loss_fn, sample)
             sums.after_backward()
         return _normalised(weights, sums.collect())
 
@@ -87,7 +87,7 @@ def _asks(weight: Weight) -> bool:
     return any(parameter.requires_grad for parameter in weight.parameters())
 
 
-def _share(samples: Iterable[Any], whole_rounds: bool) -> Iterator[Any]:
+def share(samples: Iterable[Any], whole_rounds: bool) -> Iterator[Any]:
     """The samples of this process: each takes every n-th.
 
     A model in shards can only be run by all processes together. With `whole_rounds` the samples of a last round that
@@ -120,7 +120,7 @@ def _belongs_on_cuda(model: nn.Module, error: RuntimeError) -> bool:
     )
 
 
-def _backward(model: nn.Module, loss_fn: LossFunction, sample: Any) -> None:
+def backward(model: nn.Module, loss_fn: LossFunction, sample: Any) -> None:
     loss = loss_fn(model, sample)
     if not isinstance(loss, torch.Tensor):
         raise TypeError(f"loss_fn must return a scalar tensor, found {type(loss).__name__}")
@@ -135,7 +135,7 @@ def _backward(model: nn.Module, loss_fn: LossFunction, sample: Any) -> None:
 
 
 @contextmanager
-def _left_as_it_was(model: nn.Module) -> Iterator[None]:
+def left_as_it_was(model: nn.Module) -> Iterator[None]:
     """Puts gradients and buffers back at the end; training modes and requires_grad are never touched."""
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     buffers = [

@@ -94,7 +94,7 @@ def test_gradients_of_tables_are_those_of_a_gather(layer, layout):
     # A change is of 32 bits, and so is its gradient.
     assert torch.allclose(tables.change.grad.double(), wanted, rtol=1e-6, atol=1e-6 * float(wanted.abs().max()))
     if "palettization_scale" in record:
-        assert torch.allclose(tables.scale_change.grad.double(), scale.grad * scale.detach(), rtol=1e-5)
+        assert torch.allclose(tables.scale_change.grad.double(), scale.grad * scale.detach() * tables.scale_unit, rtol=1e-5)
     else:
         assert tables.scale_change is None
     assert torch.allclose(bias.change.grad, model.bias.grad, rtol=1e-9)
@@ -110,6 +110,17 @@ def test_sums_by_index_are_the_same_by_masks(dim):
             naive[table, int(indices[table, position])] += values[table, position].double()
     assert torch.allclose(bucket_sums(values, indices, 8), naive, rtol=1e-12)
     assert torch.allclose(masked_sums(values, indices, 8), naive, rtol=1e-12)
+
+
+@pytest.mark.parametrize("layout", ["per tensor", "groups", "vectors in groups", "scale"])
+def test_large_weights_are_done_in_pieces(layout, monkeypatch):
+    torch.manual_seed(0)
+    model, data = palettize(nn.Linear(16, 20), **LAYOUTS[layout]), [torch.randn(8, 16)]
+    loss = lambda model, x: (model(x) - 1).square().mean()
+    whole = tune_tables(model, data, loss, steps=3, progress=False)
+    monkeypatch.setattr("palettizer.torch.palettization._tuning.layout._CHUNK", 24)
+    parts = tune_tables(model, data, loss, steps=3, progress=False)
+    assert torch.allclose(whole.weight, parts.weight, atol=1e-6) and not torch.equal(whole.weight, model.weight)
 
 
 class Net(nn.Module):
@@ -407,6 +418,19 @@ def test_a_loss_that_is_no_number():
     with pytest.raises(ValueError, match="a gradient of step 1 is NaN or infinite; the model is as it was"):
         tune_tables(model, batches(), root, inplace=True, progress=False)
     assert equal(before, values(model))
+
+
+def test_half_precision_loses_neither_small_gradients_nor_large_ones():
+    torch.manual_seed(0)
+    original, data, results = nn.Linear(16, 16), [torch.randn(8, 16) for _ in range(4)], []
+    model = palettize(original, **GROUPS, n_bits=1)
+    far = lambda one: sum(float((one.float()(x) - original(x)).square().mean()) for x in data)
+    for dtype, factor in ((torch.float32, 1), (torch.float16, 1e-6), (torch.float16, 1e4)):
+        wanted = copy.deepcopy(original).to(dtype)
+        loss = lambda m, x, w=wanted, f=factor: (m(x.to(w.bias.dtype)) - w(x.to(w.bias.dtype)).detach()).float().square().mean() * f
+        results.append(far(tune_tables(copy.deepcopy(model).to(dtype), data, loss, steps=48, progress=False)))
+    single, small, large = (far(model) - result for result in results)
+    assert single > 0.01 and small == pytest.approx(single, rel=0.2) and large == pytest.approx(single, rel=0.2)
 
 
 ERRORS = {

@@ -45,8 +45,8 @@ def tune_tables(
     reference: nn.Module | None = None,
     distance: Distance = "kl",
     forward_fn: ForwardFunction = forward,
-    learning_rate: float = 0.25,
-    norm_learning_rate: float = 1e-3,
+    learning_rate: float = 0.2,
+    norm_learning_rate: float = 2e-3,
     tune_norms: bool = True,
     tune_biases: bool = True,
     tune_scales: bool = True,
@@ -76,8 +76,8 @@ def tune_tables(
             Without it, tuples, lists and mappings are taken apart, by position or by name. Of the outputs the logits count, or
             else the first tensor; where an item has an `attention_mask`, what it masks does not.
         learning_rate: Adam's, for entries. Its unit is the standard deviation of the weights of a table, divided by the number of
-            entries (of vectors, by its root): so it does for any model and any number of bits.
-        norm_learning_rate: Adam's, for norms and biases, and for factors of channels relative to each.
+            entries (of vectors, by its root): so it does for any model and any number of bits. Factors of channels go with it.
+        norm_learning_rate: Adam's, for norms and biases.
         tune_norms: also train the parameters of normalizations.
         tune_biases: also train biases.
         tune_scales: also train the factors of channels, where there are any (`enable_per_channel_scale`).

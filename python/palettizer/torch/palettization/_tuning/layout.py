@@ -78,7 +78,8 @@ def look_up(tables: Tensor, indices: Tensor) -> Tensor:
 def bucket_sums(values: Tensor, indices: Tensor, entries: int) -> Tensor:
     """For each entry of each table: the sum of the values (tables, index positions, elements) that have its index.
 
-    In 64 bits; the same for the same values, on any device: atomic additions, whose order is by chance, are not used.
+    In 64 bits where the device has them; the same for the same values: atomic additions, whose order is by chance, are not
+    used.
     """
     if values.device.type != "cpu":
         return masked_sums(values, indices, entries)
@@ -93,12 +94,18 @@ def bucket_sums(values: Tensor, indices: Tensor, entries: int) -> Tensor:
 
 def masked_sums(values: Tensor, indices: Tensor, entries: int) -> Tensor:
     """`bucket_sums` entry after entry, for devices on which that is quick."""
-    zero = values.new_zeros(())
-    sums = [
-        torch.where((indices == entry).unsqueeze(-1), values, zero).sum(1, dtype=torch.float64)
-        for entry in range(entries)
-    ]
-    return torch.stack(sums, 1)
+    zero, dtype = values.new_zeros(()), wide(values.device)
+    masked = (torch.where((indices == entry).unsqueeze(-1), values, zero) for entry in range(entries))
+    return torch.stack([values.sum(1, dtype=dtype) for values in masked], 1)
+
+
+def wide(device: torch.device) -> torch.dtype:
+    """The dtype of sums: Apple's GPUs have no 64-bit floats.
+
+    >>> wide(torch.device("cpu")), wide(torch.device("mps"))
+    (torch.float64, torch.float32)
+    """
+    return torch.float32 if device.type == "mps" else torch.float64
 
 
 def _numbers(indices: Tensor, entries: int) -> Iterator[tuple[int, Tensor]]:

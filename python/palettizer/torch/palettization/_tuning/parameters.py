@@ -70,9 +70,9 @@ class Trained:
         self._buffers = [(b, b.detach().clone()) for b in target.buffers() if not b.is_meta]
 
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-        """What the optimizer changes: of entries, and of all else."""
+        """What the optimizer changes: of entries and factors of channels, and of all else."""
         scales = [tables.scale_change for tables in self.tables if tables.scale_change is not None]
-        return [tables.change for tables in self.tables], scales + [plain.change for plain in self.plain]
+        return [tables.change for tables in self.tables] + scales, [plain.change for plain in self.plain]
 
     def write(self) -> None:
         """Writes all to the model, without heed of Ctrl-C."""

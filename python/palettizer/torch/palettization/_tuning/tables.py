@@ -16,10 +16,12 @@ from torch import Tensor, nn
 from palettizer import _native
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.tensors import DTYPES, from_bytes
-from palettizer.torch.palettization._tuning.layout import Layout, bucket_sums, indices_of, look_up
+from palettizer.torch.palettization._tuning.layout import Layout, bucket_sums, indices_of, look_up, wide
 
 _MOST = 127
 """The largest integer of a table, as the native module stores them: from -127 to 127 about the zero point."""
+_SCALE_PART = 1.0
+"""How far the factor of a channel may move, relative to itself, while an entry moves by a standard deviation of the weights: measured."""
 
 
 class Tables:
@@ -35,17 +37,20 @@ class Tables:
         self.parameters = list({id(p): p for p in (module.get_parameter(name) for module, name in places)}.values())
         device, self.dtype = self.parameters[0].device, DTYPES[palette.dtype]
         self.layout = Layout(palette.shape, palette.lut_shape, palette.vector_axis)
-        self.indices = indices_of(palette, self.layout).to(device)
+        indices = indices_of(palette, self.layout)
         entries = from_bytes(palette.entries(), self.dtype, palette.lut_shape).float()
-        self.before = entries.reshape(self.layout.tables, -1, self.layout.dim).to(device)
+        before = entries.reshape(self.layout.tables, -1, self.layout.dim)
+        # Some third of the distance between entries, as it would be if they lay evenly.
+        steps = self.layout.entries ** (1 / self.layout.dim)
+        self.unit = _spread(before, indices).div_(steps).to(device)
+        self.scale_unit = _SCALE_PART / steps
+        self.before, self.indices = before.to(device), indices.to(device)
         self.grid = self.scale = self.scale_change = None
         if palette.lut_scale is not None:
             self.grid = from_bytes(palette.lut_scale, self.dtype, palette.lut_scale_shape).float().to(device)
         if palette.scale is not None:
             self.scale = from_bytes(palette.scale, self.dtype, palette.scale_shape).float().to(device)
         self._scale_dtype = _narrowest(self.grid if self.scale is None else self.scale, self.dtype)
-        # Some third of the distance between entries, as it would be if they lay evenly.
-        self.unit = self._spread() / self.layout.entries ** (1 / self.layout.dim)
         self.change = nn.Parameter(torch.zeros_like(self.before))
         if self.scale is not None and tune_scales:
             self.scale_change = nn.Parameter(torch.zeros_like(self.scale))
@@ -64,7 +69,8 @@ class Tables:
             dense = dense if dense.dtype == torch.float64 else dense.float()
             if self.scale_change is not None:
                 entries = self.layout.whole(look_up(self._entries()[0], self.indices))
-                _add_gradient(self.scale_change, _block_sums(dense * entries, self.scale_change.shape) * self.scale)
+                sums = _block_sums(dense * entries, self.scale_change.shape)
+                _add_gradient(self.scale_change, sums * self.scale * self.scale_unit)
             scale = self._scale()
             if scale is not None:
                 dense = _scaled(dense, scale)
@@ -106,21 +112,20 @@ class Tables:
     def _scale(self) -> Tensor | None:
         if self.scale is None or self.scale_change is None:
             return self.scale
-        factor = (1 + self.scale_change.detach()).clamp_min(0.1)
+        factor = (1 + self.scale_change.detach() * self.scale_unit).clamp_min(0.1)
         return (self.scale * factor).to(self._scale_dtype).float()
 
-    def _spread(self) -> Tensor:
-        """The standard deviation of the weights of each table, without their scales: (tables, 1, 1)."""
-        counts = bucket_sums(
-            torch.ones_like(self.indices, dtype=torch.float32).unsqueeze(-1), self.indices, self.layout.entries
-        )
-        total, values = counts.sum(1, keepdim=True) * self.layout.dim, self.before.double()
-        mean = (values * counts).sum((1, 2), keepdim=True) / total
-        spread = ((values - mean).square() * counts).sum((1, 2), keepdim=True).div(total).sqrt()
-        # Of a table of one value there is none; then that of all tables, or the values themselves.
-        others = spread.square().mean().sqrt()
-        spread = torch.where(spread > 1e-6 * mean.abs(), spread, others if others > 0 else mean.abs())
-        return spread.float()
+
+def _spread(tables: Tensor, indices: Tensor) -> Tensor:
+    """The standard deviation of the weights of each table, without their scales: (tables, 1, 1)."""
+    _, entries, dim = tables.shape
+    counts = bucket_sums(torch.ones_like(indices, dtype=torch.float32).unsqueeze(-1), indices, entries)
+    total, values = counts.sum(1, keepdim=True) * dim, tables.double()
+    mean = (values * counts).sum((1, 2), keepdim=True) / total
+    spread = ((values - mean).square() * counts).sum((1, 2), keepdim=True).div(total).sqrt()
+    # Of a table of one value there is none; then that of all tables, or the values themselves.
+    others = spread.square().mean().sqrt()
+    return torch.where(spread > 1e-6 * mean.abs(), spread, others if others > 0 else mean.abs()).float()
 
 
 def _record(module: nn.Module, parameter: str) -> dict[str, Tensor]:
@@ -153,4 +158,5 @@ def _scaled(values: Tensor, scale: Tensor) -> Tensor:
 
 
 def _block_sums(values: Tensor, counts: Sequence[int]) -> Tensor:
-    return _split(values, counts).sum(list(range(1, 2 * len(counts), 2)), dtype=torch.float64)
+    inside = list(range(1, 2 * len(counts), 2))
+    return _split(values, counts).sum(inside, dtype=wide(values.device))

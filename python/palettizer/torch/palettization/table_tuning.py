@@ -18,15 +18,10 @@ import torch.distributed as dist
 from torch import nn
 
 from palettizer._progress import shown
+from palettizer.torch.palettization._layerwise.samples import ForwardFunction, forward
 from palettizer.torch.palettization._plan.sharding import distributed, is_sharded
-from palettizer.torch.palettization._tuning.loss import (
-    Distance,
-    ForwardFunction,
-    LossFunction,
-    distance_from,
-    forward,
-    quiet,
-)
+from palettizer.torch.palettization._sensitivity.gradients import LossFunction
+from palettizer.torch.palettization._tuning.loss import Distance, distance_from, quiet
 from palettizer.torch.palettization._tuning.parameters import Trained
 
 _HALF_LOSS_SCALE = 4096.0

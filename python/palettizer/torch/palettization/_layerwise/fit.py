@@ -68,7 +68,7 @@ def fit_on_device(
         start_weights: how much each weight counts in the k-means that is the start; without, as the diagonal of H says.
 
     Raises:
-        ValueError: shapes that contradict each other, numbers that are not finite, or second moments that are not positive
+        Refusal: a ValueError: shapes that contradict each other, numbers that are not finite, or second moments that are not positive
             definite, however much they are damped.
 
     >>> moments = torch.tensor([[1.0, 0.99], [0.99, 1.0]])[None, None]  # inputs that are nearly the same
@@ -129,8 +129,12 @@ def palette_on_device(
     def matrix(tensor: Tensor) -> Tensor:
         return tensor.detach().to(values.device, torch.float32).movedim(axis, 0).flatten(1)
 
-    moments = second_moments.to(values.device)
-    found = fit_on_device(matrix(values), moments, settings, None if fisher is None else matrix(fisher.reshape(shape)))
+    start = None
+    if fisher is not None:
+        own = fisher.detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
+        _native.normalise_sensitivity(own)
+        start = matrix(torch.from_numpy(own).reshape(shape))
+    found = fit_on_device(matrix(values), second_moments.to(values.device), settings, start)
     rest = (*shape[:axis], *shape[axis + 1 :])
     indices = found.indices.reshape(shape[axis], *rest).movedim(0, axis).contiguous()
     wanted = {name: value for name, value in arguments.items() if name not in ("mode", "cluster_dim", "sensitivity")}
@@ -159,23 +163,25 @@ def _joined(parts: Sequence[Fitted]) -> Fitted:
 
 def _check(weights: Tensor, second_moments: Tensor, settings: Settings, start_weights: Tensor | None) -> None:
     if weights.dim() != 2 or weights.numel() == 0:
-        raise ValueError(f"weights have shape {tuple(weights.shape)}; expected rows and columns, at least one of each")
+        raise _native.Refusal(
+            f"weights have shape {tuple(weights.shape)}; expected rows and columns, at least one of each"
+        )
     rows, columns = weights.shape
     shape = tuple(second_moments.shape)
     if len(shape) != 4 or shape[2] != shape[3] or shape[1] * shape[2] != columns:
-        raise ValueError(
+        raise _native.Refusal(
             f"second moments have shape {shape}; expected [row_runs, blocks, n, n] with blocks · n = {columns}"
         )
     if not 1 <= shape[0] <= rows or -(-rows // -(-rows // shape[0])) != shape[0]:
-        raise ValueError(f"second moments for {shape[0]} runs of rows, of which there are {rows}")
+        raise _native.Refusal(f"second moments for {shape[0]} runs of rows, of which there are {rows}")
     if shape[1] > 1:
         per_table = min(settings.rows_per_table, rows)
         if settings.row_scale or rows % per_table or rows % shape[0] or (shape[0] > 1 and per_table < rows):
-            raise ValueError(f"{shape[1]} blocks need equal runs of rows, equal groups, and no scales of rows")
+            raise _native.Refusal(f"{shape[1]} blocks need equal runs of rows, equal groups, and no scales of rows")
     if start_weights is not None and start_weights.shape != weights.shape:
-        raise ValueError(f"start weights have shape {tuple(start_weights.shape)}; expected {tuple(weights.shape)}")
+        raise _native.Refusal(f"start weights have shape {tuple(start_weights.shape)}; expected {tuple(weights.shape)}")
     if not (torch.isfinite(weights).all() and torch.isfinite(second_moments).all()):
-        raise ValueError("weights and second moments must be finite; found NaN or infinite values")
+        raise _native.Refusal("weights and second moments must be finite; found NaN or infinite values")
 
 
 def _fit_rows(weights: Tensor, moments: Tensor, settings: Settings, start_weights: Tensor | None) -> Fitted:

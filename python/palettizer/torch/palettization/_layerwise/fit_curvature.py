@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from palettizer import _native
+
 _FLOOR = 1e-6
 """A column whose diagonal is below this part of the mean is dead: no input of the samples reached it. It is raised to that."""
 _FIRST, _STEP, _MOST = 1e-6, 10.0, 100.0
@@ -22,7 +24,7 @@ class Curvature:
         number: which of the matrices of a weight it is.
 
     Raises:
-        ValueError: it is not positive definite, however much it is damped.
+        Refusal: a ValueError: it is not positive definite, however much it is damped.
     """
 
     def __init__(self, moments: Tensor, damping: float, number: int = 0) -> None:
@@ -44,7 +46,7 @@ class Curvature:
             if not failed and bool((self.factor.diagonal().square() > LOST * self.diagonal).all()):
                 return
             if self.damping >= _MOST:
-                raise ValueError(
+                raise _native.Refusal(
                     f"matrix {number} of second moments is not positive definite, even with a damping of {self.damping}"
                 )
             self.damping = min(max(self.damping * _STEP, _FIRST), _MOST)

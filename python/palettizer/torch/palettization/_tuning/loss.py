@@ -2,33 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-LossFunction = Callable[[nn.Module, Any], Tensor]
-ForwardFunction = Callable[[nn.Module, Any], Any]
+from palettizer.torch.palettization._layerwise.samples import ForwardFunction
+from palettizer.torch.palettization._sensitivity.gradients import LossFunction
+
 Distance = Literal["kl", "mse"]
-
-
-def forward(model: nn.Module, item: Any) -> Any:
-    """Runs a model on an item of a data loader: what is no tensor is taken apart, by name or by position.
-
-    Raises:
-        TypeError: the model does not take such an item.
-    """
-    try:
-        if isinstance(item, Mapping):
-            return model(**item)
-        return model(*item) if isinstance(item, (tuple, list)) else model(item)
-    except TypeError as error:
-        raise TypeError(
-            f"{error}. An item of the dataloader is a {type(item).__name__}; the model is called with its elements if it is "
-            "a tuple, a list or a dict, and else with the item itself: forward_fn(model, item) may do it otherwise"
-        ) from error
 
 
 def main_output(outputs: Any) -> Tensor:

@@ -100,6 +100,13 @@ def test_distributed(page):
     assert page("docs/distributed.md").run() == {"python": 2}
 
 
+def test_statistics(page, tmp_path):
+    x = zoo.random("x", (200, 64))
+    reader = page("docs/statistics.md", x=x)
+    save_file({"layers.0.fc.weight": zoo.random("fc", (48, 64))}, tmp_path / "reader/model.safetensors")
+    assert reader.run() == {"python": 1, "sh": 1}
+
+
 @pytest.mark.parametrize("name", ["docs/differences.md", "docs/report.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_the_other_pages_have_nothing_to_run(name):
     assert {language for _, language, _ in blocks(name)} <= {"text"}

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use palettizer::layerwise::{LayerwiseAlgorithm, StatisticsOptions, statistics};
 use palettizer::{
     MissingSensitivity, Model, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
     Preset, SaveOptions, Target, config_file, sensitivities,
@@ -32,6 +33,7 @@ use crate::summary;
       --op-name '.*embed_tokens.weight=8' --op-name lm_head.weight=skip
   palettizer compress llama/ -o llama-4bit/ --nbits 4 --group-size 1 --preset llm
   palettizer compress checkpoint/ -o small/ --nbits 3 --sensitivity squared_gradients.safetensors
+  palettizer compress checkpoint/ -o small/ --nbits 3 --group-size 1 --statistics statistics.safetensors
 
 A .safetensors checkpoint, or a folder of its shards with their index, has tensors and no ops:
 --op-name takes the names of tensors.
@@ -42,6 +44,9 @@ that fits, then the type, then --preset, then the settings for all. Flags go bef
 
 --preset llm is for language models: k-means with 8 bits and one table for each embedding and for
 the head, rotary tables and masks as they are, the settings given for all else.
+
+--statistics fits tables and indices to what layers compute: docs/statistics.md says what is in the file.
+Weights that cannot be fitted are clustered, and the table says why.
 
 In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a name says that
 2 more constants share its data."
@@ -86,6 +91,36 @@ pub(crate) struct Args {
         help_heading = "Sensitivity"
     )]
     sensitivity_default: Option<MissingSensitivity>,
+    /// What layers' inputs look like: a .safetensors file with NAME.second_moments for each weight, and maybe NAME.fisher
+    #[arg(long, value_name = "FILE", help_heading = "Statistics")]
+    statistics: Option<PathBuf>,
+    /// How tables and indices are fitted [default: lnq]
+    #[arg(
+        long,
+        value_name = "NAME",
+        value_parser = algorithm(),
+        requires = "statistics",
+        help_heading = "Statistics"
+    )]
+    algorithm: Option<LayerwiseAlgorithm>,
+    /// Rounds of lnq [default: 2]
+    #[arg(
+        long,
+        value_name = "N",
+        requires = "statistics",
+        help_heading = "Statistics"
+    )]
+    rounds: Option<u16>,
+    /// What is added to the diagonal of second moments, as a part of its mean [default: 0.1; 0.03 if the file is guided]
+    #[arg(
+        long,
+        value_name = "X",
+        value_parser = damping,
+        allow_negative_numbers = true,
+        requires = "statistics",
+        help_heading = "Statistics"
+    )]
+    damping: Option<f64>,
     /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
     #[arg(long, help_heading = "Work")]
     exact: bool,
@@ -117,6 +152,21 @@ fn palette_flags() -> Vec<&'static str> {
 fn sensitivity_default() -> impl TypedValueParser<Value = MissingSensitivity> {
     let ones = PossibleValue::new("ones").help("All elements matter alike");
     PossibleValuesParser::new([ones]).map(|_| MissingSensitivity::Ones)
+}
+
+/// How a weight is fitted to the inputs of its layer.
+fn algorithm() -> impl TypedValueParser<Value = LayerwiseAlgorithm> {
+    let names = LayerwiseAlgorithm::CHOICES.iter();
+    let names = names.map(|choice| PossibleValue::new(choice.name).help(choice.about));
+    PossibleValuesParser::new(names).try_map(|text| text.parse::<LayerwiseAlgorithm>())
+}
+
+/// A finite number from zero on.
+fn damping(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(damping) if (0.0..f64::INFINITY).contains(&damping) => Ok(damping),
+        _ => Err("expected a finite number from 0 on, such as 0.1".to_owned()),
+    }
 }
 
 /// The targets that a program can be raised to.
@@ -174,6 +224,7 @@ fn places(args: &Args) -> Result<(), Failure> {
     let inputs = [
         (args.config.as_deref(), "the file of --config"),
         (args.sensitivity.as_deref(), "the file of --sensitivity"),
+        (args.statistics.as_deref(), "the file of --statistics"),
     ];
     paths::apart(&args.output, "OUT", &inputs)?;
     let Some(report) = args
@@ -266,6 +317,21 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
             .sensitivity_default
             .unwrap_or(MissingSensitivity::Error);
         config = config.with_sensitivity(sensitivities(path, missing)?);
+    }
+    if let Some(path) = &args.statistics {
+        if args.sensitivity.is_some() {
+            return Err(Failure::Usage(
+                "--statistics and --sensitivity cannot be used together: the file of --statistics may have \
+                 NAME.fisher beside NAME.second_moments, which weighs as a sensitivity does"
+                    .to_owned(),
+            ));
+        }
+        let options = StatisticsOptions {
+            algorithm: args.algorithm.unwrap_or_default(),
+            rounds: args.rounds.map(usize::from),
+            damping: args.damping,
+        };
+        config = config.with_statistics(statistics(path, options)?);
     }
     Ok(config
         .with_joint_compression(args.joint_compression)

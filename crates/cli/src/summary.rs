@@ -10,6 +10,9 @@ use crate::output::FAINT;
 use crate::table::{Column, Table};
 use crate::width::{columns, paragraph, wrap};
 
+/// What the report says of a weight that was fitted to the inputs of its layer.
+const FITTED: &str = "layerwise";
+
 /// The lines that the weights of one reason take on a terminal; a file lists them all.
 const MOST_LINES: usize = 3;
 
@@ -29,10 +32,19 @@ fn table(report: &Report) -> Table {
         Column::number("after"),
         Column::number("SNR dB"),
     ]);
+    let figures = || report.weights.iter().filter_map(WeightReport::figures);
+    let fitted = figures().any(|figures| figures.fit == Some(FITTED));
+    if fitted {
+        columns.push(Column::number("output dB"));
+    }
     let mut table = Table::new(columns);
     for weight in &report.weights {
         if let Some(figures) = weight.figures() {
-            table.row(row(weight, figures, ops));
+            let mut cells = row(weight, figures, ops);
+            if fitted {
+                cells.push(outputs(figures));
+            }
+            table.row(cells);
         }
     }
     table
@@ -53,6 +65,14 @@ fn row(weight: &WeightReport, palette: &Figures, ops: bool) -> Vec<String> {
         figures::decibels(palette.snr_db, Some(palette.mse)),
     ]);
     cells
+}
+
+/// How far the outputs of a layer are from their errors, if it was fitted to them.
+fn outputs(palette: &Figures) -> String {
+    match palette.fit == Some(FITTED) {
+        true => figures::decibels(palette.output_snr_db, None),
+        false => "-".to_owned(),
+    }
 }
 
 /// The constant's name, and how many others share its data.
@@ -81,12 +101,18 @@ fn bits(palette: &Figures) -> String {
     }
 }
 
-/// Why weights were skipped: each reason once, with its weights. A file lists all of them, each on a line.
-fn skipped(report: &Report, width: Option<usize>) -> String {
+/// Why weights were skipped, or what was done to them instead: each reason once, with its weights. A file lists all of them, each on
+/// a line.
+fn reasons<'r>(
+    report: &'r Report,
+    what: &str,
+    reason: impl Fn(&'r WeightReport) -> Option<&'r str>,
+    width: Option<usize>,
+) -> String {
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for weight in &report.weights {
-        let Some(reason) = weight.reason() else {
+        let Some(reason) = reason(weight) else {
             continue;
         };
         let place = *places.entry(reason).or_insert_with(|| {
@@ -98,7 +124,7 @@ fn skipped(report: &Report, width: Option<usize>) -> String {
     let mut text = String::new();
     for (reason, names) in reasons {
         let count = figures::grouped(names.len() as u64);
-        let title = format!("{count} skipped: {}", visible(reason));
+        let title = format!("{count} {what}: {}", visible(reason));
         let title = wrap(&title, width, "  ");
         text.push_str(&format!("{FAINT}{title}\n{}{FAINT:#}", list(&names, width)));
     }
@@ -161,9 +187,19 @@ pub(crate) fn text(report: &Report, width: Option<usize>) -> String {
         true => String::new(),
         false => table.render(width),
     };
-    let parts = [table, skipped(report, width), totals(report, width)];
+    let parts = [
+        table,
+        reasons(report, "not fitted to inputs", fallback, width),
+        reasons(report, "skipped", WeightReport::reason, width),
+        totals(report, width),
+    ];
     let parts = parts.into_iter().filter(|part| !part.is_empty());
     parts.collect::<Vec<_>>().join("\n")
+}
+
+/// Why a weight was not fitted to the inputs of its layer.
+fn fallback(weight: &WeightReport) -> Option<&str> {
+    weight.figures()?.fallback.as_deref()
 }
 
 /// What it all came to.

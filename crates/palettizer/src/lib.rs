@@ -19,7 +19,7 @@
 //! A [`Model`] is a Core ML package or a checkpoint, a `.safetensors` file or a folder of them. What only one format has,
 //! such as models in memory, is in [`coreml`] and [`safetensors`].
 //!
-//! [`dkm`] trains palettes in any training loop.
+//! [`dkm`] trains palettes in any training loop; [`layerwise`] fits them to what a layer computes.
 //!
 //! Where it is known how much each element of the weights matters, as the squared gradients of a loss say, k-means can
 //! minimise what its errors cost:
@@ -37,6 +37,7 @@
 pub mod config_file;
 pub mod dkm;
 mod error;
+pub mod layerwise;
 mod model;
 mod op_options;
 mod sensitivity;

@@ -154,6 +154,30 @@ pub enum Error {
         /// What was found, and what was expected.
         what: String,
     },
+    /// Statistics of another model: none is of one of its weights.
+    #[error("{}", foreign_statistics_text(.weights, .known, .reason))]
+    ForeignStatistics {
+        /// The weights.
+        weights: Vec<String>,
+        /// The weights that there are statistics of.
+        known: Vec<String>,
+        /// Why the first weight has none.
+        reason: String,
+    },
+    /// The statistics of one weight are of no use.
+    #[error("the statistics \"{name}\": {what}")]
+    Statistics {
+        /// Their name.
+        name: String,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// The statistics are of no use.
+    #[error("the statistics: {what}")]
+    StatisticsFile {
+        /// What was found, and what was expected.
+        what: String,
+    },
     /// The values of a weight are not those of its type and shape.
     #[error("the values of \"{name}\": {what}; the model is damaged, make it again")]
     Values {
@@ -259,6 +283,25 @@ fn foreign_sensitivities_text(weights: &[String], known: &[String]) -> String {
     if known.is_empty() {
         return "the file of sensitivities has no tensor of type F16, BF16, F32 or F64".to_owned();
     }
+    format!(
+        "no sensitivity has the name of a weight: {}. Give those of this model, or none",
+        sides(weights, known, "sensitivities")
+    )
+}
+
+fn foreign_statistics_text(weights: &[String], known: &[String], reason: &str) -> String {
+    if known.is_empty() {
+        return "the file of statistics has no tensor of numbers called NAME.second_moments, NAME.fisher or NAME.frequency"
+            .to_owned();
+    }
+    format!(
+        "no statistics are of a weight: {}. Of the first, {reason}. Give those of this model, or none",
+        sides(weights, known, "statistics")
+    )
+}
+
+/// Some names of the weights, and of what is there in their place.
+fn sides(weights: &[String], known: &[String], what: &str) -> String {
     // Those first that may be meant.
     let near = weights.iter().take(SHOWN).flat_map(|weight| {
         let known = known.iter().map(String::as_str);
@@ -272,8 +315,7 @@ fn foreign_sensitivities_text(weights: &[String], known: &[String]) -> String {
     }
     let weights: Vec<&str> = weights.iter().map(String::as_str).collect();
     format!(
-        "no sensitivity has the name of a weight: the weights to palettize are {}; the sensitivities are of {}. \
-         Give those of this model, or none",
+        "the weights to palettize are {}; the {what} are of {}",
         quoted(&weights[..weights.len().min(SHOWN)], weights.len()),
         quoted(&shown, known.len()),
     )

@@ -8,8 +8,8 @@ use crate::config::OptimizationConfig;
 use crate::format::{Format, Weight};
 use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
 use crate::report::Figures;
-use crate::{Error, Progress, Sensitivities, go_on};
-use palettizer_palette::{Context, Palette, Refusal, Tensor, palettize};
+use crate::{Error, Inputs, Progress, Sensitivities, Statistics, go_on};
+use palettizer_palette::{Context, Layerwise, Palette, Refusal, Tensor, palettize};
 use std::sync::atomic::AtomicBool;
 
 /// Vectors and scaled weights are clustered as fp32 copies: they take so many times the memory of others.
@@ -17,6 +17,12 @@ const COPIED: u64 = 4;
 
 /// Bytes of one sensitivity; a weight that is copied has a copy of its sensitivities too.
 const SENSITIVITY: u64 = 4;
+
+/// Bytes for each element of a weight that is fitted: it is a matrix in single precision, indices beside it.
+const MATRIX: u64 = 10;
+
+/// Bytes of one second moment: as it is read, damped in double precision, and half of that for its factor.
+const MOMENT: u64 = 16;
 
 /// A weight palettized and stored.
 #[derive(Clone, Debug)]
@@ -48,6 +54,7 @@ pub fn execute<F: Format, T: Send>(
     let worker = Worker {
         format,
         sensitivities: config.sensitivity(),
+        statistics: config.statistics(),
         stop: progress.stop(),
     };
     let mut done: Vec<Option<Done<T>>> = plan.weights.iter().map(|_| None).collect();
@@ -58,10 +65,11 @@ pub fn execute<F: Format, T: Send>(
         |(_, planned, job)| worker.palettize(&planned.weight, job),
         |&(at, planned, job), palette| {
             match palette? {
-                Ok(palette) => {
+                Ok((palette, fallback)) => {
                     let (stored, bytes) = store(planned, &palette)?;
                     let (nbits, luts) = (palette.nbits.bits(), palette.luts());
-                    let figures = job.figures(nbits, luts, &palette.error, bytes);
+                    let mut figures = job.figures(nbits, luts, &palette.error, bytes);
+                    figures.fitted(palette.fit.as_ref(), fallback);
                     done[at] = Some(Done { stored, figures });
                 }
                 Err(refusal) => refused.push((at, refusal.to_string())),
@@ -82,22 +90,30 @@ pub fn execute<F: Format, T: Send>(
 fn memory<P>(weight: &Weight<P>, job: &Job) -> u64 {
     let copied = job.spec.cluster_dim() > 1 || job.spec.per_channel_scale();
     let (times, copies) = if copied { (COPIED, 2) } else { (1, 1) };
+    let elements = weight.elements() as u64;
     let values = weight.bytes.saturating_mul(times);
-    match job.sensitivity {
-        None => values,
-        Some(_) => {
-            let each = SENSITIVITY * copies;
-            values.saturating_add((weight.elements() as u64).saturating_mul(each))
-        }
-    }
+    let inputs = job.inputs.as_ref();
+    let moments = inputs.and_then(|inputs| inputs.moments.as_ref());
+    let moments = moments.and_then(|(_, shape)| shape.numbers());
+    let weighs = job.sensitivity.is_some() || inputs.is_some_and(Inputs::weighs);
+    let fitted = inputs.is_some_and(Inputs::fits);
+    let each = [(weighs, SENSITIVITY * copies), (fitted, MATRIX)];
+    let each: u64 = each.iter().filter(|(is, _)| *is).map(|(_, b)| b).sum();
+    values
+        .saturating_add(elements.saturating_mul(each))
+        .saturating_add((moments.unwrap_or(0) as u64).saturating_mul(MOMENT))
 }
 
 /// What palettizing one weight takes from the run.
 struct Worker<'a, F> {
     format: &'a F,
     sensitivities: Option<&'a Sensitivities>,
+    statistics: Option<&'a Statistics>,
     stop: Option<&'a AtomicBool>,
 }
+
+/// A palette, and why it was not fitted to the inputs of its layer.
+type Made = (Palette, Option<String>);
 
 impl<F: Format> Worker<'_, F> {
     /// Palettizes one weight; the inner error says why it stays as it is.
@@ -105,7 +121,7 @@ impl<F: Format> Worker<'_, F> {
         &self,
         weight: &Weight<F::Place>,
         job: &Job,
-    ) -> Result<Result<Palette, Refusal>, F::Error> {
+    ) -> Result<Result<Made, Refusal>, F::Error> {
         go_on(self.stop)?;
         let values = self.format.values(weight)?;
         let tensor = Tensor::new(job.source.dtype, &weight.shape, &values.bytes);
@@ -124,11 +140,54 @@ impl<F: Format> Worker<'_, F> {
             layerwise: None,
             stop: self.stop,
         };
-        let mut palette = palettize(&tensor, &job.spec, &context);
-        self.format.finish(weight, &values, palette.as_mut().ok())?;
-        match palette {
+        let mut made = match (self.statistics, &job.inputs) {
+            (Some(from), Some(inputs)) => fit(&tensor, job, &context, from, inputs)?,
+            _ => palettize(&tensor, &job.spec, &context).map(|palette| (palette, None)),
+        };
+        let palette = made.as_mut().ok().map(|(palette, _)| palette);
+        self.format.finish(weight, &values, palette)?;
+        match made {
             Err(Refusal::Stopped) => Err(Error::Stopped.into()),
-            palette => Ok(palette),
+            made => Ok(made),
         }
     }
+}
+
+/// Fits one weight to the inputs of its layer, or clusters it where that cannot be done.
+fn fit(
+    tensor: &Tensor<'_>,
+    job: &Job,
+    context: &Context<'_>,
+    from: &Statistics,
+    inputs: &Inputs,
+) -> Result<Result<Made, Refusal>, Error> {
+    let weights = |diagonal: bool| match context.sensitivity {
+        Some(_) => Ok(None),
+        None => from.weights(inputs, tensor.shape(), diagonal),
+    };
+    let mut reason = inputs.fallback.clone();
+    if let (None, Some((name, shape))) = (&reason, &inputs.moments) {
+        let moments = from.moments(name, *shape)?;
+        let start = weights(false)?;
+        let context = Context {
+            sensitivity: start.as_deref().or(context.sensitivity),
+            layerwise: Some(Layerwise {
+                moments: &moments,
+                shape: *shape,
+                settings: from.settings(),
+            }),
+            ..*context
+        };
+        match palettize(tensor, &job.spec, &context) {
+            Err(refusal @ Refusal::Layerwise(_)) => reason = Some(refusal.to_string()),
+            palette => return Ok(palette.map(|palette| (palette, None))),
+        }
+    }
+    let weights = weights(true)?;
+    let context = Context {
+        sensitivity: weights.as_deref().or(context.sensitivity),
+        ..*context
+    };
+    let palette = palettize(tensor, &job.spec, &context);
+    Ok(palette.map(|palette| (palette, reason)))
 }

@@ -11,6 +11,7 @@
 //! | `format` | what a format has to say: its weights and their values |
 //! | `rules`, `plan`, `planned` | which entry decides about a weight; what follows; the plan |
 //! | `sensitivity` | how much each element matters, found for the weights of a plan |
+//! | `statistics` | what the inputs of layers look like, and which weights are fitted to them |
 //! | `execute`, `batch` | the plan carried out in bounded memory |
 //! | `report`, `progress` | what became of each weight; how far the work is, and whether it is still wanted |
 //! | [`mapped_file`], `limits` | files that are read: mapped, watched for change, and what they may unfold to |
@@ -32,6 +33,7 @@ mod report;
 mod rules;
 mod sensitivity;
 pub mod staged_output;
+mod statistics;
 mod visible;
 
 pub use batch::in_batches;
@@ -45,4 +47,5 @@ pub use planned::{Decision, Job, Plan, Planned, SkipReason};
 pub use progress::{Progress, go_on};
 pub use report::{Decompressed, Fate, Figures, Note, REPORT_VERSION, Report, WeightReport};
 pub use sensitivity::{MissingSensitivity, Sensitivities, SensitivitySource};
+pub use statistics::{Inputs, Statistics, StatisticsOptions};
 pub use visible::{visible, visible_lines};

@@ -8,7 +8,7 @@ use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OptimizationConfig};
 use crate::format::{Format, Weight};
 use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
 use crate::rules::{Resolution, Rules};
-use crate::sensitivity;
+use crate::{sensitivity, statistics};
 use palettizer_palette::{layout, suits};
 use std::collections::HashMap;
 
@@ -17,7 +17,7 @@ use std::collections::HashMap;
 /// # Errors
 /// [`Pattern`](crate::Error::Pattern) for a key that is neither name nor pattern, [`ConfigConflict`](crate::Error::ConfigConflict) if the users of one weight
 /// are configured differently, [`Strict`](crate::Error::Strict) if a weight cannot be palettized and the configuration is strict,
-/// [`Sensitivities`](crate::Error::Sensitivities) if those that were given do not fit; what the format objects to.
+/// [`Sensitivities`](crate::Error::Sensitivities) or [`ForeignStatistics`](crate::Error::ForeignStatistics) if those that were given do not fit; what the format objects to.
 pub fn plan<F: Format>(
     format: &F,
     config: &OptimizationConfig,
@@ -55,6 +55,9 @@ pub fn plan<F: Format>(
     plan.check_strict(config)?;
     if let Some(sensitivities) = config.sensitivity() {
         sensitivity::assign(&mut plan.weights, sensitivities)?;
+    }
+    if let Some(statistics) = config.statistics() {
+        statistics::assign(format, &mut plan.weights, statistics)?;
     }
     Ok(plan)
 }
@@ -114,6 +117,7 @@ fn decide<F: Format>(
             source,
             spec: spec.clone(),
             sensitivity: None,
+            inputs: None,
         }))),
     }
 }

@@ -1,9 +1,9 @@
 //! A plan: what will happen to every weight, and why.
 
-use crate::Error;
 use crate::config::{OptimizationConfig, Unmatched};
 use crate::format::{Source, Weight};
 use crate::report::{Fate, Figures, WeightReport};
+use crate::{Error, Inputs};
 use palettizer_palette::{ErrorFigures, PaletteSpec};
 
 /// The plan of a whole model.
@@ -44,6 +44,8 @@ pub struct Job {
     pub spec: PaletteSpec,
     /// What its sensitivities are called, if it has any.
     pub sensitivity: Option<String>,
+    /// What is known of its inputs, if it was asked for.
+    pub inputs: Option<Inputs>,
 }
 
 /// Why a weight is left alone; its text stands in the report.
@@ -162,7 +164,9 @@ impl Job {
     /// What the report says of a palette that was made by this and takes so many bytes.
     pub fn figures(&self, nbits: u32, luts: usize, error: &ErrorFigures, bytes: u64) -> Figures {
         Figures {
-            sensitivity: Some(self.sensitivity.is_some()),
+            sensitivity: Some(
+                self.sensitivity.is_some() || self.inputs.as_ref().is_some_and(Inputs::weighs),
+            ),
             ..Figures::new(&self.spec, nbits, luts, error, bytes)
         }
     }

@@ -8,17 +8,22 @@ use crate::format::Weight;
 use crate::planned::{Decision, Job, Planned};
 use palettizer_palette::Mode;
 use palettizer_palette::sensitivity::normalise;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-/// Sensitivities by name: a file, a module's gradients, a map in memory.
+/// Numbers by name, such as sensitivities: a file, a module's gradients, a map in memory.
 pub trait SensitivitySource: Send + Sync + Debug {
     /// The names of all tensors that there are.
     fn names(&self) -> Vec<String>;
 
     /// The shape of one of them; `None` if there is none of this name.
     fn shape(&self, name: &str) -> Option<Vec<usize>>;
+
+    /// What else is said of them, by name: nothing, unless it is a file that says something.
+    fn metadata(&self) -> BTreeMap<String, String> {
+        BTreeMap::new()
+    }
 
     /// Its values, row-major, widened to `f32`. It may be called from several threads at once.
     ///
@@ -176,21 +181,11 @@ impl Sensitivities {
 /// # Errors
 /// [`Error::Sensitivities`] for all that are missing or of another shape.
 pub(crate) fn assign<P>(weights: &mut [Planned<P>], from: &Sensitivities) -> Result<(), Error> {
-    let mut sharing: HashMap<usize, Vec<&str>> = HashMap::new();
-    for planned in &*weights {
-        if let (Some(_), Some(data)) = (planned.job(), planned.weight.data) {
-            let names = planned.places().map(Weight::name);
-            sharing.entry(data).or_default().extend(names);
-        }
-    }
     let clustered = |job: &Job| matches!(job.spec.mode(), Mode::Kmeans(_));
-    let wanted = weights.iter().filter_map(|planned| {
-        planned.job().filter(|job| clustered(job))?;
-        let weight = &planned.weight;
-        let others = weight.data.and_then(|data| sharing.get(&data));
-        let names = planned.places().map(Weight::name);
-        let names = names.chain(others.into_iter().flatten().copied());
-        Some((names.collect(), weight.shape.as_slice()))
+    let wanted = named(weights, clustered);
+    let wanted = wanted.into_iter().map(|(at, names)| {
+        let shape = weights[at].weight.shape.as_slice();
+        (names, shape)
     });
     let mut assigned = from.assign(wanted)?.into_iter();
     for planned in weights {
@@ -201,4 +196,36 @@ pub(crate) fn assign<P>(weights: &mut [Planned<P>], from: &Sensitivities) -> Res
         }
     }
     Ok(())
+}
+
+/// The weights that are to be palettized and `wanted`, by their numbers, with the names that something of theirs may have: their own,
+/// then those of weights that share their data.
+pub(crate) fn named<P>(
+    weights: &[Planned<P>],
+    wanted: impl Fn(&Job) -> bool,
+) -> Vec<(usize, Vec<&str>)> {
+    let mut sharing: HashMap<usize, Vec<&str>> = HashMap::new();
+    for planned in weights {
+        if let (Some(_), Some(data)) = (planned.job(), planned.weight.data) {
+            let names = planned.places().map(Weight::name);
+            sharing.entry(data).or_default().extend(names);
+        }
+    }
+    let one = |(at, planned): (usize, &'_ Planned<P>)| {
+        planned.job().filter(|job| wanted(job))?;
+        Some(at)
+    };
+    let found: Vec<usize> = weights.iter().enumerate().filter_map(one).collect();
+    found
+        .into_iter()
+        .map(|at| {
+            let planned = &weights[at];
+            let others = planned.weight.data.and_then(|data| sharing.get(&data));
+            let names = planned.places().map(Weight::name);
+            (
+                at,
+                names.chain(others.into_iter().flatten().copied()).collect(),
+            )
+        })
+        .collect()
 }

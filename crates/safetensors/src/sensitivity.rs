@@ -1,4 +1,4 @@
-//! Sensitivities in a safetensors file: a tensor for each weight, by its name, of its shape.
+//! Sensitivities and statistics in a safetensors file: tensors by name.
 
 use crate::Error;
 use crate::checkpoint::Checkpoint;
@@ -7,13 +7,14 @@ use crate::header::Entry;
 use crate::shard::Shard;
 use half::{bf16, f16};
 use palettizer_pipeline::SensitivitySource;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Bytes of a tensor that are read before their memory is given back.
 const STRETCH: usize = 1 << 20;
 
 /// The tensors of a safetensors file, or of a folder of them, as sensitivities. They may be of type F16, BF16, F32 or
-/// F64; others are not listed. They stay in the file until they are needed.
+/// F64; others are not listed. They stay in the file until they are needed. It serves for [`Statistics`](palettizer_pipeline::Statistics) too.
 ///
 /// ```
 /// use palettizer_pipeline::SensitivitySource;
@@ -63,6 +64,13 @@ impl SensitivitySource for SafetensorsSensitivities {
 
     fn shape(&self, name: &str) -> Option<Vec<usize>> {
         self.tensor(name).map(|(_, entry, _)| entry.shape.clone())
+    }
+
+    fn metadata(&self) -> BTreeMap<String, String> {
+        let shards = self.0.0.shards.iter();
+        let all = shards.flat_map(|shard| &shard.header.metadata);
+        all.map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
     }
 
     fn read(&self, name: &str) -> Result<Vec<f32>, String> {

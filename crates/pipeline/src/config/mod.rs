@@ -6,7 +6,7 @@ mod near;
 mod preset;
 mod target;
 
-use crate::Sensitivities;
+use crate::{Sensitivities, Statistics};
 pub use entries::Entries;
 pub use names::{Entry, Names};
 pub use near::{Unmatched, near};
@@ -78,6 +78,7 @@ pub struct OptimizationConfig {
     strict: bool,
     minimum_deployment_target: Option<Target>,
     sensitivity: Option<Sensitivities>,
+    statistics: Option<Statistics>,
 }
 
 impl OptimizationConfig {
@@ -152,6 +153,14 @@ impl OptimizationConfig {
         self
     }
 
+    /// Fit tables and indices to the inputs of layers, where they are known; `None` clusters weights. A weight is looked up as
+    /// with [`with_sensitivity`](Self::with_sensitivity), and sensitivities that are given too stand for a Fisher information.
+    #[must_use]
+    pub fn with_statistics(mut self, statistics: impl Into<Option<Statistics>>) -> Self {
+        self.statistics = statistics.into();
+        self
+    }
+
     /// The configuration of all ops that have none of their own.
     pub fn global(&self) -> Option<&OpPalettizerConfig> {
         self.global.as_ref()
@@ -185,6 +194,11 @@ impl OptimizationConfig {
     /// The target that the program is raised to.
     pub fn minimum_deployment_target(&self) -> Option<Target> {
         self.minimum_deployment_target
+    }
+
+    /// What the inputs of layers look like.
+    pub fn statistics(&self) -> Option<&Statistics> {
+        self.statistics.as_ref()
     }
 
     /// How much each element of the weights matters.

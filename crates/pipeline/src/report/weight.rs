@@ -1,6 +1,6 @@
 //! What became of one weight: compressed, with its figures, or skipped, with its reason.
 
-use palettizer_palette::{ErrorFigures, Granularity, Mode, PaletteSpec};
+use palettizer_palette::{ErrorFigures, Granularity, LayerwiseFit, Mode, ModeName, PaletteSpec};
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
 /// What became of one weight.
@@ -77,6 +77,12 @@ pub struct Figures {
     /// Scalar k-means: how far the clusters' squared error may be above the optimum, as a proven fraction of it, before
     /// the centroids are rounded to be stored; 0 when they are optimal.
     pub optimality_gap: Option<f64>,
+    /// With statistics of its inputs: `layerwise` if it was fitted to them, `k-means` if it fell back to that.
+    pub fit: Option<&'static str>,
+    /// With statistics: why it was not fitted to them.
+    pub fallback: Option<String>,
+    /// Signal-to-noise ratio of the layer's outputs in dB, if it was fitted to them; `None` without any error.
+    pub output_snr_db: Option<f64>,
 }
 
 impl WeightReport {
@@ -160,7 +166,22 @@ impl Figures {
             mse: error.mse(),
             snr_db: Some(error.snr_db()).filter(|snr| snr.is_finite()),
             optimality_gap: scalar_kmeans.then_some(error.gap),
+            fit: None,
+            fallback: None,
+            output_snr_db: None,
         }
+    }
+
+    /// Adds how it was fitted to the inputs of its layer, or why it was not.
+    pub(crate) fn fitted(&mut self, fit: Option<&LayerwiseFit>, fallback: Option<String>) {
+        let snr = fit.map(LayerwiseFit::output_snr_db);
+        self.output_snr_db = snr.filter(|snr| snr.is_finite());
+        self.fit = match (fit, &fallback) {
+            (Some(_), _) => Some("layerwise"),
+            (None, Some(_)) if self.mode == ModeName::Kmeans.name() => Some("k-means"),
+            (None, _) => None,
+        };
+        self.fallback = fallback;
     }
 }
 
@@ -172,7 +193,7 @@ impl Serialize for WeightReport {
             Fate::Skipped { .. } => "skipped",
         };
         let refused = matches!(self.fate, Fate::Skipped { refused: true, .. });
-        let mut row = serializer.serialize_struct("WeightReport", 21)?;
+        let mut row = serializer.serialize_struct("WeightReport", 24)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("shared_with", &self.shared_with)?;
         row.serialize_field("op_types", &self.op_types)?;
@@ -194,6 +215,9 @@ impl Serialize for WeightReport {
         row.serialize_field("mse", &figures.map(|f| f.mse))?;
         row.serialize_field("snr_db", &figures.and_then(|f| f.snr_db))?;
         row.serialize_field("optimality_gap", &figures.and_then(|f| f.optimality_gap))?;
+        row.serialize_field("fit", &figures.and_then(|f| f.fit))?;
+        row.serialize_field("fallback", &figures.and_then(|f| f.fallback.as_deref()))?;
+        row.serialize_field("output_snr_db", &figures.and_then(|f| f.output_snr_db))?;
         row.end()
     }
 }

@@ -47,6 +47,7 @@ impl Checkpoint {
         progress: &dyn Progress,
     ) -> Result<(), Error> {
         let opened = &*self.0;
+        one_run(config)?;
         let mut plan = plan(opened, config)?;
         for name in names {
             let name = name.as_ref();
@@ -88,6 +89,7 @@ impl Checkpoint {
     ) -> Result<Report, Error> {
         let start = Instant::now();
         let opened = &*self.0;
+        one_run(config)?;
         let mut plan = plan(opened, config)?;
         let staged = output::prepare(opened, out.as_ref(), options)?;
         let mut opened_parts = Vec::with_capacity(parts.len());
@@ -131,6 +133,17 @@ impl Checkpoint {
         }
         plan.check_strict(config)?;
         write_palettized(opened, plan, &weights, staged, progress, start)
+    }
+}
+
+/// Refuses what a part does not say whether it was made with.
+fn one_run(config: &OptimizationConfig) -> Result<(), Error> {
+    match config.statistics() {
+        None => Ok(()),
+        Some(_) => Err(Error::Unsuited {
+            what: "a run of several parts with statistics".to_owned(),
+            advice: "palettize it in one run",
+        }),
     }
 }
 

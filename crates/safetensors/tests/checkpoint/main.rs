@@ -12,4 +12,5 @@ mod parts;
 mod round_trip;
 mod sensitivities;
 mod shards;
+mod statistics;
 mod support;

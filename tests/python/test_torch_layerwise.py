@@ -130,6 +130,16 @@ def test_dead_channels_unused_layers_and_few_samples(guided, count):
     assert torch.equal(done.dead.weight[:4], torch.zeros(4, 6))
 
 
+@pytest.mark.parametrize("name", ["MaxPool2d", "AdaptiveMaxPool2d", "FractionalMaxPool2d", "AvgPool2d", "LPPool2d"])
+@pytest.mark.parametrize("guided", (0, 1))
+def test_layers_around_pooling(name, guided):
+    """Pooling takes its way through several functions of torch, some of which call each other in a circle when watched."""
+    options = {"AdaptiveMaxPool2d": (4,), "FractionalMaxPool2d": (2, 4), "LPPool2d": (2, 2)}.get(name, (2,))
+    model = nn.Sequential(nn.Conv2d(2, 8, 3, padding=1), getattr(nn, name)(*options), nn.Conv2d(8, 8, 3)).eval()
+    _, report = compress(model, [torch.randn(2, 2, 8, 8) for _ in range(4)], guided, n_bits=2)
+    assert [report[name]["fallback"] for name in ("0.weight", "2.weight")] == ["", ""]
+
+
 def test_shared_weights_count_all_their_uses():
     class Shared(nn.Module):
         def __init__(self):

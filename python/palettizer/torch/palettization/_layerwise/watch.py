@@ -34,8 +34,8 @@ class Watch(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Runs a function, and tells of it."""
         kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.functional" and _is_plain(func):
-            with self:  # it is made of other functions, which are to be seen
+        if _is_made_of_others(func):
+            with self:  # the others are to be seen
                 return _inside(func)(*args, **kwargs)
         output = func(*args, **kwargs)
         used = operation(func, args, kwargs)
@@ -53,8 +53,9 @@ class Watch(TorchFunctionMode):
         return output if instead is None else instead
 
 
-def _is_plain(function: Any) -> bool:
-    return isinstance(function, types.FunctionType)
+def _is_made_of_others(function: Any) -> bool:
+    """Whether it is Python of torch.nn.functional. Pooling is not: it is chosen elsewhere, and what is chosen asks again."""
+    return isinstance(function, types.FunctionType) and function.__globals__ is vars(torch.nn.functional)
 
 
 @lru_cache(maxsize=256)

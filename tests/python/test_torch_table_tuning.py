@@ -482,6 +482,8 @@ def _rank(rank, folder):
     original, model = net(**GROUPS)
     result, losses = tuned(original, model, steps=3)
     torch.save((values(result), losses), f"{folder}/{rank}")
+    with pytest.raises(ValueError, match="give model.module"):
+        tuned(original, nn.parallel.DistributedDataParallel(model))
     torch.distributed.destroy_process_group()
 
 

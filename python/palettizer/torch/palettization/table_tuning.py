@@ -114,7 +114,6 @@ def tune_tables(
     if others:
         groups.append({"params": others, "lr": norm_learning_rate})
     optimizer = torch.optim.Adam(groups, **_ADAM)  # type: ignore[arg-type]
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: (1 + math.cos(math.pi * step / steps)) / 2)
     descent = _Descent(target, loss_fn, optimizer, _samples(dataloader, accumulation_steps))
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
@@ -123,11 +122,10 @@ def tune_tables(
             stack.enter_context(quiet(reference))
         stack.enter_context(trained.gradients(target))
         try:
-            for _ in shown(range(steps), progress, "tuning tables", steps):
-                loss, moved = descent.step()
+            for step in shown(range(steps), progress, "tuning tables", steps):
+                loss, moved = descent.step((1 + math.cos(math.pi * step / steps)) / 2)
                 if moved:
                     trained.write()
-                schedule.step()
                 if losses is not None:
                     losses.append(loss)
         except BaseException:
@@ -146,10 +144,13 @@ class _Descent:
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
         self.scale = _HALF_LOSS_SCALE if half else 1.0
+        self.rates = [group["lr"] for group in optimizer.param_groups]
         self.number, self.largest = 0, 0.0
 
-    def step(self) -> tuple[float, bool]:
-        """One step: the loss, and whether anything was changed: gradients that were too large are only made smaller.
+    def step(self, part: float) -> tuple[float, bool]:
+        """One step at a part of the rates.
+
+        Returns the loss, and whether anything was changed: where gradients are too large, the next will be smaller.
 
         Raises:
             ValueError: the loss or a gradient is NaN or infinite.
@@ -177,6 +178,8 @@ class _Descent:
             self.largest = self.largest or size or 1.0
             for gradient in gradients:
                 gradient.div_(self.scale * self.largest)
+            for group, rate in zip(self.optimizer.param_groups, self.rates):
+                group["lr"] = rate * part
             self.optimizer.step()
             return loss, True
         if self.scale <= 1:

@@ -15,6 +15,8 @@ import judge
 from palettizer.torch.palettization import (
     DKMPalettizer,
     DKMPalettizerConfig,
+    LayerwisePalettizer,
+    LayerwisePalettizerConfig,
     PostTrainingPalettizer,
     PostTrainingPalettizerConfig,
     load_safetensors,
@@ -344,6 +346,15 @@ def test_a_model_that_was_trained_by_dkm():
     assert palettes.palettized(model)
     data = [torch.randn(16, 16) for _ in range(4)]
     result = tune_tables(model, data, reference=original, distance="mse", steps=16, losses=losses, progress=False)
+    assert losses[-1] < losses[0] and save_and_load(result, copy.deepcopy(original))
+
+
+def test_a_model_that_was_fitted_to_what_its_layers_compute():
+    torch.manual_seed(0)
+    original, data, losses = nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 8)), [torch.randn(16, 16) for _ in range(4)], []
+    config = LayerwisePalettizerConfig.from_dict({"global_config": {"n_bits": 2, **GROUPS, "enable_per_channel_scale": True}})
+    model = LayerwisePalettizer(original, config).compress(data, progress=False)
+    result = tune_tables(model, data, reference=original, distance="mse", steps=32, losses=losses, progress=False)
     assert losses[-1] < losses[0] and save_and_load(result, copy.deepcopy(original))
 
 

@@ -19,6 +19,7 @@ from palettizer.torch.palettization import (
     load_safetensors,
     save_safetensors,
 )
+from palettizer.torch.palettization._layerwise import fitting
 
 FITTED = ("linear", "conv1d", "conv2d", "conv2d-grouped", "conv3d", "conv_transpose1d", "conv_transpose2d",
           "conv_transpose3d", "attention", "attention-apart", "gpt2-conv1d")  # fmt: skip
@@ -316,6 +317,31 @@ def test_items_of_any_kind():
     ):  # fmt: skip
         found = palettizer(model).compute_statistics(data, forward_fn=forward_fn, progress=False)
         assert found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in found)
+
+
+def test_a_compiled_model_is_watched():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 2))
+    compiled, x = torch.compile(model, backend="eager"), torch.randn(5, 6)
+    compiled(x)
+    expected, found = (palettizer(m).compute_statistics([x], progress=False) for m in (model, compiled))
+    assert len(expected) == 2
+    for name, value in expected.items():
+        assert torch.equal(found[f"_orig_mod.{name}"], value)
+
+
+@pytest.mark.parametrize("kind", FITTED)
+def test_where_torch_fits_the_outputs_are_as_good(kind, monkeypatch):
+    """As for weights on a GPU, by operations of torch; here on the CPU."""
+    model, data, options = layers.model(kind), items(kind), {"n_bits": 3, "granularity": "per_grouped_channel", "group_size": 4}
+    _, expected = compress(model, data, guided=1, **options)
+    monkeypatch.setattr(fitting, "_on_gpu", lambda values: True)
+    _, report = compress(model, data, guided=1, **options)
+    for name, row in report.items():
+        if "palettization_mode" in row and row["palettization_mode"] != -1:
+            assert row["fallback"] == "" and abs(row["output_snr"] - expected[name]["output_snr"]) < 0.3
+    _, report = compress(model, data, **options, channel_axis=1)
+    assert "layer-wise fitting needs groups" in report[next(layers.weights(kind, model))[0]]["fallback"]
 
 
 def test_only_the_first_samples_are_looked_at():

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from palettizer.torch.palettization import LayerwisePalettizer, LayerwisePalettizerConfig
+from palettizer.torch.palettization._layerwise import operations
 
 CONVOLUTION = {
     "axes": (1, 2, 3), "transposed": (False, True), "groups": (1, 2, 8), "stride": (1, 2, 3), "dilation": (1, 2),
@@ -104,6 +105,17 @@ def test_moments_of_a_convolution_are_the_error_of_its_outputs(options):
     size = (7, 6, 5)[:axes] if axes > 1 else (9,)
     items = [torch.randn(*((n,) if options["batched"] else ()), 8, *size) for n in (1, 2)]
     check(layer, items, options["guided"], options["groups"], -axes - 1, int(options["transposed"]))
+
+
+@pytest.mark.parametrize("chunk", [1, 100, 700, 3000])
+@pytest.mark.parametrize("guided", [0, 2])
+@pytest.mark.parametrize("transposed", [False, True])
+def test_moments_do_not_depend_on_how_many_inputs_are_made_at_a_time(transposed, guided, chunk, monkeypatch):
+    torch.manual_seed(0)
+    monkeypatch.setattr(operations, "_CHUNK", chunk)
+    layer = convolution(2, transposed, 2, 2, 1, 1, "zeros", 2, 1)
+    check(layer, [torch.randn(n, 8, 7, 5) for n in (5, 1)], guided, 2, -3, int(transposed))
+    check(nn.Linear(9, 4), [torch.randn(3, 7, 9)], guided)
 
 
 @pytest.mark.parametrize("columns", [1023, 1024, 1025, 2100])

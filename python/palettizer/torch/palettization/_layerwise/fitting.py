@@ -55,7 +55,7 @@ def _fit(
     assert found.moments is not None
     config = weight.config
     plain = (config.cluster_dim or 1) == 1 and not (config.group_size is not None and config.channel_axis == 1)
-    if values.is_cuda and plain and not (found.moments.shape[1] > 1 and config.enable_per_channel_scale):
+    if _on_gpu(values) and plain and not (found.moments.shape[1] > 1 and config.enable_per_channel_scale):
         given = {name: value for name, value in arguments.items() if name != "threads"}
         return palette_on_device(
             values, found.moments, given, fisher=found.fisher, threads=arguments["threads"], **settings(weight, guided)
@@ -64,6 +64,10 @@ def _fit(
     moments = np.ascontiguousarray(found.moments.to("cpu", torch.float32).numpy())
     more = {"sensitivity": start, "second_moments": moments, **settings(weight, guided)}
     return _native.palettize(**{**arguments, **more})
+
+
+def _on_gpu(values: torch.Tensor) -> bool:
+    return values.is_cuda
 
 
 def settings(weight: Weight, guided: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ the output over all inputs is then Σ (w − q)ᵀ H (w − q) over the rows w o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -162,35 +162,52 @@ _FUNCTIONS: dict[Any, tuple[tuple[str, ...], Callable[[dict[str, Any]], Operatio
 
 
 def _unfolded(input: torch.Tensor, how: Unfolding) -> Iterator[torch.Tensor]:
-    """What lies under the kernel at each place of the output, for some of the places at a time."""
+    """What lies under the kernel at each place of the output, for some images or some lines of one at a time."""
     axes = len(how.kernel)
     if input.dim() == axes + 1:
         input = input[None]
-    channels = input.shape[1] // how.groups
-    numbers = channels * how.groups * math.prod(how.kernel)
-    for image in input:
-        windows = _windows(_spread(image.float(), how), how)
-        lines = windows.shape[1]
-        at_once = max(1, _CHUNK // max(1, numbers * math.prod(windows.shape[2 : 1 + axes])))
-        for start in range(0, lines, at_once):
-            part = windows[:, start : start + at_once]
-            part = part.reshape(how.groups, channels, -1, math.prod(how.kernel))
-            yield part.transpose(1, 2).reshape(how.groups, part.shape[2], -1)
+    under, places = input.shape[1] * math.prod(how.kernel), _places(input.shape[2:], how)
+    line = under * math.prod(places[1:])
+    for images in input.split(max(1, _CHUNK // (line * places[0]))):
+        windows = _windows(_spread(images.float(), how), how)
+        # Of several images, all lines are taken at once: they are few enough.
+        for part in windows.split(max(1, _CHUNK // (line * len(images))), dim=2):
+            yield _matrix(part, how)
 
 
-def _spread(image: torch.Tensor, how: Unfolding) -> torch.Tensor:
-    """An image [channels, …] with its padding, and for a transposed convolution with zeros between its places."""
+def _places(sizes: Sequence[int], how: Unfolding) -> list[int]:
+    """How many places of the output there are along each axis."""
+    return [
+        ((size - 1) * insert + sum(padding) - dilation * (kernel - 1)) // stride + 1
+        for size, insert, padding, dilation, kernel, stride in zip(
+            sizes, how.insert, how.padding, how.dilation, how.kernel, how.stride
+        )
+    ]
+
+
+def _matrix(windows: torch.Tensor, how: Unfolding) -> torch.Tensor:
+    """Windows [images, channels, places…, kernel…] as [groups, images · places, channels of a group · kernel]."""
+    if how.transposed:  # its kernel is turned around
+        windows = windows.flip(list(range(-len(how.kernel), 0)))
+    images, channels = windows.shape[:2]
+    apart = windows.reshape(images, how.groups, channels // how.groups, -1, math.prod(how.kernel))
+    ordered = apart.permute(1, 0, 3, 2, 4)
+    return ordered.reshape(how.groups, images * apart.shape[3], -1)
+
+
+def _spread(images: torch.Tensor, how: Unfolding) -> torch.Tensor:
+    """Images [images, channels, …] with padding, and for a transposed convolution with zeros between their places."""
     if any(step > 1 for step in how.insert):
-        sizes = [(size - 1) * step + 1 for size, step in zip(image.shape[1:], how.insert)]
-        wide = image.new_zeros(image.shape[0], *sizes)
-        wide[(slice(None), *(slice(None, None, step) for step in how.insert))] = image
-        image = wide
+        sizes = [(size - 1) * step + 1 for size, step in zip(images.shape[2:], how.insert)]
+        wide = images.new_zeros(*images.shape[:2], *sizes)
+        wide[(slice(None), slice(None), *(slice(None, None, step) for step in how.insert))] = images
+        images = wide
     # F.pad wants the last axis first; what is negative is cut off.
-    return F.pad(image, [side for pair in reversed(how.padding) for side in pair])
+    return F.pad(images, [side for pair in reversed(how.padding) for side in pair])
 
 
-def _windows(image: torch.Tensor, how: Unfolding) -> torch.Tensor:
-    """A view [channels, places…, kernel…] of an image; the kernel of a transposed convolution is turned around."""
-    for axis, (kernel, stride, dilation) in enumerate(zip(how.kernel, how.stride, how.dilation), start=1):
-        image = image.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
-    return image.flip(list(range(-len(how.kernel), 0))) if how.transposed else image
+def _windows(images: torch.Tensor, how: Unfolding) -> torch.Tensor:
+    """A view [images, channels, places…, kernel…]."""
+    for axis, (kernel, stride, dilation) in enumerate(zip(how.kernel, how.stride, how.dilation), start=2):
+        images = images.unfold(axis, dilation * (kernel - 1) + 1, stride)[..., ::dilation]
+    return images

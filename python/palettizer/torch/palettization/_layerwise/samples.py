@@ -93,6 +93,8 @@ def calibrating(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(left_as_it_was(model))
         stack.enter_context(without_fast_paths())
+        if hasattr(torch.compiler, "set_stance"):  # torch 2.6
+            stack.enter_context(torch.compiler.set_stance("force_eager"))  # what is compiled cannot be watched
         if any(isinstance(module, nn.RNNBase) for module, _ in modes):
             stack.enter_context(torch.backends.cudnn.flags(enabled=False))  # it has no way back but in training
         if isinstance(model, nn.parallel.DistributedDataParallel):

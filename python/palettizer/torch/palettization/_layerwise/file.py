@@ -6,6 +6,7 @@ For a weight `W` it has `W.second_moments`, and where known `W.fisher`, the squa
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,8 +20,11 @@ from palettizer.torch.palettization._io.streamed import Streamed, streamed
 from palettizer.torch.palettization._layerwise.statistics import Statistics
 from palettizer.torch.palettization._plan.plan import Weight
 
+_logger = logging.getLogger(__name__)
+
 _MARK, _FORMAT, _GUIDED = "palettizer.statistics", "1", "guided"
 _MOMENTS, _FISHER, _FREQUENCY, _AXIS = "second_moments", "fisher", "frequency", "output_axis"
+_STRIP = 512
 _UNSEEN = "unseen"
 """Why there is nothing of a weight."""
 
@@ -60,67 +64,85 @@ def writing(path: Path, weights: Sequence[Weight], guided: bool) -> Iterator[Wri
 def reading(path: Path, weights: Sequence[Weight]) -> tuple[bool, Callable[[Weight], Statistics]]:
     """Whether the statistics in a file are guided, and what reads those of one weight.
 
+    A weight that the file has nothing of, or nothing that fits, is palettized by k-means, with a reason and a warning.
+
     Raises:
-        ValueError: the file is no file of statistics, or one of another model.
+        ValueError: the file is no file of statistics, or has none that fit the model.
     """
     entries, strings = safetensors.contents(path)
     where = os.fspath(path)
     if strings.get(_MARK, _FORMAT) != _FORMAT:
         raise ValueError(f"{where} has statistics of format {strings[_MARK]}; this version reads format {_FORMAT}")
+    shapes = {key: entry.shape for key, entry in entries.items()}
     names: dict[str, str] = {}
-    missing, different = [], []
+    reasons: dict[str, str] = {}
     for weight in weights:
-        fields = (_MOMENTS, _FREQUENCY)
-        known = (o.name for o in weight.owners if any(f"{o.name}.{field}" in entries for field in fields))
-        name = next(known, None)
-        if name is None and f"{weight.name}.{_UNSEEN}" in strings:
-            continue
-        if name is None:
-            missing.append(weight.name)
-            continue
-        names[weight.name] = name
-        problem = _misfit(weight, name, {key: entry.shape for key, entry in entries.items()}, strings)
-        if problem:
-            different.append(problem)
-    if missing or different:
-        lacks = [f"none for {_some(missing)}"] if missing else []
+        name = _name(weight, shapes)
+        problem = "there is nothing about it in the file" if name is None else _misfit(weight, name, shapes, strings)
+        if name is not None and not problem:
+            names[weight.name] = name
+        else:
+            reasons[weight.name] = strings.get(f"{weight.name}.{_UNSEEN}", problem)
+    wrong = [f"{name} ({reason})" for name, reason in reasons.items() if f"{name}.{_UNSEEN}" not in strings]
+    if weights and not names and wrong:
         raise ValueError(
-            f"{where} does not hold the statistics of this model: it has {', and '.join(lacks + different)}; "
-            "nothing was changed. Compute them again with compute_statistics"
+            f"{where} does not hold the statistics of this model: {_some(wrong)}; nothing was changed. Compute them again "
+            "with compute_statistics"
         )
+    if wrong:
+        _logger.warning("%s: palettized by k-means, as %s does not fit: %s", len(wrong), where, _some(wrong))
 
     def of(weight: Weight) -> Statistics:
-        name = names.get(weight.name)
-        if name is None:
-            return Statistics(why_not=strings[f"{weight.name}.{_UNSEEN}"])
+        if weight.name in reasons:
+            return Statistics(why_not=reasons[weight.name])
+        name = names[weight.name]
         found = {f: _read(path, entries, f"{name}.{f}") for f in (_MOMENTS, _FISHER, _FREQUENCY)}
         moments = found[_MOMENTS]
         if moments is not None:
             moments = moments.reshape(((1,) * (4 - moments.dim()) if moments.dim() == 2 else ()) + moments.shape)
             moments = moments[:, None] if moments.dim() == 3 else moments
+            _check_moments(moments, f"{name}.{_MOMENTS} in {where}")
         return Statistics(moments, found[_FISHER], found[_FREQUENCY])
 
     return strings.get(_GUIDED) == "true", of
 
 
+def _name(weight: Weight, shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """The name of that owner of a weight which a file knows something of."""
+    fields = (_MOMENTS, _FISHER, _FREQUENCY)
+    return next((o.name for o in weight.owners if any(f"{o.name}.{field}" in shapes for field in fields)), None)
+
+
 def _misfit(weight: Weight, name: str, shapes: Mapping[str, tuple[int, ...]], strings: Mapping[str, str]) -> str:
-    """What of a weight's statistics does not fit it, or nothing."""
+    """What of a weight's statistics does not fit it, or nothing: texts as the reasons of a report."""
     facts, axis = weight.owners[0].facts, weight.owners[0].axes[0]
     rows, columns = facts.shape[axis], facts.numel // facts.shape[axis]
     said = strings.get(f"{name}.{_AXIS}", "0")
     if said != str(axis) and f"{name}.{_MOMENTS}" in shapes:
-        return f"the output channels of {name} along axis {said}, they are along axis {axis}"
+        return f"the file has its output channels along axis {said}, and they are along axis {axis}"
     moments = shapes.get(f"{name}.{_MOMENTS}")
     if moments is not None:
         runs, blocks = ((1, 1), (1, 1), (moments[0], 1), moments[:2])[max(0, min(3, len(moments) - 1))]
         square = 2 <= len(moments) <= 4 and moments[-1] == moments[-2]
         if not square or blocks * moments[-1] != columns or not 1 <= runs <= rows:
-            return f"moments {list(moments)} for {name}, which has {rows} rows and {columns} columns"
+            return f"the file has second moments {list(moments)} for its {rows} rows and {columns} columns"
     for field, wanted in ((_FISHER, facts.shape), (_FREQUENCY, (facts.shape[0],))):
         shape = shapes.get(f"{name}.{field}", wanted)
         if shape != wanted:
-            return f"{field} {list(shape)} for {name}, expected {list(wanted)}"
+            return f"the file has a {field} of shape {list(shape)}, expected {list(wanted)}"
     return ""
+
+
+def _check_moments(moments: torch.Tensor, what: str) -> None:
+    """Refuses what are no second moments; the tolerance is that of crates/pipeline/src/statistics."""
+    diagonal = moments.diagonal(dim1=2, dim2=3)
+    if bool((diagonal < 0).any()):
+        raise ValueError(f"{what} have {diagonal.min():.3g} on the diagonal; second moments are not negative there")
+    for start in range(0, moments.shape[2], _STRIP):
+        rows = moments[:, :, start : start + _STRIP]
+        columns = moments[:, :, :, start : start + _STRIP].transpose(2, 3)
+        if bool(((rows - columns).abs() > 1e-3 * (rows.abs() + columns.abs()) + 1e-5 * diagonal.max()).any()):
+            raise ValueError(f"{what} are not symmetric; second moments are H = (1/T) Σ x xᵀ over the inputs x")
 
 
 def _read(path: Path, entries: Mapping[str, safetensors.Entry], name: str) -> torch.Tensor | None:

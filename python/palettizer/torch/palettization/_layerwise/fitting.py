@@ -19,8 +19,8 @@ from palettizer.torch.palettization._plan.tensors import to_native
 
 GUIDED_DAMPING, PLAIN_DAMPING = 0.03, 0.1
 """Where a config names none; measured on language models."""
-_RARE = 1e-3
-"""How much a row that was never looked up counts, of what a row does on average."""
+_RARE = 0.01
+"""How much a row that was never looked up counts, of what a row does on average; as in crates/pipeline/src/statistics."""
 
 
 def fitted(weight: Weight, found: Statistics, guided: bool, threads: int) -> tuple[Made, dict[str, Any]]:

@@ -193,10 +193,10 @@ class SoftKMeans:
     """Differentiable k-means of one weight: the soft weight for training, its gradient, and the palette in the end.
 
     `dtype` is `"f64"`, `"f32"`, `"f16"` or `"bf16"`; axis 0 of `shape` is that of the output channels. `mode`
-    is `"dkm"`, `"gsm"` or `"hard"`; `lut_dtype` `"f16"`, `"bf16"`, `"int8"`, `"uint8"` or `None`;
+    is `"dkm"`, `"gsm"`, `"hard"` or `"ste"`; `lut_dtype` `"f16"`, `"bf16"`, `"int8"`, `"uint8"` or `None`;
     `scale_scheme` `"min_max"`, `"abs"` or `None`; `floor` is the least attention, `temperature` the softmax's τ, `enabled`
     the part of the groups that is trained, `starts` multiplies the starts of vector k-means, `implicit` asks for the
-    gradient of a fixed point. What is not given is as `dkm_defaults` says, and without a `lut_dtype` and a
+    gradient of a fixed point. A `temperature`, `floor` or `prune_threshold` of `None` is found. What is not given is as `dkm_defaults` says, and without a `lut_dtype` and a
     `scale_scheme`. `ValueError` for what cannot be.
 
     Weights go in and out in `dtype`. Centroids (group, cluster, element), scales and what is saved are reals: 64-bit floats
@@ -212,10 +212,10 @@ class SoftKMeans:
         cluster_dim: int = ...,
         group_size: int | None = ...,
         iterations: int = ...,
-        temperature: float = ...,
+        temperature: float | None = ...,
         epsilon: float = ...,
-        floor: float = ...,
-        prune_threshold: float = ...,
+        floor: float | None = ...,
+        prune_threshold: float | None = ...,
         enforce_zero: bool = ...,
         mode: str = ...,
         lut_dtype: str | None = ...,
@@ -229,6 +229,9 @@ class SoftKMeans:
     groups: Final[int]
     clusters: Final[int]
     cluster_dim: Final[int]
+    floor: Final[float]
+    prune_threshold: Final[float]
+    finds_temperature: Final[bool]
     @property
     def saved_len(self) -> int:
         """Numbers that a forward leaves for its backward."""
@@ -239,11 +242,17 @@ class SoftKMeans:
     def seed_centroids(self, values: _Bytes, scale: _Bytes | None, out: _Bytes, threads: int | None = None) -> None:
         """Writes the centroids to start from."""
 
+    def temperatures(
+        self, values: _Bytes, centroids: _Bytes, scale: _Bytes | None, out: _Bytes, threads: int | None = None
+    ) -> None:
+        """Writes the temperature of each group by its first centroids, 32-bit floats; none unless `finds_temperature`."""
+
     def forward(
         self,
         values: _Bytes,
         centroids: _Bytes,
         scale: _Bytes | None,
+        temperatures: _Bytes | None,
         noise: int,
         out: _Bytes,
         next: _Bytes,
@@ -259,6 +268,7 @@ class SoftKMeans:
         self,
         values: _Bytes,
         scale: _Bytes | None,
+        temperatures: _Bytes | None,
         noise: int,
         saved: _Bytes,
         grad: _Bytes,

@@ -15,6 +15,7 @@ from palettizer.torch.palettization._dkm.choice import choose
 from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._plan.layers import KINDS, NAMES
 from palettizer.torch.palettization._plan.reasons import check_config
+from torch_support.dkm import THE_PEERS_NUMBERS
 
 WHOLE = [7, "7", "x", 7.9, None, [], True]
 FRACTION = [0.5, 1.0, 1, "0.5", "x", None, True, []]
@@ -79,11 +80,15 @@ def assigned(config, values):
 
 
 def plain(value):
-    """A value in words that both sides share: configs as dicts without what is ours alone, classes by name."""
+    """A value in words that both sides share: configs as dicts without what is ours alone, classes by name.
+
+    What is "auto" with ours has a number with the peer.
+    """
     if hasattr(value, "as_dict"):
         return plain(value.as_dict())
     if isinstance(value, dict):
-        return {getattr(k, "__name__", k): plain(v) for k, v in value.items() if k != "implicit"}
+        number = lambda k, v: THE_PEERS_NUMBERS[k] if k in THE_PEERS_NUMBERS and v == "auto" else plain(v)
+        return {getattr(k, "__name__", k): number(k, v) for k, v in value.items() if k != "implicit"}
     return [plain(v) for v in value] if isinstance(value, list) else getattr(value, "value", value)
 
 
@@ -118,8 +123,29 @@ def test_every_field_has_its_cases():
 
 
 def test_defaults():
-    assert plain(ModuleDKMPalettizerConfig()) == plain(peer.ModuleDKMPalettizerConfig())
-    assert ModuleDKMPalettizerConfig().implicit is False
+    theirs = {**peer.ModuleDKMPalettizerConfig().as_dict(), "implicit": False}
+    assert {name: theirs[name] for name in THE_PEERS_NUMBERS} == THE_PEERS_NUMBERS
+    theirs.update(dict.fromkeys(THE_PEERS_NUMBERS, "auto"))
+    mine = ModuleDKMPalettizerConfig().as_dict()
+    assert {name: plain(value) for name, value in mine.items()} == {name: plain(value) for name, value in theirs.items()}
+    assert {name: mine[name] for name in THE_PEERS_NUMBERS} == dict.fromkeys(THE_PEERS_NUMBERS, "auto")
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("field", THE_PEERS_NUMBERS)
+def test_auto_may_be_named_and_a_number_is_a_number(field, way):
+    assert WAYS[way](ModuleDKMPalettizerConfig, **{field: "auto"}) == ModuleDKMPalettizerConfig()
+    config = WAYS[way](ModuleDKMPalettizerConfig, **{field: 0.25})
+    assert getattr(config, field) == 0.25 and config != ModuleDKMPalettizerConfig()
+    assert ModuleDKMPalettizerConfig.from_dict(config.as_dict()) == config
+    with pytest.raises((TypeError, ValueError), match="Auto"):
+        WAYS[way](ModuleDKMPalettizerConfig, **{field: "Auto"})
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_straight_through_is_a_mode(way):
+    assert WAYS[way](ModuleDKMPalettizerConfig, palett_mode="ste").palett_mode == "ste"
+
 
 
 # Refused when given, where coremltools refuses it in training, or not at all.
@@ -202,8 +228,8 @@ def test_types_of_table_entries(native, names):
 
 def test_errors_say_what_was_found_and_what_is_wanted():
     for bad, words in [
-        ({"palett_tau": 1}, ["palett_tau", "1", "int", "float"]),
-        ({"palett_mode": "soft"}, ["palett_mode", "'soft'", "dkm, gsm, hard"]),
+        ({"palett_tau": 1}, ["palett_tau", "1", "int", "float or 'auto'"]),
+        ({"palett_mode": "soft"}, ["palett_mode", "'soft'", "dkm, gsm, hard, ste"]),
         ({"lut_dtype": "int4"}, ["lut_dtype", "'int4'", "int8"]),
         ({"dtype": "int4"}, ["dtype", "'int4'", "quint8"]),
         ({"quant_min": 5, "quant_max": 5}, ["quant_min", "quant_max", "5 and 5"]),

@@ -105,7 +105,7 @@ def state(model, **options):
     """The bytes of the buffers of the prepared model."""
     _, prepared = dkm.prepared(model, **options)
     buffers = {id(buffer): buffer for name, buffer in prepared.named_buffers() if name.split(".")[-1] in
-               ("centroids", "start", "scale")}
+               ("centroids", "start", "scale", "temperature")}
     return sum(buffer.nbytes for buffer in buffers.values())
 
 

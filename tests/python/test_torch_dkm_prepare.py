@@ -227,7 +227,7 @@ def test_the_report_agrees_with_the_peer():
     model = dkm.mlp()
     rows = []
     for side in (ours, peer):
-        palettizer, prepared = dkm.prepared(model, side, n_bits=2, palett_tau=1e-5)
+        palettizer, prepared = dkm.prepared(model, side, **{**dkm.THE_PEERS_NUMBERS, "n_bits": 2, "palett_tau": 1e-5})
         prepared(torch.randn(2, 16))
         rows.append(palettizer.report())
     mine, theirs = rows
@@ -371,7 +371,7 @@ def test_what_is_told_of_each_layer(name):
         assert layer.qconfig is None
     else:
         keywords = layer.qconfig.weight.p.keywords
-        assert (keywords["n_bits"], keywords["palett_tau"]) == (4, 1e-4)
+        assert (keywords["n_bits"], keywords["palett_tau"]) == (4, "auto")
         assert pickle.loads(pickle.dumps(layer)).qconfig.weight.p.keywords["n_bits"] == 4
     palettizer.finalize(inplace=True)
     assert not hasattr(layer, "qconfig")
@@ -401,8 +401,8 @@ def test_a_layer_that_is_prepared_for_quantization_is_left_alone():
 
 
 def test_attributes_of_a_fake_are_those_of_the_peer():
-    options = {"n_bits": 3, "cluster_dim": 2, "granularity": "per_grouped_channel", "group_size": 8, "palett_tau": 1e-3,
-               "kmeans_max_iter": 5, "palett_unique": True, "enable_per_channel_scale": True, "quant_max": 100}
+    options = {**dkm.THE_PEERS_NUMBERS, "n_bits": 3, "cluster_dim": 2, "granularity": "per_grouped_channel", "group_size": 8,
+               "palett_tau": 1e-3, "kmeans_max_iter": 5, "palett_unique": True, "enable_per_channel_scale": True, "quant_max": 100}
     mine, theirs = (dkm.prepared(dkm.mlp(), side, **options)[1][2] for side in (ours, peer))
     for layer in (mine, theirs):
         layer(torch.randn(4, 32))

@@ -29,6 +29,7 @@ LIKE_THE_PEER = [
 def test_the_loss_is_that_of_the_peer_from_the_same_start(options):
     net = dkm.mlp()
     net[-1] = nn.Linear(32, 12)
+    options = {**dkm.THE_PEERS_NUMBERS, **options}
     steps = dkm.batches(4)
     mine, model = dkm.prepared(net, **options)
     model(steps[0][0])
@@ -102,7 +103,8 @@ def expect_equal(model, other):
 
 
 WAYS = [{}, {"palett_mode": "hard"}, {"palett_mode": "gsm"}, {"enable_per_channel_scale": True}, {"implicit": True},
-        {"lut_dtype": "i8"}, {"quantize_activations": True}, {"milestone": 1}, {"cluster_dim": 2}]
+        {"lut_dtype": "i8"}, {"quantize_activations": True}, {"milestone": 1}, {"cluster_dim": 2},
+        {"palett_mode": "ste"}, {"palett_tau": "auto", "enable_per_channel_scale": True, "milestone": 1}]
 
 
 @pytest.mark.parametrize("kind", [Checkpointed, Reentrant])
@@ -228,7 +230,7 @@ def test_a_model_may_change_its_dtype_after_it_was_prepared():
 
 
 RESUMED = [{}, {"milestone": 1}, {"milestone": 3}, {"enable_per_channel_scale": True}, {"quantize_activations": True},
-           {"cluster_dim": 2}]
+           {"cluster_dim": 2}, {"palett_tau": "auto", "enable_per_channel_scale": True, "milestone": 1}, {"palett_mode": "ste"}]
 
 
 @pytest.mark.parametrize("saved_after", ["step", "backward"])

@@ -49,6 +49,8 @@ def soft(nbits=2, temperature=1e-3, **settings):
     return Settings(nbits, temperature=temperature, **settings)
 
 
+FOUND = {"temperature": None, "floor": None, "prune_threshold": None}
+
 CASES = {
     "1 bit": Case(soft(1)),
     "2 bits": Case(soft(2)),
@@ -79,6 +81,18 @@ CASES = {
     "zeros kept, vectors": Case(soft(2, enforce_zero=True, prune_threshold=0, cluster_dim=2)),
     "zeros kept, high floor": Case(soft(2, enforce_zero=True, prune_threshold=0, floor=1e-3)),
     "zeros kept, hard": Case(soft(2, enforce_zero=True, prune_threshold=0, mode="hard")),
+    "straight through": Case(soft(2, mode="ste")),
+    "straight through, scaled groups of vectors": Case(
+        soft(2, mode="ste", cluster_dim=2, group_size=4, scale_scheme="abs", iterations=5)
+    ),
+    "straight through, half of the groups": Case(soft(2, mode="ste", group_size=2, enabled=0.5, lut_dtype="int8")),
+    "found": Case(Settings(3, **FOUND)),
+    "found, groups": Case(Settings(2, group_size=2, **FOUND)),
+    "found, scaled groups of vectors": Case(Settings(2, cluster_dim=2, group_size=4, scale_scheme="min_max", **FOUND)),
+    "found, gsm": Case(Settings(2, group_size=4, mode="gsm", **FOUND)),
+    "found, zero held": Case(Settings(2, enforce_zero=True, **FOUND)),
+    "found, zeros kept": Case(Settings(2, enforce_zero=True, **{**FOUND, "prune_threshold": 0})),
+    "found, some groups enabled": Case(Settings(2, group_size=2, enabled=0.5, **FOUND)),
     "no pruning": Case(soft(2, prune_threshold=0)),
     "pruning": Case(soft(2, prune_threshold=1e-3)),
     "no floor": Case(soft(2, floor=0)),
@@ -131,16 +145,24 @@ class Native:
         self.of.seed_centroids(as_bytes(weight), optional(scale), as_bytes(out))
         return out
 
-    def forward(self, weight, centroids, scale, noise):
+    def temperatures(self, weight, centroids, scale):
+        if not self.of.finds_temperature:
+            return None
+        out = torch.empty(self.of.groups)
+        self.of.temperatures(as_bytes(weight), as_bytes(centroids), optional(scale), as_bytes(out))
+        return out
+
+    def forward(self, weight, centroids, scale, temperatures, noise):
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
         saved = torch.empty(self.of.saved_len, dtype=self.real)
-        self.of.forward(as_bytes(weight), as_bytes(centroids), optional(scale), noise,
+        self.of.forward(as_bytes(weight), as_bytes(centroids), optional(scale), optional(temperatures), noise,
                         as_bytes(out), as_bytes(following), as_bytes(saved))
         return out, following, saved
 
-    def backward(self, weight, scale, noise, saved, grad):
+    def backward(self, weight, scale, temperatures, noise, saved, grad):
         out = torch.empty_like(weight)
-        self.of.backward(as_bytes(weight), optional(scale), noise, as_bytes(saved), as_bytes(grad), as_bytes(out))
+        self.of.backward(as_bytes(weight), optional(scale), optional(temperatures), noise, as_bytes(saved), as_bytes(grad),
+                         as_bytes(out))
         return out
 
     def assign(self, weight, centroids, scale):
@@ -166,8 +188,9 @@ def found(side, case, numbers, scale=None):
     scale = kmeans.channel_scale(weight) if scale is None else scale.to(kmeans.real)
     centroids = centroids.to(kmeans.real)
     noise = SEED if case.settings.mode == "gsm" else 0
-    out, following, saved = kmeans.forward(weight, centroids, scale, noise)
-    back = kmeans.backward(weight, scale, noise, saved, grad)
+    temperatures = kmeans.temperatures(weight, centroids, scale)
+    out, following, saved = kmeans.forward(weight, centroids, scale, temperatures, noise)
+    back = kmeans.backward(weight, scale, temperatures, noise, saved, grad)
     hard = kmeans.assign(weight, centroids, scale)
     assert {out.dtype, back.dtype, hard.dtype} == {dtype} and following.dtype == kmeans.real
     return {"out": out.double(), "next": following.double(), "back": back.double(), "hard": hard.double()}
@@ -191,7 +214,7 @@ def formula(case, numbers, scale=None):
 def noise_of(kmeans):
     """(groups, steps, vectors, k): the noise that it makes block by block."""
     empty = torch.empty(kmeans.groups, kmeans.vectors, kmeans.cluster_dim, dtype=kmeans.real)
-    batch = blocks.Batch(kmeans.attention, 0, empty, None, SEED)
+    batch = blocks.Batch(kmeans.attention, 0, empty, None, 1.0, SEED)
     steps = [torch.full((kmeans.groups,), step) for step in range(kmeans.settings.iterations)]
     return torch.stack([batch.gumbel(slice(0, kmeans.vectors), at) for at in steps], 1)
 
@@ -304,10 +327,10 @@ def test_finite_differences(case, side):
     direction = torch.randn_like(weight).masked_fill(weight == 0, 0)  # a zero that is kept would jump
     kmeans = side(torch.float64, case.shape, **asdict(case.settings))
     scale, step = kmeans.channel_scale(weight), 1e-6
-    moved = [kmeans.forward(weight + way * direction, centroids, scale, 0)[0] for way in (step, -step)]
+    moved = [kmeans.forward(weight + way * direction, centroids, scale, None, 0)[0] for way in (step, -step)]
     loss = [float((out * grad).sum()) for out in moved]
-    saved = kmeans.forward(weight, centroids, scale, 0)[2]
-    along = float((kmeans.backward(weight, scale, 0, saved, grad) * direction).sum())
+    saved = kmeans.forward(weight, centroids, scale, None, 0)[2]
+    along = float((kmeans.backward(weight, scale, None, 0, saved, grad) * direction).sum())
     assert along == pytest.approx((loss[0] - loss[1]) / (2 * step), rel=1e-6, abs=1e-7)
 
 
@@ -391,8 +414,8 @@ def test_memory(settings, monkeypatch):
     kmeans = TorchSoftKMeans(torch.float64, case.shape, **asdict(settings))
     with Largest() as largest:
         scale = kmeans.channel_scale(weight)
-        _, _, saved = kmeans.forward(weight, centroids, scale, SEED)
-        kmeans.backward(weight, scale, SEED, saved, grad)
+        _, _, saved = kmeans.forward(weight, centroids, scale, None, SEED)
+        kmeans.backward(weight, scale, None, SEED, saved, grad)
         kmeans.assign(weight, centroids, scale)
     assert saved.nbytes <= largest.bytes == weight.nbytes
 
@@ -490,7 +513,7 @@ def test_noise():
     assert float(noise.mean()) == pytest.approx(np.euler_gamma, abs=0.01)
     assert float(noise.var()) == pytest.approx(np.pi**2 / 6, abs=0.03)
     weight, centroids, grad = Case(soft(3, mode="gsm", group_size=32), (64, 64)).numbers()
-    runs = [kmeans.forward(weight, centroids, None, seed)[0] for seed in (SEED, SEED, SEED + 1)]
+    runs = [kmeans.forward(weight, centroids, None, None, seed)[0] for seed in (SEED, SEED, SEED + 1)]
     assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
     narrow = TorchSoftKMeans(torch.float32, (64, 64), **asdict(soft(3, mode="gsm", group_size=32)))
     uniform = [x.double().neg().exp().neg().exp() for x in (noise_of(narrow), noise)]
@@ -503,8 +526,8 @@ def test_nothing_is_recorded():
     weight, centroids, grad = case.numbers()
     kept = weight.clone(), centroids.clone(), grad.clone()
     kmeans = TorchSoftKMeans(torch.float64, case.shape, **asdict(case.settings))
-    out, following, saved = kmeans.forward(weight.requires_grad_(), centroids, None, 0)
-    back = kmeans.backward(weight, None, 0, saved, grad)
+    out, following, saved = kmeans.forward(weight.requires_grad_(), centroids, None, None, 0)
+    back = kmeans.backward(weight, None, None, 0, saved, grad)
     hard = kmeans.assign(weight, centroids, None)
     assert not any(tensor.requires_grad for tensor in (out, following, saved, back, hard))
     assert all(torch.equal(*pair) for pair in zip(kept, (weight, centroids, grad)))

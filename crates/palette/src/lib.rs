@@ -65,4 +65,6 @@ pub use spec::{
 };
 pub use statistics::{Statistics, statistics};
 pub use tensor::{Dtype, Tensor, TensorError};
-pub use training::{Dkm, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, ScaleScheme};
+pub use training::{
+    Dkm, DkmConstants, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, ScaleScheme,
+};

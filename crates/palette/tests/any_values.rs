@@ -10,8 +10,9 @@ use draws::{Bits, Draw};
 use half::{bf16, f16};
 use naive::check::check;
 use palettizer_palette::{
-    Context, CustomLut, Dkm, DkmForward, DkmSpec, Dtype, Granularity, LutDtype, LutFunction, Mode,
-    Nbits, Palette, PaletteSpec, Precision, Refusal, Tensor, layout, palettize, suits,
+    Context, CustomLut, Dkm, DkmConstants, DkmForward, DkmSpec, Dtype, Granularity, LutDtype,
+    LutFunction, Mode, Nbits, Palette, PaletteSpec, Precision, Refusal, Tensor, layout, palettize,
+    suits,
 };
 use proptest::prelude::*;
 
@@ -245,10 +246,19 @@ fn soft_k_means_of_every_kind() {
                 next: &mut next,
                 saved: &mut saved,
             };
-            let Ok(()) = dkm.forward(&values, &seeds, None, 3, forward) else {
+            let temperatures = dkm.temperatures(&values, &seeds, None).unwrap();
+            assert!(
+                temperatures.iter().all(|t| t.is_normal() && *t > 0.0),
+                "{draw:?}"
+            );
+            let constants = DkmConstants {
+                temperatures: &temperatures,
+                ..DkmConstants::default()
+            };
+            let Ok(()) = dkm.forward(&values, &seeds, constants, forward) else {
                 continue;
             };
-            let _ = dkm.backward(&values, None, 3, &saved, &out, &mut gradient);
+            let _ = dkm.backward(&values, constants, &saved, &out, &mut gradient);
             let mut hard = values.clone();
             let assigned = dkm.assign(&values, &next, None, &mut hard);
             let palette = dkm.palette(&values, &next, None);

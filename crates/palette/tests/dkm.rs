@@ -5,8 +5,8 @@
 use half::{bf16, f16};
 use palettizer_kernels::Real;
 use palettizer_palette::{
-    Context, Dkm, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, Dtype, Lut, Mode, Nbits,
-    PaletteSpec, Refusal, ScaleScheme, Tensor, palettize,
+    Context, Dkm, DkmConstants, DkmElement, DkmForward, DkmLut, DkmMode, DkmSpec, Dtype, Lut, Mode,
+    Nbits, PaletteSpec, Refusal, ScaleScheme, Tensor, palettize,
 };
 
 /// Numbers that look normal.
@@ -42,9 +42,15 @@ fn step<E: DkmElement>(
         next: &mut next,
         saved: &mut saved,
     };
-    dkm.forward(values, centroids, scale, 3, forward).unwrap();
+    let temperatures = dkm.temperatures(values, centroids, scale).unwrap();
+    let constants = DkmConstants {
+        scale,
+        temperatures: &temperatures,
+        noise: 3,
+    };
+    dkm.forward(values, centroids, constants, forward).unwrap();
     let mut gradient = values.to_vec();
-    dkm.backward(values, scale, 3, &saved, &out, &mut gradient)
+    dkm.backward(values, constants, &saved, &out, &mut gradient)
         .unwrap();
     Step {
         out,
@@ -125,7 +131,7 @@ fn the_palette_is_the_weight_that_evaluation_sees() {
     let one = DkmSpec {
         nbits: Nbits::B1,
         enforce_zero: true,
-        prune_threshold: 1e-3,
+        prune_threshold: Some(1e-3),
         ..DkmSpec::default()
     };
     evaluated_is_finished::<f32>(&one, &[40]);
@@ -179,7 +185,7 @@ fn few_values_repeat_the_last_centroid_and_training_moves_it_apart() {
 fn zero_stays_zero() {
     let mut values = noise(64, 0.1);
     values.iter_mut().step_by(2).for_each(|v| *v = 0.0);
-    for prune_threshold in [0.0, 1e-4] {
+    for prune_threshold in [Some(0.0), Some(1e-4), None] {
         let spec = DkmSpec {
             nbits: Nbits::B2,
             enforce_zero: true,
@@ -191,7 +197,7 @@ fn zero_stays_zero() {
         assert_eq!(seeds[0], 0.0);
         let found = step(&dkm, &values, &seeds, None);
         assert_eq!(found.next[0], 0.0);
-        if prune_threshold == 0.0 {
+        if prune_threshold == Some(0.0) {
             // A value that is not zero keeps off it.
             assert!(
                 found
@@ -260,7 +266,7 @@ fn noise_is_a_function_of_its_seed_and_group() {
         nbits: Nbits::B2,
         mode: DkmMode::Gsm,
         group_size: Some(8),
-        temperature: 1e-3,
+        temperature: Some(1e-3),
         ..DkmSpec::default()
     };
     let dkm = Dkm::new(spec, &[16, 16]).unwrap();
@@ -279,7 +285,7 @@ fn what_cannot_be_is_refused() {
     let fields = [
         (
             DkmSpec {
-                temperature: f64::NAN,
+                temperature: Some(f64::NAN),
                 ..spec()
             },
             "temperature",
@@ -293,14 +299,14 @@ fn what_cannot_be_is_refused() {
         ),
         (
             DkmSpec {
-                floor: 1.0,
+                floor: Some(1.0),
                 ..spec()
             },
             "floor",
         ),
         (
             DkmSpec {
-                prune_threshold: f64::INFINITY,
+                prune_threshold: Some(f64::INFINITY),
                 ..spec()
             },
             "prune_threshold",

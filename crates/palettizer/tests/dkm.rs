@@ -7,6 +7,7 @@ use palettizer::dkm::{
     ScaleScheme,
 };
 use palettizer::safetensors::{Checkpoint, Content, DenseTensor, ElementType};
+use palettizer_palette::Dkm;
 
 const N: usize = 256;
 
@@ -21,7 +22,7 @@ fn config(spec: DkmSpec) -> DkmConfig {
 fn two_bits() -> DkmSpec {
     DkmSpec {
         nbits: Nbits::B2,
-        temperature: 0.02,
+        temperature: Some(0.02),
         ..DkmSpec::default()
     }
 }
@@ -118,6 +119,15 @@ fn a_restored_run_goes_on_bit_for_bit() {
             group_size: Some(4),
             ..two_bits()
         },
+        DkmSpec {
+            temperature: None,
+            group_size: Some(4),
+            ..two_bits()
+        },
+        DkmSpec {
+            mode: DkmMode::Ste,
+            ..two_bits()
+        },
     ] {
         let target = numbers(0.37);
         let config = DkmConfig {
@@ -143,6 +153,63 @@ fn a_restored_run_goes_on_bit_for_bit() {
         assert_eq!(weights, others);
         assert_eq!(palettizer.state(), resumed.state());
     }
+}
+
+#[test]
+fn the_temperature_is_found_once_at_the_milestone_and_kept() {
+    let (target, mut weights) = (numbers(0.37), numbers(0.91));
+    let found = DkmSpec {
+        temperature: None,
+        group_size: Some(8),
+        ..two_bits()
+    };
+    let with = |spec: &DkmSpec| {
+        one(DkmConfig {
+            milestone: 1,
+            ..config(spec.clone())
+        })
+    };
+    let kept = |palettizer: &DkmPalettizer| palettizer.state().weights["w"].temperatures.clone();
+    let mut palettizer = with(&found);
+    step(&mut palettizer, &mut weights, &target);
+    step(&mut palettizer, &mut weights, &target);
+    assert!(kept(&palettizer).is_empty());
+    let seen = weights.clone();
+    step(&mut palettizer, &mut weights, &target);
+    let dkm = Dkm::new(found.clone(), &[16, 16]).unwrap();
+    let seeds = dkm.seed(&seen, None, None).unwrap();
+    let expected = dkm.temperatures(&seen, &seeds, None).unwrap();
+    assert_eq!((kept(&palettizer), expected.len()), (expected.clone(), 2));
+    step(&mut palettizer, &mut weights, &target);
+    assert_eq!(kept(&palettizer), expected);
+
+    // A state of before it was kept is taken up, and it is found then.
+    let mut saved = serde_json::to_value(palettizer.state()).unwrap();
+    let own = saved["weights"]["w"].as_object_mut().unwrap();
+    own.remove("temperatures").unwrap();
+    let mut old = with(&found);
+    old.restore(serde_json::from_value(saved).unwrap()).unwrap();
+    assert!(kept(&old).is_empty());
+    step(&mut old, &mut weights.clone(), &target);
+    assert_eq!(kept(&old).len(), 2);
+
+    // What cannot be is refused.
+    for temperatures in [vec![0.1], vec![0.1, 0.0], vec![f32::NAN, 0.1]] {
+        let mut state = palettizer.state();
+        state.weights.get_mut("w").unwrap().temperatures = temperatures;
+        let error = old.restore(state).unwrap_err();
+        assert!(matches!(error, DkmError::State { .. }), "{error}");
+    }
+    let given = DkmSpec {
+        temperature: Some(0.02),
+        ..found
+    };
+    let error = with(&given).restore(palettizer.state()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("2 numbers of temperatures, expected 0")
+    );
 }
 
 fn tensor<'a>(shape: &[usize], bytes: &'a [u8]) -> Content<'a> {
@@ -242,7 +309,7 @@ fn errors_say_what_was_found() {
     let twice = DkmPalettizer::new([same.clone(), same]).unwrap_err();
     assert_eq!(twice, DkmError::Twice { name: "a".into() });
     let bad = config(DkmSpec {
-        temperature: -1.0,
+        temperature: Some(-1.0),
         ..two_bits()
     });
     let error = DkmPalettizer::new([("a", [16, 16], bad)]).unwrap_err();

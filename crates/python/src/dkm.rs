@@ -2,7 +2,9 @@
 
 use bytemuck::Pod;
 use numpy::{PyReadonlyArray1, PyReadwriteArray1};
-use palettizer_palette::{Dkm, DkmForward, DkmLut, DkmMode, DkmSpec, Nbits, Refusal, ScaleScheme};
+use palettizer_palette::{
+    Dkm, DkmConstants, DkmForward, DkmLut, DkmMode, DkmSpec, Nbits, Refusal, ScaleScheme,
+};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -91,10 +93,10 @@ impl SoftKMeans {
         #[pyo3(from_py_with = whole::cluster_dim)] cluster_dim: usize,
         #[pyo3(from_py_with = whole::group_size)] group_size: Option<usize>,
         #[pyo3(from_py_with = whole::iterations)] iterations: usize,
-        temperature: f64,
+        temperature: Option<f64>,
         epsilon: f64,
-        floor: f64,
-        prune_threshold: f64,
+        floor: Option<f64>,
+        prune_threshold: Option<f64>,
         enforce_zero: bool,
         #[pyo3(from_py_with = name)] mode: DkmMode,
         #[pyo3(from_py_with = optional_name)] lut_dtype: Option<DkmLut>,
@@ -149,6 +151,21 @@ impl SoftKMeans {
         self.dkm.saved_len()
     }
 
+    #[getter]
+    fn finds_temperature(&self) -> bool {
+        self.dkm.spec().finds_temperature()
+    }
+
+    #[getter]
+    fn floor(&self) -> f64 {
+        self.dkm.spec().least_attention()
+    }
+
+    #[getter]
+    fn prune_threshold(&self) -> f64 {
+        self.dkm.spec().lowered_by()
+    }
+
     #[pyo3(signature = (values, out, threads = None))]
     fn channel_scale(
         &self,
@@ -180,7 +197,25 @@ impl SoftKMeans {
         })
     }
 
-    #[pyo3(signature = (values, centroids, scale, noise, out, next, saved, threads = None))]
+    #[pyo3(signature = (values, centroids, scale, out, threads = None))]
+    fn temperatures(
+        &self,
+        py: Python<'_>,
+        values: Bytes<'_>,
+        centroids: Bytes<'_>,
+        scale: Option<Bytes<'_>>,
+        mut out: Place<'_>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
+    ) -> PyResult<()> {
+        typed!(self, E => {
+            let values = numbers::<E>("values", &values)?;
+            let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
+            let out = numbers_mut("out", &mut out)?;
+            put(&work::run(py, threads, None, |_| self.dkm.temperatures(values, centroids, scale))?, out)
+        })
+    }
+
+    #[pyo3(signature = (values, centroids, scale, temperatures, noise, out, next, saved, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "as many as there are")]
     fn forward(
         &self,
@@ -188,6 +223,7 @@ impl SoftKMeans {
         values: Bytes<'_>,
         centroids: Bytes<'_>,
         scale: Option<Bytes<'_>>,
+        temperatures: Option<Bytes<'_>>,
         #[pyo3(from_py_with = whole::noise)] noise: u64,
         mut out: Place<'_>,
         mut next: Place<'_>,
@@ -196,23 +232,25 @@ impl SoftKMeans {
     ) -> PyResult<()> {
         typed!(self, E => {
             let values = numbers::<E>("values", &values)?;
-            let (centroids, scale) = (numbers("centroids", &centroids)?, optional(&scale)?);
+            let centroids = numbers("centroids", &centroids)?;
+            let constants = constants(&scale, &temperatures, noise)?;
             let forward = DkmForward {
                 out: numbers_mut("out", &mut out)?,
                 next: numbers_mut("next", &mut next)?,
                 saved: numbers_mut("saved", &mut saved)?,
             };
-            work::run(py, threads, None, |_| self.dkm.forward(values, centroids, scale, noise, forward))
+            work::run(py, threads, None, |_| self.dkm.forward(values, centroids, constants, forward))
         })
     }
 
-    #[pyo3(signature = (values, scale, noise, saved, grad, out, threads = None))]
+    #[pyo3(signature = (values, scale, temperatures, noise, saved, grad, out, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "as many as there are")]
     fn backward(
         &self,
         py: Python<'_>,
         values: Bytes<'_>,
         scale: Option<Bytes<'_>>,
+        temperatures: Option<Bytes<'_>>,
         #[pyo3(from_py_with = whole::noise)] noise: u64,
         saved: Bytes<'_>,
         grad: Bytes<'_>,
@@ -220,10 +258,11 @@ impl SoftKMeans {
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<()> {
         typed!(self, E => {
-            let (values, scale) = (numbers::<E>("values", &values)?, optional(&scale)?);
+            let values = numbers::<E>("values", &values)?;
+            let constants = constants(&scale, &temperatures, noise)?;
             let (saved, grad) = (numbers("saved", &saved)?, numbers("grad", &grad)?);
             let out = numbers_mut("out", &mut out)?;
-            work::run(py, threads, None, |_| self.dkm.backward(values, scale, noise, saved, grad, out))
+            work::run(py, threads, None, |_| self.dkm.backward(values, constants, saved, grad, out))
         })
     }
 
@@ -301,6 +340,20 @@ fn numbers_mut<'a, T: Pod>(what: &str, bytes: &'a mut Place<'_>) -> PyResult<&'a
 fn optional<'a, T: Pod>(bytes: &'a Option<Bytes<'_>>) -> PyResult<Option<&'a [T]>> {
     let bytes = bytes.as_ref();
     bytes.map(|bytes| numbers("scale", bytes)).transpose()
+}
+
+fn constants<'a, R: Pod>(
+    scale: &'a Option<Bytes<'_>>,
+    temperatures: &'a Option<Bytes<'_>>,
+    noise: u64,
+) -> PyResult<DkmConstants<'a, R>> {
+    let temperatures = temperatures.as_ref();
+    let found = temperatures.map(|bytes| numbers("temperatures", bytes));
+    Ok(DkmConstants {
+        scale: optional(scale)?,
+        temperatures: found.transpose()?.unwrap_or_default(),
+        noise,
+    })
 }
 
 fn put<T: Copy>(numbers: &[T], out: &mut [T]) -> PyResult<()> {

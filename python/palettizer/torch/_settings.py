@@ -39,6 +39,7 @@ def setting(
     check: Callable[[str, Any], None] | None = None,
     *,
     optional: bool = False,
+    also: str | None = None,
     convert: Callable[[Any], Any] | None = None,
     cast: Callable[[Any], Any] | None = None,
     together: Callable[[Any, Any], None] | None = None,
@@ -46,7 +47,7 @@ def setting(
     """A field with a default and rules, whose errors are those of coremltools.
 
     `kind` is the class that a value must have (`TypeError`), `check(where, value)` raises `ValueError`, `optional` lets
-    None pass, `convert` is applied to every value, `cast` to values of `from_dict` alone (without one, numbers, texts
+    None pass, `also` one text, `convert` is applied to every value, `cast` to values of `from_dict` alone (without one, numbers, texts
     and tuples are made of what is given), and `together(config, value)` looks at the other settings once there are any.
     The result is Any, so that the annotation of the dataclass says the type.
     """
@@ -54,18 +55,19 @@ def setting(
 
     def rule(value: Any, name: str, config: Any) -> Any:
         value = value if convert is None else convert(value)
-        if value is None and optional:
+        if (value is None and optional) or (isinstance(value, str) and value == also):
             return value
         where = f"{name} of {type(config).__name__}"
         if not isinstance(value, kind):
-            wanted = f"{kind.__name__} or None" if optional else kind.__name__
+            others = (["None"] if optional else []) + ([repr(also)] if also is not None else [])
+            wanted = " or ".join([kind.__name__, *others])
             raise TypeError(f"{where} must be {wanted}, found {value!r} ({type(value).__name__})")
         if check is not None:
             check(where, value)
         return value
 
     def made(value: Any) -> Any:
-        return value if not plain or (value is None and optional) else kind(value)
+        return value if not plain or (value is None and optional) or (also is not None and value == also) else kind(value)
 
     return Setting[Any, Any](default, rule, made if cast is None else cast, together)
 

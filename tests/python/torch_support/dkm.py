@@ -8,6 +8,10 @@ from torch.nn import functional
 from torch_support import sides
 
 
+THE_PEERS_NUMBERS = {"palett_tau": 1e-4, "prune_threshold": 1e-7, "zero_threshold": 1e-7}
+"""The peer's defaults for what is found by the weight here, where nothing is given: for both to do the same sums."""
+
+
 def config(side, **options):
     """One config for all layers, whatever their size."""
     return side.DKMPalettizerConfig(global_config=side.ModuleDKMPalettizerConfig(**{"weight_threshold": 0, **options}))

@@ -1,6 +1,6 @@
 """Soft k-means by its formula, n × k matrices and all, in differentiable operations: what the others are judged by."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -13,10 +13,10 @@ class Settings:
     cluster_dim: int = 1
     group_size: int | None = None
     iterations: int = 3
-    temperature: float = 1e-4
+    temperature: float | None = 1e-4
     epsilon: float = 1e-4
-    floor: float = 1e-7
-    prune_threshold: float = 1e-7
+    floor: float | None = 1e-7
+    prune_threshold: float | None = 1e-7
     enforce_zero: bool = False
     mode: str = "dkm"
     lut_dtype: str | None = None
@@ -31,9 +31,11 @@ def forward(settings, weight, centroids, scale=None, noise=None):
 
     `noise` holds (groups, steps, vectors, k) numbers for mode "gsm".
     """
+    settings = thresholds(settings)
     x = to_vectors(settings, weight if scale is None else weight / column(scale, weight))
     soft = max(1, int(settings.enabled * len(x)))
-    made = [soft_group(settings, x[g], centroids[g], None if noise is None else noise[g]) for g in range(soft)]
+    made = [soft_group(tempered(settings, x[g], centroids[g]), x[g], centroids[g], None if noise is None else noise[g])
+            for g in range(soft)]
     made += [(nearest(settings, x[g], centroids[g]).detach(), centroids[g]) for g in range(soft, len(x))]
     out = to_weight(settings, torch.stack([out for out, _ in made]), weight.shape)
     return out if scale is None else out * column(scale, weight), torch.stack([c for _, c in made])
@@ -41,6 +43,7 @@ def forward(settings, weight, centroids, scale=None, noise=None):
 
 def assign(settings, weight, centroids, scale=None):
     """The hard weight of the float32 palette that it ends as."""
+    settings = thresholds(settings)
     x = to_vectors(settings, weight if scale is None else weight / column(scale, weight))
     tables = torch.stack([entries(settings, c) for c in centroids])
     if not folds(settings):
@@ -52,6 +55,23 @@ def assign(settings, weight, centroids, scale=None):
     steps = [nearest(settings, v, t) / table_scale(settings, c) for v, t, c in zip(x, tables, centroids)]
     steps = to_weight(settings, torch.stack(steps), weight.shape).round()
     return (steps * column(half_above(own * scale), weight)).float().to(weight.dtype)
+
+
+def thresholds(settings):
+    """With numbers where they are found."""
+    least = 2.0**-126 if settings.enforce_zero else 0.0
+    return replace(settings, floor=1e-9 if settings.floor is None else settings.floor,
+                   prune_threshold=least if settings.prune_threshold is None else settings.prune_threshold)
+
+
+def tempered(settings, x, c):
+    """With the temperature of a group where it is found: half of the mean squared error of an element, in float32."""
+    if settings.temperature is not None:
+        return settings
+    if settings.enforce_zero and settings.prune_threshold == 0:
+        x, c = x[(x != 0).any(1)], c[1:]
+    error = (x[:, None] - c).square().mean(-1).amin(1).mean()
+    return replace(settings, temperature=float((0.5 * error).float()))
 
 
 def channel_scale(settings, weight):
@@ -84,6 +104,8 @@ def soft_group(settings, x, c, noise=None):
         if last is not None and last != 0 and abs(last - inertia) <= settings.epsilon:
             break
         last = inertia
+    if settings.mode == "ste":
+        return nearest(settings, x, c).detach() + x - x.detach(), c.detach()
     return a @ c, c.detach()
 
 
@@ -115,7 +137,7 @@ def attention(settings, x, c, noise=None):
         first = torch.where((x != 0).any(1, keepdim=True), 1 / settings.floor, first)
     distances = torch.cat([first, others], 1)
     inertia = distances.amin(1).sum().item()
-    if settings.mode == "hard":
+    if settings.mode in ("hard", "ste"):
         return torch.nn.functional.one_hot(distances.argmin(1), len(c)).to(x.dtype), inertia
     logits = -distances / settings.temperature
     if settings.mode == "gsm":

@@ -71,7 +71,7 @@ impl Dkm {
         Ok(encoded.palette())
     }
 
-    fn check_hard<E: DkmElement>(
+    pub(super) fn check_hard<E: DkmElement>(
         &self,
         values: &[E],
         centroids: &[E::Real],
@@ -102,7 +102,7 @@ impl Dkm {
             .collect();
         let group = self.group(number, values, scale);
         let mut indices = vec![0; group.vectors()];
-        soft_nearest(&group, &stored, self.spec.prune_threshold, &mut indices);
+        soft_nearest(&group, &stored, self.spec.lowered_by(), &mut indices);
         if self.spec.cluster_dim == 1 {
             ascend(&mut entries, &mut indices);
         }

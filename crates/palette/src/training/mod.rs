@@ -14,9 +14,12 @@
 //! 2. A channel of zeros has the scale 1, and scales of `fp32` weights are numbers of `fp16`.
 //! 3. Tables of integers or of halves are rounded in training, too; the gradient passes straight through.
 //! 4. A centroid that nothing attends to stays where it is.
+//! 5. The temperature is found by the weight where it is not given: see `auto`.
+//! 6. There is a straight-through mode: the nearest centroid, and the gradient as if it were the weight.
 //!
 //! Source: Cho et al., DKM: Differentiable k-means clustering layer for neural network compression, arXiv 2108.12659.
 
+mod auto;
 mod hard;
 mod seed;
 mod soft;
@@ -29,7 +32,7 @@ use crate::encode::entries;
 use crate::encode::rounding::Rounding;
 use crate::encode::storage::Storage;
 use crate::{Dtype, Layout, Refusal, layout};
-pub use soft::DkmForward;
+pub use soft::{DkmConstants, DkmForward};
 pub use spec::{DkmLut, DkmMode, DkmSpec, ScaleScheme};
 
 /// A float type that weights are trained in: `f64`, `f32`, `half::f16` or `half::bf16`. Sealed, as [`SoftElement`] is.
@@ -58,20 +61,21 @@ impl DkmElement for f64 {
 /// Differentiable k-means of a weight of some shape.
 ///
 /// ```
-/// use palettizer_palette::{Dkm, DkmForward, DkmSpec, Nbits};
+/// use palettizer_palette::{Dkm, DkmConstants, DkmForward, DkmSpec, Nbits};
 ///
 /// let weight: Vec<f32> = (0..64).map(|i| (i as f32).sin()).collect();
-/// let spec = DkmSpec { nbits: Nbits::B2, temperature: 0.01, ..DkmSpec::default() };
+/// let spec = DkmSpec { nbits: Nbits::B2, temperature: Some(0.01), ..DkmSpec::default() };
 /// let dkm = Dkm::new(spec, &[8, 8])?;
 /// let centroids = dkm.seed(&weight, None, None)?;
 ///
 /// let (mut soft, mut next) = (weight.clone(), centroids.clone());
 /// let mut saved = vec![0.0; dkm.saved_len()];
 /// let forward = DkmForward { out: &mut soft, next: &mut next, saved: &mut saved };
-/// dkm.forward(&weight, &centroids, None, 0, forward)?;
+/// let constants = DkmConstants::default();
+/// dkm.forward(&weight, &centroids, constants, forward)?;
 ///
 /// let mut gradient = vec![0.0; 64];
-/// dkm.backward(&weight, None, 0, &saved, &soft, &mut gradient)?;
+/// dkm.backward(&weight, constants, &saved, &soft, &mut gradient)?;
 /// let palette = dkm.palette(&weight, &next, None)?;
 /// assert_eq!(palette.lut_shape, [1, 1, 4, 1]);
 /// # Ok::<(), palettizer_palette::Refusal>(())
@@ -162,7 +166,7 @@ impl Dkm {
     }
 
     fn group_saved_len(&self) -> usize {
-        let options: SoftOptions<'_, f32> = self.options(0, None);
+        let options: SoftOptions<'_, f32> = self.options(1.0, 0, None);
         options.saved_len(self.clusters(), self.spec.cluster_dim)
     }
 
@@ -186,21 +190,22 @@ impl Dkm {
 
     fn options<'a, R: Real>(
         &self,
+        temperature: f64,
         noise: u64,
         round: Option<RoundCentroids<'a, R>>,
     ) -> SoftOptions<'a, R> {
         let spec = &self.spec;
         SoftOptions {
             iterations: spec.iterations,
-            temperature: spec.temperature,
+            temperature,
             epsilon: spec.epsilon,
-            floor: spec.floor,
-            prune_threshold: spec.prune_threshold,
+            floor: spec.least_attention(),
+            prune_threshold: spec.lowered_by(),
             enforce_zero: spec.enforce_zero,
             attention: match spec.mode {
                 DkmMode::Dkm => Attention::Softmax,
                 DkmMode::Gsm => Attention::Gumbel(noise),
-                DkmMode::Hard => Attention::Hard,
+                DkmMode::Hard | DkmMode::Ste => Attention::Hard,
             },
             implicit: spec.implicit,
             round_centroids: round.filter(|_| spec.lut != DkmLut::Weight),

@@ -1,11 +1,24 @@
 //! The soft weight, and the gradient through it.
 
-use palettizer_kernels::{Real, soft_backward, soft_forward};
+use palettizer_kernels::{
+    Real, RoundCentroids, SoftGroup, SoftOptions, soft_backward, soft_forward, soft_nearest,
+};
 use rayon::prelude::*;
 
 use super::{Dkm, DkmElement, DkmMode, round_centroids};
 use crate::Refusal;
 use crate::encode::vector::group_seed;
+
+/// What a forward and its backward have in common beside the values. Nothing flows back to it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DkmConstants<'a, R> {
+    /// That of [`channel_scale`](Dkm::channel_scale).
+    pub scale: Option<&'a [R]>,
+    /// Those of [`temperatures`](Dkm::temperatures).
+    pub temperatures: &'a [f32],
+    /// The seed of Gumbel noise.
+    pub noise: u64,
+}
 
 /// Where a forward writes.
 #[derive(Debug)]
@@ -19,7 +32,7 @@ pub struct DkmForward<'a, E: DkmElement> {
 }
 
 impl Dkm {
-    /// Makes the soft weight. `scale` is that of [`channel_scale`](Dkm::channel_scale), `noise` seeds the Gumbel noise.
+    /// Makes the soft weight.
     ///
     /// Equal centroids are moved apart first.
     ///
@@ -29,12 +42,11 @@ impl Dkm {
         &self,
         values: &[E],
         centroids: &[E::Real],
-        scale: Option<&[E::Real]>,
-        noise: u64,
+        constants: DkmConstants<'_, E::Real>,
         forward: DkmForward<'_, E>,
     ) -> Result<(), Refusal> {
         let DkmForward { out, next, saved } = forward;
-        self.check(values, scale)?;
+        self.check_constants(values, constants)?;
         self.demand("centroids", self.centroids_len(), centroids.len())?;
         self.demand("out", values.len(), out.len())?;
         self.demand("next", self.centroids_len(), next.len())?;
@@ -47,42 +59,37 @@ impl Dkm {
             .zip(saved.par_chunks_mut(self.group_saved_len()));
         let groups = tables.zip(places).enumerate();
         groups.for_each(|(number, (centroids, ((out, next), saved)))| {
-            let group = self.group(number, values, scale);
+            let group = self.group(number, values, constants.scale);
             if number >= self.trained() {
-                let mut indices = vec![0; group.vectors()];
-                let prune_threshold = self.spec.prune_threshold;
-                palettizer_kernels::soft_nearest(&group, centroids, prune_threshold, &mut indices);
-                let entry = |row: usize, centroid: E::Real| match group.scale {
-                    Some(scale) => scale[row] * centroid,
-                    None => centroid,
-                };
-                self.look_up(&indices, centroids, entry, out);
+                self.put_nearest(&group, centroids, out);
                 next.copy_from_slice(centroids);
                 saved.fill(E::Real::ZERO);
                 return;
             }
             let mut start = centroids.to_vec();
             self.separate(&mut start);
-            let options = self.options(self.noise(noise, number), Some(&round));
+            let options = self.step_options(number, constants, &round);
             soft_forward(&group, &start, &options, out, next, saved);
+            if self.spec.mode == DkmMode::Ste {
+                self.put_nearest(&group, next, out);
+            }
         });
         Ok(())
     }
 
-    /// The gradient of the loss for the weight, given `grad`, that for the soft weight. `scale`, `noise` and `saved` are those of the forward.
+    /// The gradient of the loss for the weight, given `grad`, that for the soft weight. `constants` and `saved` are those of the forward.
     ///
     /// # Errors
     /// [`Refusal::Length`].
     pub fn backward<E: DkmElement>(
         &self,
         values: &[E],
-        scale: Option<&[E::Real]>,
-        noise: u64,
+        constants: DkmConstants<'_, E::Real>,
         saved: &[E::Real],
         grad: &[E],
         out: &mut [E],
     ) -> Result<(), Refusal> {
-        self.check(values, scale)?;
+        self.check_constants(values, constants)?;
         self.demand("saved", self.saved_len(), saved.len())?;
         self.demand("grad", values.len(), grad.len())?;
         self.demand("out", values.len(), out.len())?;
@@ -98,18 +105,64 @@ impl Dkm {
                 E::narrow(&vec![E::Real::ZERO; out.len()], out);
                 return;
             }
-            let group = self.group(number, values, scale);
-            let options = self.options(self.noise(noise, number), Some(&round));
+            if self.spec.mode == DkmMode::Ste {
+                out.copy_from_slice(grad);
+                return;
+            }
+            let group = self.group(number, values, constants.scale);
+            let options = self.step_options(number, constants, &round);
             soft_backward(&group, saved, &options, grad, out);
         });
         Ok(())
+    }
+
+    fn check_constants<E: DkmElement>(
+        &self,
+        values: &[E],
+        constants: DkmConstants<'_, E::Real>,
+    ) -> Result<(), Refusal> {
+        self.check(values, constants.scale)?;
+        let needed = match self.spec.finds_temperature() {
+            true => self.groups(),
+            false => 0,
+        };
+        self.demand("temperatures", needed, constants.temperatures.len())
+    }
+
+    /// What the kernel is asked for in one group.
+    fn step_options<'a, R: Real>(
+        &self,
+        group: usize,
+        constants: DkmConstants<'_, R>,
+        round: RoundCentroids<'a, R>,
+    ) -> SoftOptions<'a, R> {
+        let found = constants.temperatures.get(group).copied().map(f64::from);
+        // Attention to the nearest alone has no temperature.
+        let temperature = self.spec.temperature.or(found).unwrap_or(1.0);
+        self.options(temperature, self.noise(constants.noise, group), Some(round))
+    }
+
+    /// Every vector of a group at its nearest centroid.
+    fn put_nearest<E: DkmElement>(
+        &self,
+        group: &SoftGroup<'_, E>,
+        centroids: &[E::Real],
+        out: &mut [E],
+    ) {
+        let mut indices = vec![0; group.vectors()];
+        soft_nearest(group, centroids, self.spec.lowered_by(), &mut indices);
+        let entry = |row: usize, centroid: E::Real| match group.scale {
+            Some(scale) => scale[row] * centroid,
+            None => centroid,
+        };
+        self.look_up(&indices, centroids, entry, out);
     }
 
     /// A seed of the group's own.
     fn noise(&self, noise: u64, group: usize) -> u64 {
         match self.spec.mode {
             DkmMode::Gsm => group_seed(noise, group),
-            DkmMode::Dkm | DkmMode::Hard => 0,
+            DkmMode::Dkm | DkmMode::Hard | DkmMode::Ste => 0,
         }
     }
 

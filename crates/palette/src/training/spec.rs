@@ -7,7 +7,8 @@ use palettizer_kernels::SoftOptions;
 use crate::spec::names;
 use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 
-/// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits.
+/// The request for one weight. The defaults are those of coremltools 9.0, with 4 bits, but for three that have a unit of the weight
+/// there: where they are `None`, they are found by the weight itself.
 ///
 /// One list of fields, though a long one: callers name the few that they change, and take the rest from the default.
 ///
@@ -18,7 +19,7 @@ use crate::{Granularity, LutDtype, Mode, Nbits, PaletteSpec, SpecError};
 ///
 /// let spec = DkmSpec { nbits: Nbits::B2, group_size: Some(16), ..DkmSpec::default() };
 /// assert!(spec.validate().is_ok());
-/// assert_eq!(DkmSpec { temperature: 0.0, ..spec }.validate().unwrap_err().field, "temperature");
+/// assert_eq!(DkmSpec { temperature: Some(0.0), ..spec }.validate().unwrap_err().field, "temperature");
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct DkmSpec {
@@ -30,14 +31,15 @@ pub struct DkmSpec {
     pub group_size: Option<usize>,
     /// Most soft k-means steps in a forward.
     pub iterations: usize,
-    /// τ of the softmax over −distance²/τ.
-    pub temperature: f64,
+    /// τ of the softmax over −distance²/τ. `None`: half of the mean squared error of the k-means that a group starts from.
+    pub temperature: Option<f64>,
     /// Stop when the sum of the least squared distances changes by this or less.
     pub epsilon: f64,
-    /// The least attention of a weight to a centroid.
-    pub floor: f64,
-    /// What the squared distance to the first centroid is lowered by.
-    pub prune_threshold: f64,
+    /// The least attention of a weight to a centroid. `None`: 1e-9.
+    pub floor: Option<f64>,
+    /// What the squared distance to the first centroid is lowered by. Zero keeps weights that are not zero off a centroid that is
+    /// held there. `None`: nothing to speak of.
+    pub prune_threshold: Option<f64>,
     /// Whether the first centroid, the one nearest to zero at first, is held at zero.
     pub enforce_zero: bool,
     /// How attention comes about.
@@ -66,10 +68,10 @@ impl Default for DkmSpec {
             cluster_dim: 1,
             group_size: None,
             iterations: kernel.iterations,
-            temperature: kernel.temperature,
+            temperature: None,
             epsilon: kernel.epsilon,
-            floor: kernel.floor,
-            prune_threshold: kernel.prune_threshold,
+            floor: None,
+            prune_threshold: None,
             enforce_zero: kernel.enforce_zero,
             mode: DkmMode::Dkm,
             lut: DkmLut::Weight,
@@ -92,6 +94,8 @@ names! {
         Gsm = "gsm",
         /// All to the nearest
         Hard = "hard",
+        /// The nearest, with the gradient passed to the weight as it is
+        Ste = "ste",
     }
 }
 
@@ -149,18 +153,22 @@ impl DkmSpec {
             true => Ok(()),
             false => Err(SpecError::new(field, value, "a finite number from 0 on")),
         };
-        if !(self.temperature > 0.0 && self.temperature.is_finite()) {
+        if let Some(temperature) = self.temperature
+            && !(temperature > 0.0 && temperature.is_finite())
+        {
             return Err(SpecError::new(
                 "temperature",
-                self.temperature,
-                "a finite number above 0",
+                temperature,
+                "a finite number above 0, or none",
             ));
         }
         not_negative("epsilon", self.epsilon)?;
-        not_negative("prune_threshold", self.prune_threshold)?;
+        not_negative("prune_threshold", self.prune_threshold.unwrap_or(0.0))?;
         not_negative("cluster_tolerance", self.cluster_tolerance)?;
-        if !(self.floor >= 0.0 && self.floor < 1.0) {
-            return Err(SpecError::new("floor", self.floor, "from 0 on and below 1"));
+        if let Some(floor) = self.floor
+            && !(0.0..1.0).contains(&floor)
+        {
+            return Err(SpecError::new("floor", floor, "from 0 on and below 1"));
         }
         if !(self.enabled > 0.0 && self.enabled <= 1.0) {
             return Err(SpecError::new(

@@ -17,7 +17,7 @@
 //! weights.iter_mut().step_by(2).for_each(|w| *w = -0.1);
 //! weights.iter_mut().step_by(5).for_each(|w| *w = 0.3);
 //! weights.iter_mut().step_by(7).for_each(|w| *w = -0.3);
-//! let spec = DkmSpec { nbits: Nbits::B2, temperature: 0.05, ..DkmSpec::default() };
+//! let spec = DkmSpec { nbits: Nbits::B2, temperature: Some(0.05), ..DkmSpec::default() };
 //! let config = DkmConfig { spec, weight_threshold: 0, ..DkmConfig::default() };
 //! let mut palettizer = DkmPalettizer::new([("fc.weight", [8, 8], config)])?;
 //!

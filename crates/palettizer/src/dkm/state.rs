@@ -41,6 +41,9 @@ pub struct DkmWeightState {
     pub start: Vec<f32>,
     /// With a per-channel scale: that of each row; empty before the first forward.
     pub scale: Vec<f32>,
+    /// The temperature of each group, where it is found by the weight; empty before the first forward.
+    #[serde(default)]
+    pub temperatures: Vec<f32>,
     /// A sum of the bits of the last forward's values.
     pub seen: u64,
     /// How often the centroids have moved on since they were seeded.

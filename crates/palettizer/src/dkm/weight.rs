@@ -1,6 +1,6 @@
 //! One weight in training: its centroids from step to step.
 
-use palettizer_palette::{Dkm, DkmForward, Palette, Refusal};
+use palettizer_palette::{Dkm, DkmConstants, DkmForward, Palette, Refusal};
 
 use super::DkmWeightState;
 
@@ -57,6 +57,11 @@ impl Weight {
             false if seen == state.seen => (state.start.clone(), state.moves),
             false => (state.centroids.clone(), state.moves + 1),
         };
+        // Found once. A state of before this was kept has none.
+        let temperatures = match self.state.temperatures.is_empty() {
+            true => self.dkm.temperatures(values, &start, self.scale())?,
+            false => self.state.temperatures.clone(),
+        };
         let mut next = start.clone();
         let mut saved = vec![0.0; self.dkm.saved_len()];
         let forward = DkmForward {
@@ -64,14 +69,14 @@ impl Weight {
             next: &mut next,
             saved: &mut saved,
         };
-        let noise = self.noise(moves);
-        self.dkm
-            .forward(values, &start, self.scale(), noise, forward)?;
+        let constants = self.constants(&temperatures, moves);
+        self.dkm.forward(values, &start, constants, forward)?;
         self.saved = saved;
         self.state = DkmWeightState {
             centroids: next,
             start,
             scale: std::mem::take(&mut self.state.scale),
+            temperatures,
             seen,
             moves,
         };
@@ -90,9 +95,9 @@ impl Weight {
         if fingerprint(values.iter().map(|value| u64::from(value.to_bits()))) != self.state.seen {
             return Ok(Backward::OtherValues);
         }
-        let noise = self.noise(self.state.moves);
+        let constants = self.constants(&self.state.temperatures, self.state.moves);
         self.dkm
-            .backward(values, self.scale(), noise, &self.saved, grad, out)?;
+            .backward(values, constants, &self.saved, grad, out)?;
         Ok(Backward::Done)
     }
 
@@ -123,10 +128,15 @@ impl Weight {
     /// Takes up a saved state; a text says why it is none of this weight.
     pub(super) fn restore(&mut self, state: DkmWeightState) -> Result<(), String> {
         let (centroids, rows) = (self.dkm.centroids_len(), self.dkm.scale_len());
+        let tables = match self.dkm.spec().finds_temperature() {
+            true => self.dkm.groups(),
+            false => 0,
+        };
         let lengths = [
             ("centroids", state.centroids.len(), centroids),
             ("centroids to start from", state.start.len(), centroids),
             ("scales", state.scale.len(), rows),
+            ("temperatures", state.temperatures.len(), tables),
         ];
         for (what, found, expected) in lengths {
             if found != 0 && found != expected {
@@ -134,6 +144,15 @@ impl Weight {
                     "it has {found} numbers of {what}, expected {expected}"
                 ));
             }
+        }
+        let odd = state
+            .temperatures
+            .iter()
+            .find(|t| !(t.is_normal() && **t > 0.0));
+        if let Some(odd) = odd {
+            return Err(format!(
+                "a temperature is {odd}, expected a number above zero"
+            ));
         }
         let (seeded, begun) = (!state.centroids.is_empty(), !state.start.is_empty());
         if seeded != begun || (seeded && state.scale.len() != rows) {
@@ -147,8 +166,12 @@ impl Weight {
         Some(self.state.scale.as_slice()).filter(|scale| !scale.is_empty())
     }
 
-    fn noise(&self, moves: u64) -> u64 {
-        self.noise_seed.wrapping_add(moves)
+    fn constants<'a>(&'a self, temperatures: &'a [f32], moves: u64) -> DkmConstants<'a, f32> {
+        DkmConstants {
+            scale: self.scale(),
+            temperatures,
+            noise: self.noise_seed.wrapping_add(moves),
+        }
     }
 }
 

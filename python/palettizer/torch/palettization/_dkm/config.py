@@ -6,6 +6,7 @@ it. Three kinds of settings need a word here:
 - Some have no effect, since what they guard against does not happen: nothing as large as an attention matrix is kept,
   and seeding is exact. They are accepted, and each says why.
 - `cluster_dtype` is the older name of `lut_dtype`. It is not kept: giving it sets `lut_dtype`.
+- Three may be "auto", and are where nothing is given: coremltools' numbers suit weights of one scale alone.
 - `n_bits` and `cluster_dim` may be None until it is known what kind of module they are for: `resolved` fills them in.
 """
 
@@ -34,6 +35,11 @@ from palettizer.torch.palettization._plan.config import dtype_name
 from palettizer.torch.palettization._plan.layers import KINDS, NAMED, NAMES, Kind, class_kind
 from palettizer.torch.palettization._soft.settings import DEFAULTS
 
+AUTO = "auto"
+"""The value of a setting that is found by the weight."""
+FOUND = ("palett_tau", "prune_threshold", "zero_threshold")
+"""The settings that may be so. With coremltools each is a number with the unit of a weight, or harms as one."""
+
 _LUT_DTYPES: dict[str, str | None] = {
     **dict.fromkeys(("f32", "fp32", "float32")),
     **dict.fromkeys(("f16", "fp16", "float16"), "f16"),
@@ -51,6 +57,11 @@ _ACTIVATION_DTYPES = {
     "qint4": torch.qint8,
     "quint4": torch.quint8,
 }
+
+
+def _default(name: str) -> Any:
+    """What the kernel has where nothing is given, by the name that it has there."""
+    return AUTO if DEFAULTS[name] is None else DEFAULTS[name]
 
 
 def _to_lut_dtype(value: Any) -> Any:
@@ -120,13 +131,16 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
         palett_max_mem: without effect: the memory needed does not depend on the attention.
         kmeans_max_iter: most steps of k-means in a forward pass.
         prune_threshold: what the squared distance to the first entry is lowered by; with `enforce_zero`, more weights
-            become 0.
+            become 0, and with a number of 0 none but those that are. "auto": no entry is favoured.
         kmeans_init: "auto", "opt1d", "kmeans++" or "cpu.kmeans++". Without effect: seeding is optimal for scalars, and
             there is one way for vectors.
         kmeans_opt1d_threshold: without effect, as `kmeans_init`.
         enforce_zero: keep one entry at zero.
-        palett_mode: "dkm" for attention by softmax, "gsm" by Gumbel softmax, "hard" for the nearest entry alone.
-        palett_tau: temperature of the softmax.
+        palett_mode: "dkm" for attention by softmax, "gsm" by Gumbel softmax, "hard" for the nearest entry alone, "ste"
+            for the nearest entry and the gradient as if it were the weight.
+        palett_tau: temperature of the softmax, a squared distance. "auto": for each table, half of the mean squared error of
+            the k-means that it starts from, found once when palettization begins; of the scaled weight where there is a
+            per-channel scale.
         palett_epsilon: stop when the sum of the squared distances to the nearest entries changes by this or less.
         palett_lambda: without effect, here as in coremltools.
         add_extra_centroid: without effect: a table has 2^n_bits entries. In coremltools one more cannot be stored.
@@ -138,7 +152,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
             entries that they started with.
         kmeans_batch_threshold: without effect, as `kmeans_init`.
         kmeans_n_init: for vectors: each 10 are one search for the entries to start with. Scalars need one.
-        zero_threshold: the least attention.
+        zero_threshold: the least attention. "auto": 1e-9.
         kmeans_error_bnd: without effect: coremltools never comes to use it.
         partition_size: gone; any value but None raises `DeprecationWarning`.
         cluster_dtype: the older name of `lut_dtype`. A value warns, sets `lut_dtype`, and is not kept.
@@ -156,7 +170,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     'int8'
     >>> config.palett_tau = 1
     Traceback (most recent call last):
-    TypeError: palett_tau of ModuleDKMPalettizerConfig must be float, found 1 (int)
+    TypeError: palett_tau of ModuleDKMPalettizerConfig must be float or 'auto', found 1 (int)
     """
 
     n_bits: int | None = setting(None, int, optional=True)
@@ -177,12 +191,12 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     cluster_permute: tuple[int, ...] | None = setting(None, tuple, _check_permutation, optional=True)
     palett_max_mem: float = setting(1.0, float)
     kmeans_max_iter: int = setting(DEFAULTS["iterations"], int, at_least(1))
-    prune_threshold: float = setting(DEFAULTS["prune_threshold"], float, at_least(0))
+    prune_threshold: float | str = setting(_default("prune_threshold"), float, at_least(0), also=AUTO)
     kmeans_init: str = setting("auto", str, _check_init)
     kmeans_opt1d_threshold: int = setting(1024, int)
     enforce_zero: bool = setting(DEFAULTS["enforce_zero"], bool)
-    palett_mode: str = setting(DEFAULTS["mode"], str, one_of("dkm", "gsm", "hard"))
-    palett_tau: float = setting(DEFAULTS["temperature"], float, above(0))
+    palett_mode: str = setting(DEFAULTS["mode"], str, one_of("dkm", "gsm", "hard", "ste"))
+    palett_tau: float | str = setting(_default("temperature"), float, above(0), also=AUTO)
     palett_epsilon: float = setting(DEFAULTS["epsilon"], float, at_least(0))
     palett_lambda: float = setting(0.0, float)
     add_extra_centroid: bool = setting(False, bool)
@@ -196,7 +210,7 @@ class ModuleDKMPalettizerConfig(ModuleOptimizationConfig):
     percentage_palett_enable: float = setting(DEFAULTS["enabled"], float, above(0, most=1))
     kmeans_batch_threshold: int = setting(4, int)
     kmeans_n_init: int = setting(10, int, at_least(1))
-    zero_threshold: float = setting(DEFAULTS["floor"], float, at_least(0))
+    zero_threshold: float | str = setting(_default("floor"), float, at_least(0), also=AUTO)
     kmeans_error_bnd: float = setting(0.0, float)
     partition_size: int | None = setting(None, int, optional=True, convert=_refuse_partition_size)
     cluster_dtype: str | None = setting(None, str, optional=True, cast=as_given)

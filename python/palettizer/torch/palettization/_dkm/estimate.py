@@ -100,7 +100,7 @@ def _cost(weight: SoftWeight) -> Cost:
         saved=made.saved_len * real.itemsize + centroids + scale,
         forward=2 * turned,
         backward=2 * turned + sums,
-        state=2 * centroids + scale,
+        state=2 * centroids + scale + 4 * made.groups * made.finds_temperature,
     )
 
 

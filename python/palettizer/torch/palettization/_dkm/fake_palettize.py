@@ -46,7 +46,8 @@ class FakePalettize(PeerAttributes, nn.Module):
 
     Buffers: `centroids` (groups, 2^n_bits, cluster_dim), NaN until seeded, from which the next step starts; `start`,
     from which the last one did, and `seen`, a sum of the bits of its weight; with a per-channel scale, `scale`, one
-    number for each output channel; `fake_palett_enabled` and `step_count`.
+    number for each output channel; where the temperature is found, `temperature`, the bits of a number for each group, 0
+    until it is; `fake_palett_enabled` and `step_count`.
 
     Raises:
         ValueError: settings that such a weight cannot be palettized with.
@@ -89,6 +90,9 @@ class FakePalettize(PeerAttributes, nn.Module):
         self.register_buffer("centroids", empty)
         self.register_buffer("start", empty.clone())
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64, device=device))
+        found = torch.zeros(made.groups, dtype=torch.int32, device=device) if made.finds_temperature else None
+        self.register_buffer("temperature", found)
+        self._shape = tuple(shape)
         self._rows = rows = settings.permuted(shape)[0]
         self._numel = math.prod(shape)
         scaled = settings.scale_scheme is not None
@@ -136,6 +140,8 @@ class FakePalettize(PeerAttributes, nn.Module):
         self._text = self.settings.text()
         with torch.no_grad():
             self.centroids.fill_(torch.nan)
+            if self.temperature is not None:
+                self.temperature.zero_()
 
     def forward(self, weight: Tensor) -> Tensor:
         """The palettized weight, contiguous; the gradient passes in training.
@@ -168,10 +174,11 @@ class FakePalettize(PeerAttributes, nn.Module):
         # The seed is drawn here, by torch, so that its generator's state decides, as it does for dropout.
         noise = torch.randint(2**62, ()) if self.settings.mode == "gsm" else torch.zeros((), dtype=torch.int64)
         made: Tensor
-        made, following, start, scale, seen, _ = ops.soft_weight(
-            weight, self.centroids, self.start, scale, self.seen, noise, self._text
+        temperature = self.seen.new_empty(0, dtype=torch.int32) if self.temperature is None else self.temperature
+        made, following, start, scale, temperature, seen, _ = ops.soft_weight(
+            weight, self.centroids, self.start, scale, temperature, self.seen, noise, self._text
         )
-        self._keep(centroids=following, start=start, scale=scale, seen=seen)
+        self._keep(centroids=following, start=start, scale=scale, temperature=temperature, seen=seen)
         return made
 
     def _keep(self, **values: Tensor) -> None:
@@ -206,6 +213,11 @@ class FakePalettize(PeerAttributes, nn.Module):
         return made.palette(values, centroids, scale)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        key = f"{prefix}temperature"
+        if self.temperature is None:
+            state_dict.pop(key, None)  # a number that is configured counts
+        elif f"{prefix}centroids" in state_dict:
+            state_dict.setdefault(key, torch.zeros_like(self.temperature))  # of before it was kept; to be found yet
         super()._load_from_state_dict(state_dict, prefix, *args)  # type: ignore[no-untyped-call,unused-ignore]
         self.enabled, self._steps = bool(self.fake_palett_enabled[0]), int(self.step_count)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from palettizer.torch.optimization_config import PalettizationGranularity
-from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._dkm.config import AUTO, FOUND, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._plan.layers import Kind
 from palettizer.torch.palettization._soft.settings import SoftSettings
 
@@ -24,13 +24,13 @@ _SAME = {
     "cluster_tolerance": "palett_cluster_tol",
     "implicit": "implicit",
 }
-"""What the kernels call a setting, and its name in a config."""
+"""What the kernels call a setting, and its name in a config. What is "auto" there is None here."""
 
 
 def soft_settings(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> SoftSettings:
     """A resolved config as the kernels take it, for a weight of a kind of layers."""
     return SoftSettings(
-        **{ours: getattr(config, theirs) for ours, theirs in _SAME.items()},
+        **{ours: None if (value := getattr(config, theirs)) == AUTO else value for ours, theirs in _SAME.items()},
         lut_dtype=config.native_lut_dtype,
         scale_scheme=config.per_channel_scaling_factor_scheme if config.enable_per_channel_scale else None,
         starts=config.starts,
@@ -41,6 +41,7 @@ def soft_settings(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence
 def config_of(settings: SoftSettings) -> ModuleDKMPalettizerConfig:
     """A config that would lead to some settings, as far as there is one."""
     same = {theirs: getattr(settings, ours) for ours, theirs in _SAME.items()}
+    same.update({theirs: AUTO for theirs in FOUND if same[theirs] is None})
     return ModuleDKMPalettizerConfig(
         **{**same, "kmeans_max_iter": max(1, settings.iterations)},
         granularity=PalettizationGranularity("per_tensor" if settings.group_size is None else "per_grouped_channel"),

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.ao.quantization.observer import MovingAveragePerChannelMinMaxObserver
 
 from palettizer.torch.palettization._dkm.config import ModuleDKMPalettizerConfig
+from palettizer.torch.palettization._soft.kernels import kernel
 from palettizer.torch.palettization._soft.settings import SoftSettings
 
 _CONFIGURED = frozenset(ModuleDKMPalettizerConfig().as_dict()) - {"milestone"}
@@ -22,8 +23,10 @@ class PeerAttributes:
     settings: SoftSettings
     centroids: Tensor
     scale: Tensor | None
+    temperature: Tensor | None
     autograd_graph = False
     proj_factor = None
+    _shape: tuple[int, ...]
     _rows: int
     _numel: int
 
@@ -45,7 +48,20 @@ class PeerAttributes:
     @property
     def prune_threshold(self) -> float:
         """What the squared distance to an entry at zero is lowered by."""
-        return self.settings.prune_threshold
+        return kernel("cpu", torch.float32, self._shape, self.settings).prune_threshold
+
+    @property
+    def zero_threshold(self) -> float:
+        """The least attention."""
+        return kernel("cpu", torch.float32, self._shape, self.settings).floor
+
+    @property
+    def palett_tau(self) -> float | str | list[float]:
+        """The temperature: one that is found is "auto" until then, and with several tables one for each."""
+        if self.temperature is None or not bool(self.temperature.all()):
+            return self.config.palett_tau
+        found: list[float] = self.temperature.cpu().view(torch.float32).tolist()
+        return found[0] if len(found) == 1 else found
 
     @property
     def enforce_zero(self) -> list[bool]:

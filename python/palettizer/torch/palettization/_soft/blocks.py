@@ -14,7 +14,7 @@ BLOCK = 2**22
 
 @dataclass(frozen=True)
 class Attention:
-    """How vectors attend to centroids: row = softmax(−|x − c|²/temperature), raised to the floor."""
+    """How vectors attend to centroids: row = softmax(−|x − c|²/τ), raised to the floor."""
 
     clusters: int
     cluster_dim: int
@@ -23,7 +23,6 @@ class Attention:
     real: torch.dtype
     """What is computed in."""
     mode: str
-    temperature: float
     floor: float
     prune_threshold: float
     barred: float | None
@@ -41,6 +40,8 @@ class Batch:
     first: int
     values: Tensor
     scale: Tensor | None
+    temperature: Tensor | float
+    """A number for all groups, or one for each, (groups, 1, 1)."""
     noise: int
 
     def blocks(self) -> Iterator[slice]:
@@ -89,7 +90,7 @@ class Batch:
         if self.of.mode == "hard":
             nearest = distances.argmin(-1, keepdim=True)
             return distances.zero_().scatter_(-1, nearest, 1.0), least
-        logits = distances.div_(-self.of.temperature)
+        logits = distances.div_(-self.temperature)
         if self.of.mode == "gsm":
             logits += self.gumbel(block, at)
         return logits.softmax(-1), least
@@ -154,7 +155,7 @@ class Batch:
                     change += outer(self.scaled(block, product[0][:, block]), product[1])
                 change.masked_fill_(attention < self.of.floor, 0.0)
                 change -= (attention * change).sum(-1, keepdim=True)
-                change.mul_(attention).mul_(-2 / self.of.temperature)  # twice the gradient of the distances
+                change.mul_(attention).mul_(-2 / self.temperature)  # twice the gradient of the distances
                 if self.of.barred is not None:
                     change[..., 0].masked_fill_(x.any(-1), 0.0)
                 for e in range(self.of.cluster_dim):

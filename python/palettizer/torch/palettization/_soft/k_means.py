@@ -47,8 +47,9 @@ class TorchSoftKMeans:
         >>> kmeans = TorchSoftKMeans(torch.float32, (8, 4), nbits=1)
         >>> weight = torch.randn(8, 4)
         >>> centroids = kmeans.seed_centroids(weight, None)
-        >>> soft, centroids, saved = kmeans.forward(weight, centroids, None, 0)
-        >>> gradient = kmeans.backward(weight, None, 0, saved, torch.ones_like(soft))
+        >>> temperatures = kmeans.temperatures(weight, centroids, None)
+        >>> soft, centroids, saved = kmeans.forward(weight, centroids, None, temperatures, 0)
+        >>> gradient = kmeans.backward(weight, None, temperatures, 0, saved, torch.ones_like(soft))
     """
 
     def __init__(self, dtype: torch.dtype, shape: Sequence[int], **arguments: Any) -> None:
@@ -60,16 +61,18 @@ class TorchSoftKMeans:
         self.rows, self.cols = shape[0], math.prod(shape[1:])
         self.vectors = self.rows // self.groups // self.cluster_dim * self.cols
         self.soft_groups = min(self.groups, max(1, int(settings.enabled * self.groups)))
-        size, floor, barred = self.clusters * self.cluster_dim, settings.floor, None
+        self.finds_temperature = self._native.finds_temperature
+        self.floor, self.prune_threshold = self._native.floor, self._native.prune_threshold
+        size, floor, barred = self.clusters * self.cluster_dim, self.floor, None
         self.saved_len = self.soft_groups * (
             1 + size + (0 if settings.implicit else settings.iterations) * (size + self.clusters)
         )
         # Where no other weights must become zero, those that are not are kept this far from the first centroid.
-        if settings.enforce_zero and settings.prune_threshold == 0:
+        if settings.enforce_zero and self.prune_threshold == 0:
             barred = min(1 / floor, 1e30) if floor > 0 else 1e30
         self.attention = Attention(
-            self.clusters, self.cluster_dim, self.cols, self.real, settings.mode, settings.temperature,
-            floor if settings.mode == "dkm" else 0.0, settings.prune_threshold, barred,
+            self.clusters, self.cluster_dim, self.cols, self.real, "hard" if settings.mode == "ste" else settings.mode,
+            floor if settings.mode == "dkm" else 0.0, self.prune_threshold, barred,
         )  # fmt: skip
         self.storage = Storage(dtype, settings.lut_dtype, settings.scale_scheme is not None, self.cluster_dim)
 
@@ -93,18 +96,29 @@ class TorchSoftKMeans:
         return centroids.to(weight.device)
 
     @torch.no_grad()
+    def temperatures(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
+        """The temperature of each group by its first centroids, float32; none where the settings have one or need none."""
+        if not self.finds_temperature:
+            return torch.empty(0, device=weight.device)
+        found = torch.empty(self.groups)
+        factors = None if scale is None else as_bytes(scale.cpu().contiguous())
+        values, tables = (tensor.detach().cpu().contiguous() for tensor in (weight, centroids))
+        self._native.temperatures(as_bytes(values), as_bytes(tables), factors, as_bytes(found))
+        return found.to(weight.device)
+
+    @torch.no_grad()
     def forward(
-        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, noise: int
+        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, temperatures: Tensor, noise: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The soft weight, the centroids to start the next step from, and what is saved for `backward`.
 
-        `noise` is the seed of mode "gsm". Groups that are not enabled get their nearest centroids.
+        `temperatures` are those of the method, `noise` is the seed of mode "gsm". Groups that are not enabled get their nearest centroids.
         """
         values, following = self._vectors(weight), centroids.clone()
         out, saved = torch.empty_like(values), centroids.new_zeros(self.saved_len)
         views = self._views(saved)
         for groups in self._batches(self.soft_groups):
-            batch = self._batch(groups, values, scale, noise)
+            batch = self._batch(groups, values, scale, temperatures, noise)
             start = self._apart(centroids[groups].clone())
             if self.attention.barred is not None:
                 start[:, 0] = 0
@@ -112,6 +126,9 @@ class TorchSoftKMeans:
             if self.settings.implicit:
                 start = before = after
             views.steps[groups], views.start[groups], following[groups] = steps, start, after
+            if self.settings.mode == "ste":
+                batch.put_nearest(out[groups], after, after, batch.scale, self.real)
+                continue
             for block in batch.blocks():
                 attention, _ = batch.attend(block, batch.load(block), before, steps - 1)
                 out[groups, block] = batch.scaled(block, rows_of(attention.clamp_(min=self.attention.floor), after))
@@ -121,12 +138,19 @@ class TorchSoftKMeans:
         return self._weight(out), following, saved
 
     @torch.no_grad()
-    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, saved: Tensor, grad: Tensor) -> Tensor:
+    def backward(
+        self, weight: Tensor, scale: Tensor | None, temperatures: Tensor, noise: int, saved: Tensor, grad: Tensor
+    ) -> Tensor:
         """The gradient for the weight, given that for the soft weight; start centroids and scale are constants."""
+        if self.settings.mode == "ste":
+            trained = torch.zeros_like(grad)
+            rows = self.rows // self.groups * self.soft_groups
+            trained[:rows] = grad[:rows]
+            return trained
         values, grads = self._vectors(weight), self._vectors(grad)
         out, views = torch.zeros_like(values, dtype=self.real), self._views(saved)
         for groups in self._batches(self.soft_groups):
-            batch = self._batch(groups, values, scale, noise)
+            batch = self._batch(groups, values, scale, temperatures, noise)
             steps, start = views.steps[groups].long(), views.start[groups]
             if self.settings.implicit:
                 self._add_implicit(batch, start, steps - 1, grads[groups], out[groups])
@@ -251,9 +275,14 @@ class TorchSoftKMeans:
         for first in range(start, end, together):
             yield slice(first, min(end, first + together))
 
-    def _batch(self, groups: slice, values: Tensor, scale: Tensor | None, noise: int = 0) -> Batch:
+    def _batch(
+        self, groups: slice, values: Tensor, scale: Tensor | None, temperatures: Tensor | None = None, noise: int = 0
+    ) -> Batch:
         rows = None if scale is None else scale.reshape(self.groups, -1, self.cluster_dim)[groups]
-        return Batch(self.attention, groups.start, values[groups], rows, noise)
+        temperature: Tensor | float = self.settings.temperature or 1.0
+        if self.finds_temperature and temperatures is not None:
+            temperature = temperatures[groups, None, None].to(self.real)
+        return Batch(self.attention, groups.start, values[groups], rows, temperature, noise)
 
 
 class _Saved(NamedTuple):

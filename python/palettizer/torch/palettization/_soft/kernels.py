@@ -30,6 +30,8 @@ class NativeSoftKMeans:
         self._real = real_dtype(dtype)
         self.groups, self.clusters = self._kernel.groups, self._kernel.clusters
         self.cluster_dim, self.saved_len = self._kernel.cluster_dim, self._kernel.saved_len
+        self.finds_temperature = self._kernel.finds_temperature
+        self.floor, self.prune_threshold = self._kernel.floor, self._kernel.prune_threshold
         self._scaled = arguments["scale_scheme"] is not None
 
     def channel_scale(self, weight: Tensor) -> Tensor | None:
@@ -44,17 +46,26 @@ class NativeSoftKMeans:
         _run(self._kernel.seed_centroids, weight, scale, out)
         return out
 
+    def temperatures(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
+        if not self.finds_temperature:
+            return torch.empty(0)
+        out = torch.empty(self.groups)
+        _run(self._kernel.temperatures, weight, centroids, scale, out)
+        return out
+
     def forward(
-        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, noise: int
+        self, weight: Tensor, centroids: Tensor, scale: Tensor | None, temperatures: Tensor, noise: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         out, following = torch.empty_like(weight), torch.empty_like(centroids)
         saved = torch.empty(self.saved_len, dtype=self._real)
-        _run(self._kernel.forward, weight, centroids, scale, noise, out, following, saved)
+        _run(self._kernel.forward, weight, centroids, scale, _some(temperatures), noise, out, following, saved)
         return out, following, saved
 
-    def backward(self, weight: Tensor, scale: Tensor | None, noise: int, saved: Tensor, grad: Tensor) -> Tensor:
+    def backward(
+        self, weight: Tensor, scale: Tensor | None, temperatures: Tensor, noise: int, saved: Tensor, grad: Tensor
+    ) -> Tensor:
         out = torch.empty_like(weight)
-        _run(self._kernel.backward, weight, scale, noise, saved, grad, out)
+        _run(self._kernel.backward, weight, scale, _some(temperatures), noise, saved, grad, out)
         return out
 
     def assign(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> Tensor:
@@ -65,6 +76,11 @@ class NativeSoftKMeans:
     def palette(self, weight: Tensor, centroids: Tensor, scale: Tensor | None) -> _native.Palette:
         """The hard weight as indices and tables; not of float64 weights."""
         return _run(self._kernel.palette, weight, centroids, scale)
+
+
+def _some(tensor: Tensor) -> Tensor | None:
+    """The tensor, if there is anything in it."""
+    return tensor if tensor.numel() > 0 else None
 
 
 def _run(method: Callable[..., T], *arguments: Tensor | int | None) -> T:

@@ -110,12 +110,13 @@ def bit_sum(values: Tensor) -> Tensor:
 
 
 @_operator(
-    "(Tensor weight, Tensor centroids, Tensor start, Tensor scale, Tensor seen, Tensor noise, str settings) "
-    "-> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
+    "(Tensor weight, Tensor centroids, Tensor start, Tensor scale, Tensor temperature, Tensor seen, Tensor noise, "
+    "str settings) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)"
 )
 def soft_weight(
-    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, temperature: Tensor, seen: Tensor, noise: Tensor,
+    settings: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The soft weight of a training step, and the state after it.
 
     Args:
@@ -123,12 +124,15 @@ def soft_weight(
         centroids: what the next step starts from, (groups, clusters, cluster_dim); NaN to be seeded here.
         start: what the step of `seen` started from.
         scale: a number for each row; NaN to be computed here, and none at all without a per-channel scale.
+        temperature: a number for each group, as `temperature_bits` has it; 0 to be found here, and none at all where
+            the settings have one or need none.
         seen: the sum of bits of the weight of the last step.
         noise: a seed for the noise of mode "gsm".
         settings: `SoftSettings.text()`.
 
     Returns:
-        the soft weight, then centroids, start, scale and seen as they are to be kept, and what is saved of the step.
+        the soft weight, then centroids, start, scale, temperature and seen as they are to be kept, and what is saved of
+        the step.
     """
     work = _work(weight, settings)
     mark = bit_sum(work.values)
@@ -139,8 +143,26 @@ def soft_weight(
     else:
         same = bool(mark == seen)
         start = (start if same else centroids).to(real_dtype(weight.dtype), copy=True).contiguous()
-    out, following, saved = work.kernel.forward(work.values, start, channels, int(noise))
-    return work.settings.back(out), following, start, scale, mark, saved
+    if bool((temperature == 0).any()):
+        temperature = temperature_bits(work.kernel.temperatures(work.values, start, channels))
+    else:
+        temperature = temperature.clone()
+    out, following, saved = work.kernel.forward(work.values, start, channels, temperatures_of(temperature), int(noise))
+    return work.settings.back(out), following, start, scale, temperature, mark, saved
+
+
+def temperature_bits(temperatures: Tensor) -> Tensor:
+    """Temperatures as they are kept: by their bits, for `model.half()` and the like would make zeros of small ones.
+
+    >>> temperatures_of(temperature_bits(torch.tensor([1e-12])))
+    tensor([1.0000e-12])
+    """
+    return temperatures.view(torch.int32)
+
+
+def temperatures_of(bits: Tensor) -> Tensor:
+    """The opposite."""
+    return bits.view(torch.float32)
 
 
 def _scale(work: _Work, scale: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -157,46 +179,53 @@ def _scale(work: _Work, scale: Tensor) -> tuple[Tensor, Tensor | None]:
 
 @_shapes("soft_weight")
 def _(
-    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, seen: Tensor, noise: Tensor, settings: str
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    weight: Tensor, centroids: Tensor, start: Tensor, scale: Tensor, temperature: Tensor, seen: Tensor, noise: Tensor,
+    settings: str,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     real = real_dtype(weight.dtype)
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     following, begun = (torch.empty_like(centroids, dtype=real) for _ in range(2))
     saved = weight.new_empty(_kernel_of(weight, settings).saved_len, dtype=real)
-    return out, following, begun, torch.empty_like(scale, dtype=real), torch.empty_like(seen), saved
+    kept = torch.empty_like(scale, dtype=real), torch.empty_like(temperature), torch.empty_like(seen)
+    return out, following, begun, *kept, saved
 
 
-@_operator("(Tensor weight, Tensor scale, Tensor noise, Tensor saved, Tensor grad, str settings) -> Tensor")
+@_operator(
+    "(Tensor weight, Tensor scale, Tensor temperature, Tensor noise, Tensor saved, Tensor grad, str settings) -> Tensor"
+)
 def soft_weight_backward(
-    weight: Tensor, scale: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str
+    weight: Tensor, scale: Tensor, temperature: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str
 ) -> Tensor:
     """The gradient for the weight, of `grad`, that for its soft weight; the others are from `soft_weight`."""
     work = _work(weight, settings)
     channels = scale if scale.numel() > 0 else None
-    made = work.kernel.backward(work.values, channels, int(noise), saved, arranged(grad, work.settings))
+    constants = channels, temperatures_of(temperature), int(noise)
+    made = work.kernel.backward(work.values, *constants, saved, arranged(grad, work.settings))
     return work.settings.back(made)
 
 
 @_shapes("soft_weight_backward")
-def _(weight: Tensor, scale: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str) -> Tensor:
+def _(
+    weight: Tensor, scale: Tensor, temperature: Tensor, noise: Tensor, saved: Tensor, grad: Tensor, settings: str
+) -> Tensor:
     return torch.empty_like(weight, memory_format=torch.contiguous_format)
 
 
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    weight, _, _, _, _, noise, ctx.settings = inputs
-    _, following, start, scale, seen, saved = output
-    ctx.save_for_backward(weight, scale, noise, saved)
-    ctx.mark_non_differentiable(following, start, scale, seen, saved)
+    weight, _, _, _, _, _, noise, ctx.settings = inputs
+    _, following, start, scale, temperature, seen, saved = output
+    ctx.save_for_backward(weight, scale, temperature, noise, saved)
+    ctx.mark_non_differentiable(following, start, scale, temperature, seen, saved)
     ctx.set_materialize_grads(False)
 
 
 def _differentiate(ctx: Any, grad: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 7
-    weight, scale, noise, saved = ctx.saved_tensors
+        return (None,) * 8
+    weight, scale, temperature, noise, saved = ctx.saved_tensors
     dense = grad if grad.layout == torch.strided else grad.to_dense()  # of an Embedding with sparse gradients
-    made = soft_weight_backward(weight, scale, noise, saved, dense, ctx.settings)
-    return (made, *(None,) * 6)
+    made = soft_weight_backward(weight, scale, temperature, noise, saved, dense, ctx.settings)
+    return (made, *(None,) * 7)
 
 
 torch.library.register_autograd(f"{_LIBRARY.ns}::soft_weight", _differentiate, setup_context=_keep, lib=_LIBRARY)

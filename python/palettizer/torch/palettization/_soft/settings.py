@@ -21,17 +21,17 @@ DEFAULTS = _native.dkm_defaults()
 class SoftSettings:
     """How one weight is palettized: the arguments of the kernels, one for one, and a permutation of its axes before.
 
-    Many fields, because the kernels have as many.
+    None for `temperature`, `floor` or `prune_threshold` has it found. Many fields, because the kernels have as many.
     """
 
     nbits: int
     cluster_dim: int = DEFAULTS["cluster_dim"]
     group_size: int | None = DEFAULTS["group_size"]
     iterations: int = DEFAULTS["iterations"]
-    temperature: float = DEFAULTS["temperature"]
+    temperature: float | None = DEFAULTS["temperature"]
     epsilon: float = DEFAULTS["epsilon"]
-    floor: float = DEFAULTS["floor"]
-    prune_threshold: float = DEFAULTS["prune_threshold"]
+    floor: float | None = DEFAULTS["floor"]
+    prune_threshold: float | None = DEFAULTS["prune_threshold"]
     enforce_zero: bool = DEFAULTS["enforce_zero"]
     mode: str = DEFAULTS["mode"]
     lut_dtype: str | None = None

@@ -157,6 +157,8 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
     ) -> dict[str, torch.Tensor] | None:
         """Computes what palettes are fitted to, of the weights that would be palettized.
 
+        What is in a file that is written, docs/statistics.md says.
+
         Args:
             dataloader: an iterable of samples; the first calibration_nsamples items are used.
             loss_fn: takes the model and an item, and returns the loss, a scalar tensor; best the sum over tokens. Without
@@ -173,7 +175,7 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             TypeError: the data, a function or its result is of a wrong type.
             ValueError: no samples, a loss that is no scalar, inputs that are not finite, a model in shards.
 
-        The model is as it was afterwards: its modes, its gradients and its buffers.
+        The model is in evaluation mode meanwhile, and as it was afterwards: its modes, its gradients and its buffers.
         """
         if statistics_path is not None:
             safetensors.check_place(statistics_path)

@@ -6,7 +6,7 @@
 //! dropped: n² additions a row, then z = M e and A = M P.
 
 use super::cholesky::solve;
-use super::product::{LANES, PANEL, add_line, dot, padded, sum_lines};
+use super::product::{LANES, PANEL, add_line, add_sums, dot, padded};
 use super::tile::{Layer, Tables, Tile};
 
 /// ε as a part of the mean of A's diagonal.
@@ -102,7 +102,10 @@ impl Tile {
         for r in 0..self.rows.len() {
             lines.push(Lines::new(self.row_codes(layer, r), tables.k));
         }
-        let mut own = vec![Moments::new(tables.k); self.rows.len()];
+        let k = tables.k;
+        let mut own = vec![Moments::new(k); self.rows.len()];
+        // z of each row, in lanes.
+        let mut lanes = vec![[0.0; LANES]; self.rows.len() * k];
         let panels = &layer.curvature(self.rows.start).panels;
         let mut strip = vec![[0.0; LANES]; stride];
         for at in (0..layer.problem.columns).step_by(LANES) {
@@ -117,10 +120,16 @@ impl Tile {
             }
             for (r, own) in own.iter_mut().enumerate() {
                 let errors = &errors[r * stride + at..][..LANES];
-                lines[r].add(&strip, &self.row_codes(layer, r)[at..], errors, own);
+                let Lines { lines, starts } = &lines[r];
+                let codes = &self.row_codes(layer, r)[at..];
+                let z = &mut lanes[r * k..(r + 1) * k];
+                add_sums(&strip, lines, starts, codes, errors, &mut own.a, z);
             }
         }
-        for (r, mut own) in own.into_iter().enumerate() {
+        for ((r, mut own), lanes) in own.into_iter().enumerate().zip(lanes.chunks_exact(k)) {
+            for (z, lanes) in own.z.iter_mut().zip(lanes) {
+                *z = dot(lanes, &[1.0; LANES]);
+            }
             let at = tables.of(self.rows.start + r);
             if layer.options.row_scale {
                 let table: Vec<f64> = tables.table(at).iter().map(|&c| f64::from(c)).collect();
@@ -160,22 +169,5 @@ impl Lines {
             *at += 1;
         }
         Lines { lines, starts }
-    }
-
-    /// Adds what eight columns, the first of `codes` and `errors`, contribute.
-    fn add(&self, strip: &[[f64; LANES]], codes: &[u8], errors: &[f64], to: &mut Moments) {
-        let k = to.z.len();
-        for code in 0..k {
-            let lines = &self.lines[self.starts[code]..self.starts[code + 1]];
-            if lines.is_empty() {
-                continue;
-            }
-            let sums = sum_lines(strip, lines);
-            to.z[code] += dot(&sums, errors);
-            let row = &mut to.a[code * k..(code + 1) * k];
-            for (&other, sum) in codes.iter().zip(&sums) {
-                row[usize::from(other)] += sum;
-            }
-        }
     }
 }

@@ -12,6 +12,8 @@ use crate::simd::portable::Portable;
 /// Columns of a panel.
 pub(super) const PANEL: usize = 64;
 pub(super) use crate::simd::f64x8::LANES;
+/// Rows of a panel that are copied to where they lie close together, eight columns at a time: at their distance a cache has little room.
+const DEEP: usize = 256;
 /// Rows that are multiplied together.
 pub(super) const ROWS: usize = 4;
 
@@ -61,23 +63,31 @@ fn product<V: F64x8>(
     out: &mut [f64],
     step: usize,
 ) {
-    let panel = &panel[..depth * PANEL];
-    for strip in (0..PANEL).step_by(LANES) {
-        for (r, out) in out.chunks_mut(step * ROWS).enumerate() {
-            let row = |i: usize| &left[(r * ROWS + i) * stride..][..depth];
-            let (a, b, c, d) = (row(0), row(1), row(2), row(3));
-            let mut sums = [V::splat(0.0); ROWS];
-            for (i, line) in panel.chunks_exact(PANEL).enumerate() {
-                let line = V::load(line, strip);
-                sums[0] = sums[0] + V::splat(a[i]) * line;
-                sums[1] = sums[1] + V::splat(b[i]) * line;
-                sums[2] = sums[2] + V::splat(c[i]) * line;
-                sums[3] = sums[3] + V::splat(d[i]) * line;
+    let mut lines = [[0.0; LANES]; DEEP];
+    for from in (0..depth).step_by(DEEP) {
+        let to = depth.min(from + DEEP);
+        for strip in (0..PANEL).step_by(LANES) {
+            let panel = panel[from * PANEL..to * PANEL].chunks_exact(PANEL);
+            for (line, whole) in lines.iter_mut().zip(panel) {
+                line.copy_from_slice(&whole[strip..strip + LANES]);
             }
-            for (i, sum) in sums.into_iter().enumerate() {
-                let out = &mut out[i * step + strip..][..LANES];
-                for (out, sum) in out.iter_mut().zip(sum.array()) {
-                    *out += sum;
+            let lines = &lines[..to - from];
+            for (r, out) in out.chunks_mut(step * ROWS).enumerate() {
+                let row = |i: usize| &left[(r * ROWS + i) * stride..][from..to];
+                let (a, b, c, d) = (row(0), row(1), row(2), row(3));
+                let mut sums = [V::splat(0.0); ROWS];
+                for ((((line, &a), &b), &c), &d) in lines.iter().zip(a).zip(b).zip(c).zip(d) {
+                    let line = V::load(line, 0);
+                    sums[0] = V::splat(a).mul_add(line, sums[0]);
+                    sums[1] = V::splat(b).mul_add(line, sums[1]);
+                    sums[2] = V::splat(c).mul_add(line, sums[2]);
+                    sums[3] = V::splat(d).mul_add(line, sums[3]);
+                }
+                for (i, sum) in sums.into_iter().enumerate() {
+                    let out = &mut out[i * step + strip..][..LANES];
+                    for (out, sum) in out.iter_mut().zip(sum.array()) {
+                        *out += sum;
+                    }
                 }
             }
         }
@@ -85,23 +95,75 @@ fn product<V: F64x8>(
 }
 
 dispatch! {
-    /// The sum of some lines.
-    pub(super) fn sum_lines(lines: &[[f64; LANES]], which: &[u32]) -> [f64; LANES] = sum_portable, sum_avx2
+    /// For each code, the sum of the lines that have it: `starts` says where those of each begin in `which`. The sums are added to the
+    /// row of `a` that is the code's, each at the code of its lane; and their products with `errors` to its `z`.
+    pub(super) fn add_sums(
+        lines: &[[f64; LANES]],
+        which: &[u32],
+        starts: &[usize],
+        codes: &[u8],
+        errors: &[f64],
+        a: &mut [f64],
+        z: &mut [[f64; LANES]],
+    ) = sums_portable, sums_avx2
 }
 
 #[inline(always)]
-fn sum_portable(lines: &[[f64; LANES]], which: &[u32]) -> [f64; LANES] {
-    sum::<Portable>(lines, which)
+fn sums_portable(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    starts: &[usize],
+    codes: &[u8],
+    errors: &[f64],
+    a: &mut [f64],
+    z: &mut [[f64; LANES]],
+) {
+    sums::<Portable>(lines, which, starts, codes, errors, a, z);
 }
 
 #[cfg(target_arch = "x86_64")]
 #[inline(always)]
-fn sum_avx2(lines: &[[f64; LANES]], which: &[u32]) -> [f64; LANES] {
-    sum::<Avx2>(lines, which)
+fn sums_avx2(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    starts: &[usize],
+    codes: &[u8],
+    errors: &[f64],
+    a: &mut [f64],
+    z: &mut [[f64; LANES]],
+) {
+    sums::<Avx2>(lines, which, starts, codes, errors, a, z);
 }
 
 #[inline(always)]
-fn sum<V: F64x8>(lines: &[[f64; LANES]], which: &[u32]) -> [f64; LANES] {
+fn sums<V: F64x8>(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    starts: &[usize],
+    codes: &[u8],
+    errors: &[f64],
+    a: &mut [f64],
+    z: &mut [[f64; LANES]],
+) {
+    let k = z.len();
+    let errors = V::load(errors, 0);
+    for (code, z) in z.iter_mut().enumerate() {
+        let which = &which[starts[code]..starts[code + 1]];
+        if which.is_empty() {
+            continue;
+        }
+        let sums = sum::<V>(lines, which);
+        *z = sums.mul_add(errors, V::load(z, 0)).array();
+        let row = &mut a[code * k..(code + 1) * k];
+        for (&other, sum) in codes.iter().zip(sums.array()) {
+            row[usize::from(other)] += sum;
+        }
+    }
+}
+
+/// The sum of some lines.
+#[inline(always)]
+fn sum<V: F64x8>(lines: &[[f64; LANES]], which: &[u32]) -> V {
     // Four sums, since an addition waits for the one before it.
     let mut sums = [V::splat(0.0); 4];
     let fours = which.chunks_exact(4);
@@ -113,7 +175,7 @@ fn sum<V: F64x8>(lines: &[[f64; LANES]], which: &[u32]) -> [f64; LANES] {
             *sum = *sum + V::load(&lines[at as usize], 0);
         }
     }
-    ((sums[0] + sums[1]) + (sums[2] + sums[3])).array()
+    (sums[0] + sums[1]) + (sums[2] + sums[3])
 }
 
 dispatch! {

@@ -6,7 +6,7 @@ use std::ops::{Add, Div, Mul, Sub};
 
 use super::f64x8::{F64x8, LANES};
 
-/// Two registers. To be used only inside functions that `dispatch!` has compiled for AVX2.
+/// Two registers. To be used only inside functions that `dispatch!` has compiled for AVX2 and FMA.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Avx2(__m256d, __m256d);
 
@@ -57,6 +57,17 @@ impl F64x8 for Avx2 {
             _mm256_storeu_pd(out.as_mut_ptr().add(4), self.1);
         }
         out
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        // SAFETY: AVX2 and FMA are there; see `Avx2`.
+        unsafe {
+            Avx2(
+                _mm256_fmadd_pd(self.0, factor.0, sum.0),
+                _mm256_fmadd_pd(self.1, factor.1, sum.1),
+            )
+        }
     }
 
     #[inline(always)]

@@ -19,6 +19,9 @@ pub(crate) trait F64x8:
     /// The entries from `at` on.
     fn load(values: &[f64], at: usize) -> Self;
     fn array(self) -> [f64; LANES];
+    /// `self * factor + sum`, rounded once. Where the machine has no such instruction it is slow: a processor without AVX2 and FMA
+    /// that is not ARM's.
+    fn mul_add(self, factor: Self, sum: Self) -> Self;
     fn less(self, other: Self) -> Self::Mask;
     /// `yes` where the mask is set, else `no`.
     fn pick(mask: Self::Mask, yes: Self, no: Self) -> Self;

@@ -2,8 +2,8 @@
 //!
 //! A kernel is written once, as plain Rust that the compiler can vectorize (fixed arrays of lanes, no branches inside).
 //! `dispatch!` compiles it a second time with AVX2 enabled and chooses at run time. Both forms do the same float
-//! operations in the same order (Rust never fuses a multiplication with an addition on its own), so they agree bit
-//! for bit; on other machines (NEON) only the plain form exists.
+//! operations in the same order (Rust never fuses a multiplication with an addition on its own; where `mul_add` is written, both
+//! do), so they agree bit for bit; on other machines (NEON) only the plain form exists.
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -23,12 +23,13 @@ macro_rules! dispatch {
         $vis fn $name $(<$($param: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
             #[cfg(target_arch = "x86_64")]
             {
-                #[target_feature(enable = "avx2,bmi1,bmi2,popcnt,lzcnt")]
+                #[target_feature(enable = "avx2,fma,bmi1,bmi2,popcnt,lzcnt")]
                 fn avx2 $(<$($param: $bound),+>)? ($($arg: $ty),*) $(-> $ret)? {
                     $crate::simd::dispatch!(@last $body $(, $avx2)?; $($arg),*)
                 }
                 if !$crate::simd::force_portable()
                     && std::arch::is_x86_feature_detected!("avx2")
+                    && std::arch::is_x86_feature_detected!("fma")
                     && std::arch::is_x86_feature_detected!("bmi1")
                     && std::arch::is_x86_feature_detected!("bmi2")
                     && std::arch::is_x86_feature_detected!("popcnt")

@@ -46,6 +46,13 @@ impl F64x8 for Portable {
     }
 
     #[inline(always)]
+    fn mul_add(self, factor: Self, sum: Self) -> Self {
+        Portable(std::array::from_fn(|l| {
+            self.0[l].mul_add(factor.0[l], sum.0[l])
+        }))
+    }
+
+    #[inline(always)]
     fn less(self, other: Self) -> Self::Mask {
         std::array::from_fn(|l| self.0[l] < other.0[l])
     }

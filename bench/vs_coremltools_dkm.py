@@ -35,13 +35,15 @@ OURS_ALONE = {("resnet18", 8), ("linear-4096", 8)}  # the peer would take minute
 TARGETS = {("linear-4096", 2): 15, ("resnet18", 2): 15, ("resnet18", 4): 15}  # how many times less CPU time
 MEMORY = 3  # how many times the palettized weights' bytes a step may add
 SEEDING = ("linear-768", 2, 100)  # case, bits, how many times less CPU time
+NUMBERS = {"palett_tau": 1e-4, "prune_threshold": 1e-7, "zero_threshold": 1e-7}  # the peer's, so that both do the same sums
 SIDES = ("none", "ours", "peer")
 
 
 def run(args, side, case, bits, **more):
     """One process; what it measured, and what it failed with (None)."""
     steps = 1 if side == "peer" else 5
-    order = {"side": side, "case": case, "bits": bits, "steps": steps, "limit": args.limit * 1000, "options": {}, **more}
+    order = {"side": side, "case": case, "bits": bits, "steps": steps, "limit": args.limit * 1000, **more}
+    order["options"] = {**NUMBERS, **more.get("options", {})}
     result = args.scratch / "result.json"
     threads = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     measure.run([sys.executable, HERE / "torch_dkm_process.py", json.dumps(order), result], threads)

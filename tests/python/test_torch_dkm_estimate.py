@@ -76,14 +76,15 @@ def measured(name, bits):
     torch.manual_seed(0)
     make, draw = MODELS[name]
     model, batch = make(), draw()
-    config = dkm.config(ours, n_bits=bits, kmeans_max_iter=1)  # of each step of k-means, only centroids are kept
+    # Few centroids and one step, for speed: of both only centroids are kept.
+    config = dkm.config(ours, n_bits=bits, kmeans_max_iter=1, palett_tau=1e-4)
     forecast = palettizer.estimate_memory(model, config, batch)
     before = peak(model, batch)
     return forecast, peak(ours.DKMPalettizer(model, config).prepare(inplace=True), batch) - before
 
 
 @pytest.mark.parametrize("name, bits", [
-    ("linear", 4), ("linear", 2), ("halves", 4), ("resnet", 2), ("resnet", 4), ("transformer", 4),
+    ("linear", 1), ("linear", 2), ("halves", 1), ("resnet", 1), ("resnet", 3), ("transformer", 1),
 ])
 def test_the_forecast_is_what_a_process_takes(name, bits):
     # Freed memory goes back to the system, so that what is resident is what is used.

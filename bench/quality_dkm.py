@@ -30,7 +30,7 @@ WAYS = {
     "straight-through": {"palett_mode": "ste"},
 }
 NETS = {"mlp": 25, "cnn": 15}  # epochs of the float training
-TUNING = 5
+TUNING, RATE = 5, 2e-3  # epochs, and the rate, which is that of the float training
 BITS = (1, 2, 3, 4)
 GPT_BITS = (2, 3, 4)
 
@@ -53,7 +53,7 @@ def digits(args):
         right = [trained.accuracy(net, data) for net in nets]
         print(f"| {name} | float | {statistics.mean(right):.2f}" + " |" * (len(WAYS) + 1), flush=True)
         for bits in BITS:
-            found = {way: [trained.accuracy(trained.fine_tuned(sides.ours, net, data, seed, TUNING, weight_threshold=0,
+            found = {way: [trained.accuracy(trained.fine_tuned(sides.ours, net, data, seed, TUNING, RATE, weight_threshold=0,
                                                                n_bits=bits, **options), data)
                            for seed, net in enumerate(nets)] for way, options in WAYS.items()}
             gains = [a - b for a, b in zip(found["auto"], found["fixed"])]

@@ -103,7 +103,7 @@ def test_the_temperature_that_is_found_reads_more_than_a_fixed_one(digits):
     gains = []
     for name in ("cnn", "mlp"):
         for seed in range(3):
-            found, fixed = (right(trained.fine_tuned(sides.ours, float_net(name, seed), digits, seed, 5, n_bits=1,
+            found, fixed = (right(trained.fine_tuned(sides.ours, float_net(name, seed), digits, seed, 5, 2e-3, n_bits=1,
                                                      weight_threshold=0, **numbers), digits)
                             for numbers in ({}, dkm.THE_PEERS_NUMBERS))
             gains.append(found - fixed)

@@ -305,9 +305,9 @@ def palettize(
     seed: int = 0,
     sensitivity: NDArray[np.float32] | None = None,
     second_moments: NDArray[np.float32] | None = None,
-    algorithm: str = "lnq",
-    rounds: int = 2,
-    damping: float = 0.1,
+    algorithm: str = ...,
+    rounds: int = ...,
+    damping: float = ...,
     threads: int | None = None,
 ) -> Palette:
     """Palettizes one weight of `shape` and `dtype` (`"f32"`, `"f16"` or `"bf16"`).
@@ -318,8 +318,8 @@ def palettize(
     comes to the rounded weight.
     `sensitivity` has a number for each element that says what an error there costs.
     `second_moments`, of the layer's inputs, is C-contiguous and shaped `[row_runs, blocks, n, n]` (or without the first
-    one or two): tables and indices are then fitted to the layer's outputs with `algorithm` (`"lnq"` or `"gptq"`),
-    `rounds` and `damping`, and `sensitivity` weighs the k-means that they start from. Rows are output channels; each
+    one or two): tables and indices are then fitted to the layer's outputs with `algorithm` (`"lnq"` or `"gptq"`, else
+    "lnq"), `rounds` (else 2) and `damping` (else 0.1), and `sensitivity` weighs the k-means that they start from. Rows are output channels; each
     of `row_runs` equal runs of them has matrices of its own, and the columns are cut into `blocks`. `threads` is one for each core
     unless given. Ctrl-C ends it. Raises `Refusal` for a weight that cannot be palettized so, `ValueError` for
     arguments that nothing can be done with.
@@ -343,7 +343,7 @@ def assemble(
     fold_scale: bool = False,
     half_scales: bool = False,
     second_moments: NDArray[np.float32] | None = None,
-    damping: float = 0.1,
+    damping: float = ...,
     threads: int | None = None,
 ) -> Palette:
     """A palette of tables that were fitted elsewhere; the arguments are those of `palettize`.

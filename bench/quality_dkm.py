@@ -32,7 +32,7 @@ WAYS = {
 NETS = {"mlp": 25, "cnn": 15}  # epochs of the float training
 TUNING, RATE = 5, 2e-3  # epochs, and the rate, which is that of the float training
 BITS = (1, 2, 3, 4)
-GPT_BITS = (2, 3, 4)
+GPT_BITS = (2, 3)
 
 
 def snr(args):

@@ -47,6 +47,7 @@ DKM = [
     {"cluster_dim": 2, "n_bits": 3}, {"enable_per_channel_scale": True}, {"lut_dtype": "i8"}, {"lut_dtype": "u8", "n_bits": 3},
     {"lut_dtype": "f16"}, {"implicit": True}, {"palett_tau": 0.01, "kmeans_max_iter": 5}, {"milestone": 2}, {"palett_mode": "hard"},
     {"weight_threshold": 4096}, {"kmeans_init": "kmeans++", "cluster_dim": 2, "kmeans_n_init": 12}, {"quantize_activations": True},
+    {"palett_tau": 1e-4, "prune_threshold": 1e-7, "zero_threshold": 1e-7}, {"palett_mode": "ste"},
 ]
 for place, (options, (name, make)) in enumerate(zip(DKM, itertools.cycle(trained.NETS.items()))):
     case("Python, differentiable k-means", f"{place:02}-{name}", differentiable(make, **options))

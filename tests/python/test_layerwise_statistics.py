@@ -1,10 +1,13 @@
-"""`palettizer compress --statistics` on a checkpoint: what is written, read back, against sums in numpy."""
+"""`palettizer compress --statistics` on a checkpoint and on programs: what is written, read back, against sums in numpy."""
 
 import json
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
+
+import judge
+import zoo
 
 RNG = np.random.default_rng(31)
 DAMPING = {"plain": 0.1, "guided": 0.03}
@@ -198,3 +201,26 @@ def test_bad_files(checkpoint, compress):
     assert "--statistics" in compress("--nbits", 2, "--algorithm", "lnq", code=2)
     said = error({name: h}, flags=["--sensitivity", folder / "h.safetensors"], code=2)
     assert "--sensitivity" in said and "--statistics" in said
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "fp32"])
+@pytest.mark.parametrize("op", ["linear", "conv", "conv_transpose", "matmul_y"])
+def test_programs_are_fitted_too(op, dtype, palettizer, tmp_path):
+    """What the peer decompresses costs what the report says: of weights by the names of their constants."""
+    model, out, report = tmp_path / "m.mlpackage", tmp_path / "o.mlpackage", tmp_path / "r.json"
+    zoo.build(op, "iOS18", dtype).save(str(model))
+    ((key, before),) = judge.weights(model, 2048).items()
+    name = f"{key[2]}_{key[3]}"
+    ((_, axis),) = zoo.OPS[op].weights.values()
+    h = moments(1, 1, before.size // before.shape[axis])
+    save_file({f"{name}.second_moments": h}, tmp_path / "h.safetensors")
+    flags = ["--nbits", 3, "--group-size", 4, "--report", report, "--force"]
+    costs = []
+    for more in ([], ["--statistics", tmp_path / "h.safetensors"]):
+        palettizer("compress", model, "-o", out, *flags, *more)
+        ((_, after),) = judge.weights(out, 2048).items()
+        costs.append(cost(before.astype(np.float64) - after.astype(np.float64), h, axis, 0.1))
+    (row,) = json.loads(report.read_text())["weights"]
+    assert row["fit"] == "layerwise"
+    assert row["output_snr_db"] == pytest.approx(10 * np.log10(cost(before, h, axis, 0.1) / costs[1]), abs=1e-4)
+    assert costs[1] < 0.8 * costs[0]

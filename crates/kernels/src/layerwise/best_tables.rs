@@ -2,12 +2,15 @@
 //!
 //! With P the columns by entries matrix of zeros and ones that the indices are, and e = s P c − w, a table c has the gradient z = Σ s Pᵀ H e and the second
 //! derivative A = Σ s² Pᵀ H P over its rows; its best change solves (A + εI) d = −z. A row's own scale has c·z and c·Ac instead.
-//! Bucket sums M = Pᵀ H are made eight columns at a time, copied to where they lie close together, and
-//! dropped: n² additions a row, then z = M e and A = M P.
+//! With H = R Rᵀ that is A = BᵀB and z = Bᵀ (Rᵀe), where B = Rᵀ P are sums of R's rows by their codes: R is triangular, so n²/2 additions a row, and
+//! n k²/2 multiplications. The pass with feedback knows Rᵀe, and descent even H e, and so z. Where k² is more than n, bucket sums M = Pᵀ H are made
+//! instead, n² additions, and z = M e and A = M P. Either is done eight columns at a time, copied to where they lie close together.
+
+use std::ops::Range;
 
 use super::cholesky::solve;
-use super::product::{LANES, PANEL, add_line, add_sums, dot, padded};
-use super::tile::{Layer, Tables, Tile};
+use super::product::{LANES, PANEL, add_line, add_squares, add_sums, dot, padded};
+use super::tile::{Layer, Product, Tables, Tile};
 
 /// ε as a part of the mean of A's diagonal.
 const RIDGE: f64 = 1e-6;
@@ -94,14 +97,99 @@ impl Moments {
 
 impl Tile {
     /// Improves the scales of rows, if they have any, and adds what is to be known of the rows to their tables' moments. Needs
-    /// energies that are up to date, but for what the last improvement of tables has changed.
-    pub(super) fn gather(&mut self, layer: &Layer<'_>, tables: &Tables, moments: &mut [Moments]) {
+    /// energies that are up to date, and the product that belongs to them.
+    pub(super) fn gather(
+        &mut self,
+        layer: &Layer<'_>,
+        tables: &Tables,
+        product: &Product,
+        moments: &mut [Moments],
+    ) {
+        let k = tables.k;
+        let lines: Vec<Lines> = (0..self.rows.len())
+            .map(|r| Lines::new(self.row_codes(layer, r), k))
+            .collect();
+        let own = if k * k <= layer.problem.columns {
+            self.by_factor(layer, k, &lines, product)
+        } else {
+            self.by_moments(layer, tables, &lines)
+        };
+        for (r, mut own) in own.into_iter().enumerate() {
+            let at = tables.of(self.rows.start + r);
+            if layer.options.row_scale {
+                let table: Vec<f64> = tables.table(at).iter().map(|&c| f64::from(c)).collect();
+                self.energies[r] += own.improve_scale(&table, &mut self.scales[r]);
+            }
+            moments[at].add(&own, self.scales[r]);
+        }
+    }
+
+    /// A and z of each row, from sums of rows of R.
+    fn by_factor(
+        &self,
+        layer: &Layer<'_>,
+        k: usize,
+        lines: &[Lines],
+        product: &Product,
+    ) -> Vec<Moments> {
+        let stride = padded(layer.problem.columns);
+        let pairs = k * (k + 1) / 2;
+        let mut a = vec![[0.0; LANES]; self.rows.len() * pairs];
+        let mut z = vec![[0.0; LANES]; self.rows.len() * k];
+        let mut strip = vec![[0.0; LANES]; stride];
+        let mut sums = vec![[0.0; LANES]; k];
+        for (p, panel) in layer.curvature(self.rows.start).factor.iter().enumerate() {
+            let depth = (p + 1) * PANEL;
+            let codes: Vec<_> = lines.iter().map(|lines| lines.before(depth)).collect();
+            for from in (0..PANEL).step_by(LANES) {
+                for (line, row) in strip.iter_mut().zip(panel.chunks_exact(PANEL)) {
+                    line.copy_from_slice(&row[from..from + LANES]);
+                }
+                for (r, lines) in lines.iter().enumerate() {
+                    let root = match product {
+                        Product::Root(root) => &root[r * stride + p * PANEL + from..][..LANES],
+                        Product::Whole(_) => &[0.0; LANES][..],
+                    };
+                    add_squares(
+                        &strip,
+                        &lines.lines,
+                        &codes[r],
+                        root,
+                        &mut sums,
+                        &mut a[r * pairs..(r + 1) * pairs],
+                        &mut z[r * k..(r + 1) * k],
+                    );
+                }
+            }
+        }
+        let whole = |lanes: &[f64; LANES]| dot(lanes, &[1.0; LANES]);
+        let row = |r: usize| {
+            let mut own = Moments::new(k);
+            let mut triangle = a[r * pairs..(r + 1) * pairs].iter();
+            for i in 0..k {
+                for (j, lanes) in (0..=i).zip(&mut triangle) {
+                    own.a[i * k + j] = whole(lanes);
+                    own.a[j * k + i] = own.a[i * k + j];
+                }
+            }
+            match product {
+                Product::Root(_) => own.z = z[r * k..(r + 1) * k].iter().map(whole).collect(),
+                Product::Whole(gradient) => {
+                    let codes = self.row_codes(layer, r).iter();
+                    for (&code, gradient) in codes.zip(&gradient[r * stride..]) {
+                        own.z[usize::from(code)] += gradient;
+                    }
+                }
+            }
+            own
+        };
+        (0..self.rows.len()).map(row).collect()
+    }
+
+    /// A and z of each row, from sums of rows of H.
+    fn by_moments(&self, layer: &Layer<'_>, tables: &Tables, lines: &[Lines]) -> Vec<Moments> {
         let errors = self.errors(layer, tables);
         let stride = padded(layer.problem.columns);
-        let mut lines = Vec::new();
-        for r in 0..self.rows.len() {
-            lines.push(Lines::new(self.row_codes(layer, r), tables.k));
-        }
         let k = tables.k;
         let mut own = vec![Moments::new(k); self.rows.len()];
         // z of each row, in lanes.
@@ -126,17 +214,12 @@ impl Tile {
                 add_sums(&strip, lines, starts, codes, errors, &mut own.a, z);
             }
         }
-        for ((r, mut own), lanes) in own.into_iter().enumerate().zip(lanes.chunks_exact(k)) {
+        for (own, lanes) in own.iter_mut().zip(lanes.chunks_exact(k)) {
             for (z, lanes) in own.z.iter_mut().zip(lanes) {
                 *z = dot(lanes, &[1.0; LANES]);
             }
-            let at = tables.of(self.rows.start + r);
-            if layer.options.row_scale {
-                let table: Vec<f64> = tables.table(at).iter().map(|&c| f64::from(c)).collect();
-                self.energies[r] += own.improve_scale(&table, &mut self.scales[r]);
-            }
-            moments[at].add(&own, self.scales[r]);
         }
+        own
     }
 
     fn row_codes(&self, layer: &Layer<'_>, r: usize) -> &[u8] {
@@ -169,5 +252,16 @@ impl Lines {
             *at += 1;
         }
         Lines { lines, starts }
+    }
+
+    /// Where those of each code lie that are before `line`.
+    fn before(&self, line: usize) -> Vec<Range<usize>> {
+        let codes = self.starts.windows(2);
+        codes
+            .map(|code| {
+                let lines = &self.lines[code[0]..code[1]];
+                code[0]..code[0] + lines.partition_point(|&at| (at as usize) < line)
+            })
+            .collect()
     }
 }

@@ -5,12 +5,12 @@
 
 use super::nearest::Nearest;
 use super::product::{PANEL, add_line, add_product, dot, padded};
-use super::tile::{Layer, Tables, Tile};
+use super::tile::{Layer, Product, Tables, Tile};
 use crate::buffer::Buffer;
 
 impl Tile {
     /// Sweeps over the columns, until no row changes or the options say; brings energies up to date.
-    pub(super) fn descend(&mut self, layer: &Layer<'_>, tables: &Tables) {
+    pub(super) fn descend(&mut self, layer: &Layer<'_>, tables: &Tables) -> Product {
         let stride = padded(layer.problem.columns);
         let mut errors = self.errors(layer, tables);
         let mut gradients = self.room(stride);
@@ -39,6 +39,7 @@ impl Tile {
         for (energy, (errors, gradients)) in self.energies.iter_mut().zip(pairs) {
             *energy = dot(errors, gradients);
         }
+        Product::Whole(gradients)
     }
 
     /// One sweep over the rows that are `moving`, which tells the rows that moved.

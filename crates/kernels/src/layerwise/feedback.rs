@@ -7,38 +7,28 @@
 //! Columns come in blocks of 64: what the blocks before say is a matrix product, n²/2 multiplications a row in all.
 
 use super::product::{PANEL, add_line, add_product, padded};
-use super::tile::{Layer, Tables, Tile};
+use super::tile::{Layer, Product, Tables, Tile};
 
 impl Tile {
     /// Chooses the indices anew, where that is better for a row. Needs energies that are up to date.
-    pub(super) fn feed_back(&mut self, layer: &Layer<'_>, tables: &Tables) {
+    pub(super) fn feed_back(&mut self, layer: &Layer<'_>, tables: &Tables) -> Product {
         let columns = layer.problem.columns;
         let stride = padded(columns);
         let nearest = tables.nearest();
         let curvature = layer.curvature(self.rows.start);
         // Weights, which become errors block by block.
-        let mut errors = self.room(stride);
-        for (r, line) in errors
-            .chunks_exact_mut(stride)
-            .take(self.rows.len())
-            .enumerate()
-        {
-            line.iter_mut()
-                .zip(self.weights(layer, r))
-                .for_each(|(slot, w)| *slot = w);
-        }
-        let mut sums = self.room(PANEL);
+        let mut errors = self.originals(layer);
+        let mut root = self.room(stride);
         let mut codes = vec![0; self.codes.len()];
         let mut energies = vec![0.0; self.rows.len()];
         for (p, panel) in curvature.factor.iter().enumerate() {
             let at = p * PANEL;
-            sums.fill(0.0);
-            add_product(&errors, stride, at, panel, &mut sums, PANEL);
+            add_product(&errors, stride, at, panel, &mut root[at..], stride);
             let corner = &panel[at * PANEL..];
             for (r, energy) in energies.iter_mut().enumerate() {
                 let nearest = &nearest[tables.of(self.rows.start + r)];
                 let scale = self.scales[r];
-                let sums = &mut sums[r * PANEL..(r + 1) * PANEL];
+                let sums = &mut root[r * stride + at..][..PANEL];
                 let width = PANEL.min(columns - at);
                 let line = &mut errors[r * stride + at..][..width];
                 let codes = &mut codes[r * columns + at..][..width];
@@ -55,11 +45,18 @@ impl Tile {
         }
         let new = codes.chunks_exact(columns).zip(energies);
         let old = self.codes.chunks_exact_mut(columns).zip(&mut self.energies);
+        let mut all = true;
         for ((codes, energy), (new_codes, new_energy)) in old.zip(new) {
             if new_energy < *energy {
                 codes.copy_from_slice(new_codes);
                 *energy = new_energy;
+            } else {
+                all = false;
             }
         }
+        if !all {
+            root = self.root(layer, &self.errors(layer, tables));
+        }
+        Product::Root(root)
     }
 }

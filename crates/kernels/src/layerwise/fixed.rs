@@ -9,7 +9,7 @@ use super::tile::{Layer, TILE, Tables, Tile};
 use crate::buffer::Buffer;
 
 /// Improves the indices of tables that are fixed, by [`LayerwiseOptions::sweeps`] of coordinate descent (none only measures), and
-/// adds to [`LayerwiseTables::objective`] what it comes to. Returns Σ wᵀHw, what is minimized if every weight became zero.
+/// adds to [`LayerwiseTables::objective`] what it comes to. Sets [`LayerwiseTables::energy`].
 ///
 /// H is damped as [`LayerwiseTables::damping`] says, and may be indefinite: nothing is solved here. Tables may hold an entry more than once, and need not ascend.
 ///
@@ -17,7 +17,7 @@ use crate::buffer::Buffer;
 /// use palettizer_kernels::{LayerwiseOptions, LayerwiseProblem, LayerwiseTables, layerwise_indices};
 ///
 /// let problem = LayerwiseProblem {
-///     weights: &[0.4, 1.0],
+///     weights: &[1.0, 0.4],
 ///     columns: 2,
 ///     moments: &[&[1.0, 0.9, 0.9, 1.0]],
 ///     start_weights: None,
@@ -27,12 +27,13 @@ use crate::buffer::Buffer;
 ///     indices: vec![0, 0],
 ///     scales: None,
 ///     objective: Vec::new(),
+///     energy: 0.0,
 ///     damping: vec![0.0],
 /// };
 /// let options = LayerwiseOptions { nbits: 1, ..LayerwiseOptions::default() };
-/// let energy = layerwise_indices(&problem, &options, &mut tables)?;
-/// assert_eq!(tables.indices, [0, 1]);
-/// assert!((tables.objective[0] - 0.16).abs() < 1e-6 && (energy - 1.88).abs() < 1e-6);
+/// layerwise_indices(&problem, &options, &mut tables)?;
+/// assert_eq!(tables.indices, [1, 0]);
+/// assert!((tables.objective[0] - 0.16).abs() < 1e-6 && (tables.energy - 1.88).abs() < 1e-6);
 /// # Ok::<(), palettizer_kernels::LayerwiseError>(())
 /// ```
 ///
@@ -42,7 +43,7 @@ pub fn layerwise_indices(
     problem: &LayerwiseProblem<'_>,
     options: &LayerwiseOptions<'_>,
     tables: &mut LayerwiseTables,
-) -> Result<f64, LayerwiseError> {
+) -> Result<(), LayerwiseError> {
     problem.check(options)?;
     check(problem, options, tables)?;
     let (columns, rows) = (problem.columns, problem.rows());
@@ -95,7 +96,8 @@ pub fn layerwise_indices(
         }
     }
     tables.objective.push(error.max(0.0));
-    Ok(energy)
+    tables.energy = energy;
+    Ok(())
 }
 
 /// Refuses tables that are not those of the problem.
@@ -161,18 +163,6 @@ impl Tile {
                 indices[column as usize] = code;
             }
         }
-    }
-
-    /// The weights, as errors are laid out.
-    fn originals(&self, layer: &Layer<'_>) -> Buffer {
-        let stride = padded(layer.problem.columns);
-        let mut lines = self.room(stride);
-        let rows = lines.chunks_exact_mut(stride).take(self.rows.len());
-        for (r, line) in rows.enumerate() {
-            let weights = line.iter_mut().zip(self.weights(layer, r));
-            weights.for_each(|(slot, w)| *slot = w);
-        }
-        lines
     }
 
     /// xᵀHx of each row: twice what is above the diagonal blocks, and those.

@@ -17,11 +17,11 @@
 //! | `product` | matrix products |
 //!
 //! # Cost
-//! n² multiplications a row for each matrix product there is: the start's and the feedback's half a product each, one for each
-//! solution of tables and one for each round of descent, 6 in all for two rounds. Sweeps add n for each index that changes.
+//! n² multiplications a row for each matrix product there is: half a product each for the start, for what zeros would cost, for the
+//! feedback and for each solution of tables, a whole one for each round of descent, 5 in all for two rounds. Sweeps add n for each index that changes.
 //! n³/6 for each H. Memory: 12 n² bytes for each H that is in use (one at a time, unless a table's rows have several), the indices, and for each
 //! thread some numbers for each weight of 32 rows, k² for each of those rows, and k² for each piece of a table's rows.
-//! On one core 1536 rows of 576 take 0.2 s (GPTQ) or 0.4 s (two rounds) at 3 bits and a table for each row, 576 rows of 1536 0.5 or 1.4 s. Wrong choice: without samples of the inputs, or fewer than
+//! On one core 1536 rows of 576 take 0.16 s (GPTQ) or 0.34 s (two rounds) at 3 bits and a table for each row, 576 rows of 1536 0.4 or 0.85 s. Wrong choice: without samples of the inputs, or fewer than
 //! some hundreds; then cluster the weights ([`ValueHistogram`](crate::ValueHistogram)).
 //!
 //! # Numerics
@@ -108,6 +108,7 @@ pub fn layerwise(
         indices: Vec::with_capacity(problem.weights.len()),
         scales: options.row_scale.then(Vec::new),
         objective: Vec::new(),
+        energy: 0.0,
         damping: Vec::new(),
     };
     for part in solved {
@@ -119,6 +120,7 @@ pub fn layerwise(
             if let Some(scales) = &mut tables.scales {
                 scales.extend(fitted.scales);
             }
+            tables.energy += fitted.energy;
             tables.objective.resize(fitted.objective.len(), 0.0);
             let sums = tables.objective.iter_mut().zip(fitted.objective);
             sums.for_each(|(sum, part)| *sum += part);

@@ -146,6 +146,8 @@ pub struct LayerwiseTables {
     /// What is minimized, with the damped H: at the start (exact k-means), after the pass with feedback, after each round, and
     /// after the last tables. It never rises; where rounding alone would raise it, the figure before stands.
     pub objective: Vec<f64>,
+    /// Σ wᵀHw with the damped H: what is minimized, if every weight became zero.
+    pub energy: f64,
     /// The damping of each matrix of second moments: what was asked for, or more where H was not positive definite.
     pub damping: Vec<f64>,
 }

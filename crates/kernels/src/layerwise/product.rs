@@ -1,7 +1,9 @@
-//! The three loops over a matrix in which the time is spent.
+//! The loops over a matrix in which the time is spent.
 //!
 //! A matrix is cut into panels of 64 columns, each contiguous: `panel[i * 64 + c]`. Four rows by eight columns are
 //! accumulated in registers. All is in 64 bits: see the module above for why.
+
+use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use crate::simd::avx2::Avx2;
@@ -158,6 +160,71 @@ fn sums<V: F64x8>(
         for (&other, sum) in codes.iter().zip(sums.array()) {
             row[usize::from(other)] += sum;
         }
+    }
+}
+
+dispatch! {
+    /// The same of eight columns of the factor R, of which `codes` says where the lines of each code lie in `which`: the sums' products with each
+    /// other go to `a`, in the order (0, 0), (1, 0), (1, 1), (2, 0) and so on, and with `root` (of Rᵀe) to `z`.
+    /// There is room for the sums in `sums`.
+    pub(super) fn add_squares(
+        lines: &[[f64; LANES]],
+        which: &[u32],
+        codes: &[Range<usize>],
+        root: &[f64],
+        sums: &mut [[f64; LANES]],
+        a: &mut [[f64; LANES]],
+        z: &mut [[f64; LANES]],
+    ) = squares_portable, squares_avx2
+}
+
+#[inline(always)]
+fn squares_portable(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    codes: &[Range<usize>],
+    root: &[f64],
+    sums: &mut [[f64; LANES]],
+    a: &mut [[f64; LANES]],
+    z: &mut [[f64; LANES]],
+) {
+    squares::<Portable>(lines, which, codes, root, sums, a, z);
+}
+
+#[cfg(target_arch = "x86_64")]
+#[inline(always)]
+fn squares_avx2(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    codes: &[Range<usize>],
+    root: &[f64],
+    sums: &mut [[f64; LANES]],
+    a: &mut [[f64; LANES]],
+    z: &mut [[f64; LANES]],
+) {
+    squares::<Avx2>(lines, which, codes, root, sums, a, z);
+}
+
+#[inline(always)]
+fn squares<V: F64x8>(
+    lines: &[[f64; LANES]],
+    which: &[u32],
+    codes: &[Range<usize>],
+    root: &[f64],
+    sums: &mut [[f64; LANES]],
+    a: &mut [[f64; LANES]],
+    z: &mut [[f64; LANES]],
+) {
+    let root = V::load(root, 0);
+    let mut at = 0;
+    for (code, z) in z.iter_mut().enumerate() {
+        let sum = sum::<V>(lines, &which[codes[code].clone()]);
+        *z = sum.mul_add(root, V::load(z, 0)).array();
+        sums[code] = sum.array();
+        for (a, other) in a[at..=at + code].iter_mut().zip(&*sums) {
+            *a = sum.mul_add(V::load(other, 0), V::load(a, 0)).array();
+        }
+        at += code + 1;
     }
 }
 

@@ -7,8 +7,9 @@ use rayon::prelude::*;
 use super::best_tables::Moments;
 use super::nearest::ascending;
 use super::problem::{LayerwiseAlgorithm, LayerwiseError, runs};
+use super::product::dot;
 use super::start::row_scale;
-use super::tile::{Layer, TILE, Tables, Tile};
+use super::tile::{Layer, Product, TILE, Tables, Tile};
 
 /// Most pieces that one table's rows are cut into, each with sums of its own.
 const PIECES: usize = 32;
@@ -21,6 +22,8 @@ pub(super) struct Fitted {
     pub(super) indices: Vec<u8>,
     pub(super) scales: Vec<f32>,
     pub(super) objective: Vec<f64>,
+    /// What the objective is if all weights become zero.
+    pub(super) energy: f64,
 }
 
 /// Rows with tables of their own, in the making.
@@ -36,18 +39,14 @@ struct Fit<'a> {
 pub(super) fn fit(layer: &Layer<'_>, rows: Range<usize>) -> Result<Fitted, LayerwiseError> {
     let options = layer.options;
     let mut fit = Fit::start(layer, rows)?;
-    fit.each(|tile, tables| tile.feed_back(layer, tables))?;
-    fit.push(0.0);
+    let mut change = fit.improve(|tile, tables| tile.feed_back(layer, tables))?;
     if options.algorithm == LayerwiseAlgorithm::Lnq {
         for _ in 0..options.rounds {
-            fit.improve_tables()?;
             fit.tables.reseat(layer, fit.pieces.iter().flatten());
-            fit.each(|tile, tables| tile.descend(layer, tables))?;
-            fit.push(0.0);
+            change = fit.improve(|tile, tables| tile.descend(layer, tables))?;
         }
     }
-    let change = fit.improve_tables()?;
-    fit.push(change);
+    fit.push(fit.energy() + change);
     Ok(fit.finish())
 }
 
@@ -92,56 +91,67 @@ impl<'a> Fit<'a> {
             pieces,
             objective: Vec::new(),
         };
-        fit.each(|tile, tables| tile.start(layer, tables))?;
-        fit.push(0.0);
+        let tables = &fit.tables;
+        let start = |tile: &mut Tile| {
+            layer.options.stopped()?;
+            tile.start(layer, tables);
+            let root = tile.root(layer, &tile.originals(layer));
+            tile.whole = dot(&root, &root);
+            Ok(())
+        };
+        fit.pieces
+            .par_iter_mut()
+            .try_for_each(|piece| piece.iter_mut().try_for_each(start))?;
+        fit.push(fit.energy());
         Ok(fit)
     }
 
-    /// Works on all tiles.
-    fn each(&mut self, work: impl Fn(&mut Tile, &Tables) + Sync) -> Result<(), LayerwiseError> {
-        let (layer, tables) = (self.layer, &self.tables);
-        let tile = |tile: &mut Tile| {
-            layer.options.stopped()?;
-            work(tile, tables);
-            Ok(())
-        };
-        self.pieces
-            .par_iter_mut()
-            .try_for_each(|piece| piece.iter_mut().try_for_each(tile))
-    }
-
-    /// The best tables for the indices; returns what they add to the objective, beside what scales changed in energies.
-    fn improve_tables(&mut self) -> Result<f64, LayerwiseError> {
+    /// Improves indices, notes the objective, and finds the best tables for them; returns what they add to the objective, beside
+    /// what scales changed in energies.
+    fn improve(
+        &mut self,
+        indices: impl Fn(&mut Tile, &Tables) -> Product + Sync,
+    ) -> Result<f64, LayerwiseError> {
         let (layer, tables) = (self.layer, &self.tables);
         let number = tables.entries.len() / tables.k;
         let gather = |piece: &mut Vec<Tile>| {
             let mut sums = vec![Moments::new(tables.k); number];
+            let mut energy = 0.0;
             for tile in piece {
                 layer.options.stopped()?;
-                tile.gather(layer, tables, &mut sums);
+                let product = indices(tile, tables);
+                energy += tile.energies.iter().sum::<f64>();
+                tile.gather(layer, tables, &product, &mut sums);
             }
-            Ok(sums)
+            Ok((energy, sums))
         };
         let parts: Result<Vec<_>, LayerwiseError> =
             self.pieces.par_iter_mut().map(gather).collect();
-        let mut parts = parts?.into_iter();
-        let mut sums = parts.next().unwrap_or_default();
-        for part in parts {
+        let mut energy = 0.0;
+        let mut sums = vec![Moments::new(tables.k); number];
+        for (more, part) in parts? {
+            energy += more;
             for (sum, part) in sums.iter_mut().zip(&part) {
                 sum.add(part, 1.0);
             }
         }
         let improve = |(table, sum): (&mut [f32], &Moments)| sum.improve(table);
         let tables = self.tables.entries.chunks_mut(self.tables.k);
-        Ok(tables.zip(&sums).map(improve).sum())
+        let change = tables.zip(&sums).map(improve).sum();
+        self.push(energy);
+        Ok(change)
     }
 
-    /// Notes the objective: the sum of the energies and what has come to them since.
-    fn push(&mut self, change: f64) {
+    /// The sum of the energies.
+    fn energy(&self) -> f64 {
         let tiles = self.pieces.iter().flatten();
-        let energies: f64 = tiles.flat_map(|tile| &tile.energies).sum();
+        tiles.flat_map(|tile| &tile.energies).sum()
+    }
+
+    /// Notes the objective, which rounding alone could raise.
+    fn push(&mut self, objective: f64) {
         let last = self.objective.last().copied().unwrap_or(f64::INFINITY);
-        self.objective.push((energies + change).max(0.0).min(last));
+        self.objective.push(objective.max(0.0).min(last));
     }
 
     fn finish(self) -> Fitted {
@@ -153,6 +163,7 @@ impl<'a> Fit<'a> {
             indices: vec![0; tables.rows.len() * columns],
             scales: Vec::with_capacity(tables.rows.len()),
             objective: self.objective,
+            energy: self.pieces.iter().flatten().map(|tile| tile.whole).sum(),
         };
         let mut ranks = vec![0; tables.entries.len()];
         for (table, order) in orders.iter().enumerate() {

@@ -53,6 +53,14 @@ impl Tables {
     }
 }
 
+/// What is known of a tile's errors e, row by row, each with zeros up to a whole number of panels.
+pub(super) enum Product {
+    /// Rᵀe.
+    Root(Buffer),
+    /// H e.
+    Whole(Buffer),
+}
+
 /// The state of some rows.
 #[derive(Debug)]
 pub(super) struct Tile {
@@ -63,6 +71,8 @@ pub(super) struct Tile {
     pub(super) scales: Vec<f64>,
     /// What each row has a part in the objective with; not always up to date.
     pub(super) energies: Vec<f64>,
+    /// What they would have if all weights became zero; from the start on.
+    pub(super) whole: f64,
 }
 
 impl Tile {
@@ -70,6 +80,7 @@ impl Tile {
         Tile {
             codes: vec![0; rows.len() * columns],
             energies: vec![f64::INFINITY; rows.len()],
+            whole: 0.0,
             rows,
             scales,
         }
@@ -108,18 +119,35 @@ impl Tile {
         errors
     }
 
+    /// The weights, as errors are laid out.
+    pub(super) fn originals(&self, layer: &Layer<'_>) -> Buffer {
+        let stride = padded(layer.problem.columns);
+        let mut lines = self.room(stride);
+        let rows = lines.chunks_exact_mut(stride).take(self.rows.len());
+        for (r, line) in rows.enumerate() {
+            let weights = line.iter_mut().zip(self.weights(layer, r));
+            weights.for_each(|(slot, w)| *slot = w);
+        }
+        lines
+    }
+
     /// eᵀHe = |Rᵀe|² of each row.
     pub(super) fn measure(&mut self, layer: &Layer<'_>, tables: &Tables) {
-        let errors = self.errors(layer, tables);
-        let stride = padded(layer.problem.columns);
-        let mut sums = self.room(PANEL);
-        self.energies.fill(0.0);
-        for (p, panel) in layer.curvature(self.rows.start).factor.iter().enumerate() {
-            sums.fill(0.0);
-            add_product(&errors, stride, (p + 1) * PANEL, panel, &mut sums, PANEL);
-            for (energy, sums) in self.energies.iter_mut().zip(sums.chunks_exact(PANEL)) {
-                *energy += dot(sums, sums);
-            }
+        let root = self.root(layer, &self.errors(layer, tables));
+        let rows = root.chunks_exact(padded(layer.problem.columns));
+        for (energy, row) in self.energies.iter_mut().zip(rows) {
+            *energy = dot(row, row);
         }
+    }
+
+    /// Rᵀx of each row.
+    pub(super) fn root(&self, layer: &Layer<'_>, x: &Buffer) -> Buffer {
+        let stride = padded(layer.problem.columns);
+        let mut root = self.room(stride);
+        for (p, panel) in layer.curvature(self.rows.start).factor.iter().enumerate() {
+            let out = &mut root[p * PANEL..];
+            add_product(x, stride, (p + 1) * PANEL, panel, out, stride);
+        }
+        root
     }
 }

@@ -58,6 +58,7 @@ pub(crate) fn palettize(
         objective: Vec::new(),
         damping: Vec::new(),
         settled: true,
+        energy: 0.0,
     };
     for part in &parts {
         let fitted = part.fit().map_err(refusal)?;
@@ -65,6 +66,7 @@ pub(crate) fn palettize(
         whole.luts.extend(fitted.luts);
         whole.scales.extend(fitted.scales.into_iter().flatten());
         whole.damping.push(fitted.damping);
+        whole.energy += fitted.energy;
         whole.objective.resize(fitted.objective.len(), 0.0);
         let sums = whole.objective.iter_mut().zip(fitted.objective);
         sums.for_each(|(sum, part)| *sum += part);
@@ -122,6 +124,7 @@ pub fn assemble(
             .map(|part| vec![damping; part.matrices()])
             .collect(),
         settled: false,
+        energy: 0.0,
     };
     weight.palette(whole, listed, &parts)
 }
@@ -268,16 +271,13 @@ impl<'a> Weight<'a> {
     ) -> Result<Palette, Refusal> {
         let mut objective = std::mem::take(&mut fitted.objective);
         let damping = std::mem::take(&mut fitted.damping);
+        let known = objective.last().map(|&error| (fitted.energy, error));
+        let known = known.filter(|_| listed.iter().all(Option::is_none));
         let mut stored = Stored::new(self, fitted, listed);
-        let (mut energy, mut error) = (0.0, 0.0);
-        for (part, damping) in parts.iter().zip(&damping) {
-            let luts = stored.luts(part.first_table, parts.len() > 1);
-            let (per_row, same) = (stored.per_row(), stored.same);
-            let found = part.improve(luts, per_row, same, damping, &mut stored.indices);
-            let (more_energy, more_error) = found.map_err(refusal)?;
-            energy += more_energy;
-            error += more_error;
-        }
+        let (energy, error) = match known.filter(|_| stored.same) {
+            Some(known) => known,
+            None => stored.improve(parts, &damping)?,
+        };
         objective.push(error);
         let nbits = self.spec.mode().nbits();
         let missing = || Refusal::Layerwise("needs a number of bits".to_owned());

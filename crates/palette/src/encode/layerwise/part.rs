@@ -156,12 +156,13 @@ impl<'p> Part<'p> {
             indices: own,
             scales: None,
             objective: Vec::new(),
+            energy: 0.0,
             damping: damping.to_vec(),
         };
-        let energy = layerwise_indices(&self.problem(), &options, &mut tables)?;
+        layerwise_indices(&self.problem(), &options, &mut tables)?;
         self.scatter(&tables.indices, indices);
         let error = tables.objective.last().copied().unwrap_or_default();
-        Ok((energy, error))
+        Ok((tables.energy, error))
     }
 
     /// Puts indices of the part where they belong in the weight's rows.

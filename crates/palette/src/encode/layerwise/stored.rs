@@ -5,8 +5,9 @@ use super::super::rounding::Rounding;
 use super::super::storage::Storage;
 use super::super::table::GroupTable;
 use super::super::vector;
-use super::Weight;
-use crate::{ErrorFigures, LutDtype, PaletteSpec};
+use super::part::Part;
+use super::{Weight, refusal};
+use crate::{ErrorFigures, LutDtype, PaletteSpec, Refusal};
 
 /// Tables, scales and indices of all groups of a weight, before they are rounded.
 pub(super) struct Fitted {
@@ -21,6 +22,8 @@ pub(super) struct Fitted {
     pub(super) damping: Vec<Vec<f64>>,
     /// Whether indices are as good as they get, as long as nothing is rounded.
     pub(super) settled: bool,
+    /// What zeros would cost, if `settled`.
+    pub(super) energy: f64,
 }
 
 /// A group that has so few values that all of them are entries.
@@ -192,6 +195,25 @@ impl Stored {
             luts.resize((at - from + 1) * self.k, 0.0);
         }
         luts
+    }
+
+    /// Improves indices for the entries, or only measures if they are those that were fitted. What zeros would cost, and what
+    /// is left.
+    pub(super) fn improve(
+        &mut self,
+        parts: &[Part<'_>],
+        damping: &[Vec<f64>],
+    ) -> Result<(f64, f64), Refusal> {
+        let (mut energy, mut error) = (0.0, 0.0);
+        for (part, damping) in parts.iter().zip(damping) {
+            let luts = self.luts(part.first_table, parts.len() > 1);
+            let (per_row, same) = (self.per_row(), self.same);
+            let found = part.improve(luts, per_row, same, damping, &mut self.indices);
+            let (more_energy, more_error) = found.map_err(refusal)?;
+            energy += more_energy;
+            error += more_error;
+        }
+        Ok((energy, error))
     }
 
     /// The scale of each output channel, unless they are folded.

@@ -219,21 +219,22 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         """
         there = statistics_path is not None and os.path.exists(statistics_path)
         if dataloader is None and not there:
-            more = "" if statistics_path is None else f" (there is no file {os.fspath(statistics_path)})"
-            raise TypeError(f"compress needs dataloader, or statistics_path{more}")
+            found = "" if statistics_path is None else f" (there is no file {os.fspath(statistics_path)})"
+            raise TypeError(f"compress needs dataloader, or statistics_path{found}")
         plan = self._plan(inplace)
+        stages: Generator[Stage, None, None]
         if statistics_path is not None and there:
             guided, of = file.reading(statistics_path, plan.weights)
-            found = (stage for stage in [(plan.weights, of)])
+            stages = (stage for stage in [(plan.weights, of)])
         else:
             if statistics_path is not None:
                 safetensors.check_place(statistics_path)
             guided = loss_fn is not None
-            found = self._stages(plan, dataloader, loss_fn, statistics_path, forward_fn, progress)
+            stages = self._stages(plan, dataloader, loss_fn, statistics_path, forward_fn, progress)
         made: dict[str, Made] = {}
         more: dict[str, dict[str, Any]] = {}
-        with closing(found):
-            for weights, of in found:
+        with closing(stages):
+            for weights, of in stages:
                 for weight in shown(weights, progress, "fitting"):
                     made[weight.name], more[weight.name] = fitted(weight, of(weight), guided, max(1, num_kmeans_workers))
         return self._put(plan, [made[weight.name] for weight in plan.weights], inplace, more)

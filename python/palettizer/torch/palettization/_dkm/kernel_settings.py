@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from palettizer.torch.optimization_config import PalettizationGranularity
 from palettizer.torch.palettization._dkm.config import AUTO, FOUND, ModuleDKMPalettizerConfig
@@ -29,8 +30,10 @@ _SAME = {
 
 def soft_settings(config: ModuleDKMPalettizerConfig, kind: Kind, shape: Sequence[int]) -> SoftSettings:
     """A resolved config as the kernels take it, for a weight of a kind of layers."""
+    given = {ours: getattr(config, theirs) for ours, theirs in _SAME.items()}
+    same: dict[str, Any] = {ours: None if value == AUTO else value for ours, value in given.items()}
     return SoftSettings(
-        **{ours: None if (value := getattr(config, theirs)) == AUTO else value for ours, theirs in _SAME.items()},
+        **same,
         lut_dtype=config.native_lut_dtype,
         scale_scheme=config.per_channel_scaling_factor_scheme if config.enable_per_channel_scale else None,
         starts=config.starts,

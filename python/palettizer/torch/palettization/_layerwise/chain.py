@@ -153,8 +153,8 @@ class Chain:
         output = block.module(*args, **kwargs)
         if place + 1 == len(calls):
             self._spill.drop(("table", sample))
-        elif calls[place + 1].output is not None:
-            wanted = pytree.tree_flatten(output)[0][calls[place + 1].output]
+        elif (leaf := calls[place + 1].output) is not None:
+            wanted = pytree.tree_flatten(output)[0][leaf]
             self._spill.put(("output", sample), _compact(wanted.detach()))
 
     @staticmethod

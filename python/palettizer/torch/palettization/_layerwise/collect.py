@@ -101,7 +101,7 @@ class Collector:
                 chain.problem = chain.problem or f"{name} is used outside of {chain.blocks[index].name}"
             if index is None and isinstance(used, LookUp):
                 collected.look_up(part, used)
-            elif index is None and not self.samples.guided:
+            elif isinstance(used, Operation) and index is None and not self.samples.guided:
                 collected.add(part, used)
             elif isinstance(used, Operation) and self.samples.guided:
                 return self._guided(part, used, output, None if index is None else count, collected)
@@ -145,7 +145,7 @@ class Collector:
             else:
                 kept[place] = found
 
-        (output if instead is None else instead).register_hook(add)
+        (output if instead is None else instead).register_hook(add)  # type: ignore[no-untyped-call]
         return instead
 
     def _block(self, weights: Sequence[Weight], chain: Chain, place: int | None, spill: Spill) -> Collected:

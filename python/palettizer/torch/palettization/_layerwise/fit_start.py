@@ -30,8 +30,8 @@ def start_tables(
     for first, last, size in ((0, whole, per_table), (whole, len(weights), len(weights) - whole)):
         if first < last:
             own = importance[first:last].reshape((last - first) // size, -1)
-            own = (own / own.amax(1, keepdim=True)).float().cpu().numpy()
-            tables.append(_k_means(values[first:last], own, size, nbits, threads))
+            own = (own / own.amax(1, keepdim=True)).float().cpu()
+            tables.append(_k_means(values[first:last], own.numpy(), size, nbits, threads))
     return torch.cat(tables).to(weights.device)
 
 

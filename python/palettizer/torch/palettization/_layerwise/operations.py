@@ -58,7 +58,7 @@ class Operation:
             yield from _unfolded(self.input.detach(), self.unfolding)
             return
         matrix = self.input.detach().reshape(-1, self.input.shape[-1])
-        for part in matrix.split(max(1, _CHUNK // max(1, matrix.shape[1]))):
+        for part in torch.split(matrix, max(1, _CHUNK // max(1, matrix.shape[1]))):
             yield part.float()[None]
 
     def rows_of(self, gradient: torch.Tensor) -> torch.Tensor:
@@ -168,10 +168,10 @@ def _unfolded(input: torch.Tensor, how: Unfolding) -> Iterator[torch.Tensor]:
         input = input[None]
     under, places = input.shape[1] * math.prod(how.kernel), _places(input.shape[2:], how)
     line = under * math.prod(places[1:])
-    for images in input.split(max(1, _CHUNK // (line * places[0]))):
+    for images in torch.split(input, max(1, _CHUNK // (line * places[0]))):
         windows = _windows(_spread(images.float(), how), how)
         # Of several images, all lines are taken at once: they are few enough.
-        for part in windows.split(max(1, _CHUNK // (line * len(images))), dim=2):
+        for part in torch.split(windows, max(1, _CHUNK // (line * len(images))), dim=2):
             yield _matrix(part, how)
 
 

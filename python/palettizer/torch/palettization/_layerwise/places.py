@@ -56,6 +56,6 @@ def _rows(tensor: torch.Tensor, parameter: torch.Tensor) -> tuple[int, int] | No
         return None
     if tensor.stride() != parameter.stride():
         return None
-    start, rest = divmod(tensor.storage_offset() - parameter.storage_offset(), max(1, parameter.stride(0)))
+    start, rest = divmod(int(tensor.storage_offset()) - int(parameter.storage_offset()), max(1, parameter.stride(0)))
     stop = start + tensor.shape[0]
     return (start, stop) if rest == 0 and 0 <= start and stop <= parameter.shape[0] else None

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from palettizer.torch.palettization._layerwise.accumulator import Accumulator
-from palettizer.torch.palettization._layerwise.statistics import Collected, Key
+from palettizer.torch.palettization._layerwise.accumulator import Accumulator, Key
+from palettizer.torch.palettization._layerwise.statistics import Collected
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.sharding import distributed
 

@@ -75,13 +75,13 @@ def quiet(model: nn.Module) -> Iterator[None]:
     modes = [(module, module.training) for module in model.modules()]
     recurrent = [(module, module.dropout) for module in model.modules() if isinstance(module, nn.RNNBase)]
     model.eval()
-    for module, _ in recurrent:
+    for network, _ in recurrent:
         # Their kernels on a GPU have no gradients in evaluation mode.
-        module.training, module.dropout = True, 0.0
+        network.training, network.dropout = True, 0.0
     try:
         yield
     finally:
         for module, mode in modes:
             module.training = mode
-        for module, dropout in recurrent:
-            module.dropout = dropout
+        for network, dropout in recurrent:
+            network.dropout = dropout

@@ -67,6 +67,7 @@ class Trained:
         if not self.tables:
             raise ValueError("no palettized weight requires a gradient; call requires_grad_(True) on those to be tuned")
         self.plain = [Plain([_parameter(o, target.get_submodule(o.module_name)) for o in owners]) for owners in others]
+        self._parts: list[Tables | Plain] = [*self.tables, *self.plain]
         self._buffers = [(b, b.detach().clone()) for b in target.buffers() if not b.is_meta]
 
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
@@ -77,7 +78,7 @@ class Trained:
     def write(self) -> None:
         """Writes all to the model, without heed of Ctrl-C."""
         with undisturbed():
-            for part in (*self.tables, *self.plain):
+            for part in self._parts:
                 part.write()
 
     def put_back(self) -> None:
@@ -86,7 +87,7 @@ class Trained:
             for group in self.parameters():
                 for parameter in group:
                     parameter.zero_()
-            for part in (*self.tables, *self.plain):
+            for part in self._parts:
                 part.write()
             for buffer, before in self._buffers:
                 buffer.copy_(before)
@@ -100,10 +101,11 @@ class Trained:
             for parameter, *_ in before:
                 parameter.requires_grad_(False)
                 parameter.grad = None
-            for part in (*self.tables, *self.plain):
+            for part in self._parts:
                 for parameter in part.parameters:
                     parameter.requires_grad_(True)
-                    handles.append(parameter.register_post_accumulate_grad_hook(part.add_gradient))  # type: ignore[no-untyped-call]
+                    hook = parameter.register_post_accumulate_grad_hook(part.add_gradient)  # type: ignore[no-untyped-call]
+                    handles.append(hook)
             yield
         finally:
             for handle in handles:

@@ -45,7 +45,9 @@ class Tables:
         self.unit = _spread(before, indices).div_(steps).to(device)
         self.scale_unit = _SCALE_PART / steps
         self.before, self.indices = before.to(device), indices.to(device)
-        self.grid = self.scale = self.scale_change = None
+        self.grid: Tensor | None = None
+        self.scale: Tensor | None = None
+        self.scale_change: nn.Parameter | None = None
         if palette.lut_scale is not None:
             self.grid = from_bytes(palette.lut_scale, self.dtype, palette.lut_scale_shape).float().to(device)
         if palette.scale is not None:
@@ -67,7 +69,7 @@ class Tables:
         with torch.no_grad():
             dense = gradient.to_dense() if gradient.is_sparse else gradient
             dense = dense if dense.dtype == torch.float64 else dense.float()
-            if self.scale_change is not None:
+            if self.scale is not None and self.scale_change is not None:
                 entries = self.layout.whole(look_up(self._entries()[0], self.indices))
                 sums = _block_sums(dense * entries, self.scale_change.shape)
                 _add_gradient(self.scale_change, sums * self.scale * self.scale_unit)
@@ -112,7 +114,7 @@ class Tables:
     def _scale(self) -> Tensor | None:
         if self.scale is None or self.scale_change is None:
             return self.scale
-        factor = (1 + self.scale_change.detach() * self.scale_unit).clamp_min(0.1)
+        factor: Tensor = (1 + self.scale_change.detach() * self.scale_unit).clamp_min(0.1)
         return (self.scale * factor).to(self._scale_dtype).float()
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import palettizer.torch.palettization as ours
+from torch_support.dkm import THE_PEERS_NUMBERS
 
 MODULES = ("palettization.palettization_config", "palettization.palettizer", "palettization.fake_palettize",
            "palettization.post_training_palettization", "palettization.sensitive_k_means", "base_model_optimizer",
@@ -29,7 +30,9 @@ def test_the_defaults_by_type_are_the_peers():
     mine, theirs = (importlib.import_module(f"{package}.palettization.palettization_config") for package in
                     ("palettizer.torch", "coremltools.optimize.torch"))
     for cls, scheme in theirs.DEFAULT_PALETTIZATION_SCHEME.items():
-        assert mine.DEFAULT_PALETTIZATION_SCHEME[cls] == scheme
+        found = mine.DEFAULT_PALETTIZATION_SCHEME[cls]
+        assert {found[name] for name in THE_PEERS_NUMBERS} == {"auto"}
+        assert {**found, **THE_PEERS_NUMBERS} == scheme
     assert mine.SUPPORTED_PYTORCH_QAT_MODULES == theirs.SUPPORTED_PYTORCH_QAT_MODULES
 
 

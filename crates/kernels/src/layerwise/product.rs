@@ -28,32 +28,7 @@ dispatch! {
     /// Adds to each row of `out` (the first 64 of every `step` numbers) the first `depth` numbers of a row of `left` (one every `stride`)
     /// times a panel. The number of rows is a multiple of four.
     pub(super) fn add_product(left: &[f64], stride: usize, depth: usize, panel: &[f64], out: &mut [f64], step: usize)
-        = product_portable, product_avx2
-}
-
-#[inline(always)]
-fn product_portable(
-    left: &[f64],
-    stride: usize,
-    depth: usize,
-    panel: &[f64],
-    out: &mut [f64],
-    step: usize,
-) {
-    product::<Portable>(left, stride, depth, panel, out, step);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn product_avx2(
-    left: &[f64],
-    stride: usize,
-    depth: usize,
-    panel: &[f64],
-    out: &mut [f64],
-    step: usize,
-) {
-    product::<Avx2>(left, stride, depth, panel, out, step);
+        = product::<Portable>, product::<Avx2>
 }
 
 #[inline(always)]
@@ -107,34 +82,7 @@ dispatch! {
         errors: &[f64],
         a: &mut [f64],
         z: &mut [[f64; LANES]],
-    ) = sums_portable, sums_avx2
-}
-
-#[inline(always)]
-fn sums_portable(
-    lines: &[[f64; LANES]],
-    which: &[u32],
-    starts: &[usize],
-    codes: &[u8],
-    errors: &[f64],
-    a: &mut [f64],
-    z: &mut [[f64; LANES]],
-) {
-    sums::<Portable>(lines, which, starts, codes, errors, a, z);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn sums_avx2(
-    lines: &[[f64; LANES]],
-    which: &[u32],
-    starts: &[usize],
-    codes: &[u8],
-    errors: &[f64],
-    a: &mut [f64],
-    z: &mut [[f64; LANES]],
-) {
-    sums::<Avx2>(lines, which, starts, codes, errors, a, z);
+    ) = sums::<Portable>, sums::<Avx2>
 }
 
 #[inline(always)]
@@ -175,34 +123,7 @@ dispatch! {
         sums: &mut [[f64; LANES]],
         a: &mut [[f64; LANES]],
         z: &mut [[f64; LANES]],
-    ) = squares_portable, squares_avx2
-}
-
-#[inline(always)]
-fn squares_portable(
-    lines: &[[f64; LANES]],
-    which: &[u32],
-    codes: &[Range<usize>],
-    root: &[f64],
-    sums: &mut [[f64; LANES]],
-    a: &mut [[f64; LANES]],
-    z: &mut [[f64; LANES]],
-) {
-    squares::<Portable>(lines, which, codes, root, sums, a, z);
-}
-
-#[cfg(target_arch = "x86_64")]
-#[inline(always)]
-fn squares_avx2(
-    lines: &[[f64; LANES]],
-    which: &[u32],
-    codes: &[Range<usize>],
-    root: &[f64],
-    sums: &mut [[f64; LANES]],
-    a: &mut [[f64; LANES]],
-    z: &mut [[f64; LANES]],
-) {
-    squares::<Avx2>(lines, which, codes, root, sums, a, z);
+    ) = squares::<Portable>, squares::<Avx2>
 }
 
 #[inline(always)]

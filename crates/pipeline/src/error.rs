@@ -294,8 +294,9 @@ fn foreign_statistics_text(weights: &[String], known: &[String], reason: &str) -
         return "the file of statistics has no tensor of numbers called NAME.second_moments, NAME.fisher or NAME.frequency"
             .to_owned();
     }
+    let first = weights.first().map_or("", String::as_str);
     format!(
-        "no statistics are of a weight: {}. Of the first, {reason}. Give those of this model, or none",
+        "no statistics are of a weight: {}. Why not of \"{first}\": {reason}. Give those of this model, or none",
         sides(weights, known, "statistics")
     )
 }

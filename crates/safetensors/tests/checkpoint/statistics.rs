@@ -208,7 +208,7 @@ fn hostile_files_are_one_error() {
         // Of another model that has the names of this one.
         (
             shaped(&[9, 16, 16]),
-            "Of the first, layer-wise fitting needs second moments of 48 inputs",
+            "Why not of \"fc1.weight\": layer-wise fitting needs second moments of 48 inputs",
         ),
     ];
     for (tensor, wanted) in cases {

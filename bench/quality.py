@@ -70,6 +70,7 @@ class Subject:
     cache: str  # a name for the statistics of this model
     skip: tuple = ()  # names of modules that stay float
     tuning: object = None  # batches, where tables are tuned
+    tuning_forward: object = None  # (model, batch) -> logits, then
 
 
 @dataclass
@@ -107,7 +108,8 @@ def compress(row, subject):
         palettizer, arguments = _layerwise(row, subject, folder, costs)
     done, costs["compress"] = _measured(lambda: palettizer.compress(**arguments))
     if row.steps:
-        work = lambda: api.tune_tables(done, subject.tuning, steps=row.steps, reference=model, inplace=True, progress=False)
+        run = {"forward_fn": subject.tuning_forward} if subject.tuning_forward else {}
+        work = lambda: api.tune_tables(done, subject.tuning, steps=row.steps, reference=model, inplace=True, **run)
         _, costs["tuning"] = _measured(work)
     return done, costs
 

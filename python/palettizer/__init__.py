@@ -8,7 +8,7 @@ A script that uses `coremltools.optimize` runs with the import changed:
         global_config=cto.coreml.OpPalettizerConfig(nbits=4)
     )
 
-`palettizer.coreml` needs numpy alone; `palettizer.torch` and `estimate_memory` need torch; each is imported when it
+`palettizer.coreml` and `palettizer.runtime` need numpy alone; `palettizer.torch` and `estimate_memory` need torch; each is imported when it
 is first used.
 
 >>> import palettizer
@@ -25,9 +25,9 @@ from palettizer._native import __version__
 if _TYPE_CHECKING:
     from palettizer.torch.palettization._dkm.estimate import estimate_memory
 
-__all__ = ["__version__", "coreml", "distributed", "estimate_memory", "torch"]
+__all__ = ["__version__", "coreml", "distributed", "estimate_memory", "runtime", "torch"]
 
-_SUBMODULES = ("coreml", "distributed", "torch")
+_SUBMODULES = ("coreml", "distributed", "runtime", "torch")
 
 
 def __getattr__(name: str) -> _Any:

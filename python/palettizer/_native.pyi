@@ -17,6 +17,8 @@ __all__ = [
     "Model",
     "Palette",
     "Refusal",
+    "RunState",
+    "Session",
     "SoftKMeans",
     "__version__",
     "assemble",
@@ -36,6 +38,9 @@ _Path: TypeAlias = str | os.PathLike[str]
 
 # Flat arrays: bytes, little-endian and row-major.
 _Bytes: TypeAlias = NDArray[np.uint8]
+
+# A dtype's name in MIL, a shape, and elements: see `Session`.
+_Array: TypeAlias = tuple[str, list[int], bytes | list[str]]
 
 # A configuration: {"global_config": fields or None}, and where wanted "op_type_configs" and "op_name_configs" (name ->
 # fields or None; patterns are tried in their order; a checkpoint's op names are those of tensors), "joint_compression",
@@ -130,6 +135,32 @@ class Model:
         """Those with more than `threshold` elements."""
 
     def weight_values(self, name: str) -> _Dense: ...
+
+@final
+class RunState:
+    """What the states of a program hold between runs."""
+
+    def read(self, name: str) -> tuple[str, list[int], Any]: ...
+
+@final
+class Session:
+    """A program made ready to run. Arrays are a dtype's name in MIL, a shape, and the bytes of float32, int32 or bool, or a list of
+    strings.
+    """
+
+    def __new__(cls, model: Model, *, keep_constants: bool = False) -> Session: ...
+    def state(self, function: str | None = None) -> RunState: ...
+    def run(
+        self,
+        inputs: dict[str, _Array],
+        *,
+        function: str | None = None,
+        state: RunState | None = None,
+        exact: bool = True,
+        max_steps: int | None = None,
+        max_memory: int | None = None,
+        threads: int | None = None,
+    ) -> dict[str, Any]: ...
 
 @final
 class Checkpoint:

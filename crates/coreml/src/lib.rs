@@ -16,6 +16,10 @@ pub mod proto;
 mod rewrite;
 
 pub use compression::Compression;
+pub use decompress::constexpr::Dense;
+pub use decompress::numbers::Numbers;
 pub use error::Error;
 pub use inspect::{Consumer, WeightInfo, WeightValues};
 pub use model::{Model, WeightFiles};
+pub use program::constant::Constant;
+pub use program::mil::{is_constexpr, op_name};

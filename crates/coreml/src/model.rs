@@ -2,10 +2,12 @@
 
 use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
+use crate::decompress::constexpr::{Dense, evaluate};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
 use crate::palettize::apply::apply;
+use crate::program::constant::Constant;
 use crate::proto;
 use crate::rewrite::Written;
 use palettizer_pipeline::config::OptimizationConfig;
@@ -114,6 +116,39 @@ impl Model {
     /// The parsed model.
     pub fn spec(&self) -> &proto::Model {
         &self.spec
+    }
+
+    /// What users of the model see: inputs, outputs and states of each function, of which kinds.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`] if it is damaged.
+    pub fn interface(&self) -> Result<proto::view::ModelDescription, Error> {
+        proto::view::description(&self.spec)
+            .map_err(|error| Error::bad_value("description", error.to_string()))
+    }
+
+    /// The elements of a value: in place, or in a weight file. `name` says in an error whose it is.
+    ///
+    /// # Errors
+    /// [`Error::BadValue`], [`Error::Blob`] if the value does not fit its type.
+    pub fn constant<'a>(
+        &'a self,
+        name: &str,
+        value: &'a proto::Value,
+    ) -> Result<Constant<'a>, Error> {
+        Constant::read_raised(&self.package, name, value)
+    }
+
+    /// What the outputs of a `constexpr_` operation stand for; `made` gives those of the operations that it is chained to.
+    ///
+    /// # Errors
+    /// [`Error::Constexpr`] if parameters are missing or do not fit each other, and what reading them may give.
+    pub fn expand<'a>(
+        &'a self,
+        op: &'a proto::Operation,
+        made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+    ) -> Result<Vec<Dense>, Error> {
+        evaluate(&self.package, op, made)
     }
 
     /// The package that the model came in.

@@ -8,6 +8,7 @@
 //! | `soft` | soft k-means and its gradient, for training with weights that become palettes |
 //! | `layerwise` | palettes that keep what a layer computes |
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
+//! | `product` | products of matrices |
 //! | `simd` | one kernel, several instruction sets |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -38,6 +39,7 @@ mod buffer;
 mod element;
 mod layerwise;
 mod pack;
+mod product;
 mod scalar;
 mod simd;
 mod soft;
@@ -52,6 +54,7 @@ pub use layerwise::{
     layerwise, layerwise_indices,
 };
 pub use pack::{pack, unpack};
+pub use product::{Matrix, product};
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;
 pub use scalar::lagrangian::Clusters;

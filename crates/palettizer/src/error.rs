@@ -1,6 +1,6 @@
 //! One error over all formats.
 
-use crate::{coreml, safetensors};
+use crate::{coreml, runtime, safetensors};
 use palettizer_pipeline::FormatError;
 
 /// What can go wrong: with any model, or with one of a format.
@@ -16,6 +16,9 @@ pub enum Error {
     /// With a checkpoint.
     #[error(transparent)]
     Checkpoint(safetensors::Error),
+    /// When a program is run.
+    #[error(transparent)]
+    Runtime(runtime::Error),
 }
 
 impl From<palettizer_pipeline::Error> for Error {
@@ -35,5 +38,15 @@ impl From<safetensors::Error> for Error {
         error
             .common()
             .map_or_else(Error::Checkpoint, Error::Pipeline)
+    }
+}
+
+impl From<runtime::Error> for Error {
+    fn from(error: runtime::Error) -> Self {
+        match error {
+            runtime::Error::Model(error) => error.into(),
+            runtime::Error::Stopped => Error::Pipeline(palettizer_pipeline::Error::Stopped),
+            other => Error::Runtime(other),
+        }
     }
 }

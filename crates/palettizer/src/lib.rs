@@ -65,5 +65,7 @@ pub use palettizer_pipeline::{
     SensitivitySource, WeightReport, visible, visible_lines,
 };
 #[doc(inline)]
+pub use palettizer_runtime as runtime;
+#[doc(inline)]
 pub use palettizer_safetensors as safetensors;
 pub use sensitivity::sensitivities;

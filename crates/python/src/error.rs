@@ -78,6 +78,7 @@ macro_rules! from_format {
 from_format!(
     palettizer::PipelineError,
     palettizer::coreml::Error,
+    palettizer::runtime::Error,
     palettizer::safetensors::Error
 );
 

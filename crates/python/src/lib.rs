@@ -9,6 +9,7 @@
 //! | `command` | the console command |
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
+//! | `session` | a program run on the CPU: arrays in, arrays out |
 //! | `staged_output` | a file of Python's making on its way to its place |
 //! | `dkm` | one weight that is being trained: its soft form and the gradient |
 //! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
@@ -28,6 +29,7 @@ mod names;
 mod palette;
 mod palettize;
 mod recover;
+mod session;
 mod staged_output;
 mod whole;
 mod work;
@@ -53,6 +55,8 @@ mod _native {
     use crate::palettize::{assemble, normalise_sensitivity, palettize};
     #[pymodule_export]
     use crate::recover::recover;
+    #[pymodule_export]
+    use crate::session::{RunState, Session};
     #[pymodule_export]
     use crate::staged_output::StagedOutput;
     #[pymodule_export]

@@ -14,7 +14,7 @@ use crate::work;
 
 /// A Core ML model: its program, and its weights, which stay in their file until they are needed.
 #[pyclass(frozen, module = "palettizer._native")]
-pub(crate) struct Model(Inner);
+pub(crate) struct Model(pub(crate) Inner);
 
 #[pymethods]
 impl Model {

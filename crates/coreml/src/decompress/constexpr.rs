@@ -13,8 +13,10 @@ use palettizer_palette::decode::{self, Affine, DenseError};
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
-pub(crate) struct Dense {
+pub struct Dense {
+    /// The shape.
     pub shape: Vec<usize>,
+    /// The elements, row-major.
     pub numbers: Numbers,
 }
 

@@ -6,7 +6,8 @@ use std::collections::TryReserveError;
 
 /// The elements of a constant, typed. 4-bit integers are widened to 8.
 #[derive(Debug)]
-pub(crate) enum Numbers {
+#[allow(missing_docs, reason = "the names say it")]
+pub enum Numbers {
     I8(Vec<i8>),
     U8(Vec<u8>),
     F16(Vec<f16>),
@@ -75,7 +76,7 @@ impl Numbers {
     }
 
     /// The little-endian bytes, one element after the other.
-    pub(crate) fn bytes(&self) -> &[u8] {
+    pub fn bytes(&self) -> &[u8] {
         each_type!(self, values => bytemuck::cast_slice(values))
     }
 
@@ -87,7 +88,7 @@ impl Numbers {
     }
 
     /// The type that a file has for them.
-    pub(crate) fn dtype(&self) -> DataType {
+    pub fn dtype(&self) -> DataType {
         match self {
             Numbers::I8(_) => DataType::Int8,
             Numbers::U8(_) => DataType::UInt8,

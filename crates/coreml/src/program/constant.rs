@@ -10,7 +10,7 @@ use std::borrow::Cow;
 
 /// A constant tensor, read and checked: `bytes` hold exactly the elements of `shape`.
 #[derive(Clone, Debug)]
-pub(crate) struct Constant<'a> {
+pub struct Constant<'a> {
     /// The element type.
     pub dtype: DataType,
     /// The shape.

@@ -258,7 +258,7 @@ fn immediate_string(value: &Value) -> Option<&str> {
 }
 
 /// The name of an operation: its `name` attribute, or its first output's.
-pub(crate) fn op_name(op: &Operation) -> &str {
+pub fn op_name(op: &Operation) -> &str {
     op.attributes
         .get("name")
         .and_then(immediate_string)
@@ -267,7 +267,7 @@ pub(crate) fn op_name(op: &Operation) -> &str {
 }
 
 /// Whether an operation gives a constant that is made when the model is loaded.
-pub(crate) fn is_constexpr(op: &Operation) -> bool {
+pub fn is_constexpr(op: &Operation) -> bool {
     op.r#type.starts_with("constexpr_")
 }
 

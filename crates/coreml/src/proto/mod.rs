@@ -9,11 +9,12 @@ mod dtype;
 mod measure;
 #[cfg(test)]
 mod tests;
+pub mod view;
 mod wire;
 
 pub use dtype::DataType;
 pub(crate) use measure::measure;
-use wire::{field_encode, field_len, field_measure, field_merge, field_type, messages};
+pub(self) use wire::{field_encode, field_len, field_measure, field_merge, field_type, messages};
 
 messages! {
     /// A model: one of about 40 kinds, of which ML Programs and pipelines are looked into.

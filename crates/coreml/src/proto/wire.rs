@@ -97,7 +97,7 @@ pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 /// Declares messages: for each a struct with the named fields and `unknown`, its `prost::Message` and its `Measure`.
 ///
 /// A line is `tag => name: kind,` where kind is one of
-/// `string`, `bytes`, `int32`, `int64`, `uint64`, `bool` (left out when zero or empty, as proto3 has it),
+/// `string`, `bytes`, `int32`, `int64`, `uint64`, `bool`, `float`, `double` (left out when zero or empty, as proto3 has it),
 /// `[float]`, `[double]`, `[int32]`, `[int64]`, `[bool]`, `[string]` (repeated, numbers packed),
 /// `(T)` (an optional message), `[(T)]` (repeated messages), `{T}` (a map from string to message).
 macro_rules! messages {
@@ -156,6 +156,8 @@ macro_rules! field_type {
     (int64) => { i64 };
     (uint64) => { u64 };
     (bool) => { bool };
+    (float) => { f32 };
+    (double) => { f64 };
     ([float]) => { Vec<f32> };
     ([double]) => { Vec<f64> };
     ([int32]) => { Vec<i32> };

@@ -1,0 +1,174 @@
+//! A program run on the CPU: arrays in, arrays out.
+
+use std::sync::{Mutex, PoisonError};
+
+use palettizer::Progress as _;
+use palettizer::runtime::{
+    Dtype, Elements, Label, Named, Precision, RunOptions, Session as Inner, State, Tensor, Value,
+};
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList};
+
+use crate::error::bad_value;
+use crate::model::Model;
+use crate::whole;
+use crate::work;
+
+/// A model made ready to run.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct Session(Inner);
+
+/// What the states of a model hold between runs.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct RunState(Mutex<State>);
+
+#[pymethods]
+impl Session {
+    #[new]
+    #[pyo3(signature = (model, *, keep_constants = false))]
+    fn new(py: Python<'_>, model: &Model, keep_constants: bool) -> PyResult<Self> {
+        let session = work::brief(py, || Inner::new(&model.0))?;
+        Ok(Self(session.keep_constants(keep_constants)))
+    }
+
+    /// States that hold zeros.
+    #[pyo3(signature = (function = None))]
+    fn state(&self, py: Python<'_>, function: Option<&str>) -> PyResult<RunState> {
+        let state = work::brief(py, || self.0.state(function))?;
+        Ok(RunState(Mutex::new(state)))
+    }
+
+    /// Runs a function on arrays: name -> (dtype, shape, bytes, or a list of strings).
+    #[pyo3(signature = (inputs, *, function = None, state = None, exact = true, max_steps = None, max_memory = None, threads = None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
+    fn run<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: &Bound<'py, PyDict>,
+        function: Option<&str>,
+        state: Option<&RunState>,
+        exact: bool,
+        max_steps: Option<u64>,
+        max_memory: Option<u64>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let mut named = Named::new();
+        for (name, value) in inputs {
+            named.insert(name.extract()?, Value::Tensor(tensor(&value)?));
+        }
+        let defaults = RunOptions::default();
+        let outputs = work::run(py, threads, None, |line| {
+            let options = RunOptions {
+                precision: if exact {
+                    Precision::Exact
+                } else {
+                    Precision::Fast
+                },
+                max_steps: max_steps.unwrap_or(defaults.max_steps),
+                max_memory: max_memory.unwrap_or(defaults.max_memory),
+                stop: line.stop(),
+            };
+            match state {
+                Some(state) => {
+                    let mut held = state.0.lock().unwrap_or_else(PoisonError::into_inner);
+                    self.0.run_with(function, named, &mut held, options, None)
+                }
+                None => {
+                    let mut fresh = self.0.state(function)?;
+                    self.0.run_with(function, named, &mut fresh, options, None)
+                }
+            }
+        })?;
+        let found = PyDict::new(py);
+        for (name, value) in &outputs {
+            found.set_item(name, object(py, value)?)?;
+        }
+        Ok(found)
+    }
+}
+
+#[pymethods]
+impl RunState {
+    /// What a state holds.
+    fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.get(name) {
+            Some(tensor) => array(py, tensor),
+            None => {
+                let known: Vec<&String> = state.iter().map(|(name, _)| name).collect();
+                Err(bad_value(format_args!(
+                    "no state is called {name:?}; the model has {known:?}"
+                )))
+            }
+        }
+    }
+}
+
+/// (dtype, shape, bytes) as a tensor: bytes are those of float32, int32 or bool; strings are a list.
+fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Tensor> {
+    let (name, shape, data): (String, Vec<usize>, Bound<'_, PyAny>) = value.extract()?;
+    let dtype = Dtype::of_name(&name)
+        .ok_or_else(|| bad_value(format_args!("dtype {name:?} is not known")))?;
+    let elements: Elements = if dtype == Dtype::Text {
+        data.extract::<Vec<String>>()?.into()
+    } else {
+        let bytes: &[u8] = data.extract()?;
+        let words = bytes.as_chunks::<4>().0.iter();
+        match dtype {
+            Dtype::Bool => bytes
+                .iter()
+                .map(|&byte| byte != 0)
+                .collect::<Vec<_>>()
+                .into(),
+            dtype if dtype.is_float() => words
+                .map(|&word| f32::from_le_bytes(word))
+                .collect::<Vec<_>>()
+                .into(),
+            _ => words
+                .map(|&word| i32::from_le_bytes(word))
+                .collect::<Vec<_>>()
+                .into(),
+        }
+    };
+    Tensor::new(dtype, &shape, elements)
+        .ok_or_else(|| bad_value(format_args!("the bytes are not those of {name} {shape:?}")))
+}
+
+fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+    match value {
+        Value::Tensor(tensor) => array(py, tensor),
+        Value::Dictionary(entries) => {
+            let found = PyDict::new(py);
+            for (label, probability) in entries.iter() {
+                match label {
+                    Label::Text(text) => found.set_item(text, probability)?,
+                    Label::Int(number) => found.set_item(number, probability)?,
+                }
+            }
+            Ok(found.into_any())
+        }
+        Value::List(items) => {
+            let items: Vec<_> = items
+                .iter()
+                .map(|item| item.as_ref().map(|tensor| array(py, tensor)).transpose())
+                .collect::<PyResult<_>>()?;
+            Ok(PyList::new(py, items)?.into_any())
+        }
+        _ => Err(bad_value("the output is a state, which no value is")),
+    }
+}
+
+/// The opposite of [`tensor`].
+fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+    let data = match tensor.elements() {
+        Elements::Floats(values) => PyBytes::new(py, bytemuck::cast_slice(values)).into_any(),
+        Elements::Ints(values) => PyBytes::new(py, bytemuck::cast_slice(values)).into_any(),
+        Elements::Bools(values) => {
+            let bytes: Vec<u8> = values.iter().map(|&value| u8::from(value)).collect();
+            PyBytes::new(py, &bytes).into_any()
+        }
+        Elements::Texts(values) => PyList::new(py, values.iter())?.into_any(),
+    };
+    let whole = (tensor.dtype().name(), tensor.shape().to_vec(), data);
+    Ok(whole.into_pyobject(py)?.into_any())
+}

@@ -1,0 +1,327 @@
+//! Constants: read, or expanded from their compressed form, when an operation needs them.
+//!
+//! A large constant stays in its file, and a palettized one stays compressed: its elements are in memory while an operation uses
+//! them. Small ones, whose elements a program asks for again and again (axes, shapes, scales), are kept.
+
+use crate::error::Error;
+use crate::tensor::{Dtype, Elements, Tensor};
+use crate::value::Value;
+use half::f16;
+use half::slice::HalfFloatSliceExt as _;
+use palettizer_coreml::proto::view::items;
+use palettizer_coreml::proto::{self, DataType};
+use palettizer_coreml::{Dense, Model, Numbers};
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+/// Elements up to which a constant is kept once it was read.
+const KEPT: usize = 4096;
+
+/// A constant of a function.
+#[derive(Debug)]
+pub(crate) struct Constant {
+    /// The name of its operation, and of its output after the first.
+    pub name: String,
+    form: Form,
+    kept: OnceLock<Value>,
+}
+
+#[derive(Debug)]
+enum Form {
+    /// As it is in the program or in a weight file.
+    Stored(proto::Value),
+    /// An output of a `constexpr_` operation, and the constants that it is chained to.
+    Expression {
+        op: proto::Operation,
+        output: usize,
+        from: HashMap<String, usize>,
+    },
+}
+
+impl Constant {
+    /// A value in place or in a weight file; those in place are read at once.
+    pub(crate) fn stored(model: &Model, name: &str, value: &proto::Value) -> Result<Self, Error> {
+        let constant = Constant {
+            name: name.to_owned(),
+            form: Form::Stored(value.clone()),
+            kept: OnceLock::new(),
+        };
+        if value.blob_file.is_none() {
+            let read = read(model, name, value)?;
+            let _ = constant.kept.set(read);
+            return Ok(Constant {
+                form: Form::Stored(proto::Value::default()),
+                ..constant
+            });
+        }
+        Ok(constant)
+    }
+
+    /// An output of a `constexpr_` operation.
+    pub(crate) fn expression(
+        name: &str,
+        op: proto::Operation,
+        output: usize,
+        from: HashMap<String, usize>,
+    ) -> Self {
+        Constant {
+            name: name.to_owned(),
+            form: Form::Expression { op, output, from },
+            kept: OnceLock::new(),
+        }
+    }
+
+    /// Its elements; `keep` says that they are to stay, however many they are.
+    pub(crate) fn value(
+        &self,
+        model: &Model,
+        all: &[Constant],
+        keep: bool,
+    ) -> Result<Value, Error> {
+        if let Some(value) = self.kept.get() {
+            return Ok(value.clone());
+        }
+        let value = match &self.form {
+            Form::Stored(value) => read(model, &self.name, value)?,
+            Form::Expression { output, .. } => {
+                let mut made = self.expand(model, all)?;
+                if *output >= made.len() {
+                    return Err(self.bad("it has fewer outputs than the program says"));
+                }
+                Value::Tensor(
+                    from_dense(made.swap_remove(*output))
+                        .ok_or_else(|| self.bad("its size overflows"))?,
+                )
+            }
+        };
+        if keep || value.tensor().is_some_and(|tensor| tensor.len() <= KEPT) {
+            let _ = self.kept.set(value.clone());
+        }
+        Ok(value)
+    }
+
+    fn bad(&self, what: &str) -> Error {
+        Error::Op {
+            op_type: match &self.form {
+                Form::Stored(_) => "const".to_owned(),
+                Form::Expression { op, .. } => op.r#type.clone(),
+            },
+            name: self.name.clone(),
+            what: what.to_owned(),
+        }
+    }
+
+    /// All outputs of its `constexpr_` operation.
+    fn expand(&self, model: &Model, all: &[Constant]) -> Result<Vec<Dense>, Error> {
+        let Form::Expression { op, from, .. } = &self.form else {
+            return Err(self.bad("a compressed constant is made from one that is not compressed"));
+        };
+        let mut made = HashMap::new();
+        for (name, &at) in from {
+            let before = &all[at];
+            let dense = match &before.form {
+                Form::Expression { output, .. } => {
+                    let mut outputs = before.expand(model, all)?;
+                    if *output >= outputs.len() {
+                        return Err(before.bad("it has fewer outputs than the program says"));
+                    }
+                    outputs.swap_remove(*output)
+                }
+                Form::Stored(_) => dense_of(&before.value(model, all, false)?)
+                    .ok_or_else(|| self.bad(&format!("\"{name}\" is no tensor of numbers")))?,
+            };
+            made.insert(name.as_str(), dense);
+        }
+        Ok(model.expand(op, &|name| made.get(name))?)
+    }
+}
+
+/// A plain constant that a `constexpr_` operation refers to.
+fn dense_of(value: &Value) -> Option<Dense> {
+    let tensor = value.tensor()?;
+    let numbers = match (tensor.dtype(), tensor.elements()) {
+        (Dtype::F16, Elements::Floats(values)) => {
+            Numbers::F16(values.iter().map(|&value| f16::from_f32(value)).collect())
+        }
+        (_, Elements::Floats(values)) => Numbers::F32(values.to_vec()),
+        (Dtype::I8, Elements::Ints(values)) => {
+            Numbers::I8(values.iter().map(|&v| v as i8).collect())
+        }
+        (Dtype::U8, Elements::Ints(values)) => {
+            Numbers::U8(values.iter().map(|&v| v as u8).collect())
+        }
+        _ => return None,
+    };
+    Some(Dense {
+        shape: tensor.shape().to_vec(),
+        numbers,
+    })
+}
+
+fn from_dense(dense: Dense) -> Option<Tensor> {
+    let (dtype, elements): (Dtype, Elements) = match dense.numbers {
+        Numbers::I8(values) => (
+            Dtype::I8,
+            values
+                .iter()
+                .map(|&v| i32::from(v))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+        Numbers::U8(values) => (
+            Dtype::U8,
+            values
+                .iter()
+                .map(|&v| i32::from(v))
+                .collect::<Vec<_>>()
+                .into(),
+        ),
+        Numbers::F16(values) => {
+            let mut wide = vec![0.0; values.len()];
+            values.convert_to_f32_slice(&mut wide);
+            (Dtype::F16, wide.into())
+        }
+        Numbers::BF16(values) => (
+            Dtype::F32,
+            values.iter().map(|v| v.to_f32()).collect::<Vec<_>>().into(),
+        ),
+        Numbers::F32(values) => (Dtype::F32, values.into()),
+    };
+    Tensor::new(dtype, &dense.shape, elements)
+}
+
+/// Reads a value: a tensor, or a list of scalars, which becomes a tensor of one dimension.
+fn read(model: &Model, name: &str, value: &proto::Value) -> Result<Value, Error> {
+    let damaged = |what: String| {
+        Error::Model(palettizer_coreml::Error::BadValue {
+            name: name.to_owned(),
+            what,
+        })
+    };
+    if let Some(immediate) = &value.immediate
+        && immediate.tensor.is_none()
+        && let Some(list) = items(immediate).map_err(|error| damaged(error.to_string()))?
+    {
+        return listed(model, name, &list);
+    }
+    let texts = value.immediate.as_ref().and_then(|one| one.tensor.as_ref());
+    if let Some(texts) = texts.and_then(|tensor| tensor.strings.as_ref()) {
+        let dims = value
+            .r#type
+            .as_ref()
+            .and_then(|one| one.tensor_type.as_ref());
+        let rank = dims.map_or(0, |one| one.dimensions.len());
+        let shape = if rank == 0 {
+            vec![]
+        } else {
+            vec![texts.values.len()]
+        };
+        let tensor = Tensor::new(Dtype::Text, &shape, texts.values.clone());
+        return tensor
+            .map(Value::Tensor)
+            .ok_or_else(|| damaged("a scalar has several strings".to_owned()));
+    }
+    let constant = model.constant(name, value)?;
+    let dtype = Dtype::of_program(constant.dtype).ok_or_else(|| {
+        damaged(format!(
+            "constants of {} are not known",
+            constant.dtype.name()
+        ))
+    })?;
+    let elements = widened(constant.dtype, &constant.bytes, &constant.shape).ok_or_else(|| {
+        damaged(format!(
+            "its {} bytes are not of its type",
+            constant.bytes.len()
+        ))
+    })?;
+    let tensor = Tensor::new(dtype, &constant.shape, elements);
+    tensor
+        .map(Value::Tensor)
+        .ok_or_else(|| damaged("its bytes are not as many as its shape says".to_owned()))
+}
+
+fn listed(model: &Model, name: &str, list: &[proto::Value]) -> Result<Value, Error> {
+    let mut texts = Vec::new();
+    let mut ints = Vec::new();
+    for item in list {
+        match read(model, name, item)?.tensor().map(Tensor::elements) {
+            Some(Elements::Texts(found)) => texts.extend(found.iter().cloned()),
+            Some(Elements::Ints(found)) => ints.extend(found.iter().copied()),
+            _ => {}
+        }
+    }
+    let tensor = if ints.is_empty() {
+        Tensor::new(Dtype::Text, &[texts.len()], texts)
+    } else {
+        Tensor::new(Dtype::I32, &[ints.len()], ints)
+    };
+    tensor.map(Value::Tensor).ok_or_else(|| {
+        Error::Model(palettizer_coreml::Error::BadValue {
+            name: name.to_owned(),
+            what: "its list holds neither strings nor integers".to_owned(),
+        })
+    })
+}
+
+/// Stored elements as they are computed with.
+fn widened(dtype: DataType, bytes: &[u8], shape: &[usize]) -> Option<Elements> {
+    fn words<const N: usize, T>(bytes: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
+        bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|&word| convert(word))
+            .collect()
+    }
+    let ints = |values: Vec<i32>| Some(Elements::from(values));
+    match dtype {
+        DataType::Float32 => Some(words(bytes, f32::from_le_bytes).into()),
+        DataType::Float64 => Some(words(bytes, |word| f64::from_le_bytes(word) as f32).into()),
+        DataType::Float16 => {
+            let halves = bytemuck::try_cast_slice::<u8, f16>(bytes);
+            let mut wide = vec![0.0; bytes.len() / 2];
+            match halves {
+                Ok(halves) if cfg!(target_endian = "little") => {
+                    halves.convert_to_f32_slice(&mut wide)
+                }
+                _ => words(bytes, f16::from_le_bytes).convert_to_f32_slice(&mut wide),
+            }
+            Some(wide.into())
+        }
+        DataType::BFloat16 => {
+            Some(words(bytes, |word| half::bf16::from_le_bytes(word).to_f32()).into())
+        }
+        DataType::Int8 => ints(words(bytes, |word| i8::from_le_bytes(word).into())),
+        DataType::UInt8 => ints(words(bytes, |word| u8::from_le_bytes(word).into())),
+        DataType::Int16 => ints(words(bytes, |word| i16::from_le_bytes(word).into())),
+        DataType::UInt16 => ints(words(bytes, |word| u16::from_le_bytes(word).into())),
+        DataType::Int32 | DataType::UInt32 => ints(words(bytes, i32::from_le_bytes)),
+        DataType::Int64 | DataType::UInt64 => {
+            ints(words(bytes, |word| i64::from_le_bytes(word) as i32))
+        }
+        DataType::Bool => Some(words(bytes, |[byte]: [u8; 1]| byte != 0).into()),
+        DataType::Int4
+        | DataType::UInt1
+        | DataType::UInt2
+        | DataType::UInt3
+        | DataType::UInt4
+        | DataType::UInt6 => {
+            let bits = dtype.bits()? as usize;
+            let count = crate::tensor::element_count(shape)?;
+            let at = |index: usize| {
+                let bit = index * bits;
+                let low = usize::from(*bytes.get(bit / 8)?) >> (bit % 8);
+                let high =
+                    usize::from(bytes.get(bit / 8 + 1).copied().unwrap_or(0)) << (8 - bit % 8);
+                let value = ((low | high) & ((1 << bits) - 1)) as i32;
+                let negative = dtype == DataType::Int4 && value >= 8;
+                Some(if negative { value - 16 } else { value })
+            };
+            (0..count)
+                .map(at)
+                .collect::<Option<Vec<i32>>>()
+                .map(Elements::from)
+        }
+        DataType::String | DataType::Float8E4M3FN | DataType::Float8E5M2 => None,
+    }
+}

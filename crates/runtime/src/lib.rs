@@ -1,0 +1,34 @@
+//! Runs the MIL program of a Core ML model on the CPU, on any machine.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `session` | a model made ready to run; its states |
+//! | `plan` | a function with names resolved, operations looked up, last uses known |
+//! | `constant` | constants, expanded when they are needed |
+//! | `execute` | operation after operation; blocks, states, limits |
+//! | `call` | one operation's arguments and outputs |
+//! | `grad`, `loss` | gradients in reverse; losses |
+//! | `registry`, `ops` | the operations, by name |
+//! | `tensor`, `value` | what they compute with |
+
+mod call;
+mod constant;
+mod error;
+mod execute;
+mod grad;
+mod loss;
+mod ops;
+mod options;
+mod plan;
+mod registry;
+mod session;
+mod tensor;
+mod value;
+
+pub use error::Error;
+pub use loss::{Differentiated, Loss};
+pub use options::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_STEPS, Observer, Precision, RunOptions};
+pub use registry::known_ops;
+pub use session::{Named, Session, State};
+pub use tensor::{Dtype, Elements, Tensor};
+pub use value::{Label, Value};

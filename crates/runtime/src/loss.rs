@@ -1,0 +1,289 @@
+//! Losses, and gradients with respect to constants and inputs.
+
+use crate::call::{Node, Slot};
+use crate::error::Error;
+use crate::execute::Execution;
+use crate::grad::Tape;
+use crate::options::RunOptions;
+use crate::session::{Named, Session};
+use crate::tensor::{Dtype, Tensor};
+use crate::value::Value;
+use std::collections::BTreeMap;
+
+/// What a gradient is taken of.
+#[derive(Clone, Debug)]
+pub enum Loss {
+    /// An output of one element.
+    Output(String),
+    /// The mean over rows of −log softmax(logits)\[label\], rows along the last axis.
+    CrossEntropy {
+        /// The output that holds the logits.
+        output: String,
+        /// A class for each row.
+        labels: Vec<usize>,
+    },
+    /// The mean over rows of −log p\[label\], where the program itself ends in a softmax.
+    Nll {
+        /// The output that holds the probabilities.
+        output: String,
+        /// A class for each row.
+        labels: Vec<usize>,
+    },
+    /// The mean of squared differences from a target.
+    Mse {
+        /// The output.
+        output: String,
+        /// As many elements as the output has.
+        target: Vec<f32>,
+    },
+    /// The sum of outputs, each element with a factor: any direction in the space of outputs.
+    Projection(BTreeMap<String, Vec<f32>>),
+}
+
+/// What [`Session::grad`] gives.
+#[derive(Clone, Debug)]
+pub struct Differentiated {
+    /// The loss.
+    pub loss: f64,
+    /// The program's outputs.
+    pub outputs: Named,
+    /// The gradient with respect to each constant or input that was asked for, in its shape.
+    pub gradients: BTreeMap<String, Tensor>,
+}
+
+/// The least probability whose logarithm is taken.
+const LEAST: f32 = 1e-30;
+
+impl Loss {
+    /// The loss of outputs, and its gradient with respect to each.
+    fn of(&self, outputs: &Named) -> Result<(f64, Vec<(String, Vec<f32>)>), Error> {
+        match self {
+            Loss::Output(name) => match floats(outputs, name)? {
+                (_, [value]) => Ok((f64::from(*value), vec![(name.clone(), vec![1.0])])),
+                (_, many) => Err(bad(
+                    name,
+                    format!("has {} elements; expected one", many.len()),
+                )),
+            },
+            Loss::CrossEntropy { output, labels } => {
+                rows(outputs, output, labels, |row, label, grad| {
+                    let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                    let sum: f64 = row.iter().map(|&x| f64::from(x - most).exp()).sum();
+                    for (grad, &x) in grad.iter_mut().zip(row) {
+                        *grad = (f64::from(x - most).exp() / sum) as f32;
+                    }
+                    grad[label] -= 1.0;
+                    sum.ln() - f64::from(row[label] - most)
+                })
+            }
+            Loss::Nll { output, labels } => rows(outputs, output, labels, |row, label, grad| {
+                let p = row[label].max(LEAST);
+                grad[label] = -1.0 / p;
+                -f64::from(p).ln()
+            }),
+            Loss::Mse { output, target } => {
+                let (_, found) = floats(outputs, output)?;
+                if found.len() != target.len() {
+                    let what = format!("has {} elements, the target {}", found.len(), target.len());
+                    return Err(bad(output, what));
+                }
+                let each = 1.0 / found.len().max(1) as f64;
+                let differences = found
+                    .iter()
+                    .zip(target)
+                    .map(|(&a, &b)| f64::from(a) - f64::from(b));
+                let loss = differences.clone().map(|d| d * d * each).sum();
+                let grad = differences.map(|d| (2.0 * d * each) as f32).collect();
+                Ok((loss, vec![(output.clone(), grad)]))
+            }
+            Loss::Projection(factors) => {
+                let (mut loss, mut grads) = (0.0, Vec::new());
+                for (name, factors) in factors {
+                    let (_, found) = floats(outputs, name)?;
+                    if found.len() != factors.len() {
+                        return Err(bad(
+                            name,
+                            format!(
+                                "has {} elements, {} factors are given",
+                                found.len(),
+                                factors.len()
+                            ),
+                        ));
+                    }
+                    loss += found
+                        .iter()
+                        .zip(factors)
+                        .map(|(&a, &b)| f64::from(a) * f64::from(b))
+                        .sum::<f64>();
+                    grads.push((name.clone(), factors.clone()));
+                }
+                Ok((loss, grads))
+            }
+        }
+    }
+}
+
+fn bad(name: &str, what: String) -> Error {
+    Error::Output {
+        name: name.to_owned(),
+        what,
+    }
+}
+
+fn floats<'a>(outputs: &'a Named, name: &str) -> Result<(&'a [usize], &'a [f32]), Error> {
+    let known = || outputs.keys().cloned().collect::<Vec<_>>().join(", ");
+    let value = outputs
+        .get(name)
+        .ok_or_else(|| bad(name, format!("is not one of the model's: {}", known())))?;
+    let tensor = value
+        .tensor()
+        .and_then(|tensor| Some((tensor.shape(), tensor.floats()?)));
+    tensor.ok_or_else(|| {
+        bad(
+            name,
+            format!("is {}; expected a tensor of floats", value.kind()),
+        )
+    })
+}
+
+/// The mean over rows, each with its label.
+fn rows(
+    outputs: &Named,
+    name: &str,
+    labels: &[usize],
+    one: impl Fn(&[f32], usize, &mut [f32]) -> f64,
+) -> Result<(f64, Vec<(String, Vec<f32>)>), Error> {
+    let (shape, found) = floats(outputs, name)?;
+    let classes = shape.last().copied().unwrap_or(1).max(1);
+    let count = found.len() / classes;
+    if labels.len() != count {
+        return Err(bad(
+            name,
+            format!("has {count} rows, {} labels are given", labels.len()),
+        ));
+    }
+    let mut grad = vec![0.0; found.len()];
+    let mut loss = 0.0;
+    for ((row, grad), &label) in found
+        .chunks(classes)
+        .zip(grad.chunks_mut(classes))
+        .zip(labels)
+    {
+        if label >= classes {
+            return Err(bad(
+                name,
+                format!("has {classes} classes; a label is {label}"),
+            ));
+        }
+        loss += one(row, label, grad);
+        grad.iter_mut().for_each(|grad| *grad /= count as f32);
+    }
+    Ok((loss / count.max(1) as f64, vec![(name.to_owned(), grad)]))
+}
+
+impl Session {
+    /// Runs the main function, and differentiates a loss of its outputs with respect to constants and inputs, by their names.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run); [`Error::Wrt`] for a name that is neither, [`Error::Output`] if the loss does not fit the
+    /// outputs, [`Error::Op`] for an operation on the way that cannot be differentiated.
+    pub fn grad(&self, loss: &Loss, wrt: &[&str], inputs: Named) -> Result<Differentiated, Error> {
+        self.grad_with(loss, wrt, None, inputs, RunOptions::default())
+    }
+
+    /// As [`grad`](Self::grad), of a function, within limits.
+    ///
+    /// # Errors
+    /// As [`grad`](Self::grad).
+    pub fn grad_with(
+        &self,
+        loss: &Loss,
+        wrt: &[&str],
+        function: Option<&str>,
+        inputs: Named,
+        options: RunOptions<'_>,
+    ) -> Result<Differentiated, Error> {
+        let mut state = self.state(function)?;
+        let function = self.function(function)?;
+        let mut tape = Tape::default();
+        let mut sought: Vec<(String, Node)> = Vec::new();
+        let mut by_input = vec![None; function.inputs.len()];
+        for &name in wrt {
+            let node = tape.node();
+            sought.push((name.to_owned(), node));
+            if let Some(at) = function.inputs.iter().position(|input| input.name == name) {
+                by_input[at] = Some(node);
+            } else if let Some(at) = function
+                .constants
+                .iter()
+                .position(|constant| constant.name == name)
+            {
+                tape.constants.insert(at, node);
+            } else {
+                return Err(Error::Wrt {
+                    name: name.to_owned(),
+                });
+            }
+        }
+        let given = self.given(function, inputs)?;
+        let shapes = given
+            .iter()
+            .map(|value| value.tensor().map(|tensor| tensor.shape().to_vec()))
+            .collect::<Vec<_>>();
+        let slots = given
+            .into_iter()
+            .zip(&by_input)
+            .map(|(value, &node)| Slot { value, node });
+        let mut run = Execution::new(self.model(), function, options, &mut state);
+        run.tape = Some(tape);
+        let found = run.run_slots(slots.collect())?;
+        let mut tape = run.tape.take().unwrap_or_default();
+        let names = function.outputs.iter().map(|(name, _)| name.clone());
+        let nodes: BTreeMap<String, Option<Node>> = names
+            .clone()
+            .zip(found.iter().map(|slot| slot.node))
+            .collect();
+        let outputs: Named = names
+            .zip(found.into_iter().map(|slot| slot.value))
+            .collect();
+        let (loss, seeds) = loss.of(&outputs)?;
+        let seeds = seeds
+            .into_iter()
+            .filter_map(|(name, grad)| Some((nodes.get(&name).copied()??, grad)));
+        let mut flow = tape.backward(seeds.collect())?;
+        let mut gradients = BTreeMap::new();
+        for (name, node) in sought {
+            let shape = match function.inputs.iter().position(|input| input.name == name) {
+                Some(at) => shapes[at].clone(),
+                None => self.constant_shape(function, &name)?,
+            };
+            let shape = shape.ok_or_else(|| Error::Wrt { name: name.clone() })?;
+            let count = crate::tensor::element_count(&shape).unwrap_or(0);
+            let gradient = flow.remove(&node).unwrap_or_else(|| vec![0.0; count]);
+            let tensor = Tensor::new(Dtype::F32, &shape, gradient)
+                .ok_or_else(|| Error::Wrt { name: name.clone() })?;
+            gradients.insert(name, tensor);
+        }
+        Ok(Differentiated {
+            loss,
+            outputs,
+            gradients,
+        })
+    }
+
+    fn constant_shape(
+        &self,
+        function: &crate::plan::Function,
+        name: &str,
+    ) -> Result<Option<Vec<usize>>, Error> {
+        let found = function
+            .constants
+            .iter()
+            .find(|constant| constant.name == name);
+        let Some(constant) = found else {
+            return Ok(None);
+        };
+        let value: Value = constant.value(self.model(), &function.constants, false)?;
+        Ok(value.tensor().map(|tensor| tensor.shape().to_vec()))
+    }
+}

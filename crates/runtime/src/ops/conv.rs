@@ -1,0 +1,5 @@
+//! Convolutions.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

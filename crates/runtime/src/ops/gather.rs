@@ -1,0 +1,5 @@
+//! Elements by index.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

@@ -1,0 +1,5 @@
+//! Lists.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

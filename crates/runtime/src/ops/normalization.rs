@@ -1,0 +1,5 @@
+//! Normalization.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

@@ -1,0 +1,5 @@
+//! Pooling.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

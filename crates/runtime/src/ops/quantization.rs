@@ -1,0 +1,5 @@
+//! Quantized activations.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

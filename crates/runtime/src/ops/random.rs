@@ -1,0 +1,5 @@
+//! Random numbers.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

@@ -1,0 +1,5 @@
+//! Recurrent layers.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

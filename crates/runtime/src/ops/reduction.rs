@@ -1,0 +1,5 @@
+//! Reductions along axes.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

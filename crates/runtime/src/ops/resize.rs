@@ -1,0 +1,5 @@
+//! Images in other sizes.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

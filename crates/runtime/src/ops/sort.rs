@@ -1,0 +1,5 @@
+//! Order.
+
+use crate::registry::Def;
+
+pub(super) const OPS: &[Def] = &[];

@@ -1,0 +1,86 @@
+//! The operations that can be run, by their names in MIL.
+
+use crate::call::{Call, Outcome};
+use crate::grad::{Backward, Gradients};
+use crate::ops;
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+/// How an operation is run.
+pub(crate) enum Run {
+    /// From its arguments alone.
+    Op(fn(&mut Call<'_>) -> Outcome),
+    /// One of two blocks.
+    Cond,
+    /// Two blocks, in turn.
+    WhileLoop,
+    /// What a state holds.
+    ReadState,
+    /// A new content of a state.
+    UpdateState,
+}
+
+/// An operation.
+pub(crate) struct Def {
+    pub name: &'static str,
+    pub run: Run,
+    /// The gradients of its arguments; `None` where there is none, or none of use.
+    pub backward: Option<BackwardFn>,
+}
+
+/// The gradients of an operation's arguments from those of its outputs.
+pub(crate) type BackwardFn = fn(&Backward<'_>) -> Result<Gradients, crate::call::Fault>;
+
+impl std::fmt::Debug for Def {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// An operation that is run from its arguments alone.
+pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) -> Def {
+    Def {
+        name,
+        run: Run::Op(run),
+        backward: None,
+    }
+}
+
+/// The same, for one that can be differentiated.
+pub(crate) const fn differentiable(
+    name: &'static str,
+    run: fn(&mut Call<'_>) -> Outcome,
+    backward: BackwardFn,
+) -> Def {
+    Def {
+        name,
+        run: Run::Op(run),
+        backward: Some(backward),
+    }
+}
+
+/// One that the executor itself runs.
+pub(crate) const fn executed(name: &'static str, run: Run) -> Def {
+    Def {
+        name,
+        run,
+        backward: None,
+    }
+}
+
+/// The operation of this name.
+pub(crate) fn find(name: &str) -> Option<&'static Def> {
+    static BY_NAME: LazyLock<HashMap<&str, &Def>> = LazyLock::new(|| {
+        let all = ops::ALL.iter().flat_map(|defs| defs.iter());
+        all.map(|def| (def.name, def)).collect()
+    });
+    BY_NAME.get(name).copied()
+}
+
+/// The names of all operations that can be run, sorted; constants and what they are made of are run as well.
+pub fn known_ops() -> Vec<&'static str> {
+    let all = ops::ALL.iter().flat_map(|defs| defs.iter());
+    let mut names: Vec<&str> = all.map(|def| def.name).collect();
+    names.sort_unstable();
+    names
+}

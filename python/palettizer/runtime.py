@@ -1,0 +1,148 @@
+"""Core ML programs run on the CPU of any machine, and differentiated.
+
+>>> import numpy as np
+>>> import palettizer.coreml as cto
+>>> from palettizer.runtime import Session
+>>> session = Session(cto.demo())
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from palettizer import _native
+from palettizer.coreml import _mlmodel
+
+if TYPE_CHECKING:
+    import os
+
+    from coremltools.models import MLModel
+
+    from palettizer.coreml import Model
+
+__all__ = ["Session", "State"]
+
+# numpy's types by the names that MIL has for them; what is computed in 32 bits comes as such
+_DTYPES: dict[str, Any] = {
+    "fp16": np.float16,
+    "fp32": np.float32,
+    "int8": np.int8,
+    "uint8": np.uint8,
+    "int16": np.int16,
+    "uint16": np.uint16,
+    "int32": np.int32,
+    "uint32": np.uint32,
+    "bool": np.bool_,
+}
+
+
+class State:
+    """What the states of a model hold between calls of `Session.predict`; a new one holds zeros. Made by `Session.make_state`."""
+
+    __slots__ = ("_native",)
+
+    def __init__(self, native: _native.RunState) -> None:
+        self._native = native
+
+    def read_state(self, name: str) -> np.ndarray:
+        """What a state holds.
+
+        Raises:
+            ValueError: there is none of this name.
+        """
+        return _array(self._native.read(name))
+
+
+class Session:
+    """A model made ready to run.
+
+    Args:
+        model: a path, a `palettizer.coreml.Model` or an `MLModel`.
+        function_name: the function that runs; `None`: the model's default.
+        precision: "exact" rounds to fp16 after every operation of an fp16 program, "fast" at casts and outputs alone.
+        keep_constants: keep weights in memory once they were read or expanded: later calls are faster.
+        max_steps: operations that a call may take, those of loops each time; `None`: 100 million.
+        max_memory: bytes that the values of a call may take; `None`: 64 GB.
+        threads: threads to work on; `None`: one for each core. The result does not depend on it.
+
+    Raises:
+        ValueError: the program has operations that are not known (all are listed), or is damaged.
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | Model | MLModel,
+        *,
+        function_name: str | None = None,
+        precision: Literal["exact", "fast"] = "exact",
+        keep_constants: bool = False,
+        max_steps: int | None = None,
+        max_memory: int | None = None,
+        threads: int | None = None,
+    ) -> None:
+        if precision not in ("exact", "fast"):
+            raise ValueError(f'precision is {precision!r}; allowed: "exact" and "fast"')
+        self._native = _native.Session(_mlmodel.opened(model), keep_constants=keep_constants)
+        self._options: dict[str, Any] = {
+            "function": function_name,
+            "exact": precision == "exact",
+            "max_steps": max_steps,
+            "max_memory": max_memory,
+            "threads": threads,
+        }
+
+    def make_state(self) -> State:
+        """States that hold zeros."""
+        return State(self._native.state(self._options["function"]))
+
+    def predict(self, data: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+        """Runs the model, as `MLModel.predict` does.
+
+        Args:
+            data: a value for each input: arrays, or what numpy makes one of.
+            state: what the states hold; it is changed. Without it, they begin with zeros.
+
+        Returns:
+            The outputs by name: arrays of the program's types; classes as strings or numbers, their probabilities as dictionaries.
+
+        Raises:
+            ValueError: inputs are missing or do not fit, or an operation cannot do what it is asked to.
+        """
+        given = {name: _given(name, value) for name, value in data.items()}
+        held = None if state is None else state._native
+        found = self._native.run(given, state=held, **self._options)
+        return {name: _python(value) for name, value in found.items()}
+
+
+def _given(name: str, value: Any) -> tuple[str, list[int], Any]:
+    array = np.asarray(value)
+    shape = list(array.shape)
+    if array.dtype.kind == "f":
+        return "fp32", shape, array.astype("<f4").tobytes()
+    if array.dtype.kind in "iu":
+        return "int32", shape, array.astype("<i4").tobytes()
+    if array.dtype.kind == "b":
+        return "bool", shape, array.astype(np.uint8).tobytes()
+    if array.dtype.kind == "U":
+        return "string", shape, [str(text) for text in array.reshape(-1)]
+    raise TypeError(f"input {name!r} is an array of {array.dtype}; expected numbers, booleans or strings")
+
+
+def _python(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return _array(value)
+    if isinstance(value, list):
+        return [_python(item) for item in value]
+    return value
+
+
+def _array(value: tuple[str, list[int], Any]) -> np.ndarray:
+    name, shape, data = value
+    if name == "string":
+        return np.array(data, dtype=object).reshape(shape)
+    dtype = np.dtype(_DTYPES[name])
+    wide = np.dtype(np.float32 if dtype.kind == "f" else np.bool_ if dtype.kind == "b" else np.int32)
+    return np.frombuffer(data, wide).reshape(shape).astype(dtype)

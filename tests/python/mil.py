@@ -1,0 +1,97 @@
+"""Operations run by us and by the peer: programs of one operation, their outputs, and gradients against torch.
+
+A case is a function that builds an operation from its inputs with the peer's builder. Where the inputs are constants, the peer
+computes the outputs itself (`value_inference`); where it has none, a test gives a function of numpy or torch.
+"""
+
+import coremltools as ct
+import numpy as np
+from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import Program, types
+
+from palettizer.runtime import Session
+from zoo import TARGETS, convert
+
+TYPES = {
+    np.dtype(np.float16): types.fp16, np.dtype(np.float32): types.fp32, np.dtype(np.int32): types.int32,
+    np.dtype(np.bool_): types.bool,
+}
+
+
+def model(build, inputs, target="iOS18"):
+    """A model of what `build(**inputs)` makes; fp16 inputs need iOS16, booleans come as int32."""
+    specs = [mb.TensorSpec(value.shape, dtype=_input_type(value)) for value in inputs.values()]
+
+    # the builder takes the names of inputs from the function's parameters
+    def body(*values):
+        given = [mb.cast(x=var, dtype="bool") if value.dtype == np.bool_ else var
+                 for var, value in zip(values, inputs.values())]
+        return build(**dict(zip(inputs, given)))
+    names = ", ".join(inputs)
+    scope = {"body": body}
+    exec(f"def program({names}): return body({names})", scope)  # noqa: S102
+    made = mb.program(input_specs=specs, opset_version=TARGETS[target])(scope["program"])
+    return convert(made, target)
+
+
+def _input_type(value):
+    return types.int32 if value.dtype == np.bool_ else TYPES[value.dtype]
+
+
+def run(build, inputs, target="iOS18", **options):
+    """Our outputs, in the order of the program."""
+    mlmodel = model(build, inputs, target)
+    given = {name: value.astype(np.int32) if value.dtype == np.bool_ else value for name, value in inputs.items()}
+    found = Session(mlmodel, **options).predict(given)
+    return [found[output.name] for output in mlmodel.get_spec().description.output]
+
+
+def inferred(build, inputs, target="iOS18"):
+    """What the peer computes when the inputs are constants, or None where it does not."""
+    program = Program()
+    found = []
+
+    @mb.program(input_specs=[], opset_version=TARGETS[target])
+    def constants():
+        outputs = build(**{name: mb.const(val=value) for name, value in inputs.items()})
+        outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+        found.extend(output.val for output in outputs)
+        return outputs
+    del program, constants
+    return None if any(value is None for value in found) else [np.asarray(value) for value in found]
+
+
+def assert_close(found, expected, ulps=2):
+    """fp16 to a few units in the last place, fp32 to 1e-5 of the largest value, all else exactly."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    assert found.shape == expected.shape, (found.shape, expected.shape)
+    if found.dtype.kind != "f":
+        np.testing.assert_array_equal(found, expected.astype(found.dtype))
+        return
+    wide = expected.astype(np.float64)
+    finite = np.isfinite(wide)
+    np.testing.assert_array_equal(found[~finite], wide[~finite].astype(found.dtype))
+    largest = np.abs(wide[finite]).max(initial=0)
+    if found.dtype == np.float16:
+        room = ulps * np.spacing(np.abs(wide[finite]).astype(np.float16)).astype(np.float64)
+        room = np.maximum(room, 1e-5 * largest)
+    else:
+        room = 1e-5 * np.maximum(np.abs(wide[finite]), largest * 0.1) + 1e-7
+    wrong = np.abs(found[finite].astype(np.float64) - wide[finite]) - room
+    assert (wrong <= 0).all(), f"off by {wrong.max()} more than allowed; largest value {largest}"
+
+
+def check(build, inputs, expected=None, target="iOS18", ulps=2):
+    """Our outputs against `expected(**inputs)` (in float64 where they are floats), or against the peer's own."""
+    found = run(build, inputs, target)
+    if expected is None:
+        wanted = inferred(build, inputs, target)
+        assert wanted is not None, "the peer has no value for this: give a function"
+    else:
+        wide = {name: value.astype(np.float64) if value.dtype.kind == "f" else value for name, value in inputs.items()}
+        wanted = expected(**wide)
+        wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
+    assert len(found) == len(wanted)
+    for one, other in zip(found, wanted):
+        assert_close(one, other, ulps)
+    return found

@@ -161,6 +161,22 @@ class Session:
         max_memory: int | None = None,
         threads: int | None = None,
     ) -> dict[str, Any]: ...
+    def outputs(self, function: str | None = None) -> list[str]: ...
+    def grad(
+        self,
+        inputs: dict[str, _Array],
+        loss: tuple[str, str | None, Any],
+        wrt: Sequence[str],
+        *,
+        function: str | None = None,
+        exact: bool = True,
+        max_steps: int | None = None,
+        max_memory: int | None = None,
+        threads: int | None = None,
+    ) -> tuple[float, dict[str, Any], dict[str, _Array]]:
+        """The loss, the outputs and the gradients of ("output", name, None), ("cross_entropy" or "nll", name, labels),
+        ("mse", name, an array) or ("projection", None, arrays by output).
+        """
 
 @final
 class Checkpoint:

@@ -8,8 +8,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from palettizer.coreml import Model
 
-__all__ = ["Session", "State"]
+__all__ = ["Differentiated", "Session", "State"]
 
 # numpy's types by the names that MIL has for them; what is computed in 32 bits comes as such
 _DTYPES: dict[str, Any] = {
@@ -54,6 +54,17 @@ class State:
             ValueError: there is none of this name.
         """
         return _array(self._native.read(name))
+
+
+class Differentiated(NamedTuple):
+    """What `Session.grad` gives."""
+
+    loss: float
+    """The loss."""
+    outputs: dict[str, Any]
+    """The outputs by name, as `Session.predict` gives them."""
+    gradients: dict[str, np.ndarray]
+    """The gradient with respect to each constant or input, in its shape, as float32."""
 
 
 class Session:
@@ -115,6 +126,71 @@ class Session:
         held = None if state is None else state._native
         found = self._native.run(given, state=held, **self._options)
         return {name: _python(value) for name, value in found.items()}
+
+    def grad(
+        self,
+        data: Mapping[str, Any],
+        loss: str | Mapping[str, Any],
+        wrt: str | Sequence[str],
+        *,
+        output: str | None = None,
+        labels: Any = None,
+        target: Any = None,
+    ) -> Differentiated:
+        """Runs the model, and differentiates a loss with respect to weights and inputs. States begin with zeros.
+
+        Args:
+            data: a value for each input, as for `predict`.
+            loss: "cross_entropy": the mean over rows of -log softmax(output)[label], rows along the last axis, with `labels`.
+                "nll": the mean of -log output[label], where the program itself ends in a softmax, with `labels`.
+                "mse": the mean of squared differences from `target`.
+                The name of an output of one element.
+                A mapping {output: array}: the sum of the outputs' elements times those of the arrays.
+            wrt: names of inputs and of constants, one or several.
+            output: the output that the loss is of; `None`: the only one.
+            labels: a class for each row.
+            target: as many elements as the output has.
+
+        Returns:
+            The loss, the outputs, and the gradients by name.
+
+        Raises:
+            ValueError: as for `predict`; the loss does not fit, or an operation cannot be differentiated.
+        """
+        given = {name: _given(name, value) for name, value in data.items()}
+        names = [wrt] if isinstance(wrt, str) else list(wrt)
+        options = self._options
+        of = self._loss(loss, output, labels, target)
+        value, outputs, gradients = self._native.grad(given, of, names, **options)
+        found = {name: _python(value) for name, value in outputs.items()}
+        return Differentiated(value, found, {name: _array(one) for name, one in gradients.items()})
+
+    def _loss(
+        self, loss: str | Mapping[str, Any], output: str | None, labels: Any, target: Any
+    ) -> tuple[str, str | None, Any]:
+        if isinstance(loss, Mapping):
+            return "projection", None, {name: _given(name, np.asarray(one, np.float32)) for name, one in loss.items()}
+        kinds = {"cross_entropy": labels, "nll": labels, "mse": target}
+        if kinds.get(loss) is None:
+            names = self._native.outputs(self._options["function"])
+            if loss in kinds and loss not in names:
+                raise ValueError(f'the loss "{loss}" needs {"a target" if loss == "mse" else "labels"}')
+            return "output", loss, None
+        if output is None:
+            names = self._native.outputs(self._options["function"])
+            if len(names) != 1:
+                raise ValueError(f"the model has the outputs {names}; say by output= which of them the loss is of")
+            (output,) = names
+        if loss == "mse":
+            return loss, output, _given(output, np.asarray(target, np.float32))
+        return loss, output, _labels(labels)
+
+
+def _labels(labels: Any) -> list[int]:
+    array = np.asarray(labels)
+    if array.dtype.kind not in "iu" or (array < 0).any():
+        raise ValueError("labels are classes, integers from 0")
+    return [int(label) for label in array.reshape(-1)]
 
 
 def _given(name: str, value: Any) -> tuple[str, list[int], Any]:

@@ -6,6 +6,7 @@ computes the outputs itself (`value_inference`); where it has none, a test gives
 
 import coremltools as ct
 import numpy as np
+import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import Program, types
 
@@ -41,9 +42,54 @@ def _input_type(value):
 def run(build, inputs, target="iOS18", **options):
     """Our outputs, in the order of the program."""
     mlmodel = model(build, inputs, target)
-    given = {name: value.astype(np.int32) if value.dtype == np.bool_ else value for name, value in inputs.items()}
-    found = Session(mlmodel, **options).predict(given)
+    found = Session(mlmodel, **options).predict(_given(inputs))
     return [found[output.name] for output in mlmodel.get_spec().description.output]
+
+
+def _given(inputs):
+    return {name: value.astype(np.int32) if value.dtype == np.bool_ else value for name, value in inputs.items()}
+
+
+def _factors(shape, seed, output):
+    """Random factors of an output's elements."""
+    return np.random.default_rng([seed, output]).normal(size=shape).astype(np.float32)
+
+
+def gradients(build, inputs, wrt, seed=0, target="iOS18"):
+    """Our gradients with respect to inputs named in `wrt`, of the sum of all outputs' floats with random factors."""
+    mlmodel = model(build, inputs, target)
+    session, given = Session(mlmodel), _given(inputs)
+    outputs = session.predict(given)
+    names = [output.name for output in mlmodel.get_spec().description.output]
+    projection = {name: _factors(outputs[name].shape, seed, at) for at, name in enumerate(names)
+                  if outputs[name].dtype.kind == "f"}
+    return session.grad(given, projection, wrt).gradients
+
+
+def check_gradients(build, function, inputs, wrt=None, seed=0, target="iOS18", tolerance=1e-4):
+    """Our gradients against torch's in float64, where `function(**inputs)` is the same of torch tensors.
+
+    By default those of all inputs that are floats. What is not differentiable may be given as an input too: integers and
+    booleans come as tensors.
+    """
+    wrt = [name for name, value in inputs.items() if value.dtype.kind == "f"] if wrt is None else list(wrt)
+    found = gradients(build, inputs, wrt, seed, target)
+    tensors = {name: torch.tensor(value.astype(np.float64) if value.dtype.kind == "f" else value)
+               for name, value in inputs.items()}
+    for name in wrt:
+        tensors[name].requires_grad_()
+    outputs = function(**tensors)
+    outputs = outputs if isinstance(outputs, (tuple, list)) else [outputs]
+    total = sum((output * torch.tensor(_factors(tuple(output.shape), seed, at), dtype=torch.float64)).sum()
+                for at, output in enumerate(outputs) if output.is_floating_point())
+    expected = torch.autograd.grad(total, [tensors[name] for name in wrt], materialize_grads=True)
+    for name, wanted in zip(wrt, expected):
+        wanted = wanted.numpy()
+        assert found[name].shape == wanted.shape, (name, found[name].shape, wanted.shape)
+        largest = np.abs(wanted).max(initial=0)
+        wrong = np.abs(found[name] - wanted).max(initial=0)
+        assert wrong <= tolerance * largest + 1e-6, f"the gradient of {name} is off by {wrong}; its largest value is {largest}"
+    return found
 
 
 def inferred(build, inputs, target="iOS18"):

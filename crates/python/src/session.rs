@@ -1,10 +1,11 @@
 //! A program run on the CPU: arrays in, arrays out.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use palettizer::Progress as _;
 use palettizer::runtime::{
-    Dtype, Elements, Label, Named, Precision, RunOptions, Session as Inner, State, Tensor, Value,
+    Dtype, Elements, Label, Loss, Named, Precision, RunOptions, Session as Inner, State, Tensor,
+    Value,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -52,22 +53,9 @@ impl Session {
         max_memory: Option<u64>,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let mut named = Named::new();
-        for (name, value) in inputs {
-            named.insert(name.extract()?, Value::Tensor(tensor(&value)?));
-        }
-        let defaults = RunOptions::default();
+        let named = named(inputs)?;
         let outputs = work::run(py, threads, None, |line| {
-            let options = RunOptions {
-                precision: if exact {
-                    Precision::Exact
-                } else {
-                    Precision::Fast
-                },
-                max_steps: max_steps.unwrap_or(defaults.max_steps),
-                max_memory: max_memory.unwrap_or(defaults.max_memory),
-                stop: line.stop(),
-            };
+            let options = options(exact, max_steps, max_memory, line);
             match state {
                 Some(state) => {
                     let mut held = state.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -79,12 +67,121 @@ impl Session {
                 }
             }
         })?;
-        let found = PyDict::new(py);
-        for (name, value) in &outputs {
-            found.set_item(name, object(py, value)?)?;
-        }
-        Ok(found)
+        objects(py, &outputs)
     }
+
+    /// The names of a function's outputs, in its order.
+    #[pyo3(signature = (function = None))]
+    fn outputs(&self, py: Python<'_>, function: Option<&str>) -> PyResult<Vec<String>> {
+        work::brief(py, || {
+            let names = self.0.output_names(function)?;
+            Ok::<_, palettizer::Error>(names.map(str::to_owned).collect())
+        })
+    }
+
+    /// Differentiates a loss with respect to inputs and constants: (loss, outputs, gradients).
+    ///
+    /// A loss is (kind, output or None, what it compares with): ("output", name, None), ("cross_entropy" or "nll", name,
+    /// labels), ("mse", name, an array), ("projection", None, arrays by output).
+    #[pyo3(signature = (inputs, loss, wrt, *, function = None, exact = true, max_steps = None, max_memory = None, threads = None))]
+    #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
+    fn grad<'py>(
+        &self,
+        py: Python<'py>,
+        inputs: &Bound<'py, PyDict>,
+        loss: &Bound<'py, PyAny>,
+        wrt: Vec<String>,
+        function: Option<&str>,
+        exact: bool,
+        max_steps: Option<u64>,
+        max_memory: Option<u64>,
+        #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
+    ) -> PyResult<(f64, Bound<'py, PyDict>, Bound<'py, PyDict>)> {
+        let (named, loss) = (named(inputs)?, loss_of(loss)?);
+        let wrt: Vec<&str> = wrt.iter().map(String::as_str).collect();
+        let found = work::run(py, threads, None, |line| {
+            let options = options(exact, max_steps, max_memory, line);
+            self.0.grad_with(&loss, &wrt, function, named, options)
+        })?;
+        let gradients = PyDict::new(py);
+        for (name, tensor) in &found.gradients {
+            gradients.set_item(name, array(py, tensor)?)?;
+        }
+        Ok((found.loss, objects(py, &found.outputs)?, gradients))
+    }
+}
+
+fn options<'a>(
+    exact: bool,
+    max_steps: Option<u64>,
+    max_memory: Option<u64>,
+    line: &work::Line<'a>,
+) -> RunOptions<'a> {
+    let defaults = RunOptions::default();
+    RunOptions {
+        precision: match exact {
+            true => Precision::Exact,
+            false => Precision::Fast,
+        },
+        max_steps: max_steps.unwrap_or(defaults.max_steps),
+        max_memory: max_memory.unwrap_or(defaults.max_memory),
+        stop: Some(line.stop),
+    }
+}
+
+fn named(inputs: &Bound<'_, PyDict>) -> PyResult<Named> {
+    let mut named = Named::new();
+    for (name, value) in inputs {
+        named.insert(name.extract()?, Value::Tensor(tensor(&value)?));
+    }
+    Ok(named)
+}
+
+fn objects<'py>(py: Python<'py>, outputs: &Named) -> PyResult<Bound<'py, PyDict>> {
+    let found = PyDict::new(py);
+    for (name, value) in outputs {
+        found.set_item(name, object(py, value)?)?;
+    }
+    Ok(found)
+}
+
+fn loss_of(loss: &Bound<'_, PyAny>) -> PyResult<Loss> {
+    let (kind, output, with): (String, Option<String>, Bound<'_, PyAny>) = loss.extract()?;
+    let output = output.unwrap_or_default();
+    Ok(match kind.as_str() {
+        "output" => Loss::Output(output),
+        "cross_entropy" => Loss::CrossEntropy {
+            output,
+            labels: with.extract()?,
+        },
+        "nll" => Loss::Nll {
+            output,
+            labels: with.extract()?,
+        },
+        "mse" => Loss::Mse {
+            output,
+            target: floats(&with)?,
+        },
+        "projection" => {
+            let mut factors = BTreeMap::new();
+            for (name, value) in with.cast::<PyDict>()? {
+                factors.insert(name.extract()?, floats(&value)?);
+            }
+            Loss::Projection(factors)
+        }
+        _ => return Err(bad_value(format_args!("the loss {kind:?} is not known"))),
+    })
+}
+
+fn floats(value: &Bound<'_, PyAny>) -> PyResult<Vec<f32>> {
+    let tensor = tensor(value)?;
+    let found = tensor.dtype().name();
+    let floats = tensor.into_floats();
+    floats.ok_or_else(|| {
+        bad_value(format_args!(
+            "a loss is compared with an array of {found}; expected floats"
+        ))
+    })
 }
 
 #[pymethods]

@@ -210,6 +210,18 @@ impl Session {
         self.functions.keys().map(String::as_str)
     }
 
+    /// The names of a function's outputs, of the main one if none is named, in its order.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`].
+    pub fn output_names(
+        &self,
+        function: Option<&str>,
+    ) -> Result<impl Iterator<Item = &str>, Error> {
+        let function = self.function(function)?;
+        Ok(function.outputs.iter().map(|(name, _)| name.as_str()))
+    }
+
     pub(crate) fn function(&self, name: Option<&str>) -> Result<&Function, Error> {
         let name = name.unwrap_or(&self.main);
         self.functions.get(name).ok_or_else(|| Error::NoFunction {

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 import zoo
+from chromium import Chromium
 
 
 def pytest_configure():
@@ -48,6 +49,13 @@ def model_folder():
 def fashion_mnist():
     """The folder with Fashion-MNIST's four idx files."""
     return _required("PALETTIZER_FASHION_MNIST", "the folder with Fashion-MNIST's idx files")
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium."""
+    with Chromium(_required("PALETTIZER_CHROMIUM", "a Chromium or Chrome")) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

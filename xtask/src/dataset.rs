@@ -1,11 +1,8 @@
 //! Fashion-MNIST, which the accuracy tests train on: from Debian's package, or from a folder of the user's.
 
-use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use crate::build::run;
-use crate::cache;
+use crate::{cache, debian};
 
 /// The variable that names a folder with the four files, and under which the tests find theirs.
 pub(crate) const VARIABLE: &str = "PALETTIZER_FASHION_MNIST";
@@ -39,7 +36,7 @@ pub(crate) fn fashion_mnist() -> Result<PathBuf, String> {
     }
     let unpacked = cache::folder(PACKAGE, |stage| {
         eprintln!("xtask: downloading {PACKAGE}");
-        fetch(stage).map_err(|error| {
+        debian::package(stage, PACKAGE).map_err(|error| {
             format!(
                 "{error}. Fashion-MNIST comes from Debian's package {PACKAGE}; elsewhere, put {} in a folder and \
                  name it with {VARIABLE}",
@@ -59,31 +56,4 @@ pub(crate) fn fashion_mnist() -> Result<PathBuf, String> {
 
 fn missing(folder: &Path) -> Option<&'static str> {
     FILES.into_iter().find(|file| !folder.join(file).is_file())
-}
-
-/// Downloads the package into `stage` and unpacks it there. The lists of packages are brought up to date only if
-/// they do not know it.
-fn fetch(stage: &Path) -> Result<(), String> {
-    let mut download = Command::new("apt-get");
-    download
-        .args(["download", "-qq", PACKAGE])
-        .current_dir(stage);
-    if run(&mut download, "apt-get download").is_err() {
-        run(
-            Command::new("apt-get").args(["update", "-qq"]),
-            "apt-get update",
-        )?;
-        run(&mut download, "apt-get download")?;
-    }
-    let failed = |error: std::io::Error| format!("{}: {error}", stage.display());
-    let found = fs::read_dir(stage).map_err(failed)?.filter_map(Result::ok);
-    let package = found
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "deb"))
-        .ok_or("apt-get download brought no package")?;
-    run(
-        Command::new("dpkg-deb").arg("-x").arg(&package).arg(stage),
-        "dpkg-deb -x",
-    )?;
-    fs::remove_file(&package).map_err(failed)
 }

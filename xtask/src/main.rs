@@ -4,7 +4,9 @@
 
 mod build;
 mod cache;
+mod chromium;
 mod dataset;
+mod debian;
 mod hash;
 mod python;
 mod steps;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::run;
-use crate::{cache, dataset, hash::fingerprint};
+use crate::{cache, chromium, dataset, hash::fingerprint};
 
 /// What the pins can be installed on: numpy 2.4 needs 3.11, and coremltools 9.0 has no wheels beyond 3.13.
 const OLDEST: (u32, u32) = (3, 11);
@@ -19,6 +19,8 @@ pub(crate) struct Environment {
     pub(crate) models: PathBuf,
     /// The folder with the files of Fashion-MNIST.
     pub(crate) fashion_mnist: PathBuf,
+    /// The browser that pages are tested in.
+    pub(crate) chromium: PathBuf,
 }
 
 /// The environment that `requirements.txt` and `models.txt` describe, made if there is none yet.
@@ -69,6 +71,7 @@ pub(crate) fn environment(root: &Path) -> Result<Environment, String> {
         python,
         models,
         fashion_mnist,
+        chromium: chromium::chromium()?,
     })
 }
 

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::build::{Profile, cargo, run, target};
-use crate::dataset;
 use crate::python::{Environment, environment};
 use crate::steps::{Step, Steps};
 use crate::wheel::{self, Installed};
+use crate::{chromium, dataset};
 
 /// The command.
 fn binary(root: &Path, profile: Profile) -> Result<PathBuf, String> {
@@ -42,7 +42,11 @@ fn with_environment(
         .env("PALETTIZER_WHEEL", &built.wheel)
         .env("PALETTIZER_BIN", binary(root, profile)?)
         .env("PALETTIZER_MODELS", &found.models)
-        .env(dataset::VARIABLE, &found.fashion_mnist);
+        .env(dataset::VARIABLE, &found.fashion_mnist)
+        .env(chromium::VARIABLE, &found.chromium);
+    if let Some(libraries) = chromium::libraries(&found.chromium) {
+        command.env("PALETTIZER_CHROMIUM_LIBRARIES", libraries);
+    }
     Ok(command)
 }
 

@@ -13,6 +13,7 @@ use crate::failure::Failure;
 use crate::limits::LimitFlags;
 use crate::notes;
 use crate::output::{Stream, Voice};
+use crate::page::Page;
 use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
@@ -133,8 +134,8 @@ pub(crate) struct Args {
     /// Threads; 0 for one on each core [default: 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(0..=1024), help_heading = "Work")]
     threads: Option<u16>,
-    /// Write what became of each weight, as JSON; - for stdout. An earlier report is replaced
-    #[arg(long, value_name = "FILE.json", help_heading = "Output")]
+    /// Write what became of each weight: FILE.html is a page to look at, other names are JSON, - is JSON on stdout. An earlier report is replaced
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
     report: Option<PathBuf>,
     /// Replace OUT if it exists, and the file of --report whatever it is
     #[arg(long, help_heading = "Output")]
@@ -198,7 +199,14 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
         true => Stream::Err,
         false => Stream::Out,
     };
-    report_file.write(&report)?;
+    report_file.write(&report, || {
+        let made = Model::open_with(&args.output, args.limits.into())?;
+        Ok(Page::of_compression(
+            (&args.input, &model),
+            (&args.output, &made),
+            &report,
+        ))
+    })?;
     for name in &report.unmatched {
         let what = match model {
             Model::CoreMl(_) => "op, op type or constant with a weight",

@@ -9,7 +9,8 @@
 //! | `settings`, `rules` | the library's options as flags, and as `--op-type`/`--op-name` |
 //! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
 //! | `figures`, `summary` | numbers as text; a report as a table, reasons and totals |
-//! | `report_file` | the JSON report, written beside and renamed |
+//! | `report_file` | the report as JSON or as a page, written beside and renamed |
+//! | `page` | a report as one page of HTML |
 //! | `paths` | places that must not be the same |
 //! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, why a command failed |
 //! | [`bug`] | panics |
@@ -28,6 +29,7 @@ mod interrupt;
 mod limits;
 mod notes;
 mod output;
+mod page;
 mod paths;
 mod progress;
 mod report_file;

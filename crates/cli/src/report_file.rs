@@ -1,11 +1,13 @@
-//! The JSON report: checked before the work starts, written beside its place, renamed when it is whole.
+//! The report, as JSON or as a page: checked before the work starts, written beside its place, renamed when it is whole.
 
 use std::path::Path;
 
 use palettizer::{Report, SaveOptions, StagedOutput};
+use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::{Stream, print};
+use crate::page::{self, Page};
 
 /// Where the report goes.
 pub(crate) enum ReportFile {
@@ -13,8 +15,10 @@ pub(crate) enum ReportFile {
     None,
     /// `-`.
     Stdout,
-    /// A file.
-    File(StagedOutput),
+    /// A file of JSON.
+    Json(StagedOutput),
+    /// A page.
+    Page(StagedOutput),
 }
 
 impl ReportFile {
@@ -24,9 +28,13 @@ impl ReportFile {
         match path {
             None => Ok(ReportFile::None),
             Some(path) if path == Path::new("-") => Ok(ReportFile::Stdout),
+            Some(path) if page::is_named(path) => {
+                let overwrite = SaveOptions::overwriting(force || page::is_at(path));
+                Ok(ReportFile::Page(StagedOutput::file(path, overwrite)?))
+            }
             Some(path) => {
                 let overwrite = SaveOptions::overwriting(force || Report::is_at(path));
-                Ok(ReportFile::File(StagedOutput::file(path, overwrite)?))
+                Ok(ReportFile::Json(StagedOutput::file(path, overwrite)?))
             }
         }
     }
@@ -35,18 +43,24 @@ impl ReportFile {
         matches!(self, ReportFile::Stdout)
     }
 
-    /// Writes the report and puts it in its place.
-    pub(crate) fn write(self, report: &Report) -> Result<(), Failure> {
+    /// Writes the report and puts it in its place. `page` makes a page of it, if that was asked for.
+    pub(crate) fn write<'a>(
+        self,
+        report: &impl Serialize,
+        page: impl FnOnce() -> Result<Page<'a>, Failure>,
+    ) -> Result<(), Failure> {
         let text = || match serde_json::to_string_pretty(report) {
             Ok(text) => Ok(text + "\n"),
             Err(error) => Err(Failure::about("the report", error)),
         };
-        match self {
-            ReportFile::None => Ok(()),
-            ReportFile::Stdout => print(Stream::Out, &text()?),
-            ReportFile::File(staged) => staged.commit_bytes(text()?.as_bytes()).map_err(|error| {
-                Failure::about("the model was written, but not its report", error)
-            }),
-        }
+        let (staged, text) = match self {
+            ReportFile::None => return Ok(()),
+            ReportFile::Stdout => return print(Stream::Out, &text()?),
+            ReportFile::Json(staged) => (staged, text()?),
+            ReportFile::Page(staged) => (staged, page()?.html()?),
+        };
+        staged
+            .commit_bytes(text.as_bytes())
+            .map_err(|error| Failure::about("the model was written, but not its report", error))
     }
 }

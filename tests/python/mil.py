@@ -4,7 +4,6 @@ A case is a function that builds an operation from its inputs with the peer's bu
 computes the outputs itself (`value_inference`); where it has none, a test gives a function of numpy or torch.
 """
 
-import coremltools as ct
 import numpy as np
 import torch
 from coremltools.converters.mil import Builder as mb

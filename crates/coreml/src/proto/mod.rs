@@ -14,7 +14,7 @@ mod wire;
 
 pub use dtype::DataType;
 pub(crate) use measure::measure;
-pub(self) use wire::{field_encode, field_len, field_measure, field_merge, field_type, messages};
+use wire::{field_encode, field_len, field_measure, field_merge, field_type, messages};
 
 messages! {
     /// A model: one of about 40 kinds, of which ML Programs and pipelines are looked into.

@@ -144,8 +144,9 @@ class RunState:
 
 @final
 class Session:
-    """A program made ready to run. Arrays are a dtype's name in MIL, a shape, and the bytes of float32, int32 or bool, or a list of
-    strings.
+    """A program made ready to run.
+
+    Arrays are a dtype's name in MIL, a shape, and the bytes of float32, int32 or bool, or a list of strings.
     """
 
     def __new__(cls, model: Model, *, keep_constants: bool = False) -> Session: ...
@@ -174,8 +175,10 @@ class Session:
         max_memory: int | None = None,
         threads: int | None = None,
     ) -> tuple[float, dict[str, Any], dict[str, _Array]]:
-        """The loss, the outputs and the gradients of ("output", name, None), ("cross_entropy" or "nll", name, labels),
-        ("mse", name, an array) or ("projection", None, arrays by output).
+        """The loss, the outputs and the gradients.
+
+        A loss is ("output", name, None), ("cross_entropy" or "nll", name, labels), ("mse", name, an array) or
+        ("projection", None, arrays by output).
         """
 
 @final

@@ -141,12 +141,14 @@ class RunState:
     """What the states of a program hold between runs."""
 
     def read(self, name: str) -> tuple[str, list[int], Any]: ...
+    def write(self, name: str, value: _Array) -> None: ...
 
 @final
 class Session:
     """A program made ready to run.
 
-    Arrays are a dtype's name in MIL, a shape, and the bytes of float32, int32 or bool, or a list of strings.
+    Arrays are a dtype's name in MIL, a shape, and the bytes of float32, int32 or bool, or a list of strings. Images are
+    ("image", [height, width] or [height, width, 3], bytes), or ("float image", [height, width], the bytes of float32).
     """
 
     def __new__(cls, model: Model, *, keep_constants: bool = False) -> Session: ...
@@ -162,6 +164,9 @@ class Session:
         max_memory: int | None = None,
         threads: int | None = None,
     ) -> dict[str, Any]: ...
+    def interface(self, function: str | None = None) -> list[dict[str, str]]:
+        """Inputs, outputs and states with their kinds: "array", a color space, "int", "double", "string", "dictionary", …"""
+
     def outputs(self, function: str | None = None) -> list[str]: ...
     def grad(
         self,

@@ -3,13 +3,18 @@
 >>> import numpy as np
 >>> import palettizer.coreml as cto
 >>> from palettizer.runtime import Session
->>> session = Session(cto.demo())
+>>> digit = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
+>>> before = Session(cto.demo()).predict({"image": digit})
+>>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
+>>> after = Session(cto.palettize_weights(cto.demo(), config)).predict({"image": digit})
+>>> bool(np.abs(before["probabilities"] - after["probabilities"]).max() < 0.2)
+True
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, overload
 
 import numpy as np
 
@@ -55,6 +60,14 @@ class State:
         """
         return _array(self._native.read(name))
 
+    def write_state(self, name: str, value: Any) -> None:
+        """Lets a state hold something else.
+
+        Raises:
+            ValueError: there is none of this name, or the value does not fit it.
+        """
+        self._native.write(name, _given(name, value))
+
 
 class Differentiated(NamedTuple):
     """What `Session.grad` gives."""
@@ -96,6 +109,8 @@ class Session:
     ) -> None:
         if precision not in ("exact", "fast"):
             raise ValueError(f'precision is {precision!r}; allowed: "exact" and "fast"')
+        if function_name is None and _mlmodel.is_mlmodel(model):
+            function_name = getattr(model, "function_name", None)
         self._native = _native.Session(_mlmodel.opened(model), keep_constants=keep_constants)
         self._options: dict[str, Any] = {
             "function": function_name,
@@ -104,28 +119,61 @@ class Session:
             "max_memory": max_memory,
             "threads": threads,
         }
+        self._kinds = self._native.interface(function_name)
 
     def make_state(self) -> State:
         """States that hold zeros."""
         return State(self._native.state(self._options["function"]))
 
-    def predict(self, data: Mapping[str, Any], state: State | None = None) -> dict[str, Any]:
+    @overload
+    def predict(self, data: Mapping[str, Any], state: State | None = None) -> dict[str, Any]: ...
+
+    @overload
+    def predict(self, data: list[Mapping[str, Any]], state: None = None) -> list[dict[str, Any]]: ...
+
+    def predict(
+        self, data: Mapping[str, Any] | list[Mapping[str, Any]], state: State | None = None
+    ) -> dict[str, Any] | list[dict[str, Any]]:
         """Runs the model, as `MLModel.predict` does.
 
+        >>> import numpy as np
+        >>> import palettizer.coreml as cto
+        >>> from palettizer.runtime import Session
+        >>> session = Session(cto.demo())
+        >>> digit = np.zeros((1, 1, 8, 8), np.float32)
+        >>> digit[0, 0, 1:7, 3:5] = 1  # a stroke
+        >>> probabilities = session.predict({"image": digit})["probabilities"]
+        >>> int(probabilities.argmax())
+        1
+
         Args:
-            data: a value for each input: arrays, or what numpy makes one of.
+            data: a value for each input: arrays, or what numpy makes one of; for images those of PIL, of any mode, or arrays of uint8,
+                \\[height, width\\] or \\[height, width, 3\\] with red first. Inputs that may be left out have their defaults. Several at
+                once: a list.
             state: what the states hold; it is changed. Without it, they begin with zeros.
 
         Returns:
-            The outputs by name: arrays of the program's types; classes as strings or numbers, their probabilities as dictionaries.
+            The outputs by name: arrays of the program's types; classes as strings or numbers, their probabilities as dictionaries;
+            images as those of PIL if it is installed, else as arrays. For a list a list of these.
 
         Raises:
             ValueError: inputs are missing or do not fit, or an operation cannot do what it is asked to.
         """
-        given = {name: _given(name, value) for name, value in data.items()}
+        if isinstance(data, list):
+            if state is not None:
+                raise ValueError("a state goes with one dictionary of inputs, not with a list of them")
+            return [self.predict(one) for one in data]
         held = None if state is None else state._native
-        found = self._native.run(given, state=held, **self._options)
-        return {name: _python(value) for name, value in found.items()}
+        return self._seen(self._native.run(self._all_given(data), state=held, **self._options))
+
+    def _all_given(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = self._kinds[0]
+        return {name: _given(name, value, inputs.get(name, "array")) for name, value in data.items()}
+
+    def _seen(self, outputs: dict[str, Any]) -> dict[str, Any]:
+        """Outputs as users get them."""
+        kinds = self._kinds[1]
+        return {name: _python(value, kinds.get(name, "array")) for name, value in outputs.items()}
 
     def grad(
         self,
@@ -157,13 +205,10 @@ class Session:
         Raises:
             ValueError: as for `predict`; the loss does not fit, or an operation cannot be differentiated.
         """
-        given = {name: _given(name, value) for name, value in data.items()}
         names = [wrt] if isinstance(wrt, str) else list(wrt)
-        options = self._options
         of = self._loss(loss, output, labels, target)
-        value, outputs, gradients = self._native.grad(given, of, names, **options)
-        found = {name: _python(value) for name, value in outputs.items()}
-        return Differentiated(value, found, {name: _array(one) for name, one in gradients.items()})
+        value, outputs, gradients = self._native.grad(self._all_given(data), of, names, **self._options)
+        return Differentiated(value, self._seen(outputs), {name: _array(one) for name, one in gradients.items()})
 
     def _loss(
         self, loss: str | Mapping[str, Any], output: str | None, labels: Any, target: Any
@@ -193,12 +238,17 @@ def _labels(labels: Any) -> list[int]:
     return [int(label) for label in array.reshape(-1)]
 
 
-def _given(name: str, value: Any) -> tuple[str, list[int], Any]:
+def _given(name: str, value: Any, kind: str = "array") -> tuple[str, list[int], Any]:
+    if kind in _MODES:
+        return _pixels(name, value, kind)
     array = np.asarray(value)
     shape = list(array.shape)
     if array.dtype.kind == "f":
         return "fp32", shape, array.astype("<f4").tobytes()
     if array.dtype.kind in "iu":
+        least, largest = (array.min(), array.max()) if array.size else (0, 0)
+        if least < -(2**31) or largest >= 2**31:
+            raise ValueError(f"input {name!r} has integers from {least} to {largest}; expected 32 bits")
         return "int32", shape, array.astype("<i4").tobytes()
     if array.dtype.kind == "b":
         return "bool", shape, array.astype(np.uint8).tobytes()
@@ -207,12 +257,43 @@ def _given(name: str, value: Any) -> tuple[str, list[int], Any]:
     raise TypeError(f"input {name!r} is an array of {array.dtype}; expected numbers, booleans or strings")
 
 
-def _python(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return _array(value)
+# the modes of PIL for the color spaces of the specification
+_MODES = {"RGB": "RGB", "BGR": "RGB", "GRAYSCALE": "L", "GRAYSCALE_FLOAT16": "F"}
+
+
+def _pixels(name: str, value: Any, kind: str) -> tuple[str, list[int], bytes]:
+    if hasattr(value, "convert"):
+        value = value.convert(_MODES[kind])
+    array = np.asarray(value)
+    if array.dtype.kind == "f" and array.ndim == 2 and kind == "GRAYSCALE_FLOAT16":
+        return "float image", list(array.shape), array.astype("<f4").tobytes()
+    if array.dtype == np.uint8 and (array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)):
+        return "image", list(array.shape), array.tobytes()
+    if array.dtype.kind == "f" and array.ndim > 2:
+        return _given(name, array)  # what the program sees
+    raise TypeError(
+        f"input {name!r} is a {type(value).__name__} of {array.dtype}, shaped {list(array.shape)}; expected an image of PIL, "
+        "or an array of uint8, [height, width] or [height, width, 3]"
+    )
+
+
+def _python(value: Any, kind: str = "array") -> Any:
     if isinstance(value, list):
         return [_python(item) for item in value]
-    return value
+    if not isinstance(value, tuple):
+        return value
+    name, shape, data = value
+    if name in ("image", "float image"):
+        array = np.frombuffer(data, np.uint8 if name == "image" else np.float32).reshape(shape)
+        try:
+            from PIL import Image
+        except ImportError:
+            return array
+        return Image.fromarray(array)
+    array = _array(value)
+    if kind in ("int", "double", "string") and array.size == 1:
+        return array.reshape(-1)[0] if kind == "string" else array.item()
+    return array
 
 
 def _array(value: tuple[str, list[int], Any]) -> np.ndarray:

@@ -1,11 +1,11 @@
 //! A program run on the CPU: arrays in, arrays out.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use palettizer::runtime::{
-    Dtype, Elements, Label, Loss, Named, Precision, RunOptions, Session as Inner, State, Tensor,
-    Value,
+    Dtype, Elements, Feature, Image, Kind, Label, Loss, Named, Pixels, Precision, RunOptions,
+    Session as Inner, State, Tensor, Value,
 };
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList};
@@ -39,7 +39,7 @@ impl Session {
         Ok(RunState(Mutex::new(state)))
     }
 
-    /// Runs a function on arrays: name -> (dtype, shape, bytes, or a list of strings).
+    /// Runs a function on arrays: name -> (dtype, shape, bytes, or a list of strings); see `given` for images.
     #[pyo3(signature = (inputs, *, function = None, state = None, exact = true, max_steps = None, max_memory = None, threads = None))]
     #[expect(clippy::too_many_arguments, reason = "keywords of Python")]
     fn run<'py>(
@@ -70,13 +70,30 @@ impl Session {
         objects(py, &outputs)
     }
 
+    /// What a function's inputs, outputs and states are, by name: "array", a color space, "int", …
+    #[pyo3(signature = (function = None))]
+    fn interface<'py>(
+        &self,
+        py: Python<'py>,
+        function: Option<&str>,
+    ) -> PyResult<[Bound<'py, PyDict>; 3]> {
+        let interface = work::brief(py, || self.0.interface(function))?;
+        let kinds = |features: &[Feature]| {
+            let found = PyDict::new(py);
+            for feature in features {
+                found.set_item(&feature.name, kind(&feature.kind))?;
+            }
+            Ok::<_, PyErr>(found)
+        };
+        let (inputs, outputs) = (kinds(&interface.inputs)?, kinds(&interface.outputs)?);
+        Ok([inputs, outputs, kinds(&interface.states)?])
+    }
+
     /// The names of a function's outputs, in its order.
     #[pyo3(signature = (function = None))]
     fn outputs(&self, py: Python<'_>, function: Option<&str>) -> PyResult<Vec<String>> {
-        work::brief(py, || {
-            let names = self.0.output_names(function)?;
-            Ok::<_, palettizer::Error>(names.map(str::to_owned).collect())
-        })
+        let names = work::brief(py, || self.0.output_names(function))?;
+        Ok(names.into_iter().map(str::to_owned).collect())
     }
 
     /// Differentiates a loss with respect to inputs and constants: (loss, outputs, gradients).
@@ -132,7 +149,7 @@ fn options<'a>(
 fn named(inputs: &Bound<'_, PyDict>) -> PyResult<Named> {
     let mut named = Named::new();
     for (name, value) in inputs {
-        named.insert(name.extract()?, Value::Tensor(tensor(&value)?));
+        named.insert(name.extract()?, given(&value)?);
     }
     Ok(named)
 }
@@ -199,6 +216,58 @@ impl RunState {
             }
         }
     }
+
+    /// Lets a state hold something else.
+    fn write(&self, py: Python<'_>, name: &str, value: &Bound<'_, PyAny>) -> PyResult<()> {
+        let tensor = tensor(value)?;
+        work::brief(py, || {
+            let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            state.set(name, tensor)
+        })
+    }
+}
+
+/// What Python calls a kind: a color space by its name in the specification.
+fn kind(kind: &Kind) -> &'static str {
+    match kind {
+        Kind::Array(_) | Kind::State(_) => "array",
+        Kind::Image(image) => image.color.name(),
+        Kind::Int => "int",
+        Kind::Double => "double",
+        Kind::Text => "string",
+        Kind::Dictionary => "dictionary",
+        Kind::Sequence => "sequence",
+        _ => "unknown",
+    }
+}
+
+/// A tensor, or an image: ("image", [height, width] or [height, width, 3], bytes), or ("float image", [height, width], the
+/// bytes of float32).
+fn given(value: &Bound<'_, PyAny>) -> PyResult<Value> {
+    let (name, shape, data): (String, Vec<usize>, Bound<'_, PyAny>) = value.extract()?;
+    if name != "image" && name != "float image" {
+        return tensor(value).map(Value::Tensor);
+    }
+    let bytes: &[u8] = data.extract()?;
+    let pixels = match (name.as_str(), shape.len()) {
+        ("image", 2) => Pixels::Gray(bytes.to_vec()),
+        ("image", 3) => Pixels::Rgb(bytes.to_vec()),
+        _ => {
+            let words = bytes.as_chunks::<4>().0.iter();
+            Pixels::GrayF16(words.map(|&word| f32::from_le_bytes(word)).collect())
+        }
+    };
+    let image = match *shape.as_slice() {
+        [height, width] | [height, width, 3] => Image::new(width, height, pixels),
+        _ => None,
+    };
+    image
+        .map(|image| Value::Image(Arc::new(image)))
+        .ok_or_else(|| {
+            bad_value(format_args!(
+                "the bytes are not those of an image of {shape:?}"
+            ))
+        })
 }
 
 /// (dtype, shape, bytes) as a tensor: bytes are those of float32, int32 or bool; strings are a list.
@@ -250,6 +319,19 @@ fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
                 .map(|item| item.as_ref().map(|tensor| array(py, tensor)).transpose())
                 .collect::<PyResult<_>>()?;
             Ok(PyList::new(py, items)?.into_any())
+        }
+        Value::Image(image) => {
+            let (name, channels, data) = match image.pixels() {
+                Pixels::Gray(values) => ("image", 1, PyBytes::new(py, values)),
+                Pixels::Rgb(values) => ("image", 3, PyBytes::new(py, values)),
+                Pixels::GrayF16(values) => {
+                    let bytes = bytemuck::cast_slice(values);
+                    ("float image", 1, PyBytes::new(py, bytes))
+                }
+            };
+            let mut shape = vec![image.height(), image.width()];
+            shape.extend((channels == 3).then_some(3));
+            Ok((name, shape, data).into_pyobject(py)?.into_any())
         }
         _ => Err(bad_value("the output is a state, which no value is")),
     }

@@ -1,6 +1,6 @@
 //! Runs the operations of a function in order, and drops each value after its last use.
 
-use crate::call::{Args, Budget, Call, Fault, Slot};
+use crate::call::{Args, Budget, Call, Fault, Node, Slot};
 use crate::error::Error;
 use crate::grad::{Entry, Tape};
 use crate::options::{Observer, Precision, RunOptions};
@@ -10,6 +10,8 @@ use crate::session::State;
 use crate::tensor::Dtype;
 use crate::value::Value;
 use palettizer_coreml::Model;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -24,6 +26,8 @@ pub(crate) struct Execution<'a> {
     /// What was run, where gradients are to be taken.
     pub tape: Option<Tape<'a>>,
     values: Vec<Option<Slot>>,
+    /// Where on the tape what was written to a state comes from.
+    written: HashMap<Arc<str>, Option<Node>>,
     steps: u64,
     used: u64,
 }
@@ -45,9 +49,15 @@ impl<'a> Execution<'a> {
             keep_constants: false,
             tape: None,
             values: vec![None; function.values],
+            written: HashMap::new(),
             steps: 0,
             used: 0,
         }
+    }
+
+    /// How many operations were run.
+    pub(crate) fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Runs the function on its inputs, in their order; gives its outputs in theirs.
@@ -330,7 +340,7 @@ impl<'a> Execution<'a> {
         self.block(block)
     }
 
-    fn state_name(&self, op: &Op, param: &str) -> Result<std::sync::Arc<str>, Error> {
+    fn state_name(&self, op: &Op, param: &str) -> Result<Arc<str>, Error> {
         match self.source(op_source(op, param)?)?.value {
             Value::State(name) => Ok(name),
             other => Err(fault_of(
@@ -347,23 +357,28 @@ impl<'a> Execution<'a> {
             .ok_or_else(|| fault_of(op, format!("the state \"{name}\" is not known").into()))?;
         Ok(Slot {
             value: Value::Tensor(tensor.clone()),
-            node: None,
+            node: self.written.get(&name).copied().flatten(),
         })
     }
 
+    /// `write_state` calls its parameters otherwise, and has no output.
     fn update_state(&mut self, op: &Op) -> Result<Slot, Error> {
-        let name = self.state_name(op, "state")?;
-        let slot = self.source(op_source(op, "value")?)?;
+        let (state, value) = match op.def.name {
+            "write_state" => ("input", "data"),
+            _ => ("state", "value"),
+        };
+        let name = self.state_name(op, state)?;
+        let slot = self.source(op_source(op, value)?)?;
         let Value::Tensor(tensor) = &slot.value else {
             return Err(fault_of(
                 op,
-                format!("value is {}; expected a tensor", slot.value.kind()).into(),
+                format!("{value} is {}; expected a tensor", slot.value.kind()).into(),
             ));
         };
         let held = self.state.get(&name).map(|held| held.shape().to_vec());
         if held.as_deref() != Some(tensor.shape()) {
             let what = format!(
-                "value has the shape {:?}, the state \"{name}\" {held:?}",
+                "{value} has the shape {:?}, the state \"{name}\" {held:?}",
                 tensor.shape()
             );
             return Err(fault_of(op, what.into()));
@@ -373,6 +388,7 @@ impl<'a> Execution<'a> {
             _ => tensor.clone(),
         };
         self.state.put(&name, tensor);
+        self.written.insert(name, slot.node);
         Ok(slot)
     }
 }

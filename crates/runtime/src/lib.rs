@@ -3,6 +3,8 @@
 //! | module | idea |
 //! |---|---|
 //! | `session` | a model made ready to run; its states |
+//! | `pipeline` | what a model consists of: functions, or stages |
+//! | `interface`, `given`, `image` | what users see of a function; what they give and get, as the program has it; pictures |
 //! | `plan` | a function with names resolved, operations looked up, last uses known |
 //! | `constant` | constants, expanded when they are needed |
 //! | `execute` | operation after operation; blocks, states, limits |
@@ -15,10 +17,14 @@ mod call;
 mod constant;
 mod error;
 mod execute;
+mod given;
 mod grad;
+mod image;
+mod interface;
 mod loss;
 mod ops;
 mod options;
+mod pipeline;
 mod plan;
 mod registry;
 mod session;
@@ -26,6 +32,8 @@ mod tensor;
 mod value;
 
 pub use error::Error;
+pub use image::{ColorSpace, Image, Pixels};
+pub use interface::{ArrayKind, Bounds, Feature, ImageKind, Interface, Kind, Shapes, Sizes};
 pub use loss::{Differentiated, Loss};
 pub use options::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_STEPS, Observer, Precision, RunOptions};
 pub use registry::known_ops;

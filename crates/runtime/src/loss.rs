@@ -3,6 +3,7 @@
 use crate::call::{Node, Slot};
 use crate::error::Error;
 use crate::execute::Execution;
+use crate::given;
 use crate::grad::Tape;
 use crate::options::RunOptions;
 use crate::session::{Named, Session};
@@ -204,7 +205,8 @@ impl Session {
         options: RunOptions<'_>,
     ) -> Result<Differentiated, Error> {
         let mut state = self.state(function)?;
-        let function = self.function(function)?;
+        let program = self.program()?;
+        let function = program.function(function)?;
         let mut tape = Tape::default();
         let mut sought: Vec<(String, Node)> = Vec::new();
         let mut by_input = vec![None; function.inputs.len()];
@@ -225,7 +227,7 @@ impl Session {
                 });
             }
         }
-        let given = self.given(function, inputs)?;
+        let given = given::all(function, program.interface(function), inputs)?;
         let shapes = given
             .iter()
             .map(|value| value.tensor().map(|tensor| tensor.shape().to_vec()))
@@ -234,7 +236,7 @@ impl Session {
             .into_iter()
             .zip(&by_input)
             .map(|(value, &node)| Slot { value, node });
-        let mut run = Execution::new(self.model(), function, options, &mut state);
+        let mut run = Execution::new(&self.model, function, options, &mut state);
         run.tape = Some(tape);
         let found = run.run_slots(slots.collect())?;
         let mut tape = run.tape.take().unwrap_or_default();
@@ -283,7 +285,7 @@ impl Session {
         let Some(constant) = found else {
             return Ok(None);
         };
-        let value: Value = constant.value(self.model(), &function.constants, false)?;
+        let value: Value = constant.value(&self.model, &function.constants, false)?;
         Ok(value.tensor().map(|tensor| tensor.shape().to_vec()))
     }
 }

@@ -85,6 +85,12 @@ impl Declared {
         })
     }
 
+    /// The shape, with 1 for dimensions that are not known.
+    pub(crate) fn least_shape(&self) -> Vec<usize> {
+        let dims = self.shape.iter().flatten();
+        dims.map(|dim| dim.unwrap_or(1)).collect()
+    }
+
     /// The shape in words: `[1, ?, 8]`.
     pub(crate) fn shape_text(&self) -> String {
         let dims = self.shape.iter().flatten();

@@ -189,6 +189,20 @@ impl Tensor {
         }
     }
 
+    /// Equal elements; `None` if there is no room for so many.
+    pub(crate) fn filled(dtype: Dtype, shape: &[usize], value: f64) -> Option<Self> {
+        let count = element_count(shape)?;
+        // asks for the memory without using it
+        Vec::<u32>::new().try_reserve_exact(count).ok()?;
+        let elements: Elements = match dtype {
+            Dtype::Bool => vec![value != 0.0; count].into(),
+            Dtype::Text => return None,
+            dtype if dtype.is_float() => vec![value as f32; count].into(),
+            _ => vec![value as i32; count].into(),
+        };
+        Tensor::new(dtype, shape, elements)
+    }
+
     /// The type of the elements.
     pub fn dtype(&self) -> Dtype {
         self.dtype

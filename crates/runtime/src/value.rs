@@ -1,5 +1,6 @@
 //! What an operation takes and gives: tensors, and the few things that are none.
 
+use crate::image::Image;
 use crate::tensor::Tensor;
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ pub enum Value {
     State(Arc<str>),
     /// What a classifier gives: each class and its probability, in the order of the program.
     Dictionary(Arc<Vec<(Label, f32)>>),
+    /// A picture, as users give and get it; to a program it is a tensor.
+    Image(Arc<Image>),
 }
 
 /// A class of a classifier.
@@ -44,6 +47,7 @@ impl Value {
             Value::List(items) => format!("a list of {}", items.len()),
             Value::State(name) => format!("the state \"{name}\""),
             Value::Dictionary(_) => "a dictionary".to_owned(),
+            Value::Image(image) => format!("an image of {}×{}", image.width(), image.height()),
         }
     }
 
@@ -54,6 +58,7 @@ impl Value {
             Value::List(items) => items.iter().flatten().map(Tensor::bytes).sum(),
             Value::State(_) => 0,
             Value::Dictionary(entries) => entries.len() as u64 * 32,
+            Value::Image(image) => image.bytes(),
         }
     }
 }

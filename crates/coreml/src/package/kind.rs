@@ -55,7 +55,7 @@ pub(super) fn check(model: &Model, path: &Path) -> Result<(), Error> {
     if !programs(model).is_empty() {
         return Ok(());
     }
-    let kinds = names(model);
+    let kinds = kind_name(model);
     if kinds.is_empty() {
         return Err(PackageError::EmptyModel {
             path: path.to_owned(),
@@ -71,8 +71,8 @@ pub(super) fn check(model: &Model, path: &Path) -> Result<(), Error> {
     .into())
 }
 
-/// The models of a pipeline; `None` if the model is no pipeline.
-fn members(model: &Model) -> Option<&[Model]> {
+/// The models of a pipeline, in their order; `None` if the model is no pipeline.
+pub fn stages(model: &Model) -> Option<&[Model]> {
     let typed = model
         .pipeline_classifier
         .as_ref()
@@ -85,18 +85,21 @@ fn members(model: &Model) -> Option<&[Model]> {
 }
 
 /// The name of a model's type, a pipeline's with those of its members; empty if it has none.
-fn names(model: &Model) -> String {
-    match members(model) {
+pub fn kind_name(model: &Model) -> String {
+    match stages(model) {
         None => own_name(model),
         Some([]) => "pipeline (empty)".to_owned(),
         Some(models) => {
-            let names: Vec<String> = models.iter().map(names).collect();
+            let names: Vec<String> = models.iter().map(kind_name).collect();
             format!("pipeline ({})", names.join(", "))
         }
     }
 }
 
 fn own_name(model: &Model) -> String {
+    if model.ml_program.is_some() {
+        return "mlProgram".to_owned();
+    }
     // The last one set is the one that counts, as in every oneof.
     let mut fields = model.unknown.as_slice();
     let mut found = String::new();

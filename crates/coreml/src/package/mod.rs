@@ -17,6 +17,7 @@ use crate::blob::WeightFile;
 use crate::program::walk::weight_files;
 use crate::proto::{Model, measure};
 pub use error::PackageError;
+pub use kind::{kind_name, stages};
 pub(crate) use manifest::{DATA, MANIFEST, Manifest};
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::Limits;

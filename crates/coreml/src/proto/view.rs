@@ -61,24 +61,63 @@ messages! {
 
     /// The kind of an input or output. Others than these stay in `unknown`.
     FeatureType {
+        /// An integer.
+        1 => int64: (PlainFeature),
+        /// A number.
+        2 => double: (PlainFeature),
+        /// A string.
+        3 => string: (PlainFeature),
         /// An image.
         4 => image: (ImageFeature),
         /// An array.
         5 => array: (ArrayFeature),
+        /// A dictionary from classes to numbers.
+        6 => dictionary: (PlainFeature),
+        /// Integers or strings.
+        7 => sequence: (PlainFeature),
         /// A state.
         8 => state: (StateFeature),
         /// Whether it may be left out.
         1000 => is_optional: bool,
     }
 
+    /// A kind of which nothing more is looked at.
+    PlainFeature {}
+
     /// An image.
     ImageFeature {
-        /// Its width in pixels.
+        /// Its width in pixels, or the default of several.
         1 => width: int64,
         /// Its height.
         2 => height: int64,
         /// 10 for gray, 20 for RGB, 30 for BGR, 40 for gray in fp16.
         3 => color_space: int32,
+        /// The sizes that it may have.
+        21 => enumerated_sizes: (EnumeratedSizes),
+        /// The bounds of its size.
+        31 => size_range: (ImageSizeRange),
+    }
+
+    /// Sizes to choose from.
+    EnumeratedSizes {
+        /// The sizes.
+        1 => sizes: [(ImageSize)],
+    }
+
+    /// A size in pixels.
+    ImageSize {
+        /// The width.
+        1 => width: uint64,
+        /// The height.
+        2 => height: uint64,
+    }
+
+    /// Bounds of a size.
+    ImageSizeRange {
+        /// Those of the width.
+        1 => width: (SizeRange),
+        /// Those of the height.
+        2 => height: (SizeRange),
     }
 
     /// An array.

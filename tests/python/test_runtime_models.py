@@ -1,0 +1,173 @@
+"""Whole networks with random weights, converted by coremltools and run here: outputs equal torch's, in fp32 and in fp16."""
+
+import coremltools as ct
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+import transformers
+from torch import nn
+
+from palettizer.runtime import Session
+
+IMAGE = (1, 3, 64, 64)
+
+
+def vision(name, shape=IMAGE, **options):
+    return lambda: (torchvision.models.get_model(name, weights=None, **options), [torch.rand(shape)])
+
+
+def image_model(name, shape=IMAGE, **options):
+    return lambda: (timm.create_model(name, pretrained=False, **options), [torch.rand(shape)])
+
+
+class Named(nn.Module):
+    """The first output of a transformers model, of positional inputs."""
+
+    def __init__(self, model, *names):
+        super().__init__()
+        self.model, self.names = model, names
+
+    def forward(self, *inputs):
+        return self.model(**dict(zip(self.names, inputs)), return_dict=False)[0]
+
+
+def text(model_class, config_class, words=24, mask=True, **options):
+    def make():
+        config = config_class(**options)
+        config._attn_implementation = "sdpa"
+        ids = torch.randint(1, config.vocab_size, (1, words))
+        names = ["input_ids"] + (["attention_mask"] if mask else [])
+        inputs = [ids] + ([torch.ones(1, words, dtype=torch.long)] if mask else [])
+        return Named(getattr(transformers, model_class)(config), *names), inputs
+    return make
+
+
+SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
+
+
+def picture(model_class, config, shape=(1, 3, 32, 32)):
+    return lambda: (Named(getattr(transformers, model_class)(config()), "pixel_values"), [torch.rand(shape)])
+
+
+class Recurrent(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.layer = getattr(nn, kind)(12, 16, batch_first=True, **options)
+        self.head = nn.Linear(16 * (2 if options.get("bidirectional") else 1), 5)
+
+    def forward(self, x):
+        return self.head(self.layer(x)[0])
+
+
+class UNet(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.GroupNorm(2, 8), nn.SiLU())
+        self.deep = nn.Sequential(nn.Conv2d(8, 16, 4, 2, 1), nn.InstanceNorm2d(16, affine=True), nn.LeakyReLU(0.1))
+        self.up = nn.ConvTranspose2d(16, 8, 4, 2, 1)
+        self.out = nn.Conv2d(16, 2, 1)
+
+    def forward(self, x):
+        one = self.down(x)
+        two = self.deep(one)
+        two = nn.functional.interpolate(two, scale_factor=2.0, mode="bilinear", align_corners=False)[:, :8]
+        return torch.softmax(self.out(torch.cat([one, self.up(self.deep(one)) + two], 1)), 1)
+
+
+class Sound(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(1, 16, 32, 4, 14), nn.ReLU(), nn.BatchNorm1d(16), nn.MaxPool1d(2), nn.Conv1d(16, 32, 9, dilation=2, padding="same"),
+            nn.ELU(), nn.AvgPool1d(2), nn.ConvTranspose1d(32, 8, 4, 2, 1), nn.PReLU(8), nn.AdaptiveAvgPool1d(5), nn.Flatten(), nn.Linear(40, 7))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class Volume(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv3d(1, 4, 3, padding=1), nn.ReLU(), nn.MaxPool3d(2), nn.Conv3d(4, 8, 3, groups=2), nn.Hardswish())
+
+    def forward(self, x):
+        return self.layers(x).mean((2, 3, 4))
+
+
+# name -> a function that makes the network and its inputs
+MODELS = {
+    "alexnet": vision("alexnet"),
+    "convnext_tiny": vision("convnext_tiny"),
+    "densenet121": vision("densenet121"),
+    "efficientnet_b0": vision("efficientnet_b0"),
+    "googlenet": vision("googlenet", init_weights=False, aux_logits=False),
+    "mnasnet0_5": vision("mnasnet0_5"),
+    "mobilenet_v2": vision("mobilenet_v2"),
+    "mobilenet_v3_small": vision("mobilenet_v3_small"),
+    "regnet_y_400mf": vision("regnet_y_400mf"),
+    "resnet18": vision("resnet18"),
+    "resnet50": vision("resnet50"),
+    "shufflenet_v2_x0_5": vision("shufflenet_v2_x0_5"),
+    "squeezenet1_1": vision("squeezenet1_1"),
+    "swin_t": vision("swin_t"),
+    "vgg11_bn": vision("vgg11_bn"),
+    "vit": lambda: (torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64), [torch.rand(1, 3, 32, 32)]),
+    "timm_edgenext_xx_small": image_model("edgenext_xx_small"),
+    "timm_efficientvit_b0": image_model("efficientvit_b0"),
+    "timm_ghostnet_050": image_model("ghostnet_050"),
+    "timm_mixer_s32": image_model("mixer_s32_224", shape=(1, 3, 224, 224), num_classes=10),
+    "timm_mobilevit_xxs": image_model("mobilevit_xxs"),
+    "timm_poolformer_s12": image_model("poolformer_s12"),
+    "timm_repvgg_a0": image_model("repvgg_a0"),
+    "timm_resnet10t": image_model("resnet10t"),
+    "timm_tf_efficientnet_lite0": image_model("tf_efficientnet_lite0"),
+    "albert": text("AlbertModel", transformers.AlbertConfig, embedding_size=16, **SMALL),
+    "bert": text("BertModel", transformers.BertConfig, **SMALL),
+    "distilbert": text("DistilBertModel", transformers.DistilBertConfig, vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
+    "electra": text("ElectraModel", transformers.ElectraConfig, embedding_size=16, **SMALL),
+    "t5_encoder": text("T5EncoderModel", transformers.T5Config, vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4),
+    "transformers_vit": picture("ViTModel", lambda: transformers.ViTConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8)),
+    "transformers_resnet": picture("ResNetModel", lambda: transformers.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic")),
+    "lstm": lambda: (Recurrent("LSTM", num_layers=2, bidirectional=True), [torch.randn(1, 9, 12)]),
+    "gru": lambda: (Recurrent("GRU"), [torch.randn(1, 9, 12)]),
+    "rnn": lambda: (Recurrent("RNN"), [torch.randn(1, 9, 12)]),
+    "encoder": lambda: (nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), [torch.randn(1, 7, 16)]),
+    "unet": lambda: (UNet(), [torch.rand(1, 3, 16, 16)]),
+    "sound": lambda: (Sound(), [torch.randn(1, 1, 512)]),
+    "volume": lambda: (Volume(), [torch.randn(1, 1, 8, 8, 8)]),
+}
+
+
+def converted(make, precision):
+    """The network in evaluation mode, its inputs, and what coremltools makes of it."""
+    torch.manual_seed(0)
+    model, inputs = make()
+    model.eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(model, inputs, strict=False)
+        wanted = model(*inputs)
+    specs = [ct.TensorType(f"x{at}", x.shape, dtype=np.int32 if x.dtype == torch.long else np.float32) for at, x in enumerate(inputs)]
+    package = ct.convert(traced, inputs=specs, outputs=[ct.TensorType("y", dtype=np.float32)], convert_to="mlprogram", skip_model_load=True,
+                         minimum_deployment_target=ct.target.iOS18, compute_precision=precision)
+    return {f"x{at}": x.numpy() for at, x in enumerate(inputs)}, wanted.numpy(), package
+
+
+def snr(wanted, found):
+    return 10 * np.log10((wanted.astype(np.float64)**2).sum() / ((wanted.astype(np.float64) - found)**2).sum())
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_gives_what_torch_gives(name):
+    inputs, wanted, package = converted(MODELS[name], ct.precision.FLOAT32)
+    found = Session(package).predict(inputs)["y"]
+    assert found.shape == wanted.shape and found.dtype == np.float32
+    assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max() + 1e-6
+
+    inputs, wanted, package = converted(MODELS[name], ct.precision.FLOAT16)
+    for precision in ("exact", "fast"):
+        found = Session(package, precision=precision).predict(inputs)["y"]
+        assert snr(wanted, found) > 40, (precision, snr(wanted, found))

@@ -9,6 +9,7 @@
 //! | `layerwise` | palettes that keep what a layer computes |
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
 //! | `product` | products of matrices |
+//! | `random` | random numbers from a seed |
 //! | `simd` | one kernel, several instruction sets |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -40,6 +41,7 @@ mod element;
 mod layerwise;
 mod pack;
 mod product;
+mod random;
 mod scalar;
 mod simd;
 mod soft;
@@ -55,6 +57,7 @@ pub use layerwise::{
 };
 pub use pack::{pack, unpack};
 pub use product::{Matrix, product};
+pub use random::Random;
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;
 pub use scalar::lagrangian::Clusters;

@@ -2,6 +2,8 @@
 //!
 //! Source: the mix is that of SplitMix64 (Steele, Lea and Flood 2014).
 
+use crate::random::mix;
+
 /// The noise of one cluster for the vector of that number.
 pub(crate) fn gumbel(seed: u64, step: usize, vector: usize, cluster: usize) -> f64 {
     const ODD: u64 = 0x9e37_79b9_7f4a_7c15;
@@ -12,10 +14,4 @@ pub(crate) fn gumbel(seed: u64, step: usize, vector: usize, cluster: usize) -> f
     let bits = mix(z ^ at.wrapping_mul(ODD));
     let unit = ((bits >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
     -(-unit.ln()).ln()
-}
-
-fn mix(z: u64) -> u64 {
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

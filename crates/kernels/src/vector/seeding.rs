@@ -10,6 +10,7 @@ use super::lloyd::descend;
 use super::merge_split::improve;
 use super::nearest_centroid::TILE;
 use super::z_order::OrderedVectors;
+use crate::random::Random;
 use crate::simd::dispatch;
 
 /// Vectors of the first sample for each cluster, and at least.
@@ -32,7 +33,7 @@ const FINALISTS: (usize, usize) = (4, 1 << 23);
 
 /// The best of several starts, at most `k` centroids that are nearly settled on all vectors.
 pub(super) fn start(vectors: &OrderedVectors, k: usize, options: VectorOptions<'_>) -> Vec<f32> {
-    let mut random = Random(options.seed);
+    let mut random = Random::new(options.seed);
     let rough = VectorOptions {
         max_iterations: STEPS,
         tolerance: options.tolerance.max(1e-3),
@@ -205,17 +206,4 @@ fn lower_body(tiles: &[f32], seed: &[f32], rest: &[f32], out: &mut [f32]) -> f64
         out.copy_from_slice(&least[..out.len()]);
     }
     total.iter().sum()
-}
-
-/// SplitMix64 (Steele, Lea and Flood 2014).
-struct Random(u64);
-
-impl Random {
-    /// At least 0 and less than 1.
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((z ^ (z >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
 }

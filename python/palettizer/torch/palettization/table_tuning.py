@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from typing import Any
 
@@ -29,6 +29,9 @@ _HALF_LOSS_SCALE = 4096.0
 _ADAM = {"betas": (0.9, 0.95), "eps": 1e-6}
 """A short memory, for there are few steps. Gradients are divided by the largest of the first step, so that the unit of the loss does
 not matter, and what is but rounding (as of the biases of an attention's keys) is less than epsilon."""
+
+_HALVINGS = 10
+"""How often the rates are halved at most."""
 
 
 def tune_tables(
@@ -71,7 +74,8 @@ def tune_tables(
             Without it, tuples, lists and mappings are taken apart, by position or by name. Of the outputs the logits count, or
             else the first tensor; where an item has an `attention_mask`, what it masks does not.
         learning_rate: Adam's, for entries. Its unit is the standard deviation of the weights of a table, divided by the number of
-            entries (of vectors, by its root): so it does for any model and any number of bits. Factors of channels go with it.
+            entries (of vectors, by its root): so it does for any number of bits. Factors of channels go with it. For as long as
+            the first step raises the loss of its own samples, both rates are halved: so they do for deep models, too.
         norm_learning_rate: Adam's, for norms and biases.
         tune_norms: also train the parameters of normalizations.
         tune_biases: also train biases.
@@ -114,7 +118,7 @@ def tune_tables(
     if others:
         groups.append({"params": others, "lr": norm_learning_rate})
     optimizer = torch.optim.Adam(groups, **_ADAM)  # type: ignore[arg-type]
-    descent = _Descent(target, loss_fn, optimizer, _samples(dataloader, accumulation_steps))
+    descent = _Descent(target, loss_fn, optimizer, _samples(dataloader, accumulation_steps), trained.write)
     with ExitStack() as stack:
         stack.enter_context(torch.enable_grad())
         stack.enter_context(quiet(target))
@@ -123,9 +127,7 @@ def tune_tables(
         stack.enter_context(trained.gradients(target))
         try:
             for step in shown(range(steps), progress, "tuning tables", steps):
-                loss, moved = descent.step((1 + math.cos(math.pi * step / steps)) / 2)
-                if moved:
-                    trained.write()
+                loss = descent.step((1 + math.cos(math.pi * step / steps)) / 2)
                 if losses is not None:
                     losses.append(loss)
         except BaseException:
@@ -138,19 +140,24 @@ class _Descent:
     """Steps of an optimizer, the same in all processes."""
 
     def __init__(
-        self, model: nn.Module, loss_fn: LossFunction, optimizer: torch.optim.Optimizer, samples: Iterator[list[Any]]
+        self,
+        model: nn.Module,
+        loss_fn: LossFunction,
+        optimizer: torch.optim.Optimizer,
+        samples: Iterator[list[Any]],
+        write: Callable[[], None],
     ) -> None:
-        self.model, self.loss_fn, self.optimizer, self.samples = model, loss_fn, optimizer, samples
+        self.model, self.loss_fn, self.optimizer, self.samples, self.write = model, loss_fn, optimizer, samples, write
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         half = any(parameter.dtype == torch.float16 for parameter in model.parameters())
         self.scale = _HALF_LOSS_SCALE if half else 1.0
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.number, self.largest = 0, 0.0
 
-    def step(self, part: float) -> tuple[float, bool]:
-        """One step at a part of the rates.
+    def step(self, part: float) -> float:
+        """One step at a part of the rates. Returns the loss before it.
 
-        Returns the loss, and whether anything was changed: where gradients are too large, the next will be smaller.
+        Nothing is changed where gradients are too large; the next will be smaller.
 
         Raises:
             ValueError: the loss or a gradient is NaN or infinite.
@@ -176,16 +183,48 @@ class _Descent:
         size /= self.scale
         if math.isfinite(size):
             self.largest = self.largest or size or 1.0
+            first = not self.optimizer.state
             for gradient in gradients:
                 gradient.div_(self.scale * self.largest)
-            for group, rate in zip(self.optimizer.param_groups, self.rates):
-                group["lr"] = rate * part
-            self.optimizer.step()
-            return loss, True
+            self._move(part)
+            if first:
+                self._shorten(part, items, loss)
+            return loss
         if self.scale <= 1:
             raise ValueError(f"a gradient of step {self.number} is NaN or infinite; the model is as it was")
         self.scale /= 16
-        return loss, False
+        return loss
+
+    def _move(self, part: float) -> None:
+        for group, rate in zip(self.optimizer.param_groups, self.rates):
+            group["lr"] = rate * part
+        self.optimizer.step()
+        self.write()
+
+    def _shorten(self, part: float, items: list[Any], loss: float) -> None:
+        """Halves the rates for as long as the first step raises the loss of its own samples.
+
+        Adam's first step moves every entry by the whole rate, and all that they move adds up in a deep model: a rate that does
+        for a small one makes a large one useless at once, and the steps that are left go to mend that.
+        """
+        for _ in range(_HALVINGS):
+            if self._loss(items) <= loss:
+                return
+            with torch.no_grad():
+                for parameter in self.parameters:
+                    parameter.zero_()
+            self.optimizer.state.clear()
+            self.rates = [rate / 2 for rate in self.rates]
+            self._move(part)
+
+    @torch.no_grad()
+    def _loss(self, items: list[Any]) -> float:
+        loss = sum(float(self.loss_fn(self.model, item)) for item in items) / len(items)
+        if distributed():
+            mean = torch.tensor([loss], dtype=torch.float64, device=self.parameters[0].device)
+            dist.all_reduce(mean)
+            loss = float(mean) / dist.get_world_size()
+        return loss if math.isfinite(loss) else math.inf
 
     def _backward(self, item: Any) -> float:
         loss = self.loss_fn(self.model, item)

@@ -137,6 +137,44 @@ def check(build, inputs, expected=None, target="iOS18", ulps=2):
         wanted = expected(**wide)
         wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
     assert len(found) == len(wanted)
-    for one, other in zip(found, wanted):
-        assert_close(one, other, ulps)
+    for at, (one, other) in enumerate(zip(found, wanted)):
+        try:
+            assert_close(one, other, ulps)
+        except AssertionError as error:
+            error.add_note(f"output {at}")
+            raise
     return found
+
+
+def together(cases):
+    """One case of several, for a model takes longer to make than its operations to run.
+
+    A case is what builds an operation, its inputs, and a function of torch tensors that does the same.
+    """
+    def parts(values):
+        for at, (build, inputs, function) in enumerate(cases):
+            yield build, function, {name: values[f"{name}_{at}"] for name in inputs}
+
+    def build(**values):
+        return [output for one, _, given in parts(values) for output in _several(one(**given))]
+
+    def function(**values):
+        return [output for _, one, given in parts(values) for output in _several(one(**given))]
+    inputs = {f"{name}_{at}": value for at, (_, given, _) in enumerate(cases) for name, value in given.items()}
+    return build, inputs, function
+
+
+def _several(outputs):
+    return list(outputs) if isinstance(outputs, (tuple, list)) else [outputs]
+
+
+def check_cases(cases, target="iOS18", ulps=2, differentiable=False):
+    """The outputs of cases as of `together`, in float64, and their gradients if they are said to have some."""
+    build, inputs, function = together(cases)
+
+    def of_arrays(**values):
+        outputs = function(**{name: torch.tensor(value) for name, value in values.items()})
+        return [np.asarray(output) for output in outputs]
+    check(build, inputs, of_arrays, target, ulps)
+    if differentiable:
+        check_gradients(build, function, inputs, target=target)

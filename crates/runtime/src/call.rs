@@ -3,6 +3,7 @@
 //! Operations find their parameters by name ([`Args`]), make their outputs by [`Call::output`], and say in a [`Fault`] what they
 //! cannot do; where it was is added by the executor. The defaults of parameters that a program leaves out are the operation's.
 
+use crate::element::Element;
 use crate::plan::{Declared, Op};
 use crate::tensor::{Dtype, Elements, Tensor, element_count};
 use crate::value::Value;
@@ -125,6 +126,17 @@ impl Args<'_> {
         self.has(param).then(|| self.floats(param)).transpose()
     }
 
+    /// The elements of a tensor of this kind.
+    pub(crate) fn elements<T: Element>(&self, param: &str) -> Result<&[T], Fault> {
+        elements_of(param, self.tensor(param)?)
+    }
+
+    /// The elements of all tensors of a parameter that takes several, which must be of one kind.
+    pub(crate) fn all_elements<T: Element>(&self, param: &str) -> Result<Vec<&[T]>, Fault> {
+        let tensors = self.tensors(param)?.into_iter();
+        tensors.map(|tensor| elements_of(param, tensor)).collect()
+    }
+
     /// The integers of a tensor; booleans count as 0 and 1.
     pub(crate) fn optional_ints(&self, param: &str) -> Result<Option<Vec<i64>>, Fault> {
         let Some(tensor) = self.optional(param)? else {
@@ -160,13 +172,18 @@ impl Args<'_> {
 
     /// A number, if it was given.
     pub(crate) fn optional_float(&self, param: &str) -> Result<Option<f32>, Fault> {
+        Ok(self.optional_number(param)?.map(|value| value as f32))
+    }
+
+    /// A number of any kind, if it was given; a boolean counts as 0 or 1.
+    pub(crate) fn optional_number(&self, param: &str) -> Result<Option<f64>, Fault> {
         let Some(tensor) = self.optional(param)? else {
             return Ok(None);
         };
         let value = match tensor.elements() {
-            Elements::Floats(values) => values.first().copied(),
-            Elements::Ints(values) => values.first().map(|&value| value as f32),
-            Elements::Bools(values) => values.first().map(|&value| f32::from(u8::from(value))),
+            Elements::Floats(values) => values.first().map(|&value| f64::from(value)),
+            Elements::Ints(values) => values.first().map(|&value| f64::from(value)),
+            Elements::Bools(values) => values.first().map(|&value| f64::from(u8::from(value))),
             Elements::Texts(_) => None,
         };
         match value {
@@ -249,20 +266,28 @@ impl Call<'_> {
     /// A tensor of floats as its elements, to be changed in place if nothing else needs them, and its shape.
     pub(crate) fn take_floats(&mut self, param: &str) -> Result<(Vec<f32>, Vec<usize>), Fault> {
         self.floats(param)?;
+        self.take(param)
+    }
+
+    /// The same for a tensor of any kind.
+    pub(crate) fn take<T: Element>(&mut self, param: &str) -> Result<(Vec<T>, Vec<usize>), Fault> {
+        self.elements::<T>(param)?;
+        let Value::Tensor(tensor) = self.take_value(param)? else {
+            return Err(missing(param));
+        };
+        let shape = tensor.shape().to_vec();
+        let elements = T::taken(tensor).ok_or_else(|| missing(param))?;
+        Ok((elements, shape))
+    }
+
+    /// Whatever was given, to be changed if nothing else needs it.
+    pub(crate) fn take_value(&mut self, param: &str) -> Result<Value, Fault> {
         let mut items = self.args.items.iter_mut();
         let found = items.find(|(name, _)| *name == param);
         let slot = found.and_then(|(_, slots)| slots.first_mut());
         let slot = slot.ok_or_else(|| missing(param))?;
-        let emptied = Slot {
-            value: Value::List(Default::default()),
-            node: slot.node,
-        };
-        let Value::Tensor(tensor) = std::mem::replace(slot, emptied).value else {
-            return Err(missing(param));
-        };
-        let shape = tensor.shape().to_vec();
-        let floats = tensor.into_floats().ok_or_else(|| missing(param))?;
-        Ok((floats, shape))
+        let emptied = Value::List(Default::default());
+        Ok(std::mem::replace(&mut slot.value, emptied))
     }
 
     /// The number of elements of a shape, if as many numbers fit into memory.
@@ -322,6 +347,17 @@ impl Call<'_> {
 fn tensor_of<'a>(param: &str, value: &'a Value) -> Result<&'a Tensor, Fault> {
     let found = || format!("{param} is {}; expected a tensor", value.kind());
     value.tensor().ok_or_else(|| found().into())
+}
+
+/// The elements of an argument, which must be of this kind.
+pub(crate) fn elements_of<'a, T: Element>(
+    param: &str,
+    tensor: &'a Tensor,
+) -> Result<&'a [T], Fault> {
+    let found = T::of(tensor.elements());
+    found
+        .map(Vec::as_slice)
+        .ok_or_else(|| wrong(param, tensor, "the type of the other arguments"))
 }
 
 fn missing(param: &str) -> Fault {

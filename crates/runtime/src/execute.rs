@@ -257,7 +257,10 @@ impl<'a> Execution<'a> {
         }
         let tensor = match declared.dtype {
             Some(dtype) => {
-                let round = self.options.precision == Precision::Exact || op.def.name == "cast";
+                let round = match self.options.precision {
+                    Precision::Exact => !op.def.moves,
+                    Precision::Fast => op.def.name == "cast",
+                };
                 tensor.with_float_type(dtype, round)
             }
             None => tensor,

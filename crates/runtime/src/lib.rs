@@ -9,12 +9,15 @@
 //! | `constant` | constants, expanded when they are needed |
 //! | `execute` | operation after operation; blocks, states, limits |
 //! | `call` | one operation's arguments and outputs |
+//! | `element`, `view`, `axis` | what moves elements about, whatever their type |
 //! | `grad`, `loss` | gradients in reverse; losses |
 //! | `registry`, `ops` | the operations, by name |
 //! | `tensor`, `value` | what they compute with |
 
+mod axis;
 mod call;
 mod constant;
+mod element;
 mod error;
 mod execute;
 mod given;
@@ -30,6 +33,7 @@ mod registry;
 mod session;
 mod tensor;
 mod value;
+mod view;
 
 pub use error::Error;
 pub use image::{ColorSpace, Image, Pixels};
@@ -39,4 +43,4 @@ pub use options::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_STEPS, Observer, Precision, Ru
 pub use registry::known_ops;
 pub use session::{Named, Session, State};
 pub use tensor::{Dtype, Elements, Tensor};
-pub use value::{Label, Value};
+pub use value::{Label, List, Value};

@@ -26,6 +26,18 @@ pub(crate) struct Def {
     pub run: Run,
     /// The gradients of its arguments; `None` where there is none, or none of use.
     pub backward: Option<BackwardFn>,
+    /// Whether it only moves elements about: what it gives is as exact as what it was given, and is not rounded again.
+    pub moves: bool,
+}
+
+impl Def {
+    /// The same, as one that only moves elements about.
+    pub(crate) const fn moving(self) -> Self {
+        Def {
+            moves: true,
+            ..self
+        }
+    }
 }
 
 /// The gradients of an operation's arguments from those of its outputs.
@@ -43,6 +55,7 @@ pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) ->
         name,
         run: Run::Op(run),
         backward: None,
+        moves: false,
     }
 }
 
@@ -56,6 +69,7 @@ pub(crate) const fn differentiable(
         name,
         run: Run::Op(run),
         backward: Some(backward),
+        moves: false,
     }
 }
 
@@ -65,6 +79,7 @@ pub(crate) const fn executed(name: &'static str, run: Run) -> Def {
         name,
         run,
         backward: None,
+        moves: false,
     }
 }
 

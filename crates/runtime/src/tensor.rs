@@ -283,6 +283,11 @@ impl Tensor {
         }
     }
 
+    /// The elements alone.
+    pub(crate) fn into_elements(self) -> Elements {
+        self.elements
+    }
+
     /// The same elements in another shape; `None` if there are not as many.
     pub fn reshaped(self, shape: &[usize]) -> Option<Self> {
         Tensor::new(self.dtype, shape, self.elements)

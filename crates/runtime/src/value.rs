@@ -2,6 +2,7 @@
 
 use crate::image::Image;
 use crate::tensor::Tensor;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// What an operation takes or gives.
@@ -10,14 +11,30 @@ use std::sync::Arc;
 pub enum Value {
     /// A tensor.
     Tensor(Tensor),
-    /// A list of tensors; an element that was never written is `None`.
-    List(Arc<Vec<Option<Tensor>>>),
+    /// A list of tensors.
+    List(Arc<List>),
     /// A state, by the name of the function's input.
     State(Arc<str>),
     /// What a classifier gives: each class and its probability, in the order of the program.
     Dictionary(Arc<Vec<(Label, f32)>>),
     /// A picture, as users give and get it; to a program it is a tensor.
     Image(Arc<Image>),
+}
+
+/// A list of tensors; an element that was never written is `None`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct List {
+    pub(crate) items: Vec<Option<Tensor>>,
+    /// Whether it stays as long as it is.
+    pub(crate) fixed: bool,
+}
+
+impl Deref for List {
+    type Target = [Option<Tensor>];
+
+    fn deref(&self) -> &[Option<Tensor>] {
+        &self.items
+    }
 }
 
 /// A class of a classifier.

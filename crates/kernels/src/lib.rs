@@ -10,6 +10,7 @@
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
 //! | `product` | products of matrices |
 //! | `random` | random numbers from a seed |
+//! | `shifted` | sums of shifted copies, as convolutions of few channels are |
 //! | `simd` | one kernel, several instruction sets |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -43,6 +44,7 @@ mod pack;
 mod product;
 mod random;
 mod scalar;
+mod shifted;
 mod simd;
 mod soft;
 #[cfg(test)]
@@ -56,11 +58,12 @@ pub use layerwise::{
     layerwise, layerwise_indices,
 };
 pub use pack::{pack, unpack};
-pub use product::{Matrix, product};
+pub use product::{Matrix, product, product_alone};
 pub use random::Random;
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;
 pub use scalar::lagrangian::Clusters;
+pub use shifted::{add_from_shifted, add_to_shifted, shifted_products};
 pub use soft::{
     Attention, Real, RoundCentroids, SoftElement, SoftGroup, SoftOptions, soft_backward,
     soft_forward, soft_nearest,

@@ -86,8 +86,39 @@ fn extent(rows: usize, columns: usize, row_stride: usize, column_stride: usize) 
 ///
 /// # Panics
 /// If the sizes do not fit each other, or `out` is shorter than the result.
-#[expect(unsafe_code, reason = "the crate's interface is of pointers")]
 pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], row_stride: usize, accumulate: bool) {
+    let threads = rayon::current_num_threads();
+    let much = a.rows.saturating_mul(b.columns).saturating_mul(a.columns) > ALONE;
+    let parallelism = match threads > 1 && much {
+        true => Parallelism::Rayon(threads),
+        false => Parallelism::None,
+    };
+    multiply(a, b, out, row_stride, accumulate, parallelism);
+}
+
+/// [`product`] on the thread that calls it: for those who split the work themselves. The result is the same.
+///
+/// # Panics
+/// If the sizes do not fit each other, or `out` is shorter than the result.
+pub fn product_alone(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    row_stride: usize,
+    accumulate: bool,
+) {
+    multiply(a, b, out, row_stride, accumulate, Parallelism::None);
+}
+
+#[expect(unsafe_code, reason = "the crate's interface is of pointers")]
+fn multiply(
+    a: Matrix<'_>,
+    b: Matrix<'_>,
+    out: &mut [f32],
+    row_stride: usize,
+    accumulate: bool,
+    parallelism: Parallelism,
+) {
     let (m, n, k) = (a.rows, b.columns, a.columns);
     assert_eq!(
         k, b.rows,
@@ -108,12 +139,6 @@ pub fn product(a: Matrix<'_>, b: Matrix<'_>, out: &mut [f32], row_stride: usize,
         }
         return;
     }
-    let threads = rayon::current_num_threads();
-    let much = m.saturating_mul(n).saturating_mul(k) > ALONE;
-    let parallelism = match threads > 1 && much {
-        true => Parallelism::Rayon(threads),
-        false => Parallelism::None,
-    };
     // SAFETY: all elements that the strides lead to lie within the slices, as `Matrix::strided` and the assertions above
     // have it; rows of the result do not overlap, and `out` is borrowed mutably, so it is none of the factors. Strides and sizes
     // are those of slices, so they fit into isize.

@@ -22,6 +22,7 @@ mod slice;
 mod sort;
 mod state;
 mod unary;
+mod window;
 
 use crate::registry::Def;
 

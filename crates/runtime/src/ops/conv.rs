@@ -106,8 +106,9 @@ fn checked_bias<'a>(bias: Option<&'a [f32]>, shape: &[usize]) -> Result<Option<&
 fn conv(call: &mut Call<'_>) -> Outcome {
     let Sizes { geometry, shape } = sizes(call)?;
     let bias = checked_bias(call.optional_floats("bias")?, &shape)?;
-    call.count(&shape)?;
-    let narrow = sides::gather(&geometry, call.floats("x")?, call.floats("weight")?, bias);
+    let count = call.count(&shape)?;
+    let (x, weight) = (call.floats("x")?, call.floats("weight")?);
+    let narrow = sides::gather(&geometry, x, weight, bias, count);
     call.output(&shape, narrow)
 }
 
@@ -125,7 +126,8 @@ fn convolved(
     let (x, upstream) = (call.floats("x")?, call.upstream()?);
     let mut gradients = Gradients::new();
     if call.wants("x") {
-        gradients.push(("x", 0, sides::scatter(geometry, upstream, weights, None)));
+        let gradient = sides::scatter(geometry, upstream, weights, None, x.len());
+        gradients.push(("x", 0, gradient));
     }
     if call.wants("weight") {
         let gradient = sides::correlate(geometry, x, upstream, weights.len());
@@ -142,8 +144,9 @@ fn convolved(
 fn conv_transpose(call: &mut Call<'_>) -> Outcome {
     let Sizes { geometry, shape } = sizes_transposed(call)?;
     let bias = checked_bias(call.optional_floats("bias")?, &shape)?;
-    call.count(&shape)?;
-    let wide = sides::scatter(&geometry, call.floats("x")?, call.floats("weight")?, bias);
+    let count = call.count(&shape)?;
+    let (x, weight) = (call.floats("x")?, call.floats("weight")?);
+    let wide = sides::scatter(&geometry, x, weight, bias, count);
     call.output(&shape, wide)
 }
 
@@ -153,7 +156,8 @@ fn conv_transpose_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let weights = call.floats("weight")?;
     let mut gradients = Gradients::new();
     if call.wants("x") {
-        gradients.push(("x", 0, sides::gather(&geometry, upstream, weights, None)));
+        let gradient = sides::gather(&geometry, upstream, weights, None, x.len());
+        gradients.push(("x", 0, gradient));
     }
     if call.wants("weight") {
         let gradient = sides::correlate(&geometry, upstream, x, weights.len());
@@ -225,8 +229,8 @@ fn conv_quantized(call: &mut Call<'_>) -> Outcome {
     let bias = call.optional("bias")?;
     let bias = bias.map(|bias| as_floats("bias", bias)).transpose()?;
     let bias = checked_bias(bias.as_deref(), &shape)?;
-    call.count(&shape)?;
-    let narrow = sides::gather(&geometry, call.floats("x")?, &weights, bias);
+    let count = call.count(&shape)?;
+    let narrow = sides::gather(&geometry, call.floats("x")?, &weights, bias, count);
     call.output(&shape, narrow)
 }
 

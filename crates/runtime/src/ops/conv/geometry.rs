@@ -66,22 +66,22 @@ impl Geometry {
 
     /// Elements of a kernel.
     pub(super) fn taps(&self) -> usize {
-        self.axes.iter().map(|axis| axis.kernel).product()
+        product(self.axes.map(|axis| axis.kernel))
     }
 
     /// Weights for each channel of the narrow side.
     pub(super) fn depth(&self) -> usize {
-        self.wide * self.taps()
+        self.wide.saturating_mul(self.taps())
     }
 
     /// Positions of a channel, on the wide side.
     pub(super) fn wide_plane(&self) -> usize {
-        self.axes.iter().map(|axis| axis.input).product()
+        product(self.axes.map(|axis| axis.input))
     }
 
     /// Positions of a channel, on the narrow side.
     pub(super) fn narrow_plane(&self) -> usize {
-        self.axes.iter().map(|axis| axis.output).product()
+        product(self.axes.map(|axis| axis.output))
     }
 
     /// Positions of a slab of the narrow side: along its last two axes.
@@ -92,16 +92,6 @@ impl Geometry {
     /// The slabs of an image.
     pub(super) fn slabs(&self) -> usize {
         self.axes[0].output
-    }
-
-    /// Elements of the wide side.
-    pub(super) fn wide_len(&self) -> usize {
-        self.batch * self.groups * self.wide * self.wide_plane()
-    }
-
-    /// Elements of the narrow side.
-    pub(super) fn narrow_len(&self) -> usize {
-        self.batch * self.groups * self.narrow * self.narrow_plane()
     }
 
     /// Channels of a group of an image, on the wide side.
@@ -121,6 +111,11 @@ impl Geometry {
         let each = self.narrow * self.depth();
         &weight[group * each..][..each]
     }
+}
+
+/// The product; too large a one only where another size is zero.
+fn product(sizes: [usize; 3]) -> usize {
+    sizes.into_iter().fold(1, usize::saturating_mul)
 }
 
 /// Positions of the narrow side: the same part of one or more slabs, counted through all images.

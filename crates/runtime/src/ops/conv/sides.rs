@@ -3,9 +3,9 @@
 use super::geometry::Geometry;
 use super::{dense, direct};
 
-/// A channel's value at each of its positions; zeros without values.
+/// A channel's value at each of its positions, in each image; zeros without values.
 fn filled(channels: Option<&[f32]>, plane: usize, count: usize) -> Vec<f32> {
-    let Some(channels) = channels.filter(|_| plane > 0) else {
+    let Some(channels) = channels else {
         return vec![0.0; count];
     };
     let mut values = Vec::with_capacity(count);
@@ -17,14 +17,15 @@ fn filled(channels: Option<&[f32]>, plane: usize, count: usize) -> Vec<f32> {
     values
 }
 
-/// The convolution of the wide side, and a bias for each channel.
+/// The convolution of the wide side, and a bias for each channel: so many elements.
 pub(super) fn gather(
     geometry: &Geometry,
     wide: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
+    count: usize,
 ) -> Vec<f32> {
-    let mut narrow = filled(bias, geometry.narrow_plane(), geometry.narrow_len());
+    let mut narrow = filled(bias, geometry.narrow_plane(), count);
     if geometry.is_empty() {
         return narrow;
     }
@@ -35,14 +36,15 @@ pub(super) fn gather(
     narrow
 }
 
-/// The transposed convolution of the narrow side, and a bias for each channel.
+/// The transposed convolution of the narrow side, and a bias for each channel: so many elements.
 pub(super) fn scatter(
     geometry: &Geometry,
     narrow: &[f32],
     weight: &[f32],
     bias: Option<&[f32]>,
+    count: usize,
 ) -> Vec<f32> {
-    let mut wide = filled(bias, geometry.wide_plane(), geometry.wide_len());
+    let mut wide = filled(bias, geometry.wide_plane(), count);
     if geometry.is_empty() {
         return wide;
     }

@@ -19,6 +19,9 @@ pub enum Error {
     /// When a program is run.
     #[error(transparent)]
     Runtime(runtime::Error),
+    /// With a file of values.
+    #[error(transparent)]
+    Values(#[from] crate::values::ValuesError),
 }
 
 impl From<palettizer_pipeline::Error> for Error {

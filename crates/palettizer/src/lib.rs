@@ -41,6 +41,7 @@ pub mod layerwise;
 mod model;
 mod op_options;
 mod sensitivity;
+pub mod values;
 
 pub use error::Error;
 pub use model::Model;

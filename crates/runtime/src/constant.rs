@@ -4,6 +4,7 @@
 //! them. Small ones, whose elements a program asks for again and again (axes, shapes, scales), are kept.
 
 use crate::error::Error;
+use crate::plan::Declared;
 use crate::tensor::{Dtype, Elements, Tensor};
 use crate::value::Value;
 use half::f16;
@@ -98,6 +99,23 @@ impl Constant {
             let _ = self.kept.set(value.clone());
         }
         Ok(value)
+    }
+
+    /// Its value, if it is at hand.
+    pub(crate) fn small(&self) -> Option<&Value> {
+        self.kept.get()
+    }
+
+    /// Its shape, as far as it is known without its elements.
+    pub(crate) fn shape(&self) -> Option<Vec<usize>> {
+        if let Some(value) = self.kept.get() {
+            return Some(value.tensor()?.shape().to_vec());
+        }
+        let declared = match &self.form {
+            Form::Stored(value) => value.r#type.as_ref(),
+            Form::Expression { op, output, .. } => op.outputs.get(*output)?.r#type.as_ref(),
+        };
+        Declared::of(declared).shape?.into_iter().collect()
     }
 
     fn bad(&self, what: &str) -> Error {

@@ -5,6 +5,7 @@
 //! | `session` | a model made ready to run; its states |
 //! | `pipeline` | what a model consists of: functions, or stages |
 //! | `interface`, `given`, `image` | what users see of a function; what they give and get, as the program has it; pictures |
+//! | `random_inputs` | inputs for a look at a function without data |
 //! | `plan` | a function with names resolved, operations looked up, last uses known |
 //! | `constant` | constants, expanded when they are needed |
 //! | `execute` | operation after operation; blocks, states, limits |
@@ -29,6 +30,7 @@ mod ops;
 mod options;
 mod pipeline;
 mod plan;
+mod random_inputs;
 mod registry;
 mod session;
 mod tensor;

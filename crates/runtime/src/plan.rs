@@ -61,7 +61,8 @@ pub(crate) struct Declared {
 }
 
 impl Declared {
-    fn of(value_type: Option<&proto::ValueType>) -> Self {
+    /// By a type.
+    pub(crate) fn of(value_type: Option<&proto::ValueType>) -> Self {
         let Some(tensor) = value_type.and_then(|one| one.tensor_type.as_ref()) else {
             return Self::default();
         };

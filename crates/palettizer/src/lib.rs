@@ -34,6 +34,7 @@
 //! # Ok::<(), palettizer::Error>(())
 //! ```
 
+pub mod compare;
 pub mod config_file;
 pub mod dkm;
 mod error;
@@ -69,4 +70,6 @@ pub use palettizer_pipeline::{
 pub use palettizer_runtime as runtime;
 #[doc(inline)]
 pub use palettizer_safetensors as safetensors;
-pub use sensitivity::sensitivities;
+pub use sensitivity::{
+    SensitivityLoss, SensitivityOptions, WeightSensitivities, probe_sensitivities, sensitivities,
+};

@@ -9,6 +9,7 @@ use crate::options::RunOptions;
 use crate::session::{Named, Session};
 use crate::tensor::{Dtype, Tensor};
 use crate::value::Value;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// What a gradient is taken of.
@@ -52,16 +53,19 @@ pub struct Differentiated {
     pub gradients: BTreeMap<String, Tensor>,
 }
 
+/// The gradient of a loss with respect to outputs.
+type Seeds = Vec<(String, Vec<f32>)>;
+
 /// The least probability whose logarithm is taken.
 const LEAST: f32 = 1e-30;
 
 impl Loss {
     /// The loss of outputs, and its gradient with respect to each.
-    fn of(&self, outputs: &Named) -> Result<(f64, Vec<(String, Vec<f32>)>), Error> {
+    fn of(&self, outputs: &Named) -> Result<(f64, Seeds), Error> {
         match self {
-            Loss::Output(name) => match floats(outputs, name)? {
-                (_, [value]) => Ok((f64::from(*value), vec![(name.clone(), vec![1.0])])),
-                (_, many) => Err(bad(
+            Loss::Output(name) => match &*floats(outputs, name)?.1 {
+                [value] => Ok((f64::from(*value), vec![(name.clone(), vec![1.0])])),
+                many => Err(bad(
                     name,
                     format!("has {} elements; expected one", many.len()),
                 )),
@@ -131,14 +135,19 @@ fn bad(name: &str, what: String) -> Error {
     }
 }
 
-fn floats<'a>(outputs: &'a Named, name: &str) -> Result<(&'a [usize], &'a [f32]), Error> {
+/// The shape and the numbers of an output; those of a classifier in the order of its classes.
+fn floats<'a>(outputs: &'a Named, name: &str) -> Result<(Vec<usize>, Cow<'a, [f32]>), Error> {
     let known = || outputs.keys().cloned().collect::<Vec<_>>().join(", ");
     let value = outputs
         .get(name)
         .ok_or_else(|| bad(name, format!("is not one of the model's: {}", known())))?;
+    if let Value::Dictionary(entries) = value {
+        let numbers: Vec<f32> = entries.iter().map(|(_, number)| *number).collect();
+        return Ok((vec![numbers.len()], numbers.into()));
+    }
     let tensor = value
         .tensor()
-        .and_then(|tensor| Some((tensor.shape(), tensor.floats()?)));
+        .and_then(|tensor| Some((tensor.shape().to_vec(), tensor.floats()?.into())));
     tensor.ok_or_else(|| {
         bad(
             name,
@@ -153,7 +162,7 @@ fn rows(
     name: &str,
     labels: &[usize],
     one: impl Fn(&[f32], usize, &mut [f32]) -> f64,
-) -> Result<(f64, Vec<(String, Vec<f32>)>), Error> {
+) -> Result<(f64, Seeds), Error> {
     let (shape, found) = floats(outputs, name)?;
     let classes = shape.last().copied().unwrap_or(1).max(1);
     let count = found.len() / classes;
@@ -204,6 +213,35 @@ impl Session {
         inputs: Named,
         options: RunOptions<'_>,
     ) -> Result<Differentiated, Error> {
+        self.differentiate(wrt, function, inputs, options, |outputs| loss.of(outputs))
+    }
+
+    /// As [`grad_with`](Self::grad_with), of the sum of outputs, each element with a factor that follows from the outputs themselves:
+    /// `factors` is given these, and gives as many numbers as an output has elements, for each that counts.
+    ///
+    /// # Errors
+    /// As [`grad`](Self::grad), and what `factors` gives.
+    pub fn grad_of(
+        &self,
+        factors: impl FnOnce(&Named) -> Result<BTreeMap<String, Vec<f32>>, Error>,
+        wrt: &[&str],
+        function: Option<&str>,
+        inputs: Named,
+        options: RunOptions<'_>,
+    ) -> Result<Differentiated, Error> {
+        self.differentiate(wrt, function, inputs, options, |outputs| {
+            Loss::Projection(factors(outputs)?).of(outputs)
+        })
+    }
+
+    fn differentiate(
+        &self,
+        wrt: &[&str],
+        function: Option<&str>,
+        inputs: Named,
+        options: RunOptions<'_>,
+        loss: impl FnOnce(&Named) -> Result<(f64, Seeds), Error>,
+    ) -> Result<Differentiated, Error> {
         let mut state = self.state(function)?;
         let program = self.program()?;
         let function = program.function(function)?;
@@ -248,7 +286,7 @@ impl Session {
         let outputs: Named = names
             .zip(found.into_iter().map(|slot| slot.value))
             .collect();
-        let (loss, seeds) = loss.of(&outputs)?;
+        let (loss, seeds) = loss(&outputs)?;
         let seeds = seeds
             .into_iter()
             .filter_map(|(name, grad)| Some((nodes.get(&name).copied()??, grad)));
@@ -285,6 +323,9 @@ impl Session {
         let Some(constant) = found else {
             return Ok(None);
         };
+        if let Some(shape) = constant.shape() {
+            return Ok(Some(shape));
+        }
         let value: Value = constant.value(&self.model, &function.constants, false)?;
         Ok(value.tensor().map(|tensor| tensor.shape().to_vec()))
     }

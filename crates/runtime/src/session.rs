@@ -10,7 +10,7 @@ use crate::plan::Function;
 use crate::tensor::Tensor;
 use crate::value::Value;
 use palettizer_coreml::Model;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Values by name.
 pub type Named = BTreeMap<String, Value>;
@@ -233,6 +233,15 @@ impl Session {
             }
         };
         Ok(names)
+    }
+
+    /// The names of a function's constants, of the main one's if none is named.
+    ///
+    /// # Errors
+    /// [`Error::NoFunction`]; [`Error::Pipeline`] of a pipeline.
+    pub fn constants(&self, function: Option<&str>) -> Result<BTreeSet<&str>, Error> {
+        let constants = self.program()?.function(function)?.constants.iter();
+        Ok(constants.map(|constant| constant.name.as_str()).collect())
     }
 
     /// The only program that there is.

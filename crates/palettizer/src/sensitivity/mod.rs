@@ -1,4 +1,8 @@
-//! Sensitivities in files.
+//! How much each element of the weights matters: in files, and found from a program itself.
+
+mod probe;
+
+pub use probe::{SensitivityLoss, SensitivityOptions, WeightSensitivities, probe_sensitivities};
 
 use crate::Error;
 use crate::safetensors::SafetensorsSensitivities;

@@ -5,12 +5,15 @@
 //! | [`scalar`](ValueHistogram) | what values a group holds and how often; their best clusters |
 //! | `assign` | the nearest entry of a palette, for every element |
 //! | `vector` | k-means of short vectors (not optimal: nobody knows how) |
+//! | `softmax` | softmax and its gradient |
 //! | `soft` | soft k-means and its gradient, for training with weights that become palettes |
 //! | `layerwise` | palettes that keep what a layer computes |
 //! | `pack` | indices of 1 to 8 bits, least significant bit first |
 //! | `product` | products of matrices |
 //! | `random` | random numbers from a seed |
 //! | `shifted` | sums of shifted copies, as convolutions of few channels are |
+//! | `fold` | sums and extremes of rows and columns |
+//! | `pointwise`, [`functions`] | functions of each element; exponentials and their like in vector instructions |
 //! | `simd` | one kernel, several instruction sets |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -39,20 +42,25 @@
 mod assign;
 mod buffer;
 mod element;
+mod fold;
+pub mod functions;
 mod layerwise;
 mod pack;
+mod pointwise;
 mod product;
 mod random;
 mod scalar;
 mod shifted;
 mod simd;
 mod soft;
+mod softmax;
 #[cfg(test)]
 mod tests;
 mod vector;
 mod weights;
 
 pub use element::Element;
+pub use fold::{Fold, fold};
 pub use layerwise::{
     LayerwiseAlgorithm, LayerwiseError, LayerwiseOptions, LayerwiseProblem, LayerwiseTables,
     layerwise, layerwise_indices,
@@ -60,6 +68,7 @@ pub use layerwise::{
 pub use pack::{pack, unpack};
 pub use product::{Matrix, product, product_alone};
 pub use random::Random;
+pub use pointwise::{Pointwise, map, map_in_place, sum_of, zip};
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;
 pub use scalar::lagrangian::Clusters;
@@ -68,5 +77,6 @@ pub use soft::{
     Attention, Real, RoundCentroids, SoftElement, SoftGroup, SoftOptions, soft_backward,
     soft_forward, soft_nearest,
 };
+pub use softmax::{softmax, softmax_gradient};
 pub use vector::{VectorClusters, VectorOptions, assign_vectors, cluster_vectors};
 pub use weights::Weights;

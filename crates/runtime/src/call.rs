@@ -192,6 +192,11 @@ impl Args<'_> {
         }
     }
 
+    /// A number.
+    pub(crate) fn float(&self, param: &str) -> Result<f32, Fault> {
+        self.optional_float(param)?.ok_or_else(|| missing(param))
+    }
+
     /// A number, or its default.
     pub(crate) fn float_or(&self, param: &str, default: f32) -> Result<f32, Fault> {
         Ok(self.optional_float(param)?.unwrap_or(default))
@@ -288,6 +293,15 @@ impl Call<'_> {
         let slot = slot.ok_or_else(|| missing(param))?;
         let emptied = Value::List(Default::default());
         Ok(std::mem::replace(&mut slot.value, emptied))
+    }
+
+    /// The same of a tensor whose elements nothing else needs; `None` of one that others need, which stays.
+    pub(crate) fn sole_floats(
+        &mut self,
+        param: &str,
+    ) -> Result<Option<(Vec<f32>, Vec<usize>)>, Fault> {
+        let sole = self.tensor(param)?.is_sole();
+        sole.then(|| self.take_floats(param)).transpose()
     }
 
     /// The number of elements of a shape, if as many numbers fit into memory.

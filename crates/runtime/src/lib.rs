@@ -13,9 +13,11 @@
 //! | `element`, `view`, `axis` | what moves elements about, whatever their type |
 //! | `grad`, `loss` | gradients in reverse; losses |
 //! | `registry`, `ops` | the operations, by name |
+//! | `broadcast`, `reduce`, `pointwise` | tensors gone through together, folded along axes, element by element |
 //! | `tensor`, `value` | what they compute with |
 
 mod axis;
+mod broadcast;
 mod call;
 mod constant;
 mod element;
@@ -31,6 +33,8 @@ mod options;
 mod pipeline;
 mod plan;
 mod random_inputs;
+mod pointwise;
+mod reduce;
 mod registry;
 mod session;
 mod tensor;

@@ -275,6 +275,16 @@ impl Tensor {
         }
     }
 
+    /// Whether no other tensor has these elements.
+    pub(crate) fn is_sole(&self) -> bool {
+        match &self.elements {
+            Elements::Floats(values) => Arc::strong_count(values) == 1,
+            Elements::Ints(values) => Arc::strong_count(values) == 1,
+            Elements::Bools(values) => Arc::strong_count(values) == 1,
+            Elements::Texts(values) => Arc::strong_count(values) == 1,
+        }
+    }
+
     /// The elements of a tensor of floats, to be changed: without a copy if nothing else needs them.
     pub fn into_floats(self) -> Option<Vec<f32>> {
         match self.elements {

@@ -36,7 +36,7 @@ macro_rules! dispatch {
                     && std::arch::is_x86_feature_detected!("lzcnt")
                 {
                     // SAFETY: the features that `avx2` was compiled for have just been detected.
-                    return unsafe { avx2($($arg),*) };
+                    return unsafe { avx2 $(::<$($param),+>)? ($($arg),*) };
                 }
             }
             $body($($arg),*)

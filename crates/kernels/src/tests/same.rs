@@ -39,6 +39,9 @@ fn everything() -> Vec<u64> {
     let mut out = Vec::new();
     super::soft::everything(&mut out);
     super::layerwise::everything(&mut out);
+    crate::pointwise::tests::everything(&mut out);
+    crate::fold::tests::everything(&mut out);
+    crate::softmax::tests::everything(&mut out);
     for (kind, n) in [
         (Kind::Normal, 400_000),
         (Kind::Cauchy, 30_000),

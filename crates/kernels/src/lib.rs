@@ -66,9 +66,9 @@ pub use layerwise::{
     layerwise, layerwise_indices,
 };
 pub use pack::{pack, unpack};
+pub use pointwise::{Pointwise, map, map_in_place, sum_of, zip};
 pub use product::{Matrix, product, product_alone};
 pub use random::Random;
-pub use pointwise::{Pointwise, map, map_in_place, sum_of, zip};
 pub use scalar::branch_and_bound::Precision;
 pub use scalar::histogram::ValueHistogram;
 pub use scalar::lagrangian::Clusters;

@@ -251,7 +251,7 @@ fn threshold(call: &mut Call<'_>) -> Outcome {
 
 fn threshold_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
-    let f = pointwise!([alpha] | g, x | if x < alpha { 0.0 } else { g });
+    let f = pointwise!([alpha] | g, x | if x > alpha { g } else { 0.0 });
     let gradients = slope(call, f)?;
     let f = pointwise!([alpha] | g, x | if x < alpha { g } else { 0.0 });
     parameter(call, "alpha", gradients, f)

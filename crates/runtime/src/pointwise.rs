@@ -8,10 +8,10 @@ use crate::grad::{Backward, Gradients};
 use crate::tensor::Elements;
 use palettizer_kernels::{Pointwise, map_in_place, sum_of, zip};
 
-/// A function of numbers that knows the given variables: `pointwise!([alpha] |x| alpha * x)`.
+/// A function of numbers that knows the given variables: `pointwise!([alpha], |x| alpha * x)`.
 macro_rules! pointwise {
-    (|$($x:ident),+| $value:expr) => { $crate::pointwise::pointwise!([] |$($x),+| $value) };
-    ([$($known:ident),*] |$($x:ident),+| $value:expr) => {{
+    (|$($x:ident),+| $value:expr) => { $crate::pointwise::pointwise!([], |$($x),+| $value) };
+    ([$($known:ident),*], |$($x:ident),+| $value:expr) => {{
         struct Function { $($known: f32),* }
         impl palettizer_kernels::Pointwise<{ [$(stringify!($x)),+].len() }> for Function {
             #[inline(always)]

@@ -97,68 +97,56 @@ fn leaky(x: f32, alpha: f32) -> f32 {
 // The documentation's `min(beta, …)`; coremltools itself cuts both branches before it adds them, which differs for a negative beta.
 fn clamped_relu(call: &mut Call<'_>) -> Outcome {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | x | {
-            let y = leaky(x, alpha);
-            if y > beta { beta } else { y }
-        }
-    );
+    let f = pointwise!([alpha, beta], |x| {
+        let y = leaky(x, alpha);
+        if y > beta { beta } else { y }
+    });
     map(call, f)
 }
 
 fn clamped_relu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | {
-            let slope = if x < 0.0 { alpha } else { 1.0 };
-            if leaky(x, alpha) > beta {
-                0.0
-            } else {
-                g * slope
-            }
+    let f = pointwise!([alpha, beta], |g, x| {
+        let slope = if x < 0.0 { alpha } else { 1.0 };
+        if leaky(x, alpha) > beta {
+            0.0
+        } else {
+            g * slope
         }
-    );
+    });
     let gradients = slope(call, f)?;
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | {
-            if x < 0.0 && leaky(x, alpha) <= beta {
-                g * x
-            } else {
-                0.0
-            }
+    let f = pointwise!([alpha, beta], |g, x| {
+        if x < 0.0 && leaky(x, alpha) <= beta {
+            g * x
+        } else {
+            0.0
         }
-    );
+    });
     let gradients = parameter(call, "alpha", gradients, f)?;
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | if leaky(x, alpha) > beta { g } else { 0.0 }
-    );
+    let f = pointwise!([alpha, beta], |g, x| if leaky(x, alpha) > beta {
+        g
+    } else {
+        0.0
+    });
     parameter(call, "beta", gradients, f)
 }
 
 fn elu(call: &mut Call<'_>) -> Outcome {
     let alpha = call.float("alpha")?;
-    let f = pointwise!(
-        [alpha] | x | {
-            let below = alpha * functions::exp_m1(if x > 0.0 { 0.0 } else { x });
-            if x > 0.0 { x } else { below }
-        }
-    );
+    let f = pointwise!([alpha], |x| {
+        let below = alpha * functions::exp_m1(if x > 0.0 { 0.0 } else { x });
+        if x > 0.0 { x } else { below }
+    });
     map(call, f)
 }
 
 fn elu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
-    let f = pointwise!(
-        [alpha] | g,
-        x | g * if x > 0.0 {
-            1.0
-        } else {
-            alpha * functions::exp(x)
-        }
-    );
+    let f = pointwise!([alpha], |g, x| g * if x > 0.0 {
+        1.0
+    } else {
+        alpha * functions::exp(x)
+    });
     let gradients = slope(call, f)?;
     let f = pointwise!(|g, x| g * functions::exp_m1(if x > 0.0 { 0.0 } else { x }));
     parameter(call, "alpha", gradients, f)
@@ -166,12 +154,12 @@ fn elu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
 
 fn leaky_relu(call: &mut Call<'_>) -> Outcome {
     let alpha = call.float("alpha")?;
-    map(call, pointwise!([alpha] | x | leaky(x, alpha)))
+    map(call, pointwise!([alpha], |x| leaky(x, alpha)))
 }
 
 fn leaky_relu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
-    let f = pointwise!([alpha] | g, x | if x > 0.0 { g } else { alpha * g });
+    let f = pointwise!([alpha], |g, x| if x > 0.0 { g } else { alpha * g });
     let gradients = slope(call, f)?;
     let f = pointwise!(|g, x| if x < 0.0 { g * x } else { 0.0 });
     parameter(call, "alpha", gradients, f)
@@ -179,61 +167,55 @@ fn leaky_relu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
 
 fn linear(call: &mut Call<'_>) -> Outcome {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    map(call, pointwise!([alpha, beta] | x | alpha * x + beta))
+    map(call, pointwise!([alpha, beta], |x| alpha * x + beta))
 }
 
 fn linear_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
-    let gradients = slope(call, pointwise!([alpha] | g, _x | alpha * g))?;
+    let gradients = slope(call, pointwise!([alpha], |g, _x| alpha * g))?;
     let gradients = parameter(call, "alpha", gradients, pointwise!(|g, x| g * x))?;
     parameter(call, "beta", gradients, pointwise!(|g, _x| g))
 }
 
 fn scaled_tanh(call: &mut Call<'_>) -> Outcome {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!([alpha, beta] | x | alpha * functions::tanh(beta * x));
+    let f = pointwise!([alpha, beta], |x| alpha * functions::tanh(beta * x));
     map(call, f)
 }
 
 fn scaled_tanh_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | g * alpha * beta * tanh_slope(beta * x)
-    );
+    let f = pointwise!([alpha, beta], |g, x| g
+        * alpha
+        * beta
+        * tanh_slope(beta * x));
     let gradients = slope(call, f)?;
-    let f = pointwise!([beta] | g, x | g * functions::tanh(beta * x));
+    let f = pointwise!([beta], |g, x| g * functions::tanh(beta * x));
     let gradients = parameter(call, "alpha", gradients, f)?;
-    let f = pointwise!([alpha, beta] | g, x | g * alpha * x * tanh_slope(beta * x));
+    let f = pointwise!([alpha, beta], |g, x| g * alpha * x * tanh_slope(beta * x));
     parameter(call, "beta", gradients, f)
 }
 
 fn sigmoid_hard(call: &mut Call<'_>) -> Outcome {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!([alpha, beta] | x | between(alpha * x + beta, 0.0, 1.0));
+    let f = pointwise!([alpha, beta], |x| between(alpha * x + beta, 0.0, 1.0));
     map(call, f)
 }
 
 fn sigmoid_hard_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | {
-            let y = alpha * x + beta;
-            if y > 0.0 && y < 1.0 { g } else { 0.0 }
-        }
-    );
+    let f = pointwise!([alpha, beta], |g, x| {
+        let y = alpha * x + beta;
+        if y > 0.0 && y < 1.0 { g } else { 0.0 }
+    });
     let mut gradients = slope(call, &f)?;
     for (_, _, gradient) in &mut gradients {
         gradient.iter_mut().for_each(|value| *value *= alpha);
     }
-    let by_alpha = pointwise!(
-        [alpha, beta] | g,
-        x | {
-            let y = alpha * x + beta;
-            if y > 0.0 && y < 1.0 { g * x } else { 0.0 }
-        }
-    );
+    let by_alpha = pointwise!([alpha, beta], |g, x| {
+        let y = alpha * x + beta;
+        if y > 0.0 && y < 1.0 { g * x } else { 0.0 }
+    });
     let gradients = parameter(call, "alpha", gradients, by_alpha)?;
     parameter(call, "beta", gradients, &f)
 }
@@ -243,7 +225,7 @@ fn thresholded_relu(call: &mut Call<'_>) -> Outcome {
     // not `x >= alpha`: NaN stays
     map(
         call,
-        pointwise!([alpha] | x | if x < alpha { 0.0 } else { x }),
+        pointwise!([alpha], |x| if x < alpha { 0.0 } else { x }),
     )
 }
 
@@ -251,6 +233,6 @@ fn thresholded_relu_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
     slope(
         call,
-        pointwise!([alpha] | g, x | if x < alpha { 0.0 } else { g }),
+        pointwise!([alpha], |g, x| if x < alpha { 0.0 } else { g }),
     )
 }

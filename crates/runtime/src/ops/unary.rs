@@ -73,11 +73,11 @@ pub(super) const OPS: &[Def] = &[
         "inverse",
         |call| {
             let epsilon = epsilon(call, 1e-4)?;
-            map(call, pointwise!([epsilon] | x | 1.0 / (x + epsilon)))
+            map(call, pointwise!([epsilon], |x| 1.0 / (x + epsilon)))
         },
         |call| {
             let epsilon = epsilon(call, 1e-4)?;
-            let f = pointwise!([epsilon] | g, x | -g / ((x + epsilon) * (x + epsilon)));
+            let f = pointwise!([epsilon], |g, x| -g / ((x + epsilon) * (x + epsilon)));
             with_epsilon(call, f)
         },
     ),
@@ -85,14 +85,11 @@ pub(super) const OPS: &[Def] = &[
         "log",
         |call| {
             let epsilon = epsilon(call, LOG_EPSILON)?;
-            map(
-                call,
-                pointwise!([epsilon] | x | functions::log(x + epsilon)),
-            )
+            map(call, pointwise!([epsilon], |x| functions::log(x + epsilon)))
         },
         |call| {
             let epsilon = epsilon(call, LOG_EPSILON)?;
-            with_epsilon(call, pointwise!([epsilon] | g, x | g / (x + epsilon)))
+            with_epsilon(call, pointwise!([epsilon], |g, x| g / (x + epsilon)))
         },
     ),
     op("logical_not", logical_not),
@@ -105,14 +102,12 @@ pub(super) const OPS: &[Def] = &[
         "rsqrt",
         |call| {
             let epsilon = epsilon(call, 1e-12)?;
-            map(call, pointwise!([epsilon] | x | 1.0 / (x + epsilon).sqrt()))
+            map(call, pointwise!([epsilon], |x| 1.0 / (x + epsilon).sqrt()))
         },
         |call| {
             let epsilon = epsilon(call, 1e-12)?;
-            let f = pointwise!(
-                [epsilon] | g,
-                x | -0.5 * g / ((x + epsilon) * (x + epsilon).sqrt())
-            );
+            let f = pointwise!([epsilon], |g, x| -0.5 * g
+                / ((x + epsilon) * (x + epsilon).sqrt()));
             with_epsilon(call, f)
         },
     ),
@@ -209,31 +204,32 @@ fn clip(call: &mut Call<'_>) -> Outcome {
         return map_numbers(call, |x| x.max(alpha).min(beta), pointwise!(|x| x));
     }
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | x | {
-            let x = if x < alpha { alpha } else { x };
-            if x > beta { beta } else { x }
-        }
-    );
+    let f = pointwise!([alpha, beta], |x| {
+        let x = if x < alpha { alpha } else { x };
+        if x > beta { beta } else { x }
+    });
     map(call, f)
 }
 
 fn clip_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (alpha, beta) = (call.float("alpha")?, call.float("beta")?);
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | if x > alpha && x < beta { g } else { 0.0 }
-    );
+    let f = pointwise!([alpha, beta], |g, x| if x > alpha && x < beta {
+        g
+    } else {
+        0.0
+    });
     let gradients = slope(call, f)?;
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | if x < alpha && alpha <= beta { g } else { 0.0 }
-    );
+    let f = pointwise!([alpha, beta], |g, x| if x < alpha && alpha <= beta {
+        g
+    } else {
+        0.0
+    });
     let gradients = parameter(call, "alpha", gradients, f)?;
-    let f = pointwise!(
-        [alpha, beta] | g,
-        x | if x > beta || alpha > beta { g } else { 0.0 }
-    );
+    let f = pointwise!([alpha, beta], |g, x| if x > beta || alpha > beta {
+        g
+    } else {
+        0.0
+    });
     parameter(call, "beta", gradients, f)
 }
 
@@ -245,15 +241,15 @@ fn threshold(call: &mut Call<'_>) -> Outcome {
     let alpha = call.float("alpha")?;
     map(
         call,
-        pointwise!([alpha] | x | if x < alpha { alpha } else { x }),
+        pointwise!([alpha], |x| if x < alpha { alpha } else { x }),
     )
 }
 
 fn threshold_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let alpha = call.float("alpha")?;
-    let f = pointwise!([alpha] | g, x | if x > alpha { g } else { 0.0 });
+    let f = pointwise!([alpha], |g, x| if x > alpha { g } else { 0.0 });
     let gradients = slope(call, f)?;
-    let f = pointwise!([alpha] | g, x | if x < alpha { g } else { 0.0 });
+    let f = pointwise!([alpha], |g, x| if x < alpha { g } else { 0.0 });
     parameter(call, "alpha", gradients, f)
 }
 

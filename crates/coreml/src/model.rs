@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
-use crate::decompress::constexpr::{Dense, evaluate};
+use crate::decompress::constexpr::{Dense, evaluate, evaluate_wide};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
@@ -149,6 +149,19 @@ impl Model {
         made: &'a dyn Fn(&str) -> Option<&'a Dense>,
     ) -> Result<Vec<Dense>, Error> {
         evaluate(&self.package, op, made)
+    }
+
+    /// As [`expand`](Self::expand), but the fp16 elements of a palettized weight come as fp32: the same values, a pass over them
+    /// the less.
+    ///
+    /// # Errors
+    /// As [`expand`](Self::expand).
+    pub fn expand_wide<'a>(
+        &'a self,
+        op: &'a proto::Operation,
+        made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+    ) -> Result<Vec<Dense>, Error> {
+        evaluate_wide(&self.package, op, made)
     }
 
     /// The package that the model came in.

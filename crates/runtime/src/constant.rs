@@ -84,15 +84,15 @@ impl Constant {
         }
         let value = match &self.form {
             Form::Stored(value) => read(model, &self.name, value)?,
-            Form::Expression { output, .. } => {
-                let mut made = self.expand(model, all)?;
+            Form::Expression { op, output, .. } => {
+                let mut made = self.expand(model, all, true)?;
                 if *output >= made.len() {
                     return Err(self.bad("it has fewer outputs than the program says"));
                 }
-                Value::Tensor(
-                    from_dense(made.swap_remove(*output))
-                        .ok_or_else(|| self.bad("its size overflows"))?,
-                )
+                let declared = op.outputs.get(*output).map(|output| &output.r#type);
+                let declared = Declared::of(declared.and_then(Option::as_ref)).dtype;
+                let tensor = from_dense(made.swap_remove(*output), declared);
+                Value::Tensor(tensor.ok_or_else(|| self.bad("its size overflows"))?)
             }
         };
         if keep || value.tensor().is_some_and(|tensor| tensor.len() <= KEPT) {
@@ -129,8 +129,8 @@ impl Constant {
         }
     }
 
-    /// All outputs of its `constexpr_` operation.
-    fn expand(&self, model: &Model, all: &[Constant]) -> Result<Vec<Dense>, Error> {
+    /// All outputs of its `constexpr_` operation; with `wide`, fp16 ones may come as fp32.
+    fn expand(&self, model: &Model, all: &[Constant], wide: bool) -> Result<Vec<Dense>, Error> {
         let Form::Expression { op, from, .. } = &self.form else {
             return Err(self.bad("a compressed constant is made from one that is not compressed"));
         };
@@ -139,7 +139,7 @@ impl Constant {
             let before = &all[at];
             let dense = match &before.form {
                 Form::Expression { output, .. } => {
-                    let mut outputs = before.expand(model, all)?;
+                    let mut outputs = before.expand(model, all, false)?;
                     if *output >= outputs.len() {
                         return Err(before.bad("it has fewer outputs than the program says"));
                     }
@@ -150,7 +150,11 @@ impl Constant {
             };
             made.insert(name.as_str(), dense);
         }
-        Ok(model.expand(op, &|name| made.get(name))?)
+        let lookup = |name: &str| made.get(name);
+        Ok(match wide {
+            true => model.expand_wide(op, &lookup),
+            false => model.expand(op, &lookup),
+        }?)
     }
 }
 
@@ -176,7 +180,8 @@ fn dense_of(value: &Value) -> Option<Dense> {
     })
 }
 
-fn from_dense(dense: Dense) -> Option<Tensor> {
+/// A constant that was expanded; one of fp16 may have come as fp32.
+fn from_dense(dense: Dense, declared: Option<Dtype>) -> Option<Tensor> {
     let (dtype, elements): (Dtype, Elements) = match dense.numbers {
         Numbers::I8(values) => (
             Dtype::I8,
@@ -203,7 +208,10 @@ fn from_dense(dense: Dense) -> Option<Tensor> {
             Dtype::F32,
             values.iter().map(|v| v.to_f32()).collect::<Vec<_>>().into(),
         ),
-        Numbers::F32(values) => (Dtype::F32, values.into()),
+        Numbers::F32(values) => {
+            let declared = declared.filter(|dtype| dtype.is_float());
+            (declared.unwrap_or(Dtype::F32), values.into())
+        }
     };
     Tensor::new(dtype, &dense.shape, elements)
 }

@@ -41,7 +41,12 @@ pub(crate) fn evaluate<'a>(
     op: &'a Operation,
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
 ) -> Result<Vec<Dense>, Error> {
-    let params = Params { package, op, made };
+    let params = Params {
+        package,
+        op,
+        made,
+        wide: false,
+    };
     let dense = match op.r#type.as_str() {
         "constexpr_lut_to_dense" => params.lut_to_dense(),
         "constexpr_blockwise_shift_scale" => params.shift_scale(params.required("data")?),
@@ -55,6 +60,24 @@ pub(crate) fn evaluate<'a>(
     Ok(vec![dense?])
 }
 
+/// As [`evaluate`], but the fp16 elements of a palettized weight are fp32, which saves a pass over them.
+pub(crate) fn evaluate_wide<'a>(
+    package: &'a Package,
+    op: &'a Operation,
+    made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+) -> Result<Vec<Dense>, Error> {
+    if op.r#type != "constexpr_lut_to_dense" {
+        return evaluate(package, op, made);
+    }
+    let params = Params {
+        package,
+        op,
+        made,
+        wide: true,
+    };
+    Ok(vec![params.lut_to_dense()?])
+}
+
 /// What a `constexpr_blockwise_shift_scale` would make of `data` in place of its own: numbers of the weight's float type.
 ///
 /// # Errors
@@ -65,13 +88,21 @@ pub(crate) fn shift_scaled(
     data: Dense,
 ) -> Result<Numbers, Error> {
     let made = &|_: &str| None;
-    Ok(Params { package, op, made }.shift_scale(data)?.numbers)
+    let params = Params {
+        package,
+        op,
+        made,
+        wide: false,
+    };
+    Ok(params.shift_scale(data)?.numbers)
 }
 
 struct Params<'a> {
     package: &'a Package,
     op: &'a Operation,
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+    /// Whether tables of fp16 are looked up as fp32.
+    wide: bool,
 }
 
 impl Params<'_> {
@@ -192,7 +223,12 @@ impl Params<'_> {
 
     fn lut_to_dense(&self) -> Result<Dense, Error> {
         let (shape, packed) = self.unsigned("indices")?;
-        let lut = self.required("lut")?;
+        let mut lut = self.required("lut")?;
+        if self.wide
+            && let Numbers::F16(entries) = &lut.numbers
+        {
+            lut.numbers = Numbers::F32(entries.iter().map(|entry| entry.to_f32()).collect());
+        }
         let axis = self.scalar("vector_axis")?;
         let (index_shape, lut_shape, indices) = match self.shape()? {
             None => (shape, lut.shape, packed),

@@ -108,6 +108,13 @@ pub(crate) fn block_of(mut at: usize, shape: &[usize], blocks: &[usize]) -> usiz
     block
 }
 
+impl Runs {
+    /// Elements of each run.
+    pub(super) fn run_len(&self) -> usize {
+        self.len
+    }
+}
+
 impl Iterator for Runs {
     type Item = Run;
 

@@ -120,7 +120,10 @@ impl Palette {
     }
 
     /// Entries for indices: dense, without the per-channel scale.
-    fn look_up<T: Copy + Default>(&self, entries: &[T]) -> Result<Vec<T>, DenseError> {
+    fn look_up<T: Copy + Default + Send + Sync>(
+        &self,
+        entries: &[T],
+    ) -> Result<Vec<T>, DenseError> {
         let (shape, lut_shape) = (&self.index_shape, &self.lut_shape);
         let axis = signed(self.vector_axis);
         let found = decode::dense_shape(shape, lut_shape, axis)?;

@@ -28,7 +28,7 @@ pub trait Source: Copy {
 ///
 /// assert_eq!(half::f16::from_f32_rounded(2049.0).to_f32(), 2048.0);
 /// ```
-pub trait Float: Source + Default {
+pub trait Float: Source + Default + Send + Sync {
     /// The nearest number of this type, ties to even, infinite on overflow.
     fn from_f32_rounded(value: f32) -> Self;
 }

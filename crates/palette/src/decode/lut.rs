@@ -3,6 +3,13 @@
 use super::blocks::{Runs, runs};
 use super::{DenseError, check_length, count, room};
 use crate::tensor::from_front;
+use rayon::prelude::*;
+
+/// Elements that one thread looks up at a time.
+const PIECE: usize = 1 << 16;
+
+/// Elements of a run from which on several threads share the work.
+const LONG: usize = 1 << 10;
 
 /// The parts of a checked set of tables.
 pub(super) struct Tables {
@@ -157,7 +164,7 @@ pub fn dense_shape(
 /// assert_eq!(dense, [10, 20, 60, 50, /* second row */ 11, 21, 61, 51]);
 /// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
-pub fn lut_to_dense<T: Copy + Default>(
+pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
     indices: &[u8],
     index_shape: &[usize],
     lut: &[T],
@@ -170,7 +177,26 @@ pub fn lut_to_dense<T: Copy + Default>(
     let (entries, vector, inner) = (tables.entries, tables.vector, tables.inner);
     let table = |block: usize| &lut[block * entries * vector..][..entries * vector];
     let mut out: Vec<T> = room(tables.len)?;
-    if vector == 1 {
+    if vector == 1 && tables.len >= PIECE && tables.runs.run_len() >= LONG {
+        out.resize(tables.len, T::default());
+        let mut pieces = Vec::new();
+        let mut rest = out.as_mut_slice();
+        for run in tables.runs {
+            let indices = indices[run.start..][..run.len].chunks(PIECE);
+            for indices in indices {
+                let (piece, behind) = rest.split_at_mut(indices.len());
+                rest = behind;
+                pieces.push((run.block, indices, piece));
+            }
+        }
+        pieces.into_par_iter().for_each(|(block, indices, piece)| {
+            let mut full = [T::default(); 256];
+            full[..entries].copy_from_slice(table(block));
+            for (out, &index) in piece.iter_mut().zip(indices) {
+                *out = full[usize::from(index)];
+            }
+        });
+    } else if vector == 1 {
         // A table that no byte leaves needs no bounds check; short runs are not worth filling it.
         let mut full = [T::default(); 256];
         for run in tables.runs {

@@ -112,7 +112,7 @@ pub fn sparse_to_dense<T: Copy + Default>(
 /// assert_eq!((sparse.mask, sparse.values), (vec![0b0110], vec![11, 10]));
 /// # Ok::<(), palettizer_palette::decode::DenseError>(())
 /// ```
-pub fn lut_to_sparse<T: Copy + Default>(
+pub fn lut_to_sparse<T: Copy + Default + Send + Sync>(
     mask: &[u8],
     index_shape: &[usize],
     indices: &[u8],

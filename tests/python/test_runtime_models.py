@@ -33,20 +33,6 @@ class Named(nn.Module):
         return self.model(**dict(zip(self.names, inputs)), return_dict=False)[0]
 
 
-def text(model_class, config_class, words=24, mask=True, **options):
-    def make():
-        config = config_class(**options)
-        config._attn_implementation = "sdpa"
-        ids = torch.randint(1, config.vocab_size, (1, words))
-        names = ["input_ids"] + (["attention_mask"] if mask else [])
-        inputs = [ids] + ([torch.ones(1, words, dtype=torch.long)] if mask else [])
-        return Named(getattr(transformers, model_class)(config), *names), inputs
-    return make
-
-
-SMALL = {"vocab_size": 100, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
-
-
 def picture(model_class, config, shape=(1, 3, 32, 32)):
     return lambda: (Named(getattr(transformers, model_class)(config()), "pixel_values"), [torch.rand(shape)])
 
@@ -109,25 +95,13 @@ MODELS = {
     "regnet_y_400mf": vision("regnet_y_400mf"),
     "resnet18": vision("resnet18"),
     "resnet50": vision("resnet50"),
-    "shufflenet_v2_x0_5": vision("shufflenet_v2_x0_5"),
     "squeezenet1_1": vision("squeezenet1_1"),
-    "swin_t": vision("swin_t"),
     "vgg11_bn": vision("vgg11_bn"),
-    "vit": lambda: (torchvision.models.VisionTransformer(32, 8, 2, 4, 32, 64), [torch.rand(1, 3, 32, 32)]),
-    "timm_edgenext_xx_small": image_model("edgenext_xx_small"),
-    "timm_efficientvit_b0": image_model("efficientvit_b0"),
     "timm_ghostnet_050": image_model("ghostnet_050"),
     "timm_mixer_s32": image_model("mixer_s32_224", shape=(1, 3, 224, 224), num_classes=10),
-    "timm_mobilevit_xxs": image_model("mobilevit_xxs"),
     "timm_poolformer_s12": image_model("poolformer_s12"),
     "timm_repvgg_a0": image_model("repvgg_a0"),
     "timm_resnet10t": image_model("resnet10t"),
-    "timm_tf_efficientnet_lite0": image_model("tf_efficientnet_lite0"),
-    "albert": text("AlbertModel", transformers.AlbertConfig, embedding_size=16, **SMALL),
-    "bert": text("BertModel", transformers.BertConfig, **SMALL),
-    "distilbert": text("DistilBertModel", transformers.DistilBertConfig, vocab_size=100, dim=32, n_layers=2, n_heads=4, hidden_dim=64),
-    "electra": text("ElectraModel", transformers.ElectraConfig, embedding_size=16, **SMALL),
-    "t5_encoder": text("T5EncoderModel", transformers.T5Config, vocab_size=100, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4),
     "transformers_vit": picture("ViTModel", lambda: transformers.ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8)),
     "transformers_resnet": picture("ResNetModel", lambda: transformers.ResNetConfig(
@@ -135,7 +109,6 @@ MODELS = {
     "lstm": lambda: (Recurrent("LSTM", num_layers=2, bidirectional=True), [torch.randn(1, 9, 12)]),
     "gru": lambda: (Recurrent("GRU"), [torch.randn(1, 9, 12)]),
     "rnn": lambda: (Recurrent("RNN"), [torch.randn(1, 9, 12)]),
-    "encoder": lambda: (nn.TransformerEncoderLayer(16, 4, 32, batch_first=True), [torch.randn(1, 7, 16)]),
     "unet": lambda: (UNet(), [torch.rand(1, 3, 16, 16)]),
     "sound": lambda: (Sound(), [torch.randn(1, 1, 512)]),
     "volume": lambda: (Volume(), [torch.randn(1, 1, 8, 8, 8)]),

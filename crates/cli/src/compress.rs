@@ -3,17 +3,22 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use palettizer::compare::{CompareOptions, Comparison};
 use palettizer::layerwise::{LayerwiseAlgorithm, StatisticsOptions, statistics};
+use palettizer::runtime::Session;
+use palettizer::values::Samples;
 use palettizer::{
     MissingSensitivity, Model, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
     Preset, SaveOptions, Target, config_file, sensitivities,
 };
 
+use crate::compare::{self, Minimum};
 use crate::failure::Failure;
+use crate::figures;
 use crate::limits::LimitFlags;
 use crate::notes;
 use crate::output::{Stream, Voice};
-use crate::page::Page;
+use crate::page::{self, Page};
 use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
@@ -122,6 +127,11 @@ pub(crate) struct Args {
         help_heading = "Statistics"
     )]
     damping: Option<f64>,
+    /// Run the model before and after on the inputs in FILE, as `palettizer compare` does, and say how far the outputs are apart
+    #[arg(long, value_name = "FILE", help_heading = "Verification")]
+    verify: Option<PathBuf>,
+    #[command(flatten)]
+    least: Minimum,
     /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
     #[arg(long, help_heading = "Work")]
     exact: bool,
@@ -199,12 +209,14 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
         true => Stream::Err,
         false => Stream::Out,
     };
+    let comparison = verified(&args, &model, voice)?;
     report_file.write(&report, || {
         let made = Model::open_with(&args.output, args.limits.into())?;
         Ok(Page::of_compression(
             (&args.input, &model),
             (&args.output, &made),
             &report,
+            comparison.as_ref().map(|(found, _)| found),
         ))
     })?;
     for name in &report.unmatched {
@@ -224,7 +236,44 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     let width = stream.width();
     let text = summary::text(&report, width) + &notes::lines(&report, width);
     voice.say(stream, &text)?;
-    Ok(())
+    let Some((found, described)) = comparison else {
+        return Ok(());
+    };
+    let text = compare::text(&found, &described, width);
+    voice.say(stream, &format!("\n{text}"))?;
+    args.least.reached(&found)
+}
+
+/// The comparison that `--verify` asks for, and what it was made on.
+fn verified(
+    args: &Args,
+    before: &Model,
+    voice: Voice,
+) -> Result<Option<(Comparison, String)>, Failure> {
+    let (Some(path), Model::CoreMl(before)) = (&args.verify, before) else {
+        return Ok(None);
+    };
+    let Model::CoreMl(after) = Model::open_with(&args.output, args.limits.into())? else {
+        return Ok(None);
+    };
+    let session = Session::new(before)?;
+    let samples = Samples::open_with(path, session.interface(None)?, args.limits.into())?;
+    drop(session);
+    let options = CompareOptions {
+        arg_max: args.least.agreement(),
+        layers: args.report.as_deref().is_some_and(page::is_named),
+        ..CompareOptions::default()
+    };
+    let found = on_threads(args.threads, || {
+        let progress = Bar::new(voice);
+        palettizer::compare::compare(before, &after, &samples, options, &progress)
+    })??;
+    let described = format!(
+        "{} of {}",
+        figures::count(samples.len(), "sample"),
+        path.display()
+    );
+    Ok(Some((found, described)))
 }
 
 /// Refuses to write to what is read, or twice to one place. (The model itself may be replaced, with --force.)
@@ -233,6 +282,7 @@ fn places(args: &Args) -> Result<(), Failure> {
         (args.config.as_deref(), "the file of --config"),
         (args.sensitivity.as_deref(), "the file of --sensitivity"),
         (args.statistics.as_deref(), "the file of --statistics"),
+        (args.verify.as_deref(), "the file of --verify"),
     ];
     paths::apart(&args.output, "OUT", &inputs)?;
     let Some(report) = args
@@ -262,6 +312,7 @@ fn no_program(args: &Args) -> Result<(), Failure> {
     let flags = [
         (!args.op_type.is_empty(), "--op-type"),
         (args.joint_compression, "--joint-compression"),
+        (args.verify.is_some(), "--verify"),
         (
             args.minimum_deployment_target.is_some(),
             "--minimum-deployment-target",
@@ -270,8 +321,12 @@ fn no_program(args: &Args) -> Result<(), Failure> {
     match flags.iter().find(|(given, _)| *given) {
         None => Ok(()),
         Some((_, flag)) => Err(Failure::Usage(format!(
-            "{flag} is for Core ML models; a checkpoint has tensors and no ops: \
-             use --op-name with the names of tensors, or with patterns of them"
+            "{flag} is for Core ML models; a checkpoint has tensors and no ops{}",
+            match *flag {
+                "--op-type" =>
+                    ": use --op-name with the names of tensors, or with patterns of them",
+                _ => "",
+            }
         ))),
     }
 }
@@ -386,7 +441,7 @@ fn global(args: &Args, flags: &OpOptions) -> Result<Option<OpPalettizerConfig>, 
 }
 
 /// Does the work on a pool of so many threads, or of one for each core.
-fn on_threads<R: Send>(
+pub(crate) fn on_threads<R: Send>(
     threads: Option<u16>,
     work: impl FnOnce() -> R + Send,
 ) -> Result<R, Failure> {

@@ -9,7 +9,7 @@ pub(crate) enum Failure {
     Usage(String),
     /// The input is bad or the work failed: exit code 1.
     Work(String),
-    /// `--strict` and a skip that was not asked for: exit code 3.
+    /// `--strict` and a skip that was not asked for, or a comparison below its minimum: exit code 3.
     Strict(String),
 }
 

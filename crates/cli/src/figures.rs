@@ -64,6 +64,18 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
+/// A number of any size, with four digits that count.
+pub(crate) fn general(number: f64) -> String {
+    match number.abs() {
+        0.0 => "0".to_owned(),
+        size if !(1e-3..1e5).contains(&size) => format!("{number:.3e}"),
+        size => {
+            let digits = 3 - (size.log10().floor() as i32);
+            format!("{number:.*}", digits.clamp(0, 6) as usize)
+        }
+    }
+}
+
 /// A count with its noun.
 pub(crate) fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -98,6 +110,13 @@ mod tests {
             (seconds(0.0123), "12.3 ms"),
             (seconds(0.25), "0.25 s"),
             (seconds(12.34), "12.3 s"),
+            (general(0.0), "0"),
+            (general(-1.23456), "-1.235"),
+            (general(123.456), "123.5"),
+            (general(12345.6), "12346"),
+            (general(0.00123456), "0.001235"),
+            (general(1.5e-7), "1.500e-7"),
+            (general(f64::NAN), "NaN"),
             (count(1, "weight"), "1 weight"),
             (count(2, "weight"), "2 weights"),
         ];

@@ -4,7 +4,8 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `compress`, `inspect`, `decompress`, `demo`, `completions` | one subcommand each: its flags and what it prints |
+//! | `compress`, `inspect`, `decompress`, `run`, `compare`, `sensitivity`, `demo`, `completions` | one subcommand each: its flags and what it prints |
+//! | `program` | the flags of those that run a program |
 //! | `demo_model` | the model that the command carries |
 //! | `settings`, `rules` | the library's options as flags, and as `--op-type`/`--op-name` |
 //! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
@@ -16,6 +17,7 @@
 //! | [`bug`] | panics |
 
 pub mod bug;
+mod compare;
 mod completions;
 mod compress;
 mod decompress;
@@ -31,9 +33,12 @@ mod notes;
 mod output;
 mod page;
 mod paths;
+mod program;
 mod progress;
 mod report_file;
 mod rules;
+mod run;
+mod sensitivity;
 mod settings;
 mod summary;
 mod table;
@@ -59,9 +64,10 @@ use output::Voice;
   palettizer inspect Model.mlpackage
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
   palettizer compress model.safetensors -o small.safetensors --nbits 4
+  palettizer compare Model.mlpackage Small.mlpackage
 
-Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict,
-70 a bug of palettizer's own."
+Exit codes: 0 done, 1 the input is bad or the work failed, 2 usage, 3 a skip under --strict, or a
+comparison below its minimum, 70 a bug of palettizer's own."
 )]
 struct Cli {
     /// Say nothing but errors; what --json and --report - ask for is printed
@@ -76,6 +82,9 @@ enum Command {
     Compress(Box<compress::Args>),
     Inspect(inspect::Args),
     Decompress(decompress::Args),
+    Run(run::Args),
+    Compare(compare::Args),
+    Sensitivity(sensitivity::Args),
     Demo(demo::Args),
     Completions(completions::Args),
 }
@@ -86,6 +95,9 @@ impl Command {
             Command::Compress(_) => "compress",
             Command::Inspect(_) => "inspect",
             Command::Decompress(_) => "decompress",
+            Command::Run(_) => "run",
+            Command::Compare(_) => "compare",
+            Command::Sensitivity(_) => "sensitivity",
             Command::Demo(_) => "demo",
             Command::Completions(_) => "completions",
         }
@@ -96,6 +108,9 @@ impl Command {
             Command::Compress(args) => compress::run(*args, voice),
             Command::Inspect(args) => inspect::run(&args, voice),
             Command::Decompress(args) => decompress::run(&args, voice),
+            Command::Run(args) => run::run(&args, voice),
+            Command::Compare(args) => compare::run(&args, voice),
+            Command::Sensitivity(args) => sensitivity::run(&args, voice),
             Command::Demo(args) => demo::run(&args, voice),
             Command::Completions(args) => completions::run(&args),
         }

@@ -25,6 +25,15 @@ impl ReportFile {
     /// Finds out now, and not after the work, whether there can be such a file. An earlier report is replaced; for any
     /// other file that takes `force`.
     pub(crate) fn prepare(path: Option<&Path>, force: bool) -> Result<Self, Failure> {
+        Self::prepare_of(path, force, |path| Report::is_at(path))
+    }
+
+    /// As [`prepare`](Self::prepare), where `ours` tells an earlier report as JSON.
+    pub(crate) fn prepare_of(
+        path: Option<&Path>,
+        force: bool,
+        ours: impl Fn(&Path) -> bool,
+    ) -> Result<Self, Failure> {
         match path {
             None => Ok(ReportFile::None),
             Some(path) if path == Path::new("-") => Ok(ReportFile::Stdout),
@@ -33,7 +42,7 @@ impl ReportFile {
                 Ok(ReportFile::Page(StagedOutput::file(path, overwrite)?))
             }
             Some(path) => {
-                let overwrite = SaveOptions::overwriting(force || Report::is_at(path));
+                let overwrite = SaveOptions::overwriting(force || ours(path));
                 Ok(ReportFile::Json(StagedOutput::file(path, overwrite)?))
             }
         }
@@ -59,8 +68,11 @@ impl ReportFile {
             ReportFile::Json(staged) => (staged, text()?),
             ReportFile::Page(staged) => (staged, page()?.html()?),
         };
-        staged
-            .commit_bytes(text.as_bytes())
-            .map_err(|error| Failure::about("the model was written, but not its report", error))
+        staged.commit_bytes(text.as_bytes()).map_err(|error| {
+            Failure::about(
+                "the work was done, but its report could not be written",
+                error,
+            )
+        })
     }
 }

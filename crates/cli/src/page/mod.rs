@@ -4,6 +4,7 @@
 
 mod shapes;
 
+use palettizer::compare::Comparison;
 use palettizer::{Model, Report};
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -48,7 +49,7 @@ pub(crate) struct Page<'a> {
     pub(crate) shapes: BTreeMap<String, Shape>,
     /// Outputs, and values between, before and after.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) comparison: Option<serde_json::Value>,
+    pub(crate) comparison: Option<&'a Comparison>,
 }
 
 impl<'a> Page<'a> {
@@ -57,6 +58,7 @@ impl<'a> Page<'a> {
         (input, before): (&Path, &Model),
         (output, after): (&Path, &Model),
         report: &'a Report,
+        comparison: Option<&'a Comparison>,
     ) -> Self {
         let name = |path: &Path| {
             let name = path.file_name().unwrap_or(path.as_os_str());
@@ -67,7 +69,17 @@ impl<'a> Page<'a> {
             subtitle: format!("made from {}", name(input)),
             report: Some(report),
             shapes: shapes(report, before, after),
-            comparison: None,
+            comparison,
+        }
+    }
+
+    /// The page of a comparison.
+    pub(crate) fn of_comparison(title: String, subtitle: String, found: &'a Comparison) -> Self {
+        Page {
+            title,
+            subtitle,
+            comparison: Some(found),
+            ..Page::default()
         }
     }
 

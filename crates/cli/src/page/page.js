@@ -155,8 +155,8 @@ function weights(report, shapes) {
 function comparison(found) {
   const columns = [
     { name: "Name", value: r => r.name, show: r => r.name },
-    { name: "SNR dB", value: r => r.snr_db ?? Infinity, show: r => decibels(r.snr_db, true) },
-    { name: "PSNR dB", value: r => r.psnr_db ?? Infinity, show: r => decibels(r.psnr_db, true) },
+    { name: "SNR dB", value: r => r.broken ? -Infinity : r.snr_db ?? Infinity, show: r => r.broken ? "broken" : decibels(r.snr_db, r.exact) },
+    { name: "PSNR dB", value: r => r.psnr_db ?? Infinity, show: r => decibels(r.psnr_db, r.exact) },
     { name: "Cosine", value: r => r.cosine, show: r => fixed(6)(r.cosine) },
     { name: "KL", value: r => r.kl, show: r => general(r.kl) },
     { name: "Largest error", value: r => r.largest_error, show: r => general(r.largest_error) },
@@ -164,7 +164,7 @@ function comparison(found) {
   ];
   section("Outputs", table("Outputs of the model before and after", columns, found.outputs));
   if (found.layers && found.layers.length) {
-    section("Error by layer", bars("SNR of each intermediate value in dB, in the order of the program", found.layers, r => r.snr_db, "dB"),
+    section("Error by layer", bars("SNR of each intermediate value in dB, in the order of the program", [...found.layers].sort((a, b) => a.order - b.order), r => r.snr_db, "dB"),
       make("p", { class: "faint" }, "Signal-to-noise ratio of each value that both programs have, in dB: where it falls, the damage starts."));
     section("Layers", table("Every value that both programs have", columns, found.layers));
   }

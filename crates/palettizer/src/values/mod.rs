@@ -9,15 +9,19 @@
 //! | a folder | any of these, a sample or several in each |
 
 mod error;
+mod labels;
 mod npy;
 mod npz;
 mod picture;
 mod samples;
 mod split;
+mod stack;
 mod stored;
 mod tensors;
 mod write;
 
 pub use error::ValuesError;
+pub use labels::labels;
 pub use samples::Samples;
+pub use stack::stacked;
 pub use write::{writable, write};

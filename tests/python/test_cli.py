@@ -7,7 +7,7 @@ import pytest
 
 from zoo_graphs import opset
 
-COMMANDS = ["compress", "inspect", "decompress", "demo", "completions"]
+COMMANDS = ["compress", "inspect", "decompress", "run", "compare", "sensitivity", "demo", "completions"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -10,6 +10,7 @@ import torch
 from coremltools.converters.mil import Builder as mb
 from pages import ROOT, Page, blocks
 from safetensors.numpy import save_file
+from sklearn.datasets import load_digits
 from torch import nn
 
 import peer
@@ -107,6 +108,13 @@ def test_statistics(page, tmp_path):
     assert reader.run() == {"python": 1, "sh": 1}
 
 
+def test_runtime(page, tmp_path):
+    reader = page("docs/runtime.md")
+    images = (load_digits().images[:16] / 16).astype(np.float32)
+    np.savez(tmp_path / "reader/x.npz", image=images[:, None])
+    assert reader.run() == {"sh": 3, "python": 1}
+
+
 @pytest.mark.parametrize("name", ["docs/differences.md", "docs/report.md", "ARCHITECTURE.md", "CONTRIBUTING.md"])
 def test_the_other_pages_have_nothing_to_run(name):
     assert {language for _, language, _ in blocks(name)} <= {"text"}
@@ -183,6 +191,7 @@ def test_the_rows_of_the_table(page, models, palettizer):
     listed = json.loads(palettizer("inspect", models(dense, "iOS18"), "--json").stdout)["weights"]
     everything = {weight["name"]: np.ones(weight["shape"], np.float32) for weight in listed}
     save_file(everything, run.folder / "s.safetensors")
+    np.savez(run.folder / "x.npz", x=zoo.random("page inputs", (3, 32, 1, 8)))
     for command, target in rows():
         seen += 1
         if not command.startswith("palettizer compress M.mlpackage"):
@@ -195,7 +204,7 @@ def test_the_rows_of_the_table(page, models, palettizer):
             shutil.copytree(models(pruned if "joint" in command else dense, at), run.folder / "M.mlpackage")
             done = run.shell(command, check=at == target)
             assert at == target or (done.returncode == 1 and target in done.stderr), f"{command} on {at}:\n{done.stderr}"
-    assert seen >= 14
+    assert seen >= 16
 
 
 def allowed():

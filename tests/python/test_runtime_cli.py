@@ -118,8 +118,8 @@ def test_times(models, palettizer):
 @pytest.mark.parametrize("color", ["RGB", "BGR", "GRAYSCALE"])
 def test_pictures(color, name, models, palettizer, tmp_path):
     values = RNG.integers(0, 256, (4, 6, 3)).astype(np.uint8)
-    picture = Image.fromarray(values)
-    picture.save(tmp_path / name, quality=100)
+    options = {} if name == "in.png" else {"quality": 100, "subsampling": 0}
+    Image.fromarray(values).save(tmp_path / name, **options)
     palettizer("run", models(photo, color), "--inputs", tmp_path / name, "-o", tmp_path / "out.png")
     found = np.asarray(Image.open(tmp_path / "out.png")).astype(int)
     read = Image.open(tmp_path / name).convert("L" if color == "GRAYSCALE" else "RGB")

@@ -3,6 +3,7 @@
 use crate::runtime::{Image, ImageKind, Pixels};
 use image::imageops::FilterType;
 use image::{DynamicImage, ImageDecoder as _, ImageFormat, ImageReader, Limits};
+use std::cmp::Ordering;
 use std::io::Cursor;
 
 /// The longest side of a picture.
@@ -55,7 +56,7 @@ pub(crate) fn parse(bytes: &[u8], kind: &ImageKind) -> Result<Image, String> {
             let size = side(kind.width).zip(side(kind.height));
             let (width, height) =
                 size.ok_or_else(|| format!("the model takes images of {}", kind.sizes_text()))?;
-            decoded.resize_to_fill(width, height, FilterType::Triangle)
+cut(decoded, width, height).resize_exact(width, height, FilterType::Triangle)
         }
     };
     let (width, height) = (fitting.width() as usize, fitting.height() as usize);
@@ -66,6 +67,24 @@ pub(crate) fn parse(bytes: &[u8], kind: &ImageKind) -> Result<Image, String> {
     };
     Image::new(width, height, pixels)
         .ok_or_else(|| "its pixels are not as many as its size says".to_owned())
+}
+
+/// The middle of a picture, in the proportions of a size.
+fn cut(picture: DynamicImage, width: u32, height: u32) -> DynamicImage {
+    let (across, down) = (picture.width(), picture.height());
+    // no side is longer than MAX_SIDE, so that no product overflows
+    let part = |side: u32, to: u32, of: u32| (side * to).div_ceil(of.max(1)).max(1);
+    match (across * height).cmp(&(down * width)) {
+        Ordering::Greater => {
+            let kept = part(down, width, height).min(across);
+            picture.crop_imm((across - kept) / 2, 0, kept, down)
+        }
+        Ordering::Less => {
+            let kept = part(across, height, width).min(down);
+            picture.crop_imm(0, (down - kept) / 2, across, kept)
+        }
+        Ordering::Equal => picture,
+    }
 }
 
 /// A picture as a PNG file.

@@ -326,7 +326,7 @@ def test_crop_resize_as_the_devices():
 
 @pytest.mark.parametrize(("build", "message"), [
     (lambda x, n: mb.resize(x=x, shape=n, resized_dims=np.uint32(1)), "expected none below 0"),
-    (lambda x, n: mb.resize(x=x, shape=mb.mul(x=n, y=-(2**30)), resized_dims=np.uint32(2)), "memory|bytes"),
+    (lambda x, n: mb.resize(x=x, shape=mb.mul(x=n, y=-(2**29)), resized_dims=np.uint32(2)), "memory|bytes"),
     (lambda x, n: mb.crop_resize(x=x, boxes=np.ones((2, 4), np.float32), box_indices=n), "a box is of image"),
     (lambda x, n: mb.resize_bilinear(x=x, target_size_height=2**31 - 1, target_size_width=2**31 - 1), "memory|bytes"),
 ])

@@ -72,7 +72,8 @@ def test_small_values_keep_their_digits():
     x = np.array([-4, -5, -6, -9, -12], np.float32)
     for name in ("sigmoid", "silu", "softplus", "gelu", "gelu tanh"):
         build, function = PLAIN[name]
-        for one in x if name != "gelu tanh" else x[:2]:
+        # further out the reference itself has lost its digits
+        for one in {"gelu": x[:3], "gelu tanh": x[:2]}.get(name, x):
             found = check(build, {"x": one.reshape(1)}, in_torch(function))
             np.testing.assert_allclose(found[0], function(torch.tensor([float(one)], dtype=torch.float64)), rtol=2e-5)
 

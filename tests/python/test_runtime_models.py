@@ -1,5 +1,7 @@
 """Whole networks with random weights, converted by coremltools and run here: outputs equal torch's, in fp32 and in fp16."""
 
+import copy
+
 import coremltools as ct
 import numpy as np
 import pytest
@@ -15,11 +17,11 @@ IMAGE = (1, 3, 64, 64)
 
 
 def vision(name, shape=IMAGE, **options):
-    return lambda: (torchvision.models.get_model(name, weights=None, **options), [torch.rand(shape)])
+    return lambda: (torchvision.models.get_model(name, weights=None, **options), [torch.randn(shape)])
 
 
 def image_model(name, shape=IMAGE, **options):
-    return lambda: (timm.create_model(name, pretrained=False, **options), [torch.rand(shape)])
+    return lambda: (timm.create_model(name, pretrained=False, **options), [torch.randn(shape)])
 
 
 class Named(nn.Module):
@@ -34,7 +36,7 @@ class Named(nn.Module):
 
 
 def picture(model_class, config, shape=(1, 3, 32, 32)):
-    return lambda: (Named(getattr(transformers, model_class)(config()), "pixel_values"), [torch.rand(shape)])
+    return lambda: (Named(getattr(transformers, model_class)(config()), "pixel_values"), [torch.randn(shape)])
 
 
 class Recurrent(nn.Module):
@@ -98,7 +100,7 @@ MODELS = {
     "squeezenet1_1": vision("squeezenet1_1"),
     "vgg11_bn": vision("vgg11_bn"),
     "timm_ghostnet_050": image_model("ghostnet_050"),
-    "timm_mixer_s32": image_model("mixer_s32_224", shape=(1, 3, 224, 224), num_classes=10),
+    "timm_mixer_s32": image_model("mixer_s32_224", shape=(1, 3, 224, 224), num_classes=0),
     "timm_poolformer_s12": image_model("poolformer_s12"),
     "timm_repvgg_a0": image_model("repvgg_a0"),
     "timm_resnet10t": image_model("resnet10t"),
@@ -115,18 +117,31 @@ MODELS = {
 }
 
 
+def settle(model, inputs):
+    """Statistics of batch norms as after training: with those of a new network, deep ones give next to nothing."""
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    for norm in norms:
+        norm.momentum = 1.0
+    if norms:
+        model.train()
+        with torch.no_grad():
+            model(*[torch.cat([x, torch.randn(7, *x.shape[1:])]) for x in inputs])
+
+
 def converted(make, precision):
-    """The network in evaluation mode, its inputs, and what coremltools makes of it."""
+    """The inputs of the network, its outputs in fp32 and in torch's own fp16, and what coremltools makes of it."""
     torch.manual_seed(0)
     model, inputs = make()
+    settle(model, inputs)
     model.eval()
     with torch.no_grad():
         traced = torch.jit.trace(model, inputs, strict=False)
         wanted = model(*inputs)
+        half = copy.deepcopy(model).half()(*[x.half() if x.is_floating_point() else x for x in inputs])
     specs = [ct.TensorType(f"x{at}", x.shape, dtype=np.int32 if x.dtype == torch.long else np.float32) for at, x in enumerate(inputs)]
     package = ct.convert(traced, inputs=specs, outputs=[ct.TensorType("y", dtype=np.float32)], convert_to="mlprogram", skip_model_load=True,
                          minimum_deployment_target=ct.target.iOS18, compute_precision=precision)
-    return {f"x{at}": x.numpy() for at, x in enumerate(inputs)}, wanted.numpy(), package
+    return {f"x{at}": x.numpy() for at, x in enumerate(inputs)}, wanted.numpy(), half.float().numpy(), package
 
 
 def snr(wanted, found):
@@ -135,12 +150,14 @@ def snr(wanted, found):
 
 @pytest.mark.parametrize("name", MODELS)
 def test_gives_what_torch_gives(name):
-    inputs, wanted, package = converted(MODELS[name], ct.precision.FLOAT32)
+    inputs, wanted, half, package = converted(MODELS[name], ct.precision.FLOAT32)
     found = Session(package).predict(inputs)["y"]
     assert found.shape == wanted.shape and found.dtype == np.float32
     assert np.abs(found - wanted).max() <= 1e-4 * np.abs(wanted).max() + 1e-6
 
-    inputs, wanted, package = converted(MODELS[name], ct.precision.FLOAT16)
+    # how much rounding to fp16 does to a network of random weights is the network's; torch's fp16 has it, too
+    usual = min(60, snr(wanted, half))
+    inputs, wanted, half, package = converted(MODELS[name], ct.precision.FLOAT16)
     for precision in ("exact", "fast"):
         found = Session(package, precision=precision).predict(inputs)["y"]
-        assert snr(wanted, found) > 40, (precision, snr(wanted, found))
+        assert snr(wanted, found) > usual - 4, (precision, snr(wanted, found), usual)

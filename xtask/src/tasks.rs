@@ -89,14 +89,55 @@ pub(crate) fn test(root: &Path, pytest_args: &[String]) -> Result<(), String> {
     let Some(built) = steps.run(|| build(root, &found, Profile::Dev)) else {
         return steps.finish();
     };
-    steps.run(|| {
-        let mut pytest = with_environment(&found, &built, root, Profile::Dev)?;
-        pytest
-            .args(["-m", "pytest", "tests/python"])
-            .args(pytest_args);
-        run(&mut pytest, "pytest")
-    });
+    steps.run(|| pytest(root, &found, &built, pytest_args));
     steps.finish()
+}
+
+/// Processes that share the Python tests, whole files each: the tests have one thread.
+const LANES: usize = 2;
+
+/// The Python tests, of which the first process says what it does at once, and the others when they are done.
+fn pytest(
+    root: &Path,
+    found: &Environment,
+    built: &Installed,
+    arguments: &[String],
+) -> Result<(), String> {
+    let lane = |lane: usize| -> Result<Command, String> {
+        let mut command = with_environment(found, built, root, Profile::Dev)?;
+        command
+            .args(["-m", "pytest", "tests/python"])
+            .args(arguments);
+        if arguments.is_empty() {
+            // the cache of one process would be written over by the other's
+            let cache = ["-p", "no:cacheprovider"];
+            command
+                .env("PALETTIZER_LANE", format!("{lane}/{LANES}"))
+                .args(cache);
+        }
+        Ok(command)
+    };
+    if !arguments.is_empty() {
+        return run(&mut lane(0)?, "pytest");
+    }
+    let mut others = Vec::new();
+    for number in 1..LANES {
+        let mut command = lane(number)?;
+        others.push(std::thread::spawn(move || command.output()));
+    }
+    let mut result = run(&mut lane(0)?, "pytest");
+    for other in others {
+        let output = other
+            .join()
+            .map_err(|_| "a thread that waits for pytest ended".to_owned())?;
+        let output = output.map_err(|error| format!("pytest: {error}"))?;
+        print!("{}", String::from_utf8_lossy(&output.stdout));
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+        if !output.status.success() {
+            result = Err(format!("pytest failed: {}", output.status));
+        }
+    }
+    result
 }
 
 /// Prints the folder of the environment's programs.

@@ -70,11 +70,8 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
             "on what? Give --inputs FILE, with inputs as the model will see them".to_owned(),
         ));
     }
-    if !args
-        .output
-        .extension()
-        .is_some_and(|extension| extension == "safetensors")
-    {
+    let extension = args.output.extension();
+    if extension.is_none_or(|extension| extension != "safetensors") {
         return Err(Failure::Usage(
             "--output must end in .safetensors".to_owned(),
         ));

@@ -267,6 +267,9 @@ impl<'a> Deref for Call<'a> {
     }
 }
 
+/// Elements and their shape.
+pub(crate) type Shaped = (Vec<f32>, Vec<usize>);
+
 impl Call<'_> {
     /// A tensor of floats as its elements, to be changed in place if nothing else needs them, and its shape.
     pub(crate) fn take_floats(&mut self, param: &str) -> Result<(Vec<f32>, Vec<usize>), Fault> {
@@ -296,10 +299,7 @@ impl Call<'_> {
     }
 
     /// The same of a tensor whose elements nothing else needs; `None` of one that others need, which stays.
-    pub(crate) fn sole_floats(
-        &mut self,
-        param: &str,
-    ) -> Result<Option<(Vec<f32>, Vec<usize>)>, Fault> {
+    pub(crate) fn sole_floats(&mut self, param: &str) -> Result<Option<Shaped>, Fault> {
         let sole = self.tensor(param)?.is_sole();
         sole.then(|| self.take_floats(param)).transpose()
     }

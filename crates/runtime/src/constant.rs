@@ -30,10 +30,10 @@ pub(crate) struct Constant {
 #[derive(Debug)]
 enum Form {
     /// As it is in the program or in a weight file.
-    Stored(proto::Value),
+    Stored(Box<proto::Value>),
     /// An output of a `constexpr_` operation, and the constants that it is chained to.
     Expression {
-        op: proto::Operation,
+        op: Box<proto::Operation>,
         output: usize,
         from: HashMap<String, usize>,
     },
@@ -44,14 +44,14 @@ impl Constant {
     pub(crate) fn stored(model: &Model, name: &str, value: &proto::Value) -> Result<Self, Error> {
         let constant = Constant {
             name: name.to_owned(),
-            form: Form::Stored(value.clone()),
+            form: Form::Stored(Box::new(value.clone())),
             kept: OnceLock::new(),
         };
         if value.blob_file.is_none() {
             let read = read(model, name, value)?;
             let _ = constant.kept.set(read);
             return Ok(Constant {
-                form: Form::Stored(proto::Value::default()),
+                form: Form::Stored(Box::default()),
                 ..constant
             });
         }
@@ -67,7 +67,11 @@ impl Constant {
     ) -> Self {
         Constant {
             name: name.to_owned(),
-            form: Form::Expression { op, output, from },
+            form: Form::Expression {
+                op: Box::new(op),
+                output,
+                from,
+            },
             kept: OnceLock::new(),
         }
     }

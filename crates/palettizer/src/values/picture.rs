@@ -56,7 +56,7 @@ pub(crate) fn parse(bytes: &[u8], kind: &ImageKind) -> Result<Image, String> {
             let size = side(kind.width).zip(side(kind.height));
             let (width, height) =
                 size.ok_or_else(|| format!("the model takes images of {}", kind.sizes_text()))?;
-cut(decoded, width, height).resize_exact(width, height, FilterType::Triangle)
+            cut(decoded, width, height).resize_exact(width, height, FilterType::Triangle)
         }
     };
     let (width, height) = (fitting.width() as usize, fitting.height() as usize);

@@ -29,7 +29,7 @@ fn mode(args: &Args<'_>) -> Result<Mode, Fault> {
 /// Of the approximation by a sigmoid.
 const FACTOR: f32 = 1.702;
 /// Of the approximation by tanh: 2 √(2/π), and that of the cube.
-const OUTER: f32 = 1.595_769_1;
+const OUTER: f32 = 1.595_769_2;
 const CUBE: f32 = 0.044_715;
 
 pub(super) fn gelu(call: &mut Call<'_>) -> Outcome {

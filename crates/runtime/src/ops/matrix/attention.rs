@@ -4,7 +4,7 @@
 
 use crate::axis::product as count;
 use crate::broadcast::{shape_of, strides, sum_to};
-use crate::call::{Args, Call, Fault, Outcome, wrong};
+use crate::call::{Args, Call, Fault, Outcome, Shaped, wrong};
 use crate::grad::{Backward, Gradients};
 use crate::tensor::Elements;
 use palettizer_kernels::{Matrix, product_alone, softmax, softmax_gradient};
@@ -13,13 +13,16 @@ use rayon::prelude::*;
 /// Queries of a block.
 const QUERIES: usize = 64;
 
+/// A mask, and its strides along the shape of all scores.
+type Strided<'a> = (Vec<usize>, &'a [f32]);
+
 /// What is attended to.
 struct Heads<'a> {
     query: &'a [f32],
     key: &'a [f32],
     value: &'a [f32],
     /// The mask as what is added to scores, of the shape of all scores, or nothing.
-    mask: Option<(Vec<f32>, Vec<usize>)>,
+    mask: Option<Shaped>,
     batch: Vec<usize>,
     /// Where each head begins in query, key and value, in units of their matrices.
     places: [Vec<usize>; 3],
@@ -95,7 +98,7 @@ impl<'a> Heads<'a> {
         head: usize,
         first: usize,
         count: usize,
-        mask: Option<&(Vec<usize>, &[f32])>,
+        mask: Option<&Strided<'_>>,
         scores: &mut Vec<f32>,
     ) {
         scores.clear();
@@ -123,7 +126,7 @@ impl<'a> Heads<'a> {
         softmax(scores, self.keys, 1);
     }
 
-    fn mask_strides(&self) -> Result<Option<(Vec<usize>, &[f32])>, Fault> {
+    fn mask_strides(&self) -> Result<Option<Strided<'_>>, Fault> {
         let wide = self.shape([self.queries, self.keys]);
         let found = self
             .mask
@@ -144,7 +147,7 @@ fn offset(batch: &[usize], strides: &[usize], mut number: usize) -> usize {
 }
 
 /// A mask of booleans says what is seen; one of floats is added.
-fn mask(args: &Args<'_>) -> Result<Option<(Vec<f32>, Vec<usize>)>, Fault> {
+fn mask(args: &Args<'_>) -> Result<Option<Shaped>, Fault> {
     let Some(mask) = args.optional("attn_mask")? else {
         return Ok(None);
     };

@@ -65,7 +65,7 @@ fn bias_of(gru: &Gru<'_>) -> Option<Vec<f32>> {
 fn trace(gru: &Gru<'_>) -> Trace {
     let layer = &gru.layer;
     let (hidden, width, size) = (layer.hidden, layer.width(), layer.state());
-    let mut gates = layer.from_inputs(bias_of(gru).as_deref());
+    let mut gates = layer.of_inputs(bias_of(gru).as_deref());
     let [mut before, mut states, mut reset] = [(); 3].map(|()| vec![0.0; layer.steps * size]);
     let mut state = gru.initial.to_vec();
     let mut products = vec![0.0; layer.batch * width];

@@ -114,7 +114,7 @@ impl<'a> Layer<'a> {
     }
 
     /// What all gates take from the input and the bias: `[steps, batch, gates * hidden]`.
-    pub(super) fn from_inputs(&self, bias: Option<&[f32]>) -> Vec<f32> {
+    pub(super) fn of_inputs(&self, bias: Option<&[f32]>) -> Vec<f32> {
         let (rows, width) = (self.steps * self.batch, self.width());
         let mut gates = match bias {
             Some(bias) => bias.repeat(rows),

@@ -126,7 +126,7 @@ fn trace(lstm: &Lstm<'_>) -> Trace {
     let layer = &lstm.layer;
     let (hidden, width, size) = (layer.hidden, layer.width(), layer.state());
     let [gate, cell, output] = lstm.activations;
-    let mut gates = layer.from_inputs(lstm.bias);
+    let mut gates = layer.of_inputs(lstm.bias);
     let [mut h_before, mut c_before, mut h, mut c] =
         [(); 4].map(|()| vec![0.0; layer.steps * size]);
     let (mut state, mut memory) = (lstm.initial_h.clone(), lstm.initial_c.clone());

@@ -28,7 +28,7 @@ fn read<'a>(call: &'a Args<'_>) -> Result<Rnn<'a>, Fault> {
 /// The states before and after each step, by time.
 fn trace(rnn: &Rnn<'_>) -> [Vec<f32>; 2] {
     let size = rnn.layer.state();
-    let mut after = rnn.layer.from_inputs(rnn.bias);
+    let mut after = rnn.layer.of_inputs(rnn.bias);
     let mut before = vec![0.0; after.len()];
     let mut state = rnn.initial.to_vec();
     for at in rnn.layer.order() {

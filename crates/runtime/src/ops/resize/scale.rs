@@ -161,6 +161,14 @@ fn floors(old: usize, new: usize) -> Vec<usize> {
         .collect()
 }
 
+/// Refuses a result that does not fit into memory, and one whose tables of positions do not, before these are made.
+fn fits(call: &Call<'_>, shape: &[usize]) -> Result<(), Fault> {
+    call.count(shape)?;
+    shape
+        .iter()
+        .try_for_each(|&dim| call.count(&[dim, 2]).map(drop))
+}
+
 fn upsampled(args: &Args<'_>) -> Result<(Vec<usize>, Axes), Fault> {
     let shape = with_last(args, &scaled_plane(args)?)?;
     let steps = steps(args, &shape, 2, false, floors)?;
@@ -168,6 +176,7 @@ fn upsampled(args: &Args<'_>) -> Result<(Vec<usize>, Axes), Fault> {
 }
 
 pub(super) fn upsample_nearest(call: &mut Call<'_>) -> Outcome {
+    fits(call, &with_last(call, &scaled_plane(call)?)?)?;
     let (shape, steps) = upsampled(call)?;
     nearest(call, &shape, &steps)
 }
@@ -186,6 +195,7 @@ fn to_target(args: &Args<'_>) -> Result<(Vec<usize>, Axes), Fault> {
 }
 
 pub(super) fn resize_nearest(call: &mut Call<'_>) -> Outcome {
+    fits(call, &with_last(call, &target_plane(call, None)?)?)?;
     let (shape, steps) = to_target(call)?;
     nearest(call, &shape, &steps)
 }
@@ -417,6 +427,7 @@ fn resized_nearest(
 
 pub(super) fn resize(call: &mut Call<'_>) -> Outcome {
     let (resized, linear) = resized(call)?;
+    fits(call, &resized.shape)?;
     if !linear {
         let steps = resized_nearest(call, &resized)?;
         return nearest(call, &resized.shape, &steps);

@@ -165,7 +165,7 @@ class Session:
         threads: int | None = None,
     ) -> dict[str, Any]: ...
     def interface(self, function: str | None = None) -> list[dict[str, str]]:
-        """Inputs, outputs and states with their kinds: "array", a color space, "int", "double", "string", "dictionary", …"""
+        """Inputs, outputs and states with their kinds: "array", a color space, "int", "double", "string", "dictionary" and others."""
 
     def outputs(self, function: str | None = None) -> list[str]: ...
     def grad(

@@ -148,7 +148,7 @@ class Session:
 
         Args:
             data: a value for each input: arrays, or what numpy makes one of; for images those of PIL, of any mode, or arrays of uint8,
-                \\[height, width\\] or \\[height, width, 3\\] with red first. Inputs that may be left out have their defaults. Several at
+                \[height, width\] or \[height, width, 3\] with red first. Inputs that may be left out have their defaults. Several at
                 once: a list.
             state: what the states hold; it is changed. Without it, they begin with zeros.
 

@@ -3,11 +3,12 @@
 >>> import numpy as np
 >>> import palettizer.coreml as cto
 >>> from palettizer.runtime import Session
->>> digit = np.random.default_rng(0).random((1, 1, 8, 8), np.float32)
+>>> digit = np.zeros((1, 1, 8, 8), np.float32)
+>>> digit[0, 0, 1:7, 3:5] = 1  # a stroke
 >>> before = Session(cto.demo()).predict({"image": digit})
 >>> config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(nbits=4))
 >>> after = Session(cto.palettize_weights(cto.demo(), config)).predict({"image": digit})
->>> bool(np.abs(before["probabilities"] - after["probabilities"]).max() < 0.2)
+>>> bool(np.abs(before["probabilities"] - after["probabilities"]).max() < 0.01)
 True
 """
 
@@ -148,7 +149,7 @@ class Session:
 
         Args:
             data: a value for each input: arrays, or what numpy makes one of; for images those of PIL, of any mode, or arrays of uint8,
-                \[height, width\] or \[height, width, 3\] with red first. Inputs that may be left out have their defaults. Several at
+                [height, width] or [height, width, 3] with red first. Inputs that may be left out have their defaults. Several at
                 once: a list.
             state: what the states hold; it is changed. Without it, they begin with zeros.
 

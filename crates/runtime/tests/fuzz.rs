@@ -16,6 +16,6 @@ use harness::{bounded, fuzz};
 #[test]
 fn the_run() {
     if bounded("the_run") {
-        fuzz("run", &run::seeds(), 20_000, 1_000, run::read);
+        fuzz("run", &run::seeds(), 50_000, 200, run::read);
     }
 }

@@ -146,7 +146,8 @@ impl From<Vec<String>> for Elements {
     }
 }
 
-/// A tensor: see the [module](self).
+/// A tensor. Floats are computed in fp32 whatever the type says, and integers of any width are held in 32 bits; a clone shares the
+/// elements.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tensor {
     dtype: Dtype,

@@ -55,7 +55,7 @@ def test_fits_the_screen_and_asks_for_nothing(browser, made, name, dark, tmp_pat
     brightness = sum(int(number) for number in re.findall(r"\d+", paper)[:3])
     assert (brightness < 200) == dark
     browser.screenshot(tmp_path / "page.png")
-    assert (tmp_path / "page.png").stat().st_size > 10_000
+    assert (tmp_path / "page.png").stat().st_size > 6_000  # of nothing but boxes where the machine has no font
 
 
 def test_sorts_and_seeks(browser, made):

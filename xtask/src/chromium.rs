@@ -1,5 +1,7 @@
 //! A Chromium, in which pages are tested: the user's, or Debian's.
 
+use std::ffi::OsString;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{cache, debian};
@@ -60,10 +62,22 @@ pub(crate) fn chromium() -> Result<PathBuf, String> {
     }
 }
 
-/// Where the libraries lie that came with a browser from the cache, for the system's loader.
-pub(crate) fn libraries(program: &Path) -> Option<PathBuf> {
-    let unpacked = program.to_str()?.strip_suffix(INSIDE)?;
+/// Where the libraries lie that came with a browser from the cache, for the system's loader: some
+/// packages keep theirs in folders of their own, which they find by absolute paths.
+pub(crate) fn libraries(program: &Path) -> Option<OsString> {
+    let unpacked = Path::new(program.to_str()?.strip_suffix(INSIDE)?);
     let triple = format!("{}-linux-gnu", std::env::consts::ARCH);
-    let libraries = Path::new(unpacked).join("usr/lib").join(triple);
-    libraries.is_dir().then_some(libraries)
+    let found = ["usr/lib", "lib"].map(|place| unpacked.join(place).join(&triple));
+    let folders = found.into_iter().filter(|folder| folder.is_dir());
+    let all = folders.flat_map(|folder| {
+        let inside = fs::read_dir(&folder).into_iter().flatten();
+        let inside = inside.filter_map(|entry| Some(entry.ok()?.path()));
+        let mut inside: Vec<PathBuf> = inside.filter(|path| path.is_dir()).collect();
+        inside.sort();
+        inside.insert(0, folder);
+        inside
+    });
+    std::env::join_paths(all)
+        .ok()
+        .filter(|joined| !joined.is_empty())
 }

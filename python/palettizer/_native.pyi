@@ -23,6 +23,7 @@ __all__ = [
     "__version__",
     "assemble",
     "dkm_defaults",
+    "known_ops",
     "main",
     "normalise_sensitivity",
     "palettize",
@@ -437,6 +438,9 @@ def normalise_sensitivity(values: NDArray[np.float32]) -> None:
     All zero becomes ones; else divided by the largest, zeros become the smallest other value, and nothing is below
     1e-12. `ValueError` for negative, NaN or infinite values.
     """
+
+def known_ops() -> list[tuple[str, bool]]:
+    """The operations that can be run, and whether each can be differentiated."""
 
 def main(argv: Sequence[str]) -> int:
     """Runs the command `palettizer` and gives its exit code. `argv` begins with the program's name."""

@@ -12,6 +12,7 @@ from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from PIL import Image
 
 import zoo_graphs
+from pages import ROOT
 from palettizer.runtime import Session
 from zoo import convert
 
@@ -401,3 +402,11 @@ def test_defaults_and_states_larger_than_any_memory():
     function.inputs[1].type.stateType.wrappedType.tensorType.dimensions[0].constant.size = 1 << 62
     with pytest.raises(ValueError, match="which no memory has room for"):
         Session(ct.models.MLModel(spec, weights_dir=mlmodel.weights_dir, skip_model_load=True)).make_state()
+
+
+def test_the_page_lists_every_operation_and_none_of_the_peers_is_missing():
+    sys.path.insert(0, str(ROOT / "scripts"))
+    import runtime_ops
+    text = (ROOT / "docs/runtime.md").read_text(encoding="utf-8")
+    assert text[text.index(runtime_ops.HEADING):] == runtime_ops.section(), "run scripts/runtime_ops.py"
+    assert all(line.endswith("|  |") for line in runtime_ops.table()[2:]), "an operation does not run"

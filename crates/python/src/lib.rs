@@ -56,7 +56,7 @@ mod _native {
     #[pymodule_export]
     use crate::recover::recover;
     #[pymodule_export]
-    use crate::session::{RunState, Session};
+    use crate::session::{RunState, Session, known_ops};
     #[pymodule_export]
     use crate::staged_output::StagedOutput;
     #[pymodule_export]

@@ -351,3 +351,10 @@ fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     let whole = (tensor.dtype().name(), tensor.shape().to_vec(), data);
     Ok(whole.into_pyobject(py)?.into_any())
 }
+
+/// The operations that can be run, and whether each can be differentiated.
+#[pyfunction]
+pub(crate) fn known_ops() -> Vec<(&'static str, bool)> {
+    let known = palettizer::runtime::known_ops().into_iter();
+    known.map(|op| (op.name, op.differentiable)).collect()
+}

@@ -267,6 +267,9 @@ impl<'a> Deref for Call<'a> {
     }
 }
 
+/// Elements of a tensor whose memory is asked for first.
+const PROBED: usize = 1 << 24;
+
 /// Elements and their shape.
 pub(crate) type Shaped = (Vec<f32>, Vec<usize>);
 
@@ -321,6 +324,11 @@ impl Call<'_> {
     /// As many equal elements as a tensor of this shape has.
     pub(crate) fn filled<T: Copy>(&self, shape: &[usize], value: T) -> Result<Vec<T>, Fault> {
         let count = self.count(shape)?;
+        if count >= PROBED {
+            // a system that has not as much ends the process where memory is asked for without asking first
+            let room = Vec::<T>::new().try_reserve_exact(count);
+            room.map_err(|_| format!("the system has no memory for a tensor of shape {shape:?}"))?;
+        }
         Ok(vec![value; count])
     }
 

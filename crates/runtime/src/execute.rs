@@ -235,7 +235,9 @@ impl<'a> Execution<'a> {
                     .value
                     .tensor()
                     .is_some_and(|tensor| tensor.floats().is_some());
-                slot.node = floats.then(|| tape.node());
+                // the levels of a quantized activation pass the gradient straight through
+                let levels = op.def.name == "quantize";
+                slot.node = (floats || levels).then(|| tape.node());
             }
             tape.entries.push(Entry {
                 args,

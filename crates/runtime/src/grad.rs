@@ -1,7 +1,7 @@
 //! Gradients in reverse: operations that a gradient flows through are noted while a program runs, and gone through backwards.
 //!
 //! What is noted is an operation that was run, with its arguments and outputs; so loops and branches need nothing of their own.
-//! Rounding to fp16 counts as the identity. A state passes on the gradient of what was written to it in the same run; lists pass
+//! Rounding counts as the identity: to fp16, and to the levels of a quantized activation, within their range. A state passes on the gradient of what was written to it in the same run; lists pass
 //! none on.
 
 use crate::call::{Args, Fault, Node, Slot};

@@ -46,7 +46,7 @@ pub use image::{ColorSpace, Image, Pixels};
 pub use interface::{ArrayKind, Bounds, Feature, ImageKind, Interface, Kind, Shapes, Sizes};
 pub use loss::{Differentiated, Loss};
 pub use options::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_STEPS, Observer, Precision, RunOptions};
-pub use registry::known_ops;
+pub use registry::{KnownOp, known_ops};
 pub use session::{Named, Session, State};
 pub use tensor::{Dtype, Elements, Tensor};
 pub use value::{Label, List, Value};

@@ -92,10 +92,30 @@ pub(crate) fn find(name: &str) -> Option<&'static Def> {
     BY_NAME.get(name).copied()
 }
 
-/// The names of all operations that can be run, sorted; constants and what they are made of are run as well.
-pub fn known_ops() -> Vec<&'static str> {
+/// An operation that can be run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[non_exhaustive]
+pub struct KnownOp {
+    /// Its name in MIL.
+    pub name: &'static str,
+    /// Whether gradients of its outputs go on to its arguments.
+    pub differentiable: bool,
+}
+
+/// All operations that can be run, sorted by name; constants and what they are made of are run as well.
+///
+/// ```
+/// let known = palettizer_runtime::known_ops();
+/// assert!(known.iter().any(|op| op.name == "conv" && op.differentiable));
+/// ```
+pub fn known_ops() -> Vec<KnownOp> {
     let all = ops::ALL.iter().flat_map(|defs| defs.iter());
-    let mut names: Vec<&str> = all.map(|def| def.name).collect();
-    names.sort_unstable();
-    names
+    let known = all.map(|def| KnownOp {
+        name: def.name,
+        // what the executor runs itself notes what is run in it
+        differentiable: def.backward.is_some() || !matches!(def.run, Run::Op(_)),
+    });
+    let mut known: Vec<KnownOp> = known.collect();
+    known.sort_unstable();
+    known
 }

@@ -7,7 +7,7 @@ mod batched;
 mod einsum;
 
 use crate::axis::product as count;
-use crate::call::{Call, Fault, Outcome, wrong};
+use crate::call::{Args, Call, Fault, Outcome, wrong};
 use crate::grad::{Backward, Gradients};
 use crate::registry::{Def, differentiable};
 use crate::tensor::Elements;
@@ -90,16 +90,18 @@ fn linear_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     Ok(found)
 }
 
+/// The two factors of a matmul.
+fn factors(args: &Args<'_>) -> Result<(Factor, Factor), Fault> {
+    let (x, y) = (args.tensor("x")?.shape(), args.tensor("y")?.shape());
+    Ok((
+        Factor::first(x, args.bool_or("transpose_x", false)?),
+        Factor::second(y, args.bool_or("transpose_y", false)?),
+    ))
+}
+
 fn matmul(call: &mut Call<'_>) -> Outcome {
+    let (a, b) = factors(call)?;
     let (x, y) = (call.tensor("x")?, call.tensor("y")?);
-    let flips = (
-        call.bool_or("transpose_x", false)?,
-        call.bool_or("transpose_y", false)?,
-    );
-    let (a, b) = (
-        Factor::first(x.shape(), flips.0),
-        Factor::second(y.shape(), flips.1),
-    );
     let shape = a.shape_with(&b)?;
     match (x.elements(), y.elements()) {
         (Elements::Floats(x), Elements::Floats(y)) => {
@@ -117,25 +119,10 @@ fn matmul(call: &mut Call<'_>) -> Outcome {
 }
 
 fn matmul_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
-    let (x, y) = (call.tensor("x")?, call.tensor("y")?);
-    let flips = (
-        call.bool_or("transpose_x", false)?,
-        call.bool_or("transpose_y", false)?,
-    );
-    let (a, b) = (
-        Factor::first(x.shape(), flips.0),
-        Factor::second(y.shape(), flips.1),
-    );
+    let (a, b) = factors(call)?;
+    let (x, y) = (call.floats("x")?, call.floats("y")?);
     let wanted = (call.wants("x"), call.wants("y"));
-    let (dx, dy) = multiply_backward(
-        (call.floats("x")?, &a),
-        (call.floats("y")?, &b),
-        call.upstream()?,
-        wanted,
-    )?;
-    Ok(dx
-        .map(|dx| ("x", 0, dx))
-        .into_iter()
-        .chain(dy.map(|dy| ("y", 0, dy)))
-        .collect())
+    let (dx, dy) = multiply_backward((x, &a), (y, &b), call.upstream()?, wanted)?;
+    let dx = dx.map(|dx| ("x", 0, dx));
+    Ok(dx.into_iter().chain(dy.map(|dy| ("y", 0, dy))).collect())
 }

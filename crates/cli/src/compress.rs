@@ -199,6 +199,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     if let Model::Checkpoint(_) = model {
         no_program(&args)?;
     }
+    let samples = samples(&args, &model)?;
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
     let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
@@ -209,7 +210,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
         true => Stream::Err,
         false => Stream::Out,
     };
-    let comparison = verified(&args, &model, voice)?;
+    let comparison = verified(&args, &model, samples, voice)?;
     report_file.write(&report, || {
         let made = Model::open_with(&args.output, args.limits.into())?;
         Ok(Page::of_compression(
@@ -244,21 +245,29 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     args.least.reached(&found)
 }
 
+/// What `--verify` compares on, read before there is anything to lose.
+fn samples(args: &Args, before: &Model) -> Result<Option<Samples>, Failure> {
+    let (Some(path), Model::CoreMl(before)) = (&args.verify, before) else {
+        return Ok(None);
+    };
+    let session = Session::new(before)?;
+    let samples = Samples::open_with(path, session.interface(None)?, args.limits.into())?;
+    Ok(Some(samples))
+}
+
 /// The comparison that `--verify` asks for, and what it was made on.
 fn verified(
     args: &Args,
     before: &Model,
+    samples: Option<Samples>,
     voice: Voice,
 ) -> Result<Option<(Comparison, String)>, Failure> {
-    let (Some(path), Model::CoreMl(before)) = (&args.verify, before) else {
+    let (Some(samples), Model::CoreMl(before)) = (samples, before) else {
         return Ok(None);
     };
     let Model::CoreMl(after) = Model::open_with(&args.output, args.limits.into())? else {
         return Ok(None);
     };
-    let session = Session::new(before)?;
-    let samples = Samples::open_with(path, session.interface(None)?, args.limits.into())?;
-    drop(session);
     let options = CompareOptions {
         arg_max: args.least.agreement(),
         layers: args.report.as_deref().is_some_and(page::is_named),
@@ -271,7 +280,7 @@ fn verified(
     let described = format!(
         "{} of {}",
         figures::count(samples.len(), "sample"),
-        path.display()
+        args.verify.as_deref().unwrap_or(Path::new("-")).display()
     );
     Ok(Some((found, described)))
 }

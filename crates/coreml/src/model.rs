@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::blob::{WeightFile, WeightWriter};
-use crate::decompress::constexpr::{Dense, evaluate, evaluate_wide};
+use crate::decompress::constexpr::{Dense, evaluate};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
@@ -139,7 +139,9 @@ impl Model {
         Constant::read_raised(&self.package, name, value)
     }
 
-    /// What the outputs of a `constexpr_` operation stand for; `made` gives those of the operations that it is chained to.
+    /// What the outputs of a `constexpr_` operation stand for; `made` gives those of the operations that it is chained to. With
+    /// `wide`, the fp16 elements of a palettized weight come as fp32: the same values, and a pass over them the less where they
+    /// are to be computed with.
     ///
     /// # Errors
     /// [`Error::Constexpr`] if parameters are missing or do not fit each other, and what reading them may give.
@@ -147,21 +149,9 @@ impl Model {
         &'a self,
         op: &'a proto::Operation,
         made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+        wide: bool,
     ) -> Result<Vec<Dense>, Error> {
-        evaluate(&self.package, op, made)
-    }
-
-    /// As [`expand`](Self::expand), but the fp16 elements of a palettized weight come as fp32: the same values, a pass over them
-    /// the less.
-    ///
-    /// # Errors
-    /// As [`expand`](Self::expand).
-    pub fn expand_wide<'a>(
-        &'a self,
-        op: &'a proto::Operation,
-        made: &'a dyn Fn(&str) -> Option<&'a Dense>,
-    ) -> Result<Vec<Dense>, Error> {
-        evaluate_wide(&self.package, op, made)
+        evaluate(&self.package, op, made, wide)
     }
 
     /// The package that the model came in.

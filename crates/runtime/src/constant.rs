@@ -154,11 +154,7 @@ impl Constant {
             };
             made.insert(name.as_str(), dense);
         }
-        let lookup = |name: &str| made.get(name);
-        Ok(match wide {
-            true => model.expand_wide(op, &lookup),
-            false => model.expand(op, &lookup),
-        }?)
+        Ok(model.expand(op, &|name| made.get(name), wide)?)
     }
 }
 

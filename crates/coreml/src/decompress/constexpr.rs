@@ -31,7 +31,8 @@ impl Dense {
     }
 }
 
-/// Computes the outputs of `op`; `made` gives what earlier operations made, by name.
+/// Computes the outputs of `op`; `made` gives what earlier operations made, by name. With `wide`, the fp16 elements of a palettized
+/// weight come as fp32: the same values, and a pass over them the less where they are to be computed with.
 ///
 /// # Errors
 /// [`Error::Constexpr`] if a parameter is missing or does not fit the others, [`Error::BadValue`] and the
@@ -40,12 +41,13 @@ pub(crate) fn evaluate<'a>(
     package: &'a Package,
     op: &'a Operation,
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+    wide: bool,
 ) -> Result<Vec<Dense>, Error> {
     let params = Params {
         package,
         op,
         made,
-        wide: false,
+        wide,
     };
     let dense = match op.r#type.as_str() {
         "constexpr_lut_to_dense" => params.lut_to_dense(),
@@ -58,24 +60,6 @@ pub(crate) fn evaluate<'a>(
         _ => Err(params.bad("this kind of compressed constant is not known".to_owned())),
     };
     Ok(vec![dense?])
-}
-
-/// As [`evaluate`], but the fp16 elements of a palettized weight are fp32, which saves a pass over them.
-pub(crate) fn evaluate_wide<'a>(
-    package: &'a Package,
-    op: &'a Operation,
-    made: &'a dyn Fn(&str) -> Option<&'a Dense>,
-) -> Result<Vec<Dense>, Error> {
-    if op.r#type != "constexpr_lut_to_dense" {
-        return evaluate(package, op, made);
-    }
-    let params = Params {
-        package,
-        op,
-        made,
-        wide: true,
-    };
-    Ok(vec![params.lut_to_dense()?])
 }
 
 /// What a `constexpr_blockwise_shift_scale` would make of `data` in place of its own: numbers of the weight's float type.

@@ -1,5 +1,6 @@
 """The binary under test, the models, and what a failed run looks like."""
 
+import gc
 import json
 import os
 import subprocess
@@ -43,6 +44,17 @@ def pytest_collection_modifyitems(config, items):
     chosen = set(map(id, kept))
     config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
     items[:] = [item for item in items if id(item) in chosen]
+
+
+def pytest_collection_finish():
+    """What was imported stays, so that collecting garbage need not look at it: the peer's `convert` does so at each call."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    """Else what is never freed would be called a leak at the end."""
+    gc.unfreeze()
 
 
 def _required(variable, what):

@@ -38,11 +38,16 @@ def _input_type(value):
     return types.int32 if value.dtype == np.bool_ else TYPES[value.dtype]
 
 
-def run(build, inputs, target="iOS18", **options):
-    """Our outputs, in the order of the program."""
+def named_outputs(build, inputs, target="iOS18", **options):
+    """Our outputs by name, in the order of the program."""
     mlmodel = model(build, inputs, target)
     found = Session(mlmodel, **options).predict(_given(inputs))
-    return [found[output.name] for output in mlmodel.get_spec().description.output]
+    return {output.name: found[output.name] for output in mlmodel.get_spec().description.output}
+
+
+def run(build, inputs, target="iOS18", **options):
+    """Our outputs, in the order of the program."""
+    return list(named_outputs(build, inputs, target, **options).values())
 
 
 def _given(inputs):
@@ -128,7 +133,7 @@ def assert_close(found, expected, ulps=2):
 
 def check(build, inputs, expected=None, target="iOS18", ulps=2):
     """Our outputs against `expected(**inputs)` (in float64 where they are floats), or against the peer's own."""
-    found = run(build, inputs, target)
+    named = named_outputs(build, inputs, target)
     if expected is None:
         wanted = inferred(build, inputs, target)
         assert wanted is not None, "the peer has no value for this: give a function"
@@ -136,14 +141,14 @@ def check(build, inputs, expected=None, target="iOS18", ulps=2):
         wide = {name: value.astype(np.float64) if value.dtype.kind == "f" else value for name, value in inputs.items()}
         wanted = expected(**wide)
         wanted = wanted if isinstance(wanted, (tuple, list)) else [wanted]
-    assert len(found) == len(wanted)
-    for at, (one, other) in enumerate(zip(found, wanted)):
+    assert len(named) == len(wanted)
+    for at, ((name, one), other) in enumerate(zip(named.items(), wanted)):
         try:
             assert_close(one, other, ulps)
         except AssertionError as error:
-            error.add_note(f"output {at}")
+            error.add_note(f"output {at}, which the program calls {name}")
             raise
-    return found
+    return list(named.values())
 
 
 def together(cases):

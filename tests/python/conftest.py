@@ -46,8 +46,8 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if id(item) in chosen]
 
 
-def pytest_collection_finish():
-    """What was imported stays, so that collecting garbage need not look at it: the peer's `convert` does so at each call."""
+def pytest_runtest_setup():
+    """What is there stays, so that collecting garbage need not look at it: the peer's `convert` does so at each call."""
     gc.collect()
     gc.freeze()
 

@@ -6,6 +6,7 @@ import types as modules
 import coremltools as ct
 import numpy as np
 import pytest
+import torch
 from coremltools.converters.mil import Builder as mb
 from coremltools.converters.mil.mil import get_new_symbol, types
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
@@ -268,10 +269,9 @@ def test_pipelines(models):
             session.predict(given)
     with pytest.raises(ValueError, match="no function is called"):
         Session(path, function_name="second")
-    with pytest.raises(ValueError, match="the model is a pipeline"):
-        session.grad({"x": x}, {"second": found["second"]}, "x")
-    with pytest.raises(ValueError, match="did not end within"):
+    with pytest.raises(ValueError, match="did not end within 1 operations"):
         Session(path, max_steps=1).predict({"x": x})
+    assert list(Session(path, max_steps=2).predict({"x": x})) == ["second"]
 
 
 def pipeline_of(*mlmodels):
@@ -284,6 +284,68 @@ def pipeline_of(*mlmodels):
     return spec
 
 
+def two_stages():
+    """A pipeline whose second stage takes the output of the first and the pipeline's own input."""
+    weights = {"first_w": RNG.normal(size=(24, 16)), "second_w": RNG.normal(size=(16, 24)) / 5}
+    first, second = (weight.astype(np.float32) for weight in weights.values())
+
+    @mb.program(input_specs=[mb.TensorSpec((4, 16))], opset_version=ct.target.iOS18)
+    def begin(x):
+        return mb.tanh(x=mb.linear(x=x, weight=mb.const(val=first, name="first_w")), name="middle")
+
+    @mb.program(input_specs=[mb.TensorSpec((4, 24)), mb.TensorSpec((4, 16))], opset_version=ct.target.iOS18)
+    def end(middle, x):
+        return mb.mul(x=mb.linear(x=middle, weight=mb.const(val=second, name="second_w")), y=x, name="y")
+
+    made = ct.utils.make_pipeline(convert(begin, "iOS18"), convert(end, "iOS18"))
+    return made, (first, second)
+
+
+def test_gradients_through_stages():
+    made, weights = two_stages()
+    x = RNG.normal(size=(4, 16)).astype(np.float32)
+    given, first, second = (torch.tensor(one, dtype=torch.float64, requires_grad=True) for one in (x, *weights))
+    y = (torch.tanh(given @ first.T) @ second.T) * given
+    session, sought = Session(made), ["x", "first_w", "second_w"]
+    factors = RNG.normal(size=(4, 16)).astype(np.float32)
+    losses = {"projection": (y * torch.tensor(factors)).sum(), "cross_entropy": torch.nn.functional.cross_entropy(y, torch.arange(4))}
+    for name, loss in losses.items():
+        wanted = torch.autograd.grad(loss, [given, first, second], retain_graph=True)
+        found = session.grad({"x": x}, {"y": factors} if name == "projection" else name, sought, output="y", labels=range(4))
+        assert found.loss == pytest.approx(float(loss.detach()), rel=1e-5) and sorted(found.gradients) == sorted(sought)
+        np.testing.assert_allclose(found.outputs["y"], y.detach().numpy(), rtol=1e-4, atol=1e-5)
+        for one, gradient in zip(sought, wanted):
+            np.testing.assert_allclose(found.gradients[one], gradient.numpy(), rtol=1e-3, atol=1e-5)
+            alone = session.grad({"x": x}, {"y": factors} if name == "projection" else name, one, output="y", labels=range(4))
+            np.testing.assert_array_equal(alone.gradients[one], found.gradients[one])
+    with pytest.raises(ValueError, match='"middle" is neither an input nor a constant'):
+        session.grad({"x": x}, {"y": factors}, "middle")
+    with pytest.raises(ValueError, match="did not end within 3 operations"):
+        Session(made, max_steps=3).grad({"x": x}, {"y": factors}, "x")
+
+
+def scaled(*factors):
+    """Multiplies by a constant called w."""
+    return program(lambda x: mb.mul(x=x, y=mb.const(val=np.float32(factors), name="w"), name="y"), (len(factors),))
+
+
+def test_gradients_through_a_pipeline_in_a_pipeline():
+    """Of constants that share a name, that of the first stage counts."""
+    stages = [scaled(2, 3), scaled(5, 7), program(lambda x: mb.square(x=x, name="y"), (2,))]
+    specs = []
+    for at, stage in enumerate(stages):
+        spec = stage.get_spec()
+        ct.utils.rename_feature(spec, "y", f"y{at}")
+        if at:
+            ct.utils.rename_feature(spec, "x", f"y{at - 1}")
+        specs.append(spec)
+    made = pipeline_of(specs[0], pipeline_of(*specs[1:]))
+    found = Session(ct.models.MLModel(made, skip_model_load=True)).grad({"x": np.float32([1, -1])}, {"y2": [1, 10]}, ["x", "w"])
+    assert found.outputs["y2"].tolist() == [100, 441] and found.loss == 4510
+    assert found.gradients["x"].tolist() == [200, -8820]  # 2 x (2·5)² and 10 times 2 x (3·7)²
+    assert found.gradients["w"].tolist() == [100, 2940]
+
+
 def test_images_between_stages():
     first = edited(program(lambda x: mb.tanh(x=x, name="middle"), (1, 3, 1, 1)),
                    lambda description: as_image(description.output[0], "RGB", 1, 1))
@@ -293,6 +355,8 @@ def test_images_between_stages():
     session = Session(ct.models.MLModel(pipeline_of(first, second), skip_model_load=True))
     found = session.predict({"x": np.array([3, 0, -1], np.float32).reshape(1, 3, 1, 1)})
     assert found["y"].reshape(-1).tolist() == [0, 0, 1]  # rounded to pixels, blue first
+    with pytest.raises(ValueError, match='output "middle" is an image between two stages of the pipeline, which passes no gradient on'):
+        session.grad({"x": np.zeros((1, 3, 1, 1), np.float32)}, {"y": [1, 1, 1]}, "x")
 
 
 def test_stages_that_are_no_programs():

@@ -96,9 +96,6 @@ pub enum Error {
         /// What it is.
         kind: String,
     },
-    /// What is asked for is of one program, and the model is a pipeline.
-    #[error("the model is a pipeline; only a model of one program can be differentiated")]
-    Pipeline,
     /// The description of an input or output makes no sense.
     #[error("\"{name}\" is described wrongly: {what}; the model is damaged, convert it again")]
     Interface {

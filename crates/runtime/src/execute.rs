@@ -16,29 +16,30 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 /// A run under way.
-pub(crate) struct Execution<'a> {
+pub(crate) struct Execution<'a, 's> {
     pub model: &'a Model,
     pub function: &'a Function,
     pub options: RunOptions<'a>,
-    pub state: &'a mut State,
-    pub observer: Option<&'a mut dyn Observer>,
+    pub state: &'s mut State,
+    pub observer: Option<&'s mut dyn Observer>,
     pub keep_constants: bool,
     /// What was run, where gradients are to be taken.
     pub tape: Option<Tape<'a>>,
     values: Vec<Option<Slot>>,
     /// Where on the tape what was written to a state comes from.
     written: HashMap<Arc<str>, Option<Node>>,
-    steps: u64,
+    /// How many operations were run, by this one and those before it.
+    pub steps: u64,
     used: u64,
 }
 
-impl<'a> Execution<'a> {
+impl<'a, 's> Execution<'a, 's> {
     /// A run that has not begun.
     pub(crate) fn new(
         model: &'a Model,
         function: &'a Function,
         options: RunOptions<'a>,
-        state: &'a mut State,
+        state: &'s mut State,
     ) -> Self {
         Execution {
             model,
@@ -55,20 +56,8 @@ impl<'a> Execution<'a> {
         }
     }
 
-    /// How many operations were run.
-    pub(crate) fn steps(&self) -> u64 {
-        self.steps
-    }
-
     /// Runs the function on its inputs, in their order; gives its outputs in theirs.
-    pub(crate) fn run(&mut self, inputs: Vec<Value>) -> Result<Vec<Value>, Error> {
-        let inputs = inputs.into_iter().map(|value| Slot { value, node: None });
-        let outputs = self.run_slots(inputs.collect())?;
-        Ok(outputs.into_iter().map(|slot| slot.value).collect())
-    }
-
-    /// As [`run`](Self::run), with places on the tape.
-    pub(crate) fn run_slots(&mut self, inputs: Vec<Slot>) -> Result<Vec<Slot>, Error> {
+    pub(crate) fn run(&mut self, inputs: Vec<Slot>) -> Result<Vec<Slot>, Error> {
         let function = self.function;
         for (input, slot) in function.inputs.iter().zip(inputs) {
             self.set(input.id, slot);

@@ -37,6 +37,7 @@ mod random_inputs;
 mod reduce;
 mod registry;
 mod session;
+mod sought;
 mod tensor;
 mod value;
 mod view;

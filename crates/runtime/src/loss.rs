@@ -1,13 +1,10 @@
 //! Losses, and gradients with respect to constants and inputs.
 
-use crate::call::{Node, Slot};
 use crate::error::Error;
-use crate::execute::Execution;
-use crate::given;
-use crate::grad::Tape;
 use crate::options::RunOptions;
-use crate::session::{Named, Session};
-use crate::tensor::{Dtype, Tensor};
+use crate::session::{Named, Run, Session, apart};
+use crate::sought::Sought;
+use crate::tensor::Tensor;
 use crate::value::Value;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -194,6 +191,9 @@ fn rows(
 impl Session {
     /// Runs the main function, and differentiates a loss of its outputs with respect to constants and inputs, by their names.
     ///
+    /// Of a pipeline the inputs are its own, and the constants those of all stages; of several that have one of a name it is the
+    /// first. What is an image between two stages passes no gradient on.
+    ///
     /// # Errors
     /// As [`run`](Self::run); [`Error::Wrt`] for a name that is neither, [`Error::Output`] if the loss does not fit the
     /// outputs, [`Error::Op`] for an operation on the way that cannot be differentiated.
@@ -243,90 +243,23 @@ impl Session {
         loss: impl FnOnce(&Named) -> Result<(f64, Seeds), Error>,
     ) -> Result<Differentiated, Error> {
         let mut state = self.state(function)?;
-        let program = self.program()?;
-        let function = program.function(function)?;
-        let mut tape = Tape::default();
-        let mut sought: Vec<(String, Node)> = Vec::new();
-        let mut by_input = vec![None; function.inputs.len()];
-        for &name in wrt {
-            let node = tape.node();
-            sought.push((name.to_owned(), node));
-            if let Some(at) = function.inputs.iter().position(|input| input.name == name) {
-                by_input[at] = Some(node);
-            } else if let Some(at) = function
-                .constants
-                .iter()
-                .position(|constant| constant.name == name)
-            {
-                tape.constants.insert(at, node);
-            } else {
-                return Err(Error::Wrt {
-                    name: name.to_owned(),
-                });
-            }
-        }
-        let given = given::all(function, program.interface(function), inputs)?;
-        let shapes = given
-            .iter()
-            .map(|value| value.tensor().map(|tensor| tensor.shape().to_vec()))
-            .collect::<Vec<_>>();
-        let slots = given
-            .into_iter()
-            .zip(&by_input)
-            .map(|(value, &node)| Slot { value, node });
-        let mut run = Execution::new(&self.model, function, options, &mut state);
-        run.tape = Some(tape);
-        let found = run.run_slots(slots.collect())?;
-        let mut tape = run.tape.take().unwrap_or_default();
-        let names = function.outputs.iter().map(|(name, _)| name.clone());
-        let nodes: BTreeMap<String, Option<Node>> = names
-            .clone()
-            .zip(found.iter().map(|slot| slot.node))
-            .collect();
-        let outputs: Named = names
-            .zip(found.into_iter().map(|slot| slot.value))
-            .collect();
+        let sought = Sought::new(&self.root, function, wrt)?;
+        let inputs = sought.placed(inputs);
+        let mut run = Run::new(options, &mut state, None);
+        run.sought = Some(sought);
+        let found = self.run_stage(&self.root, function, inputs, &mut run)?;
+        let (outputs, nodes) = apart(found);
         let (loss, seeds) = loss(&outputs)?;
-        let seeds = seeds
-            .into_iter()
-            .filter_map(|(name, grad)| Some((nodes.get(&name).copied()??, grad)));
-        let mut flow = tape.backward(seeds.collect())?;
-        let mut gradients = BTreeMap::new();
-        for (name, node) in sought {
-            let shape = match function.inputs.iter().position(|input| input.name == name) {
-                Some(at) => shapes[at].clone(),
-                None => self.constant_shape(function, &name)?,
-            };
-            let shape = shape.ok_or_else(|| Error::Wrt { name: name.clone() })?;
-            let count = crate::tensor::element_count(&shape).unwrap_or(0);
-            let gradient = flow.remove(&node).unwrap_or_else(|| vec![0.0; count]);
-            let tensor = Tensor::new(Dtype::F32, &shape, gradient)
-                .ok_or_else(|| Error::Wrt { name: name.clone() })?;
-            gradients.insert(name, tensor);
-        }
+        let seeds = seeds.into_iter();
+        let seeds = seeds.filter_map(|(name, grad)| Some((*nodes.get(&name)?, grad)));
+        let gradients = match run.sought.take() {
+            Some(sought) => sought.gradients(&self.model, seeds.collect())?,
+            None => BTreeMap::new(),
+        };
         Ok(Differentiated {
             loss,
             outputs,
             gradients,
         })
-    }
-
-    fn constant_shape(
-        &self,
-        function: &crate::plan::Function,
-        name: &str,
-    ) -> Result<Option<Vec<usize>>, Error> {
-        let found = function
-            .constants
-            .iter()
-            .find(|constant| constant.name == name);
-        let Some(constant) = found else {
-            return Ok(None);
-        };
-        if let Some(shape) = constant.shape() {
-            return Ok(Some(shape));
-        }
-        let value: Value = constant.value(&self.model, &function.constants, false)?;
-        Ok(value.tensor().map(|tensor| tensor.shape().to_vec()))
     }
 }

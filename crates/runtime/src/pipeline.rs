@@ -5,9 +5,8 @@
 use crate::error::Error;
 use crate::given;
 use crate::interface::Interface;
-use crate::options::{Observer, RunOptions};
 use crate::plan::{Function, plan};
-use crate::session::{Named, Session, State};
+use crate::session::{Run, Session, Slots, apart, together};
 use palettizer_coreml::package::{kind_name, stages};
 use palettizer_coreml::proto::view::{ModelDescription, description};
 use palettizer_coreml::{Model, proto};
@@ -59,6 +58,42 @@ impl Stage {
                 stage: at,
                 kind: kind_name(spec),
             }),
+        }
+    }
+
+    /// The functions that a run goes through, in its order.
+    pub(crate) fn functions(&self, name: Option<&str>) -> Result<Vec<&Function>, Error> {
+        match self {
+            Stage::Program(program) => Ok(vec![program.function(name)?]),
+            Stage::Pipeline(pipeline) => {
+                pipeline.named(name)?;
+                let stages = pipeline.stages.iter().map(|stage| stage.functions(None));
+                Ok(stages.collect::<Result<Vec<_>, _>>()?.concat())
+            }
+        }
+    }
+
+    /// The names of what it takes, but for states.
+    pub(crate) fn input_names(&self, function: Option<&str>) -> Result<Vec<&str>, Error> {
+        match self {
+            Stage::Program(program) => {
+                let inputs = program.function(function)?.inputs.iter();
+                let inputs = inputs.filter(|input| !input.state);
+                Ok(inputs.map(|input| input.name.as_str()).collect())
+            }
+            Stage::Pipeline(pipeline) => {
+                pipeline.named(function)?;
+                let inputs = pipeline.interface.inputs.iter();
+                Ok(inputs.map(|input| input.name.as_str()).collect())
+            }
+        }
+    }
+
+    /// What is seen of it as a stage of a pipeline.
+    fn interface(&self) -> Result<&Interface, Error> {
+        match self {
+            Stage::Program(program) => Ok(program.interface(program.function(None)?)),
+            Stage::Pipeline(pipeline) => Ok(&pipeline.interface),
         }
     }
 }
@@ -120,71 +155,28 @@ impl Pipeline {
             }),
         }
     }
-
-    /// The states of all stages.
-    pub(crate) fn zeros(&self, state: &mut State) -> Result<(), Error> {
-        self.stages.iter().try_for_each(|stage| match stage {
-            Stage::Program(program) => program.function(None)?.zeros(state),
-            Stage::Pipeline(pipeline) => pipeline.zeros(state),
-        })
-    }
 }
 
 impl Session {
-    /// Runs the stages; gives the pipeline's outputs, and how many operations were run.
-    pub(crate) fn run_pipeline(
-        &self,
-        pipeline: &Pipeline,
-        inputs: Named,
-        state: &mut State,
-        options: RunOptions<'_>,
-        mut observer: Option<&mut dyn Observer>,
-    ) -> Result<(Named, u64), Error> {
+    /// Runs the stages; gives the pipeline's outputs.
+    pub(crate) fn run_pipeline<'a>(
+        &'a self,
+        pipeline: &'a Pipeline,
+        inputs: Slots,
+        run: &mut Run<'a, '_>,
+    ) -> Result<Slots, Error> {
+        let (inputs, nodes) = apart(inputs);
+        let inputs = given::of_pipeline(&pipeline.interface, inputs)?;
+        let place = |name: &str| nodes.get(name).copied().or_else(|| run.input(name));
         // what stages are given; what they give, as programs do
-        let (mut given, mut made) = (
-            given::of_pipeline(&pipeline.interface, inputs)?,
-            Named::new(),
-        );
-        let mut steps = 0;
+        let (mut given, mut made) = (together(inputs, place), Slots::new());
         for stage in &pipeline.stages {
-            let options = RunOptions {
-                max_steps: options.max_steps.saturating_sub(steps),
-                ..options
-            };
-            let observer = observer
-                .as_mut()
-                .map(|observer| &mut **observer as &mut dyn Observer);
-            let picked = |names: Vec<&str>| -> Named {
-                let names = names.into_iter();
-                names
-                    .filter_map(|name| Some((name.to_owned(), given.get(name)?.clone())))
-                    .collect()
-            };
-            let (outputs, interface, taken) = match stage {
-                Stage::Program(program) => {
-                    let function = program.function(None)?;
-                    let interface = program.interface(function);
-                    let inputs = picked(
-                        function
-                            .inputs
-                            .iter()
-                            .map(|one| one.name.as_str())
-                            .collect(),
-                    );
-                    let (outputs, taken) =
-                        self.run_function(function, interface, inputs, state, options, observer)?;
-                    (outputs, interface, taken)
-                }
-                Stage::Pipeline(inner) => {
-                    let names = inner.interface.inputs.iter().map(|one| one.name.as_str());
-                    let inputs = picked(names.collect());
-                    let (outputs, taken) =
-                        self.run_pipeline(inner, inputs, state, options, observer)?;
-                    (outputs, &inner.interface, taken)
-                }
-            };
-            steps += taken;
-            given.extend(given::as_images(outputs.clone(), interface)?);
+            let names = stage.input_names(None)?.into_iter();
+            let inputs = names.filter_map(|name| Some((name.to_owned(), given.get(name)?.clone())));
+            let outputs = self.run_stage(stage, None, inputs.collect(), run)?;
+            let (values, nodes) = apart(outputs.clone());
+            let values = given::as_images(values, stage.interface()?)?;
+            given.extend(together(values, |name| nodes.get(name).copied()));
             made.extend(outputs);
         }
         let wanted = pipeline.interface.outputs.iter();
@@ -193,13 +185,13 @@ impl Session {
                 .remove(&output.name)
                 .or_else(|| given.remove(&output.name))
             {
-                Some(value) => Ok((output.name.clone(), value)),
+                Some(slot) => Ok((output.name.clone(), slot)),
                 None => Err(Error::Output {
                     name: output.name.clone(),
                     what: "is an output of the pipeline, but of none of its stages".to_owned(),
                 }),
             }
         });
-        Ok((outputs.collect::<Result<_, _>>()?, steps))
+        outputs.collect()
     }
 }

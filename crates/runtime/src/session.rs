@@ -1,12 +1,14 @@
 //! A model made ready to run.
 
+use crate::call::{Node, Slot};
 use crate::error::Error;
 use crate::execute::Execution;
 use crate::given;
 use crate::interface::Interface;
 use crate::options::{Observer, RunOptions};
-use crate::pipeline::{Pipeline, Program, Stage};
+use crate::pipeline::{Pipeline, Stage};
 use crate::plan::Function;
+use crate::sought::Sought;
 use crate::tensor::Tensor;
 use crate::value::Value;
 use palettizer_coreml::Model;
@@ -34,6 +36,81 @@ pub struct Session {
     pub(crate) model: Model,
     pub(crate) root: Stage,
     pub(crate) keep_constants: bool,
+}
+
+/// Values by name, each with its place on the tape, if a gradient flows through it.
+pub(crate) type Slots = BTreeMap<String, Slot>;
+
+/// Values with their places on the tape.
+pub(crate) fn together(values: Named, node: impl Fn(&str) -> Option<Node>) -> Slots {
+    let values = values.into_iter().map(|(name, value)| {
+        let node = node(&name);
+        (name, Slot { value, node })
+    });
+    values.collect()
+}
+
+/// Values, and their places on the tape.
+pub(crate) fn apart(slots: Slots) -> (Named, BTreeMap<String, Node>) {
+    let nodes = slots.iter();
+    let nodes = nodes.filter_map(|(name, slot)| Some((name.clone(), slot.node?)));
+    let nodes = nodes.collect();
+    let values = slots.into_iter().map(|(name, slot)| (name, slot.value));
+    (values.collect(), nodes)
+}
+
+/// A run through all stages.
+pub(crate) struct Run<'a, 's> {
+    options: RunOptions<'a>,
+    state: &'s mut State,
+    observer: Option<&'s mut dyn Observer>,
+    /// How many operations were run.
+    steps: u64,
+    /// What is differentiated by, if gradients are to be taken.
+    pub sought: Option<Sought<'a>>,
+}
+
+impl<'a, 's> Run<'a, 's> {
+    /// A run that has not begun.
+    pub(crate) fn new(
+        options: RunOptions<'a>,
+        state: &'s mut State,
+        observer: Option<&'s mut dyn Observer>,
+    ) -> Self {
+        Run {
+            options,
+            state,
+            observer,
+            steps: 0,
+            sought: None,
+        }
+    }
+
+    /// The place on the tape of an input of the model.
+    pub(crate) fn input(&self, name: &str) -> Option<Node> {
+        self.sought.as_ref()?.input(name)
+    }
+
+    /// Pixels are numbers of their own: no gradient comes back from the stage that takes them to the one that gave them.
+    fn not_through_images(
+        &self,
+        values: &Named,
+        nodes: &BTreeMap<String, Node>,
+    ) -> Result<(), Error> {
+        let Some(sought) = &self.sought else {
+            return Ok(());
+        };
+        let mut images = nodes.iter().filter(|(name, node)| {
+            matches!(values.get(*name), Some(Value::Image(_))) && !sought.is_input(**node)
+        });
+        images.next().map_or(Ok(()), |(name, _)| {
+            Err(Error::Output {
+                name: name.clone(),
+                what: "is an image between two stages of the pipeline, which passes no gradient on"
+                    .to_owned(),
+            })
+        })
+    }
 }
 
 /// What the states of a function hold between runs. A new one holds zeros.
@@ -144,39 +221,68 @@ impl Session {
         options: RunOptions<'_>,
         observer: Option<&mut dyn Observer>,
     ) -> Result<Named, Error> {
-        match &self.root {
+        let inputs = together(inputs, |_| None);
+        let observer = observer.map(|one| one as &mut dyn Observer);
+        let mut run = Run::new(options, state, observer);
+        let (outputs, _) = apart(self.run_stage(&self.root, function, inputs, &mut run)?);
+        given::as_images(outputs, self.interface(function)?)
+    }
+
+    /// Runs a program or a pipeline; gives its outputs as the program does.
+    pub(crate) fn run_stage<'a>(
+        &'a self,
+        stage: &'a Stage,
+        function: Option<&str>,
+        inputs: Slots,
+        run: &mut Run<'a, '_>,
+    ) -> Result<Slots, Error> {
+        match stage {
             Stage::Program(program) => {
                 let function = program.function(function)?;
-                let interface = program.interface(function);
-                let (outputs, _) =
-                    self.run_function(function, interface, inputs, state, options, observer)?;
-                given::as_images(outputs, interface)
+                self.run_function(function, program.interface(function), inputs, run)
             }
             Stage::Pipeline(pipeline) => {
                 pipeline.named(function)?;
-                let (outputs, _) = self.run_pipeline(pipeline, inputs, state, options, observer)?;
-                given::as_images(outputs, &pipeline.interface)
+                self.run_pipeline(pipeline, inputs, run)
             }
         }
     }
 
-    /// Runs a function; gives its outputs as the program does, and how many operations were run.
-    pub(crate) fn run_function(
-        &self,
-        function: &Function,
+    fn run_function<'a>(
+        &'a self,
+        function: &'a Function,
         interface: &Interface,
-        inputs: Named,
-        state: &mut State,
-        options: RunOptions<'_>,
-        observer: Option<&mut dyn Observer>,
-    ) -> Result<(Named, u64), Error> {
-        let values = given::all(function, interface, inputs)?;
-        let mut run = Execution::new(&self.model, function, options, state);
-        run.keep_constants = self.keep_constants;
-        run.observer = observer.map(|one| one as &mut dyn Observer);
-        let outputs = run.run(values)?;
+        inputs: Slots,
+        run: &mut Run<'a, '_>,
+    ) -> Result<Slots, Error> {
+        let (values, nodes) = apart(inputs);
+        run.not_through_images(&values, &nodes)?;
+        let values = given::all(function, interface, values)?;
+        let slots = function.inputs.iter().zip(values).map(|(input, value)| {
+            let node = nodes.get(&input.name).copied();
+            Slot {
+                value,
+                node: node.or_else(|| run.input(&input.name)),
+            }
+        });
+        let slots: Vec<Slot> = slots.collect();
+        let sought = run.sought.as_mut();
+        let tape = sought.map(|sought| sought.lend(function, &slots));
+        let mut execution = Execution::new(&self.model, function, run.options, run.state);
+        execution.steps = run.steps;
+        execution.tape = tape;
+        execution.keep_constants = self.keep_constants;
+        execution.observer = run
+            .observer
+            .as_mut()
+            .map(|one| &mut **one as &mut dyn Observer);
+        let outputs = execution.run(slots)?;
+        run.steps = execution.steps;
+        if let (Some(sought), Some(tape)) = (&mut run.sought, execution.tape.take()) {
+            sought.give_back(tape);
+        }
         let names = function.outputs.iter().map(|(name, _)| name.clone());
-        Ok((names.zip(outputs).collect(), run.steps()))
+        Ok(names.zip(outputs).collect())
     }
 
     /// States of a function, the main one if none is named, that hold zeros.
@@ -185,13 +291,8 @@ impl Session {
     /// [`Error::NoFunction`].
     pub fn state(&self, function: Option<&str>) -> Result<State, Error> {
         let mut state = State::default();
-        match &self.root {
-            Stage::Program(program) => program.function(function)?.zeros(&mut state)?,
-            Stage::Pipeline(pipeline) => {
-                pipeline.named(function)?;
-                pipeline.zeros(&mut state)?;
-            }
-        }
+        let functions = self.root.functions(function)?;
+        functions.iter().try_for_each(|one| one.zeros(&mut state))?;
         Ok(state)
     }
 
@@ -235,20 +336,13 @@ impl Session {
         Ok(names)
     }
 
-    /// The names of a function's constants, of the main one's if none is named.
+    /// The names of a function's constants, of the main one's if none is named; of a pipeline those of all stages.
     ///
     /// # Errors
-    /// [`Error::NoFunction`]; [`Error::Pipeline`] of a pipeline.
+    /// [`Error::NoFunction`].
     pub fn constants(&self, function: Option<&str>) -> Result<BTreeSet<&str>, Error> {
-        let constants = self.program()?.function(function)?.constants.iter();
+        let functions = self.root.functions(function)?.into_iter();
+        let constants = functions.flat_map(|function| &function.constants);
         Ok(constants.map(|constant| constant.name.as_str()).collect())
-    }
-
-    /// The only program that there is.
-    pub(crate) fn program(&self) -> Result<&Program, Error> {
-        match &self.root {
-            Stage::Program(program) => Ok(program),
-            Stage::Pipeline(_) => Err(Error::Pipeline),
-        }
     }
 }

@@ -1,10 +1,14 @@
 """Trains and converts the network that `palettizer demo` carries inside the binary.
 
 A small convolutional network learns scikit-learn's 8x8 digits in plain numpy (fixed seed, one
-thread), and is written as an fp16 ML Program for iOS18. Run it with the Python tests'
-environment; it replaces crates/cli/demo/digits.mlpackage:
+thread), and is written as an fp16 ML Program for iOS18. The digits that it is not trained on go into
+held-out.bin beside it, for the demo to read: of each first the label, then 64 pixels from 0 to 16, row
+by row, a byte each. Run it with the Python tests' environment; it replaces what is in crates/cli/demo:
 
     python scripts/demo_model.py [OUT.mlpackage]
+
+The images are the test set of E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI
+Machine Learning Repository, doi 10.24432/C50P49, licensed under CC BY 4.0.
 """
 
 import json
@@ -27,6 +31,7 @@ SEED = 20
 EPOCHS = 24
 BATCH = 32
 DEMO = Path(__file__).parent.parent / "crates/cli/demo/digits.mlpackage"
+HELD_OUT = DEMO.with_name("held-out.bin")
 SHAPES = {
     "conv1": (32, 1, 3, 3),  # 288 elements: below the default weight threshold
     "conv2": (64, 32, 3, 3),
@@ -166,18 +171,26 @@ def save(model, out):
         shutil.copytree(made, out)
 
 
+def split():
+    """The digits to train on and those held out, pixels from 0 to 16, and their labels."""
+    images, labels = load_digits(return_X_y=True)
+    return train_test_split(images, labels, test_size=0.2, random_state=SEED, stratify=labels)
+
+
+def as_input(images):
+    return (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
+
+
 def main():
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else DEMO
-    images, labels = load_digits(return_X_y=True)
-    x = (images / 16).astype(np.float32).reshape(-1, 1, 8, 8)
-    x_train, x_test, y_train, y_test = train_test_split(
-        x, labels, test_size=0.2, random_state=SEED, stratify=labels)
-    p = train(x_train, y_train, np.random.default_rng(SEED))
+    train_images, test_images, train_labels, test_labels = split()
+    p = train(as_input(train_images), train_labels, np.random.default_rng(SEED))
     p = {k: v.astype(np.float16).astype(np.float32) for k, v in p.items()}
-    accuracy = (forward(p, x_test)[0].argmax(1) == y_test).mean()
+    accuracy = (forward(p, as_input(test_images))[0].argmax(1) == test_labels).mean()
     if accuracy < 0.97:
         sys.exit(f"test accuracy {accuracy:.4f} is below 0.97: the demo model is not replaced")
     save(convert(p, accuracy), out)
+    out.with_name(HELD_OUT.name).write_bytes(np.c_[test_labels, test_images].astype(np.uint8).tobytes())
     size = sum(f.stat().st_size for f in out.rglob("*") if f.is_file())
     print(f"{out}: {size} bytes, test accuracy {accuracy:.4f}")
     if size > 250_000:

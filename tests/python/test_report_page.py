@@ -92,8 +92,36 @@ def test_a_weight_is_chosen_by_keyboard(browser, made):
     assert lines == 16 + 1  # centroids, and the axis
 
 
-def test_every_control_has_a_name(browser, made):
-    browser.open(made[0])
+@pytest.fixture(scope="module")
+def demo(binary, tmp_path_factory):
+    """The page of the demo."""
+    page = tmp_path_factory.mktemp("demo") / "demo.html"
+    subprocess.run([binary, "demo", "--report", page], check=True, capture_output=True)
+    return page
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_the_page_of_the_demo(browser, demo, name):
+    data = embedded(demo.read_text())
+    assert [row["nbits"] for row in data["widths"]] == [None, 8, 6, 4, 3, 2, 1]
+    right = {row["nbits"]: row["right"] / row["digits"] for row in data["widths"]}
+    assert right[None] > 0.97 and right[1] < 0.6
+    assert {row["nbits"] for row in data["report"]["weights"]} == {4} and data["comparison"]["samples"] == 360
+    browser.open(demo, width=WIDTHS[name])
+    assert browser.trouble() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= WIDTHS[name]
+    cells = "[...document.querySelectorAll('section:first-of-type tbody tr')].map(row => row.lastChild.textContent)"
+    assert browser.evaluate(cells) == [f"{100 * share:.1f} %" for share in right.values()]
+    bars = "[...document.querySelectorAll('section:first-of-type svg rect title')].map(one => one.textContent)"
+    assert browser.evaluate(bars) == [f"{row['name']}: {100 * right[row['nbits']]:.2f} % read right" for row in data["widths"]]
+    headings = browser.evaluate("[...document.querySelectorAll('h2')].map(one => one.textContent)")
+    assert headings == ["Bits", "Outputs", "Error by layer", "Layers", "Sizes", "Error by weight", "A weight", "Weights"]
+
+
+@pytest.mark.parametrize("page", ["made", "demo"])
+def test_every_control_has_a_name(browser, page, request):
+    found = request.getfixturevalue(page)
+    browser.open(found if page == "demo" else found[0])
     browser.send("Accessibility.enable")
     nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "searchbox", "image", "table", "region", "heading"}

@@ -1,7 +1,7 @@
 //! A small model that comes with the command, to try things on.
 //!
 //! A convolutional network that reads handwritten digits: 8×8 grey images of scikit-learn's collection, five
-//! fp16 weights, an ML Program for iOS18. `scripts/demo_model.py` trained and converted it.
+//! fp16 weights, an ML Program for iOS18. `scripts/demo_model.py` trained and converted it. What it was not trained on is in `held_out`.
 
 use std::collections::BTreeMap;
 

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `compress`, `inspect`, `decompress`, `run`, `compare`, `sensitivity`, `demo`, `completions` | one subcommand each: its flags and what it prints |
 //! | `program` | the flags of those that run a program |
-//! | `demo_model` | the model that the command carries |
+//! | `demo_model`, `held_out` | the model that the command carries, and digits to read with it |
 //! | `settings`, `rules` | the library's options as flags, and as `--op-type`/`--op-name` |
 //! | `table`, `elide`, `width` | columns that fit a terminal, names that are cut and still differ, columns that text takes |
 //! | `figures`, `summary` | numbers as text; a report as a table, reasons and totals |
@@ -26,6 +26,7 @@ mod demo_model;
 mod elide;
 mod failure;
 mod figures;
+mod held_out;
 mod inspect;
 mod interrupt;
 mod limits;

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
+use crate::demo::Width;
 use crate::failure::Failure;
 pub(crate) use shapes::{Shape, shapes};
 
@@ -41,6 +42,9 @@ pub(crate) struct Page<'a> {
     pub(crate) title: String,
     /// What is said under it.
     pub(crate) subtitle: String,
+    /// A model at several numbers of bits.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) widths: Vec<Width>,
     /// What became of each weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<&'a Report>,
@@ -70,6 +74,7 @@ impl<'a> Page<'a> {
             report: Some(report),
             shapes: shapes(report, before, after),
             comparison,
+            ..Page::default()
         }
     }
 

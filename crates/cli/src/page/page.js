@@ -73,7 +73,7 @@ function table(caption, columns, rows, choose) {
 }
 
 // Bars in the order of the program; `value` of null has no bar.
-function bars(label, rows, value, unit, choose) {
+function bars(label, rows, value, unit, choose, ends = ["first in the program", "last"]) {
   const width = across(), height = 220, left = 44, foot = 18, known = rows.filter(row => value(row) !== null && value(row) !== undefined);
   const most = Math.max(1, ...known.map(value)), least = Math.min(0, ...known.map(value));
   const y = v => 8 + (most - v) / (most - least) * (height - foot - 16);
@@ -93,7 +93,7 @@ function bars(label, rows, value, unit, choose) {
     if (choose && choose.can(row)) { bar.style.cursor = "pointer"; bar.addEventListener("click", () => choose.take(row.name)); }
     picture.append(bar);
   });
-  picture.append(make("text", { x: left, y: height - 2 }, "first in the program"), make("text", { x: width, y: height - 2, "text-anchor": "end" }, "last"));
+  picture.append(make("text", { x: left, y: height - 2 }, ends[0]), make("text", { x: width, y: height - 2, "text-anchor": "end" }, ends[1]));
   return picture;
 }
 
@@ -152,6 +152,20 @@ function weights(report, shapes) {
   if (first) choose.take(first.name);
 }
 
+// A model at several numbers of bits, of which the first is what it was.
+function widths(rows) {
+  const share = row => 100 * row.right / row.digits;
+  section("Bits", bars("Share of the digits read right at each number of bits, in percent", rows, share, "% read right", null, [rows[0].name, rows.at(-1).name]),
+    make("p", { class: "faint" }, `Read right, in percent: of ${rows[0].digits} handwritten digits that the network was not trained on.`),
+    table("The network at every number of bits", [
+      { name: "Bits", value: r => r.name, show: r => r.name },
+      { name: "Bytes", value: r => r.bytes, show: r => bytes(r.bytes) },
+      { name: "Smaller by", value: r => rows[0].bytes / r.bytes, show: r => (rows[0].bytes / r.bytes).toFixed(2) + "×" },
+      { name: "SNR dB", value: r => r.snr_db, show: r => decibels(r.snr_db, false) },
+      { name: "Read right", value: share, show: r => share(r).toFixed(1) + " %" },
+    ], rows));
+}
+
 function comparison(found) {
   const columns = [
     { name: "Name", value: r => r.name, show: r => r.name },
@@ -170,5 +184,6 @@ function comparison(found) {
   }
 }
 
+if (data.widths) widths(data.widths);
 if (data.comparison) comparison(data.comparison);
 if (data.report) weights(data.report, data.shapes || {});

@@ -114,6 +114,20 @@ impl Samples {
         Ok(Self::of(parts.collect::<Result<_, _>>()?))
     }
 
+    /// These inputs, a sample each.
+    ///
+    /// ```
+    /// use palettizer::runtime::{Dtype, Named, Tensor};
+    /// use palettizer::values::Samples;
+    ///
+    /// let one = |x: f32| Tensor::new(Dtype::F32, &[1], vec![x]).map(|x| Named::from([("x".to_owned(), x.into())]));
+    /// let samples = Samples::given([1.0, 2.0, 3.0].into_iter().filter_map(one));
+    /// assert_eq!(samples.len(), 3);
+    /// ```
+    pub fn given(samples: impl IntoIterator<Item = Named>) -> Self {
+        Self::of(samples.into_iter().map(Part::Given).collect())
+    }
+
     fn of(parts: Vec<Part>) -> Self {
         let (mut starts, mut len) = (Vec::new(), 0);
         for part in &parts {

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.numpy import load_file, save_file
 
 import zoo_graphs
+from palettizer import _native
 from palettizer.runtime import Session
 from zoo import convert
 
@@ -289,6 +290,27 @@ def test_verify(models, palettizer, tmp_path):
     assert '"comparison":{' in (tmp_path / "r.html").read_text()
 
 
+def test_verify_is_in_the_report(models, palettizer, tmp_path):
+    """The report as JSON holds what `compare` says of the same two models, of the same inputs; without --verify it holds nothing of it."""
+    model, out, report = models(classifier), tmp_path / "small.mlpackage", tmp_path / "r.json"
+    np.savez(tmp_path / "x.npz", x=inputs(10))
+    args = ["compress", model, "-o", out, "--force", "--nbits", 3, "--report"]
+    palettizer(*args, report, "--verify", tmp_path / "x.npz")
+    found = json.loads(report.read_text())
+    said = palettizer("compare", model, out, "--inputs", tmp_path / "x.npz", "--layers", "--report", "-").stdout
+    assert found["comparison"] == json.loads(said)
+    (scores,) = (output for output in found["comparison"]["outputs"] if output["distribution"])
+    (label,) = (output for output in found["comparison"]["outputs"] if output["label"])
+    assert {"snr_db", "psnr_db", "cosine", "kl", "largest_error", "agreement"} <= scores.keys() and scores["kl"] > 0
+    assert label["name"] == "classLabel" and found["comparison"]["samples"] == 10
+    assert json.loads(palettizer(*args, "-", "--verify", tmp_path / "x.npz").stdout)["comparison"] == found["comparison"]
+    done = palettizer(*args, report, "--verify", tmp_path / "x.npz", "--min-snr", 200, check=False)
+    assert done.returncode == 3 and json.loads(report.read_text())["comparison"] == found["comparison"]
+    palettizer(*args, report)
+    plain = json.loads(report.read_text())
+    assert "comparison" not in plain and plain.keys() == found.keys() - {"comparison"}
+
+
 def jacobians(x):
     """The gradients of every output of a sample with respect to the weights: [outputs, *shape] each."""
     w1, w2 = (torch.tensor(w, dtype=torch.float64) for w in (W1, W2))
@@ -309,6 +331,22 @@ def test_probes_are_the_diagonal_of_gauss_newton(models, palettizer, tmp_path):
         assert np.corrcoef(found[name].ravel(), wanted.ravel())[0, 1] > 0.98
         assert found[name].sum() == pytest.approx(wanted.sum(), rel=0.05)
         np.testing.assert_allclose(found[name], wanted, rtol=0.5, atol=0.02 * wanted.max())
+
+
+def test_probes_of_a_pipeline(models, palettizer, tmp_path):
+    """y = B A x: how far the outputs move with A is Σ B² of a column times x², and with B (A x)²."""
+    x = RNG.normal(size=(1, 4, 64)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x=x)
+    model, out = models(zoo_graphs.pipeline), tmp_path / "s.safetensors"
+    palettizer("sensitivity", model, "--inputs", tmp_path / "x.npz", "-o", out, "--probes", 400)
+    found = load_file(out)
+    a, b = (_native.Model.open(model).weight_values(name)[2].view(np.float32) for name in ("first_w", "second_w"))
+    a, b, x = a.reshape(80, 64).astype(np.float64), b.reshape(48, 80).astype(np.float64), x[0].astype(np.float64)
+    wanted = {"first_w": np.outer((b**2).sum(0), (x**2).sum(0)), "second_w": np.tile(((x @ a.T) ** 2).sum(0), (48, 1))}
+    assert {name: value.shape for name, value in found.items()} == {"first_w": (80, 64), "second_w": (48, 80)}
+    for name, value in wanted.items():
+        assert np.corrcoef(found[name].ravel(), value.ravel())[0, 1] > 0.95
+        assert found[name].sum() == pytest.approx(value.sum(), rel=0.05)
 
 
 def test_drawn_labels_are_the_diagonal_of_fisher(models, palettizer, tmp_path):

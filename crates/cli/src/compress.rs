@@ -9,8 +9,9 @@ use palettizer::runtime::Session;
 use palettizer::values::Samples;
 use palettizer::{
     MissingSensitivity, Model, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
-    Preset, SaveOptions, Target, config_file, sensitivities,
+    Preset, Report, SaveOptions, Target, config_file, sensitivities,
 };
+use serde::Serialize;
 
 use crate::compare::{self, Minimum};
 use crate::failure::Failure;
@@ -18,7 +19,7 @@ use crate::figures;
 use crate::limits::LimitFlags;
 use crate::notes;
 use crate::output::{Stream, Voice};
-use crate::page::{self, Page};
+use crate::page::Page;
 use crate::paths;
 use crate::progress::Bar;
 use crate::report_file::ReportFile;
@@ -211,13 +212,17 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
         false => Stream::Out,
     };
     let comparison = verified(&args, &model, samples, voice)?;
-    report_file.write(&report, || {
+    let written = Written {
+        report: &report,
+        comparison: comparison.as_ref().map(|(found, _)| found),
+    };
+    report_file.write(&written, || {
         let made = Model::open_with(&args.output, args.limits.into())?;
         Ok(Page::of_compression(
             (&args.input, &model),
             (&args.output, &made),
             &report,
-            comparison.as_ref().map(|(found, _)| found),
+            written.comparison,
         ))
     })?;
     for name in &report.unmatched {
@@ -245,6 +250,15 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     args.least.reached(&found)
 }
 
+/// The report as JSON: what `--verify` found goes with it.
+#[derive(Serialize)]
+struct Written<'a> {
+    #[serde(flatten)]
+    report: &'a Report,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    comparison: Option<&'a Comparison>,
+}
+
 /// What `--verify` compares on, read before there is anything to lose.
 fn samples(args: &Args, before: &Model) -> Result<Option<Samples>, Failure> {
     let (Some(path), Model::CoreMl(before)) = (&args.verify, before) else {
@@ -270,7 +284,7 @@ fn verified(
     };
     let options = CompareOptions {
         arg_max: args.least.agreement(),
-        layers: args.report.as_deref().is_some_and(page::is_named),
+        layers: args.report.is_some(),
         ..CompareOptions::default()
     };
     let found = on_threads(args.threads, || {

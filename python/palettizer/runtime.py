@@ -195,7 +195,8 @@ class Session:
                 "mse": the mean of squared differences from `target`.
                 The name of an output of one element.
                 A mapping {output: array}: the sum of the outputs' elements times those of the arrays.
-            wrt: names of inputs and of constants, one or several.
+            wrt: names of inputs and of constants, one or several. Of a pipeline: of its own inputs, and of constants of any stage, the
+                first that has one of the name.
             output: the output that the loss is of; `None`: the only one.
             labels: a class for each row.
             target: as many elements as the output has.

@@ -11,6 +11,8 @@ import torchvision
 import transformers
 from torch import nn
 
+import palettizer.coreml as cto
+from palettizer import _native
 from palettizer.runtime import Session
 
 IMAGE = (1, 3, 64, 64)
@@ -103,7 +105,7 @@ MODELS = {
     "timm_mixer_s32": image_model("mixer_s32_224", shape=(1, 3, 224, 224), num_classes=0),
     "timm_poolformer_s12": image_model("poolformer_s12"),
     "timm_repvgg_a0": image_model("repvgg_a0"),
-    "timm_resnet10t": image_model("resnet10t"),
+    "timm_resnet10t": image_model("resnet10t", zero_init_last=False),
     "transformers_vit": picture("ViTModel", lambda: transformers.ViTConfig(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, image_size=32, patch_size=8)),
     "transformers_resnet": picture("ResNetModel", lambda: transformers.ResNetConfig(
@@ -161,3 +163,56 @@ def test_gives_what_torch_gives(name):
     for precision in ("exact", "fast"):
         found = Session(package, precision=precision).predict(inputs)["y"]
         assert snr(wanted, found) > usual - 4, (precision, snr(wanted, found), usual)
+
+
+def constants_of(path, model):
+    """(constant, parameter, whether one is the other's transpose) where a constant of the program is a weight of the network."""
+    native = _native.Model.open(path)
+    parameters = [parameter for parameter in model.parameters() if parameter.ndim > 1]
+    for weight in cto.load(path).weights(0):
+        if weight["dtype"] != "fp32" or len(weight["shape"]) < 2:
+            continue
+        _, shape, values = native.weight_values(weight["name"])
+        values = torch.tensor(values.view(np.float32).reshape(shape))
+        for parameter in parameters:
+            for turned in (False, True):
+                other = parameter.detach().float()
+                other = other.transpose(0, 1) if turned else other
+                if other.shape == values.shape and torch.equal(other, values):
+                    yield weight["name"], parameter, turned
+                    break
+
+
+# network -> how many of its weights are constants of the program as they are
+GRADIENTS = {"mobilenet_v3_small": 54, "squeezenet1_1": 26, "timm_resnet10t": 15, "transformers_vit": 15, "unet": 4, "lstm": 1}
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_gradients_are_those_of_torch(name, tmp_path):
+    """Of a random projection of the outputs, with respect to the input and to every weight that the conversion left as it is."""
+    torch.manual_seed(0)
+    model, inputs = MODELS[name]()
+    settle(model, inputs)
+    model.eval()
+    with torch.no_grad():
+        traced = torch.jit.trace(model, inputs, strict=False)
+    passes = ct.PassPipeline.DEFAULT
+    passes.remove_passes({"common::fuse_conv_batchnorm"})  # weights stay those of the network
+    package = ct.convert(traced, inputs=[ct.TensorType("x0", inputs[0].shape)], outputs=[ct.TensorType("y")], convert_to="mlprogram",
+                         skip_model_load=True, minimum_deployment_target=ct.target.iOS18, compute_precision=ct.precision.FLOAT32,
+                         pass_pipeline=passes)
+    package.save(str(tmp_path / "model.mlpackage"))
+    found = list(constants_of(tmp_path / "model.mlpackage", model))
+    assert len(found) == GRADIENTS[name]
+
+    exact = model.double()
+    x = inputs[0].double().requires_grad_()
+    y = exact(x)
+    factors = torch.randn(y.shape)
+    wanted = torch.autograd.grad((y * factors).sum(), [x, *(parameter for _, parameter, _ in found)])
+    names = ["x0", *(constant for constant, _, _ in found)]
+    done = Session(tmp_path / "model.mlpackage").grad({"x0": inputs[0].numpy()}, {"y": factors.numpy()}, names)
+    for constant, gradient, turned in zip(names, wanted, [False, *(turned for _, _, turned in found)]):
+        gradient = (gradient.transpose(0, 1) if turned else gradient).numpy()
+        assert done.gradients[constant].shape == gradient.shape and np.abs(gradient).max() > 0
+        assert snr(gradient, done.gradients[constant]) > 60, (constant, snr(gradient, done.gradients[constant]))

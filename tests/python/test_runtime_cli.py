@@ -422,3 +422,32 @@ def test_from_a_model_to_its_sensitive_palette(palettizer, tmp_path):
         (output,) = json.loads(report.read_text())["outputs"]
         figures.append(output["kl"])
     assert figures[1] < figures[0]
+
+
+def tones(count):
+    """Frames of sound as CREPE takes them: six harmonics of a random pitch, a little noise, mean 0, deviation 1."""
+    rng, t = np.random.default_rng(count), np.arange(1024) / 16000
+    frames = []
+    for pitch in np.exp(rng.uniform(np.log(60), np.log(1000), count)):
+        frame = sum(rng.uniform(0.2, 1) / k * np.sin(2 * np.pi * pitch * k * t + rng.uniform(0, 2 * np.pi)) for k in range(1, 7))
+        frame = frame + 0.02 * rng.normal(size=1024)
+        frames.append((frame - frame.mean()) / frame.std())
+    return np.float32(frames)[:, None]
+
+
+def test_sensitivities_keep_the_pitch(real_models, palettizer, tmp_path):
+    """CREPE tiny at 4 bits, as the guide has it: with sensitivities more pitches stay the same, and with some bits more yet more."""
+    for name, count in [("calibration.npz", 64), ("validation.npz", 256)]:
+        np.savez(tmp_path / name, frames=tones(count))
+    model, found = real_models["crepe-tiny"], tmp_path / "s.safetensors"
+    palettizer("sensitivity", model, "--inputs", tmp_path / "calibration.npz", "-o", found)
+    agreement, size = [], []
+    for flags in [(), ("--sensitivity", found), ("--sensitivity", found, "--op-name", "model_conv[3-5]_.*=6")]:
+        palettizer("compress", model, "-o", tmp_path / "small.mlpackage", "--force", "--nbits", 4, *flags, "--report", tmp_path / "r.json",
+                   "--verify", tmp_path / "validation.npz", "--min-agreement", 0.8)
+        report = json.loads((tmp_path / "r.json").read_text())
+        (output,) = report["comparison"]["outputs"]
+        agreement.append(output["agreement"])
+        size.append(report["bytes_after"])
+    assert agreement[0] + 0.01 < agreement[1] < agreement[2], agreement
+    assert size[0] == size[1] and size[2] < 1.1 * size[0]

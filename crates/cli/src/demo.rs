@@ -28,7 +28,8 @@ use crate::width;
   palettizer demo --save digits
   palettizer demo --report demo.html
 
-The model reads handwritten digits; it was trained on scikit-learn's 8×8 images. What it reads right is of the 360 that it was not trained on.")]
+The model reads handwritten digits; it was trained on scikit-learn's 8×8 images. What it reads right is of the 360 that it was not trained on.
+They are by E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0.")]
 pub(crate) struct Args {
     /// Write the model, its palettized forms, the images and their labels into this folder
     #[arg(long, value_name = "DIR")]

@@ -62,7 +62,7 @@ function table(caption, columns, rows, choose) {
     body.replaceChildren(...found.map(row => make("tr", { "data-name": row.name },
       ...columns.map((column, at) => make("td", { class: column.text ? "text" : null }, at === 0 && choose && choose.can(row)
         ? make("button", { type: "button", onclick: () => choose.take(row.name) }, column.show(row)) : column.show(row))))));
-    said.textContent = found.length === rows.length ? `${rows.length} rows` : `${found.length} of ${rows.length} rows`;
+    said.textContent = found.length === rows.length ? `${rows.length} row${rows.length === 1 ? "" : "s"}` : `${found.length} of ${rows.length} rows`;
     if (choose) choose.mark();
   };
   const seek = make("input", { type: "search", autocomplete: "off", oninput: event => { state.text = event.target.value; draw(); } });

@@ -273,7 +273,7 @@ def test_rates_are_relative_to_the_weights():
     assert torch.allclose(results[0] * 1024, results[1], rtol=1e-5)
 
 
-def test_rates_that_are_too_large_are_halved():
+def test_deep_models_do_not_leap_at_first():
     torch.manual_seed(0)
     original = nn.Sequential(*[layer for _ in range(8) for layer in (nn.Linear(24, 24), nn.LayerNorm(24), nn.Tanh())])
     model, data = palettize(original, n_bits=2), [torch.randn(32, 24) for _ in range(4)]
@@ -281,12 +281,10 @@ def test_rates_that_are_too_large_are_halved():
     def distance(m):
         with torch.no_grad():
             return sum(float((m(x) - original(x)).square().mean()) for x in data)
-    for rate in (0.2, 5.0, 50.0):
-        losses = []
-        result = tune_tables(model, data, reference=original, distance="mse", steps=12, learning_rate=rate,
-                             norm_learning_rate=rate / 100, losses=losses, progress=False)
-        assert losses[1] < 2 * losses[0]
-        assert distance(result) < 0.85 * distance(model), rate
+    losses = []
+    result = tune_tables(model, data, reference=original, distance="mse", steps=32, losses=losses, progress=False)
+    assert max(losses[:4]) < 1.2 * losses[0]
+    assert distance(result) < 0.85 * distance(model)
 
 
 def test_steps_go_round_the_data_and_take_several_items():
@@ -298,8 +296,7 @@ def test_steps_go_round_the_data_and_take_several_items():
 
     model, data = palettize(nn.Linear(4, 4), n_bits=1), [torch.full((2, 4), float(i)) for i in range(3)]
     tune_tables(model, data, loss, steps=4, accumulation_steps=2, progress=False)
-    # the samples of the first step are asked once more, whether it did them good
-    assert seen == [0, 1, 0, 1, 2, 0, 1, 2, 0, 1]
+    assert seen == [0, 1, 2, 0, 1, 2, 0, 1]
     with pytest.raises(ValueError, match="ended after 3 items and cannot begin anew; pass a list"):
         tune_tables(model, iter(data), loss, steps=4, progress=False)
     with pytest.raises(ValueError, match="the dataloader has no samples"):

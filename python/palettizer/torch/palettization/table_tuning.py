@@ -30,8 +30,10 @@ _ADAM = {"betas": (0.9, 0.95), "eps": 1e-6}
 """A short memory, for there are few steps. Gradients are divided by the largest of the first step, so that the unit of the loss does
 not matter, and what is but rounding (as of the biases of an attention's keys) is less than epsilon."""
 
-_HALVINGS = 10
-"""How often the rates are halved at most."""
+_WARMING = 8
+"""Steps on which the rates rise to what they are to be, at most; a quarter of the steps, where they are fewer. Adam's first steps
+move every entry by the whole rate, whatever its gradient, and all that they move adds up in a deep model: full rates at once
+would leave the steps behind them to mend that."""
 
 
 def tune_tables(
@@ -43,8 +45,8 @@ def tune_tables(
     reference: nn.Module | None = None,
     distance: Distance = "kl",
     forward_fn: ForwardFunction = forward,
-    learning_rate: float = 0.2,
-    norm_learning_rate: float = 2e-3,
+    learning_rate: float = 0.08,
+    norm_learning_rate: float = 1e-3,
     tune_norms: bool = True,
     tune_biases: bool = True,
     tune_scales: bool = True,
@@ -57,8 +59,8 @@ def tune_tables(
 
     The model is one that any palettizer made or `load_safetensors` restored, with any kind of tables. It is trained in
     evaluation mode (no dropout, batch norms as they are), in the memory of the model, its indices and one gradient of a weight at a
-    time. Weights with `requires_grad=False` stay. The rates fall to zero along a half cosine, and the last tables are kept:
-    losses of different samples say nothing about which step was best.
+    time. Weights with `requires_grad=False` stay. The rates rise on the first steps and fall to zero along a half cosine, and the
+    last tables are kept: losses of different samples say nothing about which step was best.
 
     Under `torch.distributed` (`torchrun`) each process takes its share of the samples and gradients are averaged; give all of
     them the same model and data loader.
@@ -74,8 +76,7 @@ def tune_tables(
             Without it, tuples, lists and mappings are taken apart, by position or by name. Of the outputs the logits count, or
             else the first tensor; where an item has an `attention_mask`, what it masks does not.
         learning_rate: Adam's, for entries. Its unit is the standard deviation of the weights of a table, divided by the number of
-            entries (of vectors, by its root): so it does for any number of bits. Factors of channels go with it. For as long as
-            the first step raises the loss of its own samples, both rates are halved: so they do for deep models, too.
+            entries (of vectors, by its root): so it does for any number of bits. Factors of channels go with it.
         norm_learning_rate: Adam's, for norms and biases.
         tune_norms: also train the parameters of normalizations.
         tune_biases: also train biases.
@@ -127,13 +128,23 @@ def tune_tables(
         stack.enter_context(trained.gradients(target))
         try:
             for step in shown(range(steps), progress, "tuning tables", steps):
-                loss = descent.step((1 + math.cos(math.pi * step / steps)) / 2)
+                loss = descent.step(_part(step, steps))
                 if losses is not None:
                     losses.append(loss)
         except BaseException:
             trained.put_back()
             raise
     return target
+
+
+def _part(step: int, steps: int) -> float:
+    """The part of the rates that a step is made with.
+
+    >>> [round(_part(step, 8), 2) for step in range(8)]
+    [0.5, 0.96, 0.85, 0.69, 0.5, 0.31, 0.15, 0.04]
+    """
+    warming = max(1, min(_WARMING, steps // 4))
+    return min(1.0, (step + 1) / warming) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 class _Descent:
@@ -183,48 +194,17 @@ class _Descent:
         size /= self.scale
         if math.isfinite(size):
             self.largest = self.largest or size or 1.0
-            first = not self.optimizer.state
             for gradient in gradients:
                 gradient.div_(self.scale * self.largest)
-            self._move(part)
-            if first:
-                self._shorten(part, items, loss)
+            for group, rate in zip(self.optimizer.param_groups, self.rates):
+                group["lr"] = rate * part
+            self.optimizer.step()
+            self.write()
             return loss
         if self.scale <= 1:
             raise ValueError(f"a gradient of step {self.number} is NaN or infinite; the model is as it was")
         self.scale /= 16
         return loss
-
-    def _move(self, part: float) -> None:
-        for group, rate in zip(self.optimizer.param_groups, self.rates):
-            group["lr"] = rate * part
-        self.optimizer.step()
-        self.write()
-
-    def _shorten(self, part: float, items: list[Any], loss: float) -> None:
-        """Halves the rates for as long as the first step raises the loss of its own samples.
-
-        Adam's first step moves every entry by the whole rate, and all that they move adds up in a deep model: a rate that does
-        for a small one makes a large one useless at once, and the steps that are left go to mend that.
-        """
-        for _ in range(_HALVINGS):
-            if self._loss(items) <= loss:
-                return
-            with torch.no_grad():
-                for parameter in self.parameters:
-                    parameter.zero_()
-            self.optimizer.state.clear()
-            self.rates = [rate / 2 for rate in self.rates]
-            self._move(part)
-
-    @torch.no_grad()
-    def _loss(self, items: list[Any]) -> float:
-        loss = sum(float(self.loss_fn(self.model, item)) for item in items) / len(items)
-        if distributed():
-            mean = torch.tensor([loss], dtype=torch.float64, device=self.parameters[0].device)
-            dist.all_reduce(mean)
-            loss = float(mean) / dist.get_world_size()
-        return loss if math.isfinite(loss) else math.inf
 
     def _backward(self, item: Any) -> float:
         loss = self.loss_fn(self.model, item)

@@ -304,4 +304,4 @@ def _array(value: tuple[str, list[int], Any]) -> np.ndarray:
         return np.array(data, dtype=object).reshape(shape)
     dtype = np.dtype(_DTYPES[name])
     wide = np.dtype(np.float32 if dtype.kind == "f" else np.bool_ if dtype.kind == "b" else np.int32)
-    return np.frombuffer(data, wide).reshape(shape).astype(dtype)
+    return np.frombuffer(data, wide).reshape(shape).astype(dtype, copy=False)

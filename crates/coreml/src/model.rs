@@ -1,7 +1,7 @@
 //! A Core ML model, opened: what can be asked of it and made of it.
 
 use crate::Error;
-use crate::blob::{WeightFile, WeightWriter};
+use crate::blob::{SharedBytes, WeightFile, WeightWriter};
 use crate::decompress::constexpr::{Dense, evaluate};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
@@ -137,6 +137,18 @@ impl Model {
         value: &'a proto::Value,
     ) -> Result<Constant<'a>, Error> {
         Constant::read_raised(&self.package, name, value)
+    }
+
+    /// The bytes of a constant where they lie in a weight file, to be kept; `None` for one that the program itself holds.
+    ///
+    /// # Errors
+    /// As [`constant`](Self::constant), but for the checks of its type and size.
+    pub fn shared(&self, value: &proto::Value) -> Result<Option<SharedBytes>, Error> {
+        let Some(place) = &value.blob_file else {
+            return Ok(None);
+        };
+        let file = self.package.weight_file(&place.file_name)?;
+        file.shared(place.offset).map(Some)
     }
 
     /// What the outputs of a `constexpr_` operation stand for; `made` gives those of the operations that it is chained to. With

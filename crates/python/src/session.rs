@@ -8,7 +8,7 @@ use palettizer::runtime::{
     Session as Inner, State, Tensor, Value,
 };
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::{PyByteArray, PyDict, PyList};
 
 use crate::error::bad_value;
 use crate::model::Model;
@@ -121,8 +121,9 @@ impl Session {
             self.0.grad_with(&loss, &wrt, function, named, options)
         })?;
         let gradients = PyDict::new(py);
-        for (name, tensor) in &found.gradients {
-            gradients.set_item(name, array(py, tensor)?)?;
+        // each is let go when it is copied: together they are as large as the model
+        for (name, tensor) in found.gradients {
+            gradients.set_item(name, array(py, &tensor)?)?;
         }
         Ok((found.loss, objects(py, &found.outputs)?, gradients))
     }
@@ -322,11 +323,11 @@ fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
         }
         Value::Image(image) => {
             let (name, channels, data) = match image.pixels() {
-                Pixels::Gray(values) => ("image", 1, PyBytes::new(py, values)),
-                Pixels::Rgb(values) => ("image", 3, PyBytes::new(py, values)),
+                Pixels::Gray(values) => ("image", 1, PyByteArray::new(py, values)),
+                Pixels::Rgb(values) => ("image", 3, PyByteArray::new(py, values)),
                 Pixels::GrayF16(values) => {
                     let bytes = bytemuck::cast_slice(values);
-                    ("float image", 1, PyBytes::new(py, bytes))
+                    ("float image", 1, PyByteArray::new(py, bytes))
                 }
             };
             let mut shape = vec![image.height(), image.width()];
@@ -340,11 +341,11 @@ fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
 /// The opposite of [`tensor`].
 fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
     let data = match tensor.elements() {
-        Elements::Floats(values) => PyBytes::new(py, bytemuck::cast_slice(values)).into_any(),
-        Elements::Ints(values) => PyBytes::new(py, bytemuck::cast_slice(values)).into_any(),
+        Elements::Floats(values) => PyByteArray::new(py, bytemuck::cast_slice(values)).into_any(),
+        Elements::Ints(values) => PyByteArray::new(py, bytemuck::cast_slice(values)).into_any(),
         Elements::Bools(values) => {
             let bytes: Vec<u8> = values.iter().map(|&value| u8::from(value)).collect();
-            PyBytes::new(py, &bytes).into_any()
+            PyByteArray::new(py, &bytes).into_any()
         }
         Elements::Texts(values) => PyList::new(py, values.iter())?.into_any(),
     };

@@ -20,6 +20,17 @@ pub(crate) struct Slot {
     pub node: Option<Node>,
 }
 
+impl Slot {
+    /// Keeps of a tensor of floats its type and shape alone; one element, which says how an operation works, stays.
+    pub(crate) fn let_floats_go(&mut self) {
+        if let Value::Tensor(tensor) = &mut self.value
+            && tensor.len() > 1
+        {
+            *tensor = tensor.without_floats();
+        }
+    }
+}
+
 /// What an operation cannot do.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -376,10 +387,8 @@ pub(crate) fn elements_of<'a, T: Element>(
     param: &str,
     tensor: &'a Tensor,
 ) -> Result<&'a [T], Fault> {
-    let found = T::of(tensor.elements());
-    found
-        .map(Vec::as_slice)
-        .ok_or_else(|| wrong(param, tensor, "the type of the other arguments"))
+    let found = T::of(tensor);
+    found.ok_or_else(|| wrong(param, tensor, "the type of the other arguments"))
 }
 
 fn missing(param: &str) -> Fault {

@@ -1,11 +1,12 @@
 //! Constants: read, or expanded from their compressed form, when an operation needs them.
 //!
-//! A large constant stays in its file, and a palettized one stays compressed: its elements are in memory while an operation uses
-//! them. Small ones, whose elements a program asks for again and again (axes, shapes, scales), are kept.
+//! A large constant stays in its file, where fp32 is read as it lies; a palettized one stays compressed. What is converted or
+//! expanded is in memory while an operation uses it. Small ones, whose elements a program asks for again and again (axes, shapes,
+//! scales), are kept.
 
 use crate::error::Error;
 use crate::plan::Declared;
-use crate::tensor::{Dtype, Elements, Tensor};
+use crate::tensor::{Dtype, Elements, Floats, Tensor};
 use crate::value::Value;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -254,12 +255,19 @@ fn read(model: &Model, name: &str, value: &proto::Value) -> Result<Value, Error>
             constant.dtype.name()
         ))
     })?;
-    let elements = widened(constant.dtype, &constant.bytes, &constant.shape).ok_or_else(|| {
-        damaged(format!(
-            "its {} bytes are not of its type",
-            constant.bytes.len()
-        ))
-    })?;
+    let in_file = match constant.dtype {
+        DataType::Float32 => model.shared(value)?.and_then(Floats::in_file),
+        _ => None,
+    };
+    let elements = in_file.map(Elements::Floats);
+    let elements = elements
+        .or_else(|| widened(constant.dtype, &constant.bytes, &constant.shape))
+        .ok_or_else(|| {
+            damaged(format!(
+                "its {} bytes are not of its type",
+                constant.bytes.len()
+            ))
+        })?;
     let tensor = Tensor::new(dtype, &constant.shape, elements);
     tensor
         .map(Value::Tensor)

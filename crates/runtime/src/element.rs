@@ -2,7 +2,6 @@
 
 use crate::tensor::{Elements, Tensor};
 use rayon::prelude::*;
-use std::sync::Arc;
 
 /// Elements from which work on them is worth several threads.
 const PARALLEL: usize = 1 << 16;
@@ -12,7 +11,7 @@ pub(crate) trait Element:
     Copy + Default + PartialEq + PartialOrd + Send + Sync + 'static
 {
     /// The elements, if they are of this kind.
-    fn of(elements: &Elements) -> Option<&Vec<Self>>;
+    fn of(tensor: &Tensor) -> Option<&[Self]>;
     /// The elements of a tensor, if they are of this kind, to be changed: without a copy if nothing else needs them.
     fn taken(tensor: Tensor) -> Option<Vec<Self>>;
     /// The number as this kind has it.
@@ -22,20 +21,14 @@ pub(crate) trait Element:
 }
 
 macro_rules! element {
-    ($kind:ty, $variant:ident, $number:ident => $convert:expr) => {
+    ($kind:ty, $of:expr, $taken:expr, $number:ident => $convert:expr) => {
         impl Element for $kind {
-            fn of(elements: &Elements) -> Option<&Vec<Self>> {
-                match elements {
-                    Elements::$variant(values) => Some(values),
-                    _ => None,
-                }
+            fn of(tensor: &Tensor) -> Option<&[Self]> {
+                $of(tensor)
             }
 
             fn taken(tensor: Tensor) -> Option<Vec<Self>> {
-                match tensor.into_elements() {
-                    Elements::$variant(values) => Some(Arc::unwrap_or_clone(values)),
-                    _ => None,
-                }
+                $taken(tensor)
             }
 
             fn of_number($number: f64) -> Self {
@@ -49,9 +42,9 @@ macro_rules! element {
     };
 }
 
-element!(f32, Floats, number => number as f32);
-element!(i32, Ints, number => number as i32);
-element!(bool, Bools, number => number != 0.0);
+element!(f32, Tensor::floats, Tensor::into_floats, number => number as f32);
+element!(i32, Tensor::ints, Tensor::into_ints, number => number as i32);
+element!(bool, Tensor::bools, Tensor::into_bools, number => number != 0.0);
 
 /// The same code for whatever kind of elements a type has: `$kind` is `f32`, `i32` or `bool` in it. Strings are refused.
 macro_rules! each_kind {

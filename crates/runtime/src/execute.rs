@@ -192,7 +192,15 @@ impl<'a, 's> Execution<'a, 's> {
     fn noted(&self, args: &Args<'a>) -> Option<Args<'a>> {
         self.tape.as_ref()?;
         let mut slots = args.items.iter().flat_map(|(_, slots)| slots);
-        slots.any(|slot| slot.node.is_some()).then(|| args.clone())
+        if !slots.any(|slot| slot.node.is_some()) {
+            return None;
+        }
+        let mut noted = args.clone();
+        if !args.op.def.keeps.arguments {
+            let slots = noted.items.iter_mut().flat_map(|(_, slots)| slots);
+            slots.for_each(Slot::let_floats_go);
+        }
+        Some(noted)
     }
 
     /// The outputs as the program declares them, and on the tape if the arguments are.
@@ -228,9 +236,13 @@ impl<'a, 's> Execution<'a, 's> {
                 let levels = op.def.name == "quantize";
                 slot.node = (floats || levels).then(|| tape.node());
             }
+            let mut noted = outputs.clone();
+            if !op.def.keeps.outputs {
+                noted.iter_mut().for_each(Slot::let_floats_go);
+            }
             tape.entries.push(Entry {
                 args,
-                outputs: outputs.clone(),
+                outputs: noted,
             });
         }
         Ok(outputs)

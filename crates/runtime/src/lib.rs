@@ -49,5 +49,5 @@ pub use loss::{Differentiated, Loss};
 pub use options::{DEFAULT_MAX_MEMORY, DEFAULT_MAX_STEPS, Observer, Precision, RunOptions};
 pub use registry::{KnownOp, known_ops};
 pub use session::{Named, Session, State};
-pub use tensor::{Dtype, Elements, Tensor};
+pub use tensor::{Dtype, Elements, Floats, Tensor};
 pub use value::{Label, List, Value};

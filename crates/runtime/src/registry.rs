@@ -28,13 +28,49 @@ pub(crate) struct Def {
     pub backward: Option<BackwardFn>,
     /// Whether it only moves elements about: what it gives is as exact as what it was given, and is not rounded again.
     pub moves: bool,
+    /// What its gradients are made of, beside the shapes: all else is let go before they are taken.
+    pub keeps: Keeps,
+}
+
+/// Elements that the gradients of an operation are made of.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Keeps {
+    pub arguments: bool,
+    pub outputs: bool,
 }
 
 impl Def {
-    /// The same, as one that only moves elements about.
+    /// The same, as one that only moves elements about; its gradients are made of shapes alone.
     pub(crate) const fn moving(self) -> Self {
         Def {
             moves: true,
+            ..self.by_shapes()
+        }
+    }
+
+    /// The same, with gradients that are made of shapes alone.
+    pub(crate) const fn by_shapes(self) -> Self {
+        self.keeping(false, false)
+    }
+
+    /// The same, with gradients that are made of its arguments.
+    pub(crate) const fn by_arguments(self) -> Self {
+        self.keeping(true, false)
+    }
+
+    /// The same, with gradients that are made of what it gave.
+    pub(crate) const fn by_outputs(self) -> Self {
+        self.keeping(false, true)
+    }
+
+    /// The same, with gradients that are made of its arguments and of what it gave.
+    pub(crate) const fn by_both(self) -> Self {
+        self.keeping(true, true)
+    }
+
+    const fn keeping(self, arguments: bool, outputs: bool) -> Self {
+        Def {
+            keeps: Keeps { arguments, outputs },
             ..self
         }
     }
@@ -49,6 +85,11 @@ impl std::fmt::Debug for Def {
     }
 }
 
+const KEEPS: Keeps = Keeps {
+    arguments: true,
+    outputs: false,
+};
+
 /// An operation that is run from its arguments alone.
 pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) -> Def {
     Def {
@@ -56,10 +97,11 @@ pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) ->
         run: Run::Op(run),
         backward: None,
         moves: false,
+        keeps: KEEPS,
     }
 }
 
-/// The same, for one that can be differentiated.
+/// The same, for one that can be differentiated, by its arguments if nothing else is said.
 pub(crate) const fn differentiable(
     name: &'static str,
     run: fn(&mut Call<'_>) -> Outcome,
@@ -70,6 +112,7 @@ pub(crate) const fn differentiable(
         run: Run::Op(run),
         backward: Some(backward),
         moves: false,
+        keeps: KEEPS,
     }
 }
 
@@ -80,6 +123,7 @@ pub(crate) const fn executed(name: &'static str, run: Run) -> Def {
         run,
         backward: None,
         moves: false,
+        keeps: KEEPS,
     }
 }
 

@@ -6,7 +6,9 @@
 
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
+use palettizer_coreml::blob::SharedBytes;
 use palettizer_coreml::proto::DataType;
+use std::ops::Deref;
 use std::sync::Arc;
 
 /// The type of a tensor's elements.
@@ -99,7 +101,7 @@ impl Dtype {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Elements {
     /// Of fp16 and fp32.
-    Floats(Arc<Vec<f32>>),
+    Floats(Floats),
     /// Of all integers; those of uint32 keep their bits.
     Ints(Arc<Vec<i32>>),
     /// Of bool.
@@ -108,11 +110,73 @@ pub enum Elements {
     Texts(Arc<Vec<String>>),
 }
 
+/// Elements in fp32, shared: in memory, or where they lie in a weight file.
+#[derive(Clone, Debug)]
+pub struct Floats(Store);
+
+#[derive(Clone, Debug)]
+enum Store {
+    Held(Arc<Vec<f32>>),
+    /// Aligned, and little-endian as this machine is.
+    InFile(SharedBytes),
+    /// So many that are not kept.
+    Gone(usize),
+}
+
+impl Floats {
+    /// The bytes of a file as they are; `None` where this machine reads them in another way.
+    pub(crate) fn in_file(bytes: SharedBytes) -> Option<Self> {
+        let fits =
+            cfg!(target_endian = "little") && bytemuck::try_cast_slice::<u8, f32>(&bytes).is_ok();
+        fits.then_some(Floats(Store::InFile(bytes)))
+    }
+
+    /// How many there are, or were.
+    fn count(&self) -> usize {
+        match &self.0 {
+            Store::Gone(count) => *count,
+            _ => self.len(),
+        }
+    }
+
+    /// Whether nothing else has these elements.
+    fn is_sole(&self) -> bool {
+        matches!(&self.0, Store::Held(values) if Arc::strong_count(values) == 1)
+    }
+
+    /// The elements, without a copy if nothing else has them.
+    fn into_vec(self) -> Vec<f32> {
+        match self.0 {
+            Store::Held(values) => Arc::unwrap_or_clone(values),
+            Store::InFile(_) | Store::Gone(_) => self.to_vec(),
+        }
+    }
+}
+
+impl Deref for Floats {
+    type Target = [f32];
+
+    fn deref(&self) -> &[f32] {
+        match &self.0 {
+            Store::Held(values) => values,
+            // it was tried before
+            Store::InFile(bytes) => bytemuck::try_cast_slice(bytes).unwrap_or_default(),
+            Store::Gone(_) => &[],
+        }
+    }
+}
+
+impl PartialEq for Floats {
+    fn eq(&self, other: &Self) -> bool {
+        **self == **other
+    }
+}
+
 impl Elements {
     /// How many there are.
     pub fn len(&self) -> usize {
         match self {
-            Elements::Floats(values) => values.len(),
+            Elements::Floats(values) => values.count(),
             Elements::Ints(values) => values.len(),
             Elements::Bools(values) => values.len(),
             Elements::Texts(values) => values.len(),
@@ -127,7 +191,7 @@ impl Elements {
 
 impl From<Vec<f32>> for Elements {
     fn from(values: Vec<f32>) -> Self {
-        Elements::Floats(Arc::new(values))
+        Elements::Floats(Floats(Store::Held(Arc::new(values))))
     }
 }
 impl From<Vec<i32>> for Elements {
@@ -247,9 +311,19 @@ impl Tensor {
     /// The elements of a tensor of floats.
     pub fn floats(&self) -> Option<&[f32]> {
         match &self.elements {
+            Elements::Floats(Floats(Store::Gone(_))) => None,
             Elements::Floats(values) => Some(values),
             _ => None,
         }
+    }
+
+    /// The same without its elements, if they are floats: its type and its shape are left.
+    pub(crate) fn without_floats(&self) -> Tensor {
+        let mut hollow = self.clone();
+        if let Elements::Floats(values) = &self.elements {
+            hollow.elements = Elements::Floats(Floats(Store::Gone(values.count())));
+        }
+        hollow
     }
 
     /// The elements of a tensor of integers.
@@ -279,7 +353,7 @@ impl Tensor {
     /// Whether no other tensor has these elements.
     pub(crate) fn is_sole(&self) -> bool {
         match &self.elements {
-            Elements::Floats(values) => Arc::strong_count(values) == 1,
+            Elements::Floats(values) => values.is_sole(),
             Elements::Ints(values) => Arc::strong_count(values) == 1,
             Elements::Bools(values) => Arc::strong_count(values) == 1,
             Elements::Texts(values) => Arc::strong_count(values) == 1,
@@ -289,7 +363,23 @@ impl Tensor {
     /// The elements of a tensor of floats, to be changed: without a copy if nothing else needs them.
     pub fn into_floats(self) -> Option<Vec<f32>> {
         match self.elements {
-            Elements::Floats(values) => Some(Arc::unwrap_or_clone(values)),
+            Elements::Floats(values) => Some(values.into_vec()),
+            _ => None,
+        }
+    }
+
+    /// The elements of a tensor of integers, in the same way.
+    pub(crate) fn into_ints(self) -> Option<Vec<i32>> {
+        match self.elements {
+            Elements::Ints(values) => Some(Arc::unwrap_or_clone(values)),
+            _ => None,
+        }
+    }
+
+    /// The elements of a tensor of booleans, in the same way.
+    pub(crate) fn into_bools(self) -> Option<Vec<bool>> {
+        match self.elements {
+            Elements::Bools(values) => Some(Arc::unwrap_or_clone(values)),
             _ => None,
         }
     }
@@ -306,21 +396,24 @@ impl Tensor {
 
     /// The same elements under another type of the same kind: floats that are fp16 are rounded.
     pub(crate) fn with_float_type(mut self, dtype: Dtype, round: bool) -> Self {
-        if let Elements::Floats(values) = &mut self.elements
-            && dtype.is_float()
-        {
-            if dtype == Dtype::F16 && round {
-                match Arc::get_mut(values) {
-                    Some(values) => round_to_f16(values),
-                    None => {
-                        let mut copy = values.to_vec();
-                        round_to_f16(&mut copy);
-                        *values = Arc::new(copy);
-                    }
-                }
-            }
-            self.dtype = dtype;
+        if !dtype.is_float() {
+            return self;
         }
+        self.elements = match self.elements {
+            Elements::Floats(values) if dtype == Dtype::F16 && round => {
+                let mut values = values.into_vec();
+                round_to_f16(&mut values);
+                values.into()
+            }
+            Elements::Floats(values) => Elements::Floats(values),
+            other => {
+                return Tensor {
+                    elements: other,
+                    ..self
+                };
+            }
+        };
+        self.dtype = dtype;
         self
     }
 }

@@ -16,7 +16,7 @@ mod write;
 
 use crate::proto::DataType;
 pub use error::BlobError;
-pub use read::{Blob, WeightFile};
+pub use read::{Blob, SharedBytes, WeightFile};
 use std::path::Path;
 pub use write::WeightWriter;
 

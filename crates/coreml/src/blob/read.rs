@@ -11,7 +11,7 @@ use crate::blob::BlobError;
 use crate::proto::DataType;
 use palettizer_pipeline::Error as PipelineError;
 use palettizer_pipeline::mapped_file::{Input, MappedFile};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -56,6 +56,24 @@ pub struct Blob<'a> {
     pub unused_bits: u64,
     /// Where in the file `data` begins.
     pub data_offset: u64,
+}
+
+/// The elements of a blob, of a file that stays open for as long as they are needed. A clone shares them.
+#[derive(Clone, Debug)]
+pub struct SharedBytes {
+    file: WeightFile,
+    range: Range<usize>,
+}
+
+impl Deref for SharedBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.file
+            .bytes()
+            .get(self.range.clone())
+            .unwrap_or_default()
+    }
 }
 
 impl Blob<'_> {
@@ -186,6 +204,20 @@ impl WeightFile {
             data,
             unused_bits,
             data_offset,
+        })
+    }
+
+    /// The elements of the blob whose record is at `offset`, to be kept.
+    ///
+    /// # Errors
+    /// As [`blob`](Self::blob).
+    pub fn shared(&self, offset: u64) -> Result<SharedBytes, Error> {
+        let found = self.blob(offset)?;
+        // it lies within the file, so that its place is a usize
+        let start = usize::try_from(found.data_offset).unwrap_or(usize::MAX);
+        Ok(SharedBytes {
+            file: self.clone(),
+            range: start..start.saturating_add(found.data.len()),
         })
     }
 

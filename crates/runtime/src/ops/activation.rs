@@ -7,7 +7,7 @@ mod softmax;
 use super::unary::tanh_slope;
 use crate::call::{Call, Fault, Outcome};
 use crate::grad::{Backward, Gradients};
-use crate::pointwise::{map, parameter, pointwise, slope};
+use crate::pointwise::{map, parameter, pointwise, slope, slope_by_output};
 use crate::registry::{Def, differentiable};
 use palettizer_kernels::functions;
 
@@ -21,8 +21,9 @@ pub(super) const OPS: &[Def] = &[
     differentiable(
         "relu",
         |call| map(call, pointwise!(|x| if x < 0.0 { 0.0 } else { x })),
-        |call| slope(call, pointwise!(|g, x| if x > 0.0 { g } else { 0.0 })),
-    ),
+        |call| slope_by_output(call, pointwise!(|g, y| if y > 0.0 { g } else { 0.0 })),
+    )
+    .by_outputs(),
     differentiable(
         "relu6",
         |call| map(call, pointwise!(|x| between(x, 0.0, 6.0))),
@@ -48,7 +49,7 @@ pub(super) const OPS: &[Def] = &[
             slope(call, f)
         },
     ),
-    differentiable("softmax", softmax::softmax, softmax::softmax_backward),
+    differentiable("softmax", softmax::softmax, softmax::softmax_backward).by_outputs(),
     differentiable(
         "softplus",
         |call| map(call, pointwise!(|x| functions::softplus(x))),

@@ -19,7 +19,8 @@ pub(super) const OPS: &[Def] = &[
         "add",
         |call| numbers(call, |x, y| x + y, i32::wrapping_add),
         |call| constant(call, 1.0, 1.0),
-    ),
+    )
+    .by_shapes(),
     op("equal", |call| compare(call, |x, y| x == y, |x, y| x == y)),
     differentiable(
         "floor_div",
@@ -72,7 +73,8 @@ pub(super) const OPS: &[Def] = &[
         "sub",
         |call| numbers(call, |x, y| x - y, i32::wrapping_sub),
         |call| constant(call, 1.0, -1.0),
-    ),
+    )
+    .by_shapes(),
 ];
 
 /// The numbers of a tensor as floats.

@@ -21,13 +21,14 @@ pub(super) const OPS: &[Def] = &[
     )
     .moving(),
     differentiable("gather_nd", take::nd, take::nd_backward).moving(),
-    differentiable("scatter", scatter::scatter, scatter_backward::scatter),
+    differentiable("scatter", scatter::scatter, scatter_backward::scatter).by_both(),
     differentiable(
         "scatter_along_axis",
         scatter::along_axis,
         scatter_backward::along_axis,
-    ),
-    differentiable("scatter_nd", scatter::nd, scatter_backward::nd),
+    )
+    .by_both(),
+    differentiable("scatter_nd", scatter::nd, scatter_backward::nd).by_both(),
 ];
 
 /// The positions that indices mean on axes of these lengths, in turn.

@@ -16,17 +16,20 @@ pub(super) const OPS: &[Def] = &[
         "avg_pool",
         |call| run(call, Kind::Average),
         |call| slope(call, Kind::Average),
-    ),
+    )
+    .by_both(),
     differentiable(
         "l2_pool",
         |call| run(call, Kind::L2),
         |call| slope(call, Kind::L2),
-    ),
+    )
+    .by_both(),
     differentiable(
         "max_pool",
         |call| run(call, Kind::Max),
         |call| slope(call, Kind::Max),
-    ),
+    )
+    .by_both(),
 ];
 
 /// What is made of a window.

@@ -13,7 +13,7 @@ use crate::tensor::{Elements, element_count};
 use palettizer_kernels::functions;
 
 pub(super) const OPS: &[Def] = &[
-    differentiable("cumsum", cumsum::cumsum, cumsum::cumsum_backward),
+    differentiable("cumsum", cumsum::cumsum, cumsum::cumsum_backward).by_shapes(),
     op("reduce_argmax", extremes::argmax),
     op("reduce_argmin", extremes::argmin),
     differentiable(
@@ -58,7 +58,8 @@ pub(super) const OPS: &[Def] = &[
             })
         },
         backward::extreme,
-    ),
+    )
+    .by_both(),
     differentiable(
         "reduce_mean",
         |call| {
@@ -69,7 +70,8 @@ pub(super) const OPS: &[Def] = &[
             reduce(call, integers::mean, floats)
         },
         backward::mean,
-    ),
+    )
+    .by_shapes(),
     differentiable(
         "reduce_min",
         |call| {
@@ -79,7 +81,8 @@ pub(super) const OPS: &[Def] = &[
             })
         },
         backward::extreme,
-    ),
+    )
+    .by_both(),
     differentiable(
         "reduce_prod",
         |call| {
@@ -92,7 +95,8 @@ pub(super) const OPS: &[Def] = &[
         "reduce_sum",
         |call| reduce(call, integers::sum, |x, axes| axes.folded::<Sum>(x)),
         backward::sum,
-    ),
+    )
+    .by_shapes(),
     differentiable(
         "reduce_sum_square",
         |call| {

@@ -12,7 +12,9 @@ use crate::tensor::Elements;
 
 pub(super) const OPS: &[Def] = &[
     op("argsort", argsort),
-    differentiable("topk", topk, topk_backward).moving(),
+    differentiable("topk", topk, topk_backward)
+        .moving()
+        .by_arguments(),
 ];
 
 /// The first of the elements in order that are asked for.

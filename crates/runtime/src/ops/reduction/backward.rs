@@ -28,13 +28,21 @@ fn shared(call: &Backward<'_>, f: impl Fn(f32, f32) -> f32 + Sync) -> Result<Gra
     spread(call, &axes, call.upstream()?, f)
 }
 
+/// The same share for each element.
+fn equal(call: &Backward<'_>, share: f32) -> Result<Gradients, Fault> {
+    let axes = Axes::of(call)?;
+    let mut gradient = vec![share; call.tensor("x")?.len()];
+    let upstream = (call.upstream()?, axes.kept.as_slice());
+    apply_in_place(&mut gradient, &axes.wide, upstream, |share, g| share * g)?;
+    Ok(vec![("x", 0, gradient)])
+}
+
 pub(super) fn sum(call: &Backward<'_>) -> Result<Gradients, Fault> {
-    shared(call, |_, _| 1.0)
+    equal(call, 1.0)
 }
 
 pub(super) fn mean(call: &Backward<'_>) -> Result<Gradients, Fault> {
-    let each = 1.0 / Axes::of(call)?.count as f32;
-    shared(call, |_, _| each)
+    equal(call, 1.0 / Axes::of(call)?.count as f32)
 }
 
 pub(super) fn l1_norm(call: &Backward<'_>) -> Result<Gradients, Fault> {

@@ -12,6 +12,7 @@ from coremltools.converters.mil.mil import get_new_symbol, types
 from coremltools.proto import FeatureTypes_pb2, Model_pb2
 from PIL import Image
 
+import palettizer.coreml as cto
 import zoo_graphs
 from pages import ROOT
 from palettizer.runtime import Session
@@ -441,6 +442,33 @@ def test_threads_do_not_matter():
     x = RNG.normal(size=1 << 18).astype(np.float32)
     one, many = (Session(mlmodel, threads=threads).predict({"x": x})["y"] for threads in (1, 3))
     np.testing.assert_array_equal(one, many)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("options", [{"nbits": 4}, {"nbits": 3, "granularity": "per_grouped_channel", "group_size": 2},
+                                     {"nbits": 6, "enable_per_channel_scale": True}, {"nbits": 4, "cluster_dim": 2}, None])
+def test_weights_are_expanded_in_memory_that_others_had(dtype, options):
+    # large ones after small ones and small after large, one of them used twice, and one that goes on as a view
+    sizes = [(300, 40), (60, 300), (900, 60), (44, 900), (300, 44)]
+    weights = [(RNG.normal(size=size) * 0.2).astype(dtype) for size in sizes]
+
+    def body(x):
+        for at, weight in enumerate(weights):
+            x = mb.linear(x=x, weight=mb.const(val=weight, name=f"w{at}"))
+        shared = mb.const(val=RNG.normal(size=(300, 300)).astype(dtype), name="shared")
+        view = mb.reshape(x=shared, shape=[30, 3000])
+        x = mb.matmul(x=mb.matmul(x=x, y=shared), y=shared)
+        return mb.concat(values=[x, mb.matmul(x=mb.slice_by_size(x=x, begin=[0, 0], size=[5, 30]), y=view)], axis=1)
+    model = program(body, mb.TensorSpec((5, 40), dtype=types.fp16 if dtype == np.float16 else types.fp32))
+    if options:
+        config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(weight_threshold=0, **options))
+        model = cto.palettize_weights(model, config)
+    plain = cto.decompress_weights(model) if options else model
+    x = {"x": RNG.normal(size=(5, 40)).astype(np.float32)}
+    session = Session(model)
+    found = [next(iter(session.predict(x).values())) for _ in range(3)]
+    wanted = next(iter(Session(plain, keep_constants=True).predict(x).values()))
+    assert all(np.array_equal(one, wanted) for one in found)
 
 
 @pytest.mark.parametrize("damage", [

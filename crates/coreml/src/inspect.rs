@@ -238,7 +238,7 @@ impl<'a, 'g> Inspector<'a, 'g> {
         for &at in chain {
             let op = self.graph.nodes[at].op;
             let lookup = |name: &str| made.get(name);
-            let outputs = evaluate(self.package, op, &lookup, false)?;
+            let outputs = evaluate(self.package, op, &lookup, None)?;
             for (output, dense) in op.outputs.iter().zip(outputs) {
                 last = &output.name;
                 made.insert(last, dense);

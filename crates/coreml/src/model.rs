@@ -152,8 +152,8 @@ impl Model {
     }
 
     /// What the outputs of a `constexpr_` operation stand for; `made` gives those of the operations that it is chained to. With
-    /// `wide`, the fp16 elements of a palettized weight come as fp32: the same values, and a pass over them the less where they
-    /// are to be computed with.
+    /// `room`, the fp16 elements of a palettized weight come as fp32: the same values, and a pass over them the less where they
+    /// are to be computed with. They lie in `room` if it is enough.
     ///
     /// # Errors
     /// [`Error::Constexpr`] if parameters are missing or do not fit each other, and what reading them may give.
@@ -161,9 +161,9 @@ impl Model {
         &'a self,
         op: &'a proto::Operation,
         made: &'a dyn Fn(&str) -> Option<&'a Dense>,
-        wide: bool,
+        room: Option<Vec<f32>>,
     ) -> Result<Vec<Dense>, Error> {
-        evaluate(&self.package, op, made, wide)
+        evaluate(&self.package, op, made, room)
     }
 
     /// The package that the model came in.

@@ -6,7 +6,7 @@
 
 use crate::error::Error;
 use crate::plan::Declared;
-use crate::tensor::{Dtype, Elements, Floats, Tensor};
+use crate::tensor::{Dtype, Elements, Floats, Tensor, element_count};
 use crate::value::Value;
 use half::f16;
 use half::slice::HalfFloatSliceExt as _;
@@ -14,10 +14,36 @@ use palettizer_coreml::proto::view::items;
 use palettizer_coreml::proto::{self, DataType};
 use palettizer_coreml::{Dense, Model, Numbers};
 use std::collections::HashMap;
-use std::sync::OnceLock;
+use std::mem;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Elements up to which a constant is kept once it was read.
 const KEPT: usize = 4096;
+
+/// The memory that an expanded constant had, for the next one: to make new memory ready costs more than to expand a constant. The
+/// largest of one operation's is kept, so it is as much as the largest constant takes.
+#[derive(Debug, Default)]
+pub(crate) struct Spare(Mutex<Vec<f32>>);
+
+impl Spare {
+    /// What there is.
+    fn take(&self) -> Vec<f32> {
+        mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the memory of a tensor that nothing else has, unless there is more already.
+    pub(crate) fn give(&self, tensor: Tensor) {
+        if tensor.len() <= KEPT || !tensor.is_sole() {
+            return;
+        }
+        let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(values) = tensor.into_floats()
+            && values.capacity() > held.capacity()
+        {
+            *held = values;
+        }
+    }
+}
 
 /// A constant of a function.
 #[derive(Debug)]
@@ -49,7 +75,7 @@ impl Constant {
             kept: OnceLock::new(),
         };
         if value.blob_file.is_none() {
-            let read = read(model, name, value)?;
+            let read = read(model, name, value, Vec::new())?;
             let _ = constant.kept.set(read);
             return Ok(Constant {
                 form: Form::Stored(Box::default()),
@@ -77,20 +103,25 @@ impl Constant {
         }
     }
 
-    /// Its elements; `keep` says that they are to stay, however many they are.
+    /// Its elements; `keep` says that they are to stay, however many they are. If they are expanded and do not stay, it may be in
+    /// spare memory.
     pub(crate) fn value(
         &self,
         model: &Model,
         all: &[Constant],
         keep: bool,
+        spare: Option<&Spare>,
     ) -> Result<Value, Error> {
         if let Some(value) = self.kept.get() {
             return Ok(value.clone());
         }
+        let large = self.shape().and_then(|shape| element_count(&shape)) > Some(KEPT);
+        let room = spare.filter(|_| large && !keep).map(Spare::take);
+        let room = room.unwrap_or_default();
         let value = match &self.form {
-            Form::Stored(value) => read(model, &self.name, value)?,
+            Form::Stored(value) => read(model, &self.name, value, room)?,
             Form::Expression { op, output, .. } => {
-                let mut made = self.expand(model, all, true)?;
+                let mut made = self.expand(model, all, Some(room))?;
                 if *output >= made.len() {
                     return Err(self.bad("it has fewer outputs than the program says"));
                 }
@@ -134,8 +165,13 @@ impl Constant {
         }
     }
 
-    /// All outputs of its `constexpr_` operation; with `wide`, fp16 ones may come as fp32.
-    fn expand(&self, model: &Model, all: &[Constant], wide: bool) -> Result<Vec<Dense>, Error> {
+    /// All outputs of its `constexpr_` operation; with `room`, fp16 ones may come as fp32, and lie in it.
+    fn expand(
+        &self,
+        model: &Model,
+        all: &[Constant],
+        room: Option<Vec<f32>>,
+    ) -> Result<Vec<Dense>, Error> {
         let Form::Expression { op, from, .. } = &self.form else {
             return Err(self.bad("a compressed constant is made from one that is not compressed"));
         };
@@ -144,18 +180,18 @@ impl Constant {
             let before = &all[at];
             let dense = match &before.form {
                 Form::Expression { output, .. } => {
-                    let mut outputs = before.expand(model, all, false)?;
+                    let mut outputs = before.expand(model, all, None)?;
                     if *output >= outputs.len() {
                         return Err(before.bad("it has fewer outputs than the program says"));
                     }
                     outputs.swap_remove(*output)
                 }
-                Form::Stored(_) => dense_of(&before.value(model, all, false)?)
+                Form::Stored(_) => dense_of(&before.value(model, all, false, None)?)
                     .ok_or_else(|| self.bad(&format!("\"{name}\" is no tensor of numbers")))?,
             };
             made.insert(name.as_str(), dense);
         }
-        Ok(model.expand(op, &|name| made.get(name), wide)?)
+        Ok(model.expand(op, &|name| made.get(name), room)?)
     }
 }
 
@@ -217,8 +253,8 @@ fn from_dense(dense: Dense, declared: Option<Dtype>) -> Option<Tensor> {
     Tensor::new(dtype, &dense.shape, elements)
 }
 
-/// Reads a value: a tensor, or a list of scalars, which becomes a tensor of one dimension.
-fn read(model: &Model, name: &str, value: &proto::Value) -> Result<Value, Error> {
+/// Reads a value: a tensor, or a list of scalars, which becomes a tensor of one dimension. Halves are widened in `room`.
+fn read(model: &Model, name: &str, value: &proto::Value, room: Vec<f32>) -> Result<Value, Error> {
     let damaged = |what: String| {
         Error::Model(palettizer_coreml::Error::BadValue {
             name: name.to_owned(),
@@ -261,7 +297,7 @@ fn read(model: &Model, name: &str, value: &proto::Value) -> Result<Value, Error>
     };
     let elements = in_file.map(Elements::Floats);
     let elements = elements
-        .or_else(|| widened(constant.dtype, &constant.bytes, &constant.shape))
+        .or_else(|| widened(constant.dtype, &constant.bytes, &constant.shape, room))
         .ok_or_else(|| {
             damaged(format!(
                 "its {} bytes are not of its type",
@@ -278,7 +314,10 @@ fn listed(model: &Model, name: &str, list: &[proto::Value]) -> Result<Value, Err
     let mut texts = Vec::new();
     let mut ints = Vec::new();
     for item in list {
-        match read(model, name, item)?.tensor().map(Tensor::elements) {
+        match read(model, name, item, Vec::new())?
+            .tensor()
+            .map(Tensor::elements)
+        {
             Some(Elements::Texts(found)) => texts.extend(found.iter().cloned()),
             Some(Elements::Ints(found)) => ints.extend(found.iter().copied()),
             _ => {}
@@ -297,8 +336,8 @@ fn listed(model: &Model, name: &str, list: &[proto::Value]) -> Result<Value, Err
     })
 }
 
-/// Stored elements as they are computed with.
-fn widened(dtype: DataType, bytes: &[u8], shape: &[usize]) -> Option<Elements> {
+/// Stored elements as they are computed with; those of halves in the memory of `room`, if it is enough.
+fn widened(dtype: DataType, bytes: &[u8], shape: &[usize], room: Vec<f32>) -> Option<Elements> {
     fn words<const N: usize, T>(bytes: &[u8], convert: fn([u8; N]) -> T) -> Vec<T> {
         bytes
             .as_chunks()
@@ -313,7 +352,14 @@ fn widened(dtype: DataType, bytes: &[u8], shape: &[usize]) -> Option<Elements> {
         DataType::Float64 => Some(words(bytes, |word| f64::from_le_bytes(word) as f32).into()),
         DataType::Float16 => {
             let halves = bytemuck::try_cast_slice::<u8, f16>(bytes);
-            let mut wide = vec![0.0; bytes.len() / 2];
+            let count = bytes.len() / 2;
+            let mut wide = match room.capacity() >= count {
+                true => room,
+                false => vec![0.0; count],
+            };
+            // all of them are written
+            wide.truncate(count);
+            wide.resize(count, 0.0);
             match halves {
                 Ok(halves) if cfg!(target_endian = "little") => {
                     halves.convert_to_f32_slice(&mut wide)
@@ -341,7 +387,7 @@ fn widened(dtype: DataType, bytes: &[u8], shape: &[usize]) -> Option<Elements> {
         | DataType::UInt4
         | DataType::UInt6 => {
             let bits = dtype.bits()? as usize;
-            let count = crate::tensor::element_count(shape)?;
+            let count = element_count(shape)?;
             let at = |index: usize| {
                 let bit = index * bits;
                 let low = usize::from(*bytes.get(bit / 8)?) >> (bit % 8);

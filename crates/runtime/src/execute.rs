@@ -1,6 +1,7 @@
 //! Runs the operations of a function in order, and drops each value after its last use.
 
 use crate::call::{Args, Budget, Call, Fault, Node, Slot};
+use crate::constant::Spare;
 use crate::error::Error;
 use crate::grad::{Entry, Tape};
 use crate::options::{Observer, Precision, RunOptions};
@@ -23,6 +24,8 @@ pub(crate) struct Execution<'a, 's> {
     pub state: &'s mut State,
     pub observer: Option<&'s mut dyn Observer>,
     pub keep_constants: bool,
+    /// Memory for constants that are expanded.
+    pub spare: Option<&'a Spare>,
     /// What was run, where gradients are to be taken.
     pub tape: Option<Tape<'a>>,
     values: Vec<Option<Slot>>,
@@ -48,6 +51,7 @@ impl<'a, 's> Execution<'a, 's> {
             state,
             observer: None,
             keep_constants: false,
+            spare: None,
             tape: None,
             values: vec![None; function.values],
             written: HashMap::new(),
@@ -101,7 +105,10 @@ impl<'a, 's> Execution<'a, 's> {
             }),
             Source::Constant(at) => {
                 let constants = &self.function.constants;
-                let value = constants[at].value(self.model, constants, self.keep_constants)?;
+                // what is noted for gradients stays
+                let spare = self.spare.filter(|_| self.tape.is_none());
+                let keep = self.keep_constants;
+                let value = constants[at].value(self.model, constants, keep, spare)?;
                 let node = self
                     .tape
                     .as_ref()
@@ -155,6 +162,7 @@ impl<'a, 's> Execution<'a, 's> {
                 };
                 noted = self.noted(&call.args);
                 let values = run(&mut call).map_err(|fault| fault_of(op, fault))?;
+                self.take_back(op, call.args);
                 values
                     .into_iter()
                     .map(|value| Slot { value, node: None })
@@ -186,6 +194,20 @@ impl<'a, 's> Execution<'a, 's> {
             self.free(id);
         }
         Ok(())
+    }
+
+    /// Takes the memory back that constants were expanded in for an operation.
+    fn take_back(&self, op: &Op, args: Args<'_>) {
+        let Some(spare) = self.spare else {
+            return;
+        };
+        for ((_, sources), (_, slots)) in op.args.iter().zip(args.items) {
+            for (source, slot) in sources.iter().zip(slots) {
+                if let (Source::Constant(_), Value::Tensor(tensor)) = (source, slot.value) {
+                    spare.give(tensor);
+                }
+            }
+        }
     }
 
     /// A copy of the arguments for the tape, if a gradient flows through them.

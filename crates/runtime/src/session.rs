@@ -1,6 +1,7 @@
 //! A model made ready to run.
 
 use crate::call::{Node, Slot};
+use crate::constant::Spare;
 use crate::error::Error;
 use crate::execute::Execution;
 use crate::given;
@@ -36,6 +37,7 @@ pub struct Session {
     pub(crate) model: Model,
     pub(crate) root: Stage,
     pub(crate) keep_constants: bool,
+    spare: Spare,
 }
 
 /// Values by name, each with its place on the tape, if a gradient flows through it.
@@ -173,6 +175,7 @@ impl Session {
             root: Stage::new(model, model.spec(), 0)?,
             model: model.clone(),
             keep_constants: false,
+            spare: Spare::default(),
         })
     }
 
@@ -272,6 +275,7 @@ impl Session {
         execution.steps = run.steps;
         execution.tape = tape;
         execution.keep_constants = self.keep_constants;
+        execution.spare = Some(&self.spare);
         execution.observer = run
             .observer
             .as_mut()

@@ -139,7 +139,7 @@ impl<'a> Sought<'a> {
             let shape = match constant.shape() {
                 Some(shape) => Some(shape),
                 None => {
-                    let value: Value = constant.value(model, &function.constants, false)?;
+                    let value: Value = constant.value(model, &function.constants, false, None)?;
                     value.tensor().map(|tensor| tensor.shape().to_vec())
                 }
             };

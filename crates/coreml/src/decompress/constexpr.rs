@@ -31,8 +31,9 @@ impl Dense {
     }
 }
 
-/// Computes the outputs of `op`; `made` gives what earlier operations made, by name. With `wide`, the fp16 elements of a palettized
-/// weight come as fp32: the same values, and a pass over them the less where they are to be computed with.
+/// Computes the outputs of `op`; `made` gives what earlier operations made, by name. With `room`, the fp16 elements of a palettized
+/// weight come as fp32: the same values, and a pass over them the less where they are to be computed with. They lie in `room` if it
+/// is enough.
 ///
 /// # Errors
 /// [`Error::Constexpr`] if a parameter is missing or does not fit the others, [`Error::BadValue`] and the
@@ -41,16 +42,11 @@ pub(crate) fn evaluate<'a>(
     package: &'a Package,
     op: &'a Operation,
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
-    wide: bool,
+    room: Option<Vec<f32>>,
 ) -> Result<Vec<Dense>, Error> {
-    let params = Params {
-        package,
-        op,
-        made,
-        wide,
-    };
+    let params = Params { package, op, made };
     let dense = match op.r#type.as_str() {
-        "constexpr_lut_to_dense" => params.lut_to_dense(),
+        "constexpr_lut_to_dense" => params.lut_to_dense(room),
         "constexpr_blockwise_shift_scale" => params.shift_scale(params.required("data")?),
         "constexpr_affine_dequantize" => params.affine_dequantize(),
         "constexpr_sparse_to_dense" => params.sparse_to_dense(),
@@ -72,12 +68,7 @@ pub(crate) fn shift_scaled(
     data: Dense,
 ) -> Result<Numbers, Error> {
     let made = &|_: &str| None;
-    let params = Params {
-        package,
-        op,
-        made,
-        wide: false,
-    };
+    let params = Params { package, op, made };
     Ok(params.shift_scale(data)?.numbers)
 }
 
@@ -85,8 +76,6 @@ struct Params<'a> {
     package: &'a Package,
     op: &'a Operation,
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
-    /// Whether tables of fp16 are looked up as fp32.
-    wide: bool,
 }
 
 impl Params<'_> {
@@ -205,10 +194,10 @@ impl Params<'_> {
         Ok(Dense { shape, numbers })
     }
 
-    fn lut_to_dense(&self) -> Result<Dense, Error> {
+    fn lut_to_dense(&self, room: Option<Vec<f32>>) -> Result<Dense, Error> {
         let (shape, packed) = self.unsigned("indices")?;
         let mut lut = self.required("lut")?;
-        if self.wide
+        if room.is_some()
             && let Numbers::F16(entries) = &lut.numbers
         {
             lut.numbers = Numbers::F32(entries.iter().map(|entry| entry.to_f32()).collect());
@@ -241,10 +230,17 @@ impl Params<'_> {
         let shape =
             decode::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
         self.within(&shape, &lut.numbers)?;
-        let numbers = each_type!(&lut.numbers, lut => {
-            decode::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
-                .map(IntoNumbers::into_numbers)
-        });
+        let numbers = match &lut.numbers {
+            Numbers::F32(lut) => {
+                let mut out = room.unwrap_or_default();
+                decode::lut_to_dense_in(&mut out, &indices, &index_shape, lut, &lut_shape, axis)
+                    .map(|()| Numbers::F32(out))
+            }
+            other => each_type!(other, lut => {
+                decode::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
+                    .map(IntoNumbers::into_numbers)
+            }),
+        };
         self.dense(shape, numbers)
     }
 

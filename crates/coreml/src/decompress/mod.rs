@@ -139,7 +139,7 @@ impl<W: Write + Seek> Decompressor<'_, W> {
             Some(values) if !feeds_constexpr => values.into_iter().cloned().collect(),
             _ => {
                 let lookup = |name: &str| self.made.get(name).map(|made| &made.dense);
-                let outputs = evaluate(self.package, op, &lookup, false)?;
+                let outputs = evaluate(self.package, op, &lookup, None)?;
                 let mut values = Vec::new();
                 for (at, (dense, output)) in outputs.into_iter().zip(&op.outputs).enumerate() {
                     if feeds_others {

@@ -171,13 +171,35 @@ pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
     lut_shape: &[usize],
     vector_axis: Option<i64>,
 ) -> Result<Vec<T>, DenseError> {
+    let mut out = Vec::new();
+    lut_to_dense_in(&mut out, indices, index_shape, lut, lut_shape, vector_axis)?;
+    Ok(out)
+}
+
+/// As [`lut_to_dense`], in the memory of `out` if it is enough: to a large weight, new memory is half of the work. What was there
+/// is lost.
+///
+/// # Errors
+/// As [`lut_to_dense`].
+pub fn lut_to_dense_in<T: Copy + Default + Send + Sync>(
+    out: &mut Vec<T>,
+    indices: &[u8],
+    index_shape: &[usize],
+    lut: &[T],
+    lut_shape: &[usize],
+    vector_axis: Option<i64>,
+) -> Result<(), DenseError> {
     let tables = Tables::new(index_shape, lut.len(), lut_shape, vector_axis)?;
     check_length("indices", count(index_shape)?, indices.len())?;
     tables.check_indices(indices)?;
     let (entries, vector, inner) = (tables.entries, tables.vector, tables.inner);
     let table = |block: usize| &lut[block * entries * vector..][..entries * vector];
-    let mut out: Vec<T> = room(tables.len)?;
+    if out.capacity() < tables.len {
+        *out = room(tables.len)?;
+    }
     if vector == 1 && tables.len >= PIECE && tables.runs.run_len() >= LONG {
+        // all of them are written
+        out.truncate(tables.len);
         out.resize(tables.len, T::default());
         let mut pieces = Vec::new();
         let mut rest = out.as_mut_slice();
@@ -197,6 +219,7 @@ pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
             }
         });
     } else if vector == 1 {
+        out.clear();
         // A table that no byte leaves needs no bounds check; short runs are not worth filling it.
         let mut full = [T::default(); 256];
         for run in tables.runs {
@@ -210,6 +233,7 @@ pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
             }
         }
     } else {
+        out.truncate(tables.len);
         out.resize(tables.len, T::default());
         for run in tables.runs {
             let table = table(run.block);
@@ -221,5 +245,5 @@ pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
             }
         }
     }
-    Ok(out)
+    Ok(())
 }

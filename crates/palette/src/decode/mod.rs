@@ -38,7 +38,7 @@ pub(crate) use blocks::{block_of, check as check_blocks};
 pub(crate) use decompress::signed;
 pub use error::DenseError;
 pub use float::{Float, Source, cast};
-pub use lut::{dense_shape, lut_to_dense};
+pub use lut::{dense_shape, lut_to_dense, lut_to_dense_in};
 pub(crate) use lut::{elements_of, uses};
 pub use shift_scale::shift_scale;
 pub use sparse::{Sparse, kept, lut_to_sparse, sparse_shift_scale, sparse_to_dense};

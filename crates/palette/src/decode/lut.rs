@@ -181,6 +181,15 @@ pub fn lut_to_dense<T: Copy + Default + Send + Sync>(
 ///
 /// # Errors
 /// As [`lut_to_dense`].
+///
+/// ```
+/// use palettizer_palette::decode::lut_to_dense_in;
+///
+/// let mut out = vec![7.0; 1000];
+/// lut_to_dense_in(&mut out, &[1, 0, 1], &[3], &[0.5, -0.5], &[1, 2, 1], None)?;
+/// assert_eq!(out, [-0.5, 0.5, -0.5]);
+/// # Ok::<(), palettizer_palette::decode::DenseError>(())
+/// ```
 pub fn lut_to_dense_in<T: Copy + Default + Send + Sync>(
     out: &mut Vec<T>,
     indices: &[u8],

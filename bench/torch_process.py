@@ -6,7 +6,6 @@ the peak of the whole process counts from before the call).
 """
 
 import json
-import os
 import resource
 import sys
 import time
@@ -40,12 +39,11 @@ class Meter:
             self.base = status("VmRSS")
         else:
             self.base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        self.times, self.start = os.times(), time.perf_counter()
+        self.began, self.start = time.process_time(), time.perf_counter()
         return self
 
     def __exit__(self, *failure):
-        self.wall, now = time.perf_counter() - self.start, os.times()
-        self.cpu = sum(now[:4]) - sum(self.times[:4])
+        self.wall, self.cpu = time.perf_counter() - self.start, time.process_time() - self.began
         peak = status("VmHWM") if self.linux else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         self.peak = peak - self.base
 

@@ -4,12 +4,12 @@
 //! iOS18's, whose parameters are inputs of the weight's rank. The arithmetic is in `palettizer_palette::decode`.
 
 use crate::Error;
-use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type, unpack};
+use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type};
 use crate::package::Package;
 use crate::program::constant::{Constant, release};
 use crate::program::mil::{Param, element_count, in_place, integers, op_name, param};
 use crate::proto::{DataType, Operation};
-use palettizer_palette::decode::{self, Affine, DenseError};
+use palettizer_palette::decode::{self, Affine, DenseError, Packed};
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
@@ -203,8 +203,8 @@ impl Params<'_> {
             lut.numbers = Numbers::F32(entries.iter().map(|entry| entry.to_f32()).collect());
         }
         let axis = self.scalar("vector_axis")?;
-        let (index_shape, lut_shape, indices) = match self.shape()? {
-            None => (shape, lut.shape, packed),
+        let (index_shape, lut_shape, nbits, indices) = match self.shape()? {
+            None => (shape, lut.shape, 8, packed),
             // iOS16: packed bytes and a 1-D table.
             Some(shape) => {
                 let entries = lut.shape.iter().product::<usize>();
@@ -215,30 +215,33 @@ impl Params<'_> {
                     let wanted = format!("{elements} indices of {nbits} bits");
                     self.bad(format!("{wanted} do not fit into {len} bytes"))
                 };
-                let enough = elements.div_ceil(8).checked_mul(nbits as usize);
-                if enough.is_none_or(|bytes| bytes > len.saturating_add(8)) {
+                let bits = elements.checked_mul(nbits as usize);
+                let fits = bits.is_some_and(|bits| bits.div_ceil(8) <= len);
+                if !fits || !(1..=8).contains(&nbits) {
                     return Err(short());
                 }
-                let wide = unpack(&packed, nbits, elements);
-                let wide = wide.map_err(|_| self.no_memory(elements))?;
-                let wide = wide.ok_or_else(short)?;
                 let mut lut_shape = vec![1; shape.len()];
                 lut_shape.extend([entries, 1]);
-                (shape, lut_shape, wide)
+                (shape, lut_shape, nbits, packed)
             }
         };
         let shape =
             decode::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
         self.within(&shape, &lut.numbers)?;
+        let packed = Packed {
+            bytes: &indices,
+            nbits,
+        };
         let numbers = match &lut.numbers {
             Numbers::F32(lut) => {
                 let mut out = room.unwrap_or_default();
-                decode::lut_to_dense_in(&mut out, &indices, &index_shape, lut, &lut_shape, axis)
+                decode::lut_to_dense_in(&mut out, packed, &index_shape, lut, &lut_shape, axis)
                     .map(|()| Numbers::F32(out))
             }
             other => each_type!(other, lut => {
-                decode::lut_to_dense(&indices, &index_shape, lut, &lut_shape, axis)
-                    .map(IntoNumbers::into_numbers)
+                let mut out = Vec::new();
+                decode::lut_to_dense_in(&mut out, packed, &index_shape, lut, &lut_shape, axis)
+                    .map(|()| out.into_numbers())
             }),
         };
         self.dense(shape, numbers)

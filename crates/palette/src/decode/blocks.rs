@@ -5,6 +5,7 @@
 //! each element; only a cut of the last axis into single elements comes down to runs of one.
 
 use super::DenseError;
+use std::ops::Range;
 
 /// Some consecutive elements that lie in one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,6 +19,7 @@ pub(super) struct Run {
 }
 
 /// The runs of a tensor, in memory order.
+#[derive(Clone)]
 pub(super) struct Runs {
     /// For each axis up to the last cut one: (steps, steps of one block, block stride).
     axes: Vec<(usize, usize, usize)>,
@@ -113,6 +115,29 @@ impl Runs {
     pub(super) fn run_len(&self) -> usize {
         self.len
     }
+
+    /// The parts of runs that lie in some consecutive elements: the block of each, and where it is among these. To be asked of all
+    /// runs.
+    pub(super) fn within(
+        &self,
+        range: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> {
+        let Range { start, end } = range;
+        let first = start.checked_div(self.len).unwrap_or(0).min(self.left);
+        let mut runs = self.clone();
+        runs.start = first * self.len;
+        runs.left -= first;
+        let mut number = first;
+        for ((steps, _, _), digit) in runs.axes.iter().zip(&mut runs.digits).rev() {
+            *digit = number % steps;
+            number /= steps;
+        }
+        let runs = runs.take_while(move |run| run.start < end);
+        runs.map(move |run| {
+            let part = run.start.max(start) - start..(run.start + run.len).min(end) - start;
+            (run.block, part)
+        })
+    }
 }
 
 impl Iterator for Runs {
@@ -160,7 +185,17 @@ mod tests {
             }
             let coordinates = (0..found.len()).map(|at| block_of(at, &shape, &blocks));
             prop_assert_eq!(shape.iter().product::<usize>(), found.len());
-            prop_assert!(coordinates.eq(found));
+            prop_assert!(coordinates.eq(found.iter().copied()));
+            let runs = runs("scale", &shape, &blocks).unwrap();
+            for start in 0..found.len() {
+                let range = start..found.len().min(start + 3);
+                let mut parts = Vec::new();
+                for (block, part) in runs.within(range.clone()) {
+                    prop_assert_eq!(part.start, parts.len());
+                    parts.extend(part.map(|_| block));
+                }
+                prop_assert_eq!(&parts, &found[range]);
+            }
         }
     }
 

@@ -132,8 +132,13 @@ impl Palette {
             return Err(DenseError::Shape { expected, found });
         }
         let Some(mask) = &self.mask else {
-            let indices = self.unpacked(decode::count(shape)?)?;
-            return decode::lut_to_dense(&indices, shape, entries, lut_shape, axis);
+            let indices = decode::Packed {
+                bytes: &self.indices,
+                nbits: self.nbits.bits(),
+            };
+            let mut out = Vec::new();
+            decode::lut_to_dense_in(&mut out, indices, shape, entries, lut_shape, axis)?;
+            return Ok(out);
         };
         let indices = self.unpacked(decode::kept(mask, &self.shape)?)?;
         let sparse = decode::lut_to_sparse(mask, shape, &indices, entries, lut_shape, axis)?;

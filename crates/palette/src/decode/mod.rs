@@ -15,7 +15,8 @@
 //!
 //! Cost: one pass over the output, nothing of its size allocated beside it. Inputs come from files and may be
 //! hostile: every shape is checked with overflow in mind, outputs above [`MAX_ELEMENTS`] are refused, memory is
-//! asked for before it is used, and an error says what disagreed. Sub-byte types are unpacked by the caller.
+//! asked for before it is used, and an error says what disagreed. Sub-byte types are unpacked by the caller, but for indices of
+//! [`lut_to_dense_in`].
 //!
 //! Source: coremltools 9.0, whose NumPy arithmetic is matched bit for bit in fp16 and fp32. Deviations:
 //! 1. A float offset wider than the scale: the difference is taken in the wider type, and the product is rounded
@@ -38,7 +39,7 @@ pub(crate) use blocks::{block_of, check as check_blocks};
 pub(crate) use decompress::signed;
 pub use error::DenseError;
 pub use float::{Float, Source, cast};
-pub use lut::{dense_shape, lut_to_dense, lut_to_dense_in};
+pub use lut::{Packed, dense_shape, lut_to_dense, lut_to_dense_in};
 pub(crate) use lut::{elements_of, uses};
 pub use shift_scale::shift_scale;
 pub use sparse::{Sparse, kept, lut_to_sparse, sparse_shift_scale, sparse_to_dense};

@@ -1,14 +1,22 @@
 """Elements by their indices."""
 
 import itertools
+import subprocess
 
 import numpy as np
 import pytest
 import torch
 from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil.mil import types
+from coremltools.optimize.coreml import OpLinearQuantizerConfig, OptimizationConfig, linear_quantize_weights
 
 import mil
+from palettizer.coreml import OpPalettizerConfig
+from palettizer.coreml import OptimizationConfig as PalettizerConfig
+from palettizer.coreml import palettize_weights as palettized
+from palettizer.runtime import Session
 from test_runtime_shape import values
+from zoo import TARGETS, convert
 
 NUMBERS = [np.float32, np.float16, np.int32]
 MODES = ["add", "sub", "mul", "div", "max", "min", "update"]
@@ -196,3 +204,72 @@ def test_embedding_in_threads():
                 lambda x, indices: taken(x, indices, axis))
     mil.check_cases([case((1000, 256), (4, 128), 0), case((300, 1000), (900,), 1), case((100, 40, 30), (50,), 1)],
                     differentiable=True)
+
+
+GROUPED = {"granularity": "per_grouped_channel", "group_size": 4, "channel_axis": 0}
+FORMS = {  # name -> (target, how the constant is compressed; nothing where it is not)
+    "fp32": ("iOS18", None),
+    "fp16": ("iOS16", None),
+    "iOS16": ("iOS16", {"nbits": 4}),
+    "iOS16, 6 bits": ("iOS16", {"nbits": 6}),
+    **{f"{nbits} bits": ("iOS18", {"nbits": nbits}) for nbits in (1, 2, 3, 4, 6, 8)},
+    "groups of rows": ("iOS18", {"nbits": 3, **GROUPED}),
+    "a table for each row": ("iOS18", {"nbits": 2, **GROUPED, "group_size": 1}),
+    "groups of columns": ("iOS18", {"nbits": 4, **GROUPED, "channel_axis": 1}),
+    "scale": ("iOS18", {"nbits": 4, "enable_per_channel_scale": True}),
+    "vectors": ("iOS18", {"nbits": 4, "cluster_dim": 2}),
+    "vectors in rows": ("iOS18", {"nbits": 4, **GROUPED, "channel_axis": 1, "cluster_dim": 2}),
+    "integers in tables": ("iOS18", {"nbits": 4, "lut_dtype": "int8", **GROUPED}),
+    "integers in tables, scale": ("iOS18", {"nbits": 4, "lut_dtype": "uint8", "enable_per_channel_scale": True}),
+    "quantized": ("iOS18", "per_channel"),
+    "quantized in blocks": ("iOS18", "per_block"),
+}
+
+
+def of_table(table, of, target="iOS18", axis=0):
+    """A model that gathers as many rows of a table."""
+    @mb.program(input_specs=[mb.TensorSpec((of,), dtype=types.int32)], opset_version=TARGETS[target])
+    def program(indices):
+        return mb.gather(x=mb.const(val=table, name="table"), indices=indices, axis=axis, name="y")
+    return convert(program, target)
+
+
+def compressed(mlmodel, form):
+    if form is None:
+        return mlmodel
+    if isinstance(form, str):
+        quantized = OpLinearQuantizerConfig(granularity=form, weight_threshold=0, block_size=4)
+        return linear_quantize_weights(mlmodel, OptimizationConfig(quantized))
+    return palettized(mlmodel, PalettizerConfig(global_config=OpPalettizerConfig(weight_threshold=0, **form)))
+
+
+@pytest.mark.parametrize("width", [128, 124])  # rows that begin where a byte does, and others
+@pytest.mark.parametrize("form", FORMS)
+def test_rows_of_constants(form, width):
+    target, form = FORMS[form]
+    table = np.random.default_rng(5).normal(size=(96, width)).astype(np.float16 if target == "iOS16" else np.float32)
+    indices = np.array([95, 0, 17, 17, -1, 64, -96], np.int32)
+
+    def gathered(indices):
+        session = Session(compressed(of_table(table, len(indices), target), form))
+        return session.predict({"indices": indices})["y"]
+    whole = gathered(np.arange(96, dtype=np.int32))
+    found = gathered(indices)
+    assert np.abs(whole - table).max() < 4
+    np.testing.assert_array_equal(found, whole[indices])
+
+
+@pytest.mark.parametrize("form", ["fp16", "4 bits", "scale", "quantized"])
+def test_other_rows_are_not_read(form, binary, tmp_path):
+    """The whole of the constant takes 128 MiB as it is computed with: more than there is."""
+    target, form = FORMS[form]
+    table = np.zeros((1 << 17, 256), np.float16)
+    table[:, 0] = np.arange(len(table)) % 16
+    table[:, -1] = 1
+    mlmodel = compressed(of_table(table, 16, target), form and {**form, "mode": "uniform"} if isinstance(form, dict) else form)
+    mlmodel.save(str(tmp_path / "m.mlpackage"))
+    indices = np.arange(16, dtype=np.int32) * 4097
+    np.savez(tmp_path / "x.npz", indices=indices)
+    limited = ["bash", "-c", 'ulimit -d 98304 && exec "$@"', "run"]  # KiB of memory of its own
+    subprocess.run([*limited, binary, "run", tmp_path / "m.mlpackage", "--inputs", tmp_path / "x.npz", "-o", tmp_path / "y.npz"], check=True)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], table[indices], atol=0.6)

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use crate::blob::{SharedBytes, WeightFile, WeightWriter};
-use crate::decompress::constexpr::{Dense, evaluate};
+use crate::decompress::constexpr::{Dense, Rows, evaluate, evaluate_rows};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
@@ -164,6 +164,23 @@ impl Model {
         room: Option<Vec<f32>>,
     ) -> Result<Vec<Dense>, Error> {
         evaluate(&self.package, op, made, room)
+    }
+
+    /// Of what `op` stands for, a tensor of `of` rows along its first axis, the rows that are named, in their order: the others are
+    /// not expanded. `data` are these rows of the data that it is chained to, if it is; `made` gives what else it is chained to, all of
+    /// it. `None` for what cannot be expanded by rows: then [`expand`](Self::expand) says what there is, or what is wrong with it.
+    ///
+    /// # Errors
+    /// As [`expand`](Self::expand).
+    pub fn expand_rows<'a>(
+        &'a self,
+        op: &'a proto::Operation,
+        made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+        data: Option<Dense>,
+        of: usize,
+        named: &[usize],
+    ) -> Result<Option<Dense>, Error> {
+        evaluate_rows(&self.package, op, made, data, Rows { of, named })
     }
 
     /// The package that the model came in.

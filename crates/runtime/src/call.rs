@@ -3,7 +3,9 @@
 //! Operations find their parameters by name ([`Args`]), make their outputs by [`Call::output`], and say in a [`Fault`] what they
 //! cannot do; where it was is added by the executor. The defaults of parameters that a program leaves out are the operation's.
 
+use crate::constant::Unread;
 use crate::element::Element;
+use crate::error::Error;
 use crate::plan::{Declared, Op};
 use crate::tensor::{Dtype, Elements, Tensor, element_count};
 use crate::value::Value;
@@ -36,6 +38,8 @@ impl Slot {
 pub(crate) enum Fault {
     /// In words: what was found, and what was expected.
     Said(String),
+    /// A constant that cannot be read.
+    Constant(Box<Error>),
     /// It asks for more memory than there may be.
     Memory { asked: u64, used: u64, limit: u64 },
 }
@@ -43,6 +47,12 @@ pub(crate) enum Fault {
 impl From<String> for Fault {
     fn from(what: String) -> Self {
         Fault::Said(what)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Fault::Constant(Box::new(error))
     }
 }
 
@@ -268,6 +278,8 @@ impl Args<'_> {
 pub(crate) struct Call<'a> {
     pub args: Args<'a>,
     pub budget: Budget,
+    /// The constant that its `x` is, if it is left to the operation to read of it what it needs: the argument is hollow.
+    pub unread: Option<Unread<'a>>,
 }
 
 impl<'a> Deref for Call<'a> {

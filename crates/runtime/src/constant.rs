@@ -147,11 +147,70 @@ impl Constant {
         if let Some(value) = self.kept.get() {
             return Some(value.tensor()?.shape().to_vec());
         }
-        let declared = match &self.form {
+        Declared::of(self.declared()).shape?.into_iter().collect()
+    }
+
+    fn declared(&self) -> Option<&proto::ValueType> {
+        match &self.form {
             Form::Stored(value) => value.r#type.as_ref(),
             Form::Expression { op, output, .. } => op.outputs.get(*output)?.r#type.as_ref(),
+        }
+    }
+
+    /// Of its rows along the first axis, `of` in number, those that are named; `None` if they cannot be read apart from the others.
+    fn rows(
+        &self,
+        model: &Model,
+        all: &[Constant],
+        of: usize,
+        named: &[usize],
+    ) -> Result<Option<Tensor>, Error> {
+        let Form::Stored(value) = &self.form else {
+            let declared = Declared::of(self.declared()).dtype;
+            let rows = self.expand_rows(model, all, of, named)?;
+            return Ok(rows.and_then(|rows| from_dense(rows, declared)));
         };
-        Declared::of(declared).shape?.into_iter().collect()
+        let constant = model.constant(&self.name, value)?;
+        let dtype = Dtype::of_program(constant.dtype);
+        let (Some(dtype), Some(rows)) = (dtype, constant.rows(named)) else {
+            return Ok(None);
+        };
+        let elements = widened(rows.dtype, &rows.bytes, &rows.shape, Vec::new());
+        Ok(elements.and_then(|elements| Tensor::new(dtype, &rows.shape, elements)))
+    }
+
+    fn expand_rows(
+        &self,
+        model: &Model,
+        all: &[Constant],
+        of: usize,
+        named: &[usize],
+    ) -> Result<Option<Dense>, Error> {
+        let Form::Expression {
+            op,
+            output: 0,
+            from,
+        } = &self.form
+        else {
+            return Ok(None);
+        };
+        let data = op
+            .inputs
+            .get("data")
+            .and_then(|data| data.arguments.first());
+        let data = data.filter(|data| data.value.is_none());
+        let rows = match data.and_then(|data| from.get(&data.name)) {
+            Some(&at) => match all[at].expand_rows(model, all, of, named)? {
+                None => return Ok(None),
+                rows => rows,
+            },
+            None => None,
+        };
+        let others = from
+            .iter()
+            .filter(|(name, _)| data.is_none_or(|data| data.name != **name));
+        let made = self.made(model, all, others)?;
+        Ok(model.expand_rows(op, &|name| made.get(name), rows, of, named)?)
     }
 
     fn bad(&self, what: &str) -> Error {
@@ -175,6 +234,17 @@ impl Constant {
         let Form::Expression { op, from, .. } = &self.form else {
             return Err(self.bad("a compressed constant is made from one that is not compressed"));
         };
+        let made = self.made(model, all, from.iter())?;
+        Ok(model.expand(op, &|name| made.get(name), room)?)
+    }
+
+    /// What it is chained to, by name.
+    fn made<'a>(
+        &self,
+        model: &Model,
+        all: &[Constant],
+        from: impl Iterator<Item = (&'a String, &'a usize)>,
+    ) -> Result<HashMap<&'a str, Dense>, Error> {
         let mut made = HashMap::new();
         for (name, &at) in from {
             let before = &all[at];
@@ -191,7 +261,62 @@ impl Constant {
             };
             made.insert(name.as_str(), dense);
         }
-        Ok(model.expand(op, &|name| made.get(name), room)?)
+        Ok(made)
+    }
+}
+
+/// A large constant of which an operation reads what it needs.
+#[derive(Debug)]
+pub(crate) struct Unread<'a> {
+    model: &'a Model,
+    all: &'a [Constant],
+    /// Which of them it is.
+    pub at: usize,
+    /// It without its elements.
+    pub hollow: Tensor,
+}
+
+impl<'a> Unread<'a> {
+    /// A constant whose type and shape are known; `None` for one that is kept, or would be.
+    pub(crate) fn new(model: &'a Model, all: &'a [Constant], at: usize) -> Option<Self> {
+        let constant = &all[at];
+        let hollow = Tensor::hollow(Declared::of(constant.declared()).dtype?, &constant.shape()?)?;
+        if constant.kept.get().is_some() || hollow.len() <= KEPT {
+            return None;
+        }
+        Some(Unread {
+            model,
+            all,
+            at,
+            hollow,
+        })
+    }
+
+    /// The rows along the first axis that are named, in their order; `None` if they cannot be read apart from the others, or are
+    /// more than these.
+    pub(crate) fn rows(&self, named: &[usize]) -> Result<Option<Tensor>, Error> {
+        let Some((&of, row)) = self.hollow.shape().split_first() else {
+            return Ok(None);
+        };
+        if named.is_empty() || named.len() >= of {
+            return Ok(None);
+        }
+        let rows = self.all[self.at].rows(self.model, self.all, of, named)?;
+        let shape = [&[named.len()], row].concat();
+        Ok(rows.filter(|rows| rows.shape() == shape))
+    }
+
+    /// All of it.
+    pub(crate) fn whole(&self) -> Result<Tensor, Error> {
+        let constant = &self.all[self.at];
+        let value = constant.value(self.model, self.all, false, None)?;
+        let (found, shape) = (value.tensor(), self.hollow.shape());
+        let found = found.filter(|found| found.shape() == shape);
+        found.cloned().ok_or_else(|| {
+            constant.bad(&format!(
+                "it is not of the shape {shape:?}, as the program says"
+            ))
+        })
     }
 }
 

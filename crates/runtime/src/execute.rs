@@ -1,7 +1,7 @@
 //! Runs the operations of a function in order, and drops each value after its last use.
 
 use crate::call::{Args, Budget, Call, Fault, Node, Slot};
-use crate::constant::Spare;
+use crate::constant::{Spare, Unread};
 use crate::error::Error;
 use crate::grad::{Entry, Tape};
 use crate::options::{Observer, Precision, RunOptions};
@@ -156,9 +156,11 @@ impl<'a, 's> Execution<'a, 's> {
         let mut noted = None;
         let outputs: Vec<Slot> = match &op.def.run {
             Run::Op(run) => {
+                let unread = self.unread(op);
                 let mut call = Call {
-                    args: self.args(op)?,
+                    args: self.args(op, unread.as_ref())?,
                     budget: self.budget(),
+                    unread,
                 };
                 noted = self.noted(&call.args);
                 let values = run(&mut call).map_err(|fault| fault_of(op, fault))?;
@@ -308,10 +310,27 @@ impl<'a, 's> Execution<'a, 's> {
         })
     }
 
-    /// The arguments; what nothing else will need is handed over, so that its memory can be used again.
-    fn args(&mut self, op: &'a Op) -> Result<Args<'a>, Error> {
+    /// The large constant that an operation takes rows of.
+    fn unread(&self, op: &'a Op) -> Option<Unread<'a>> {
+        match op_source(op, "x") {
+            Ok(Source::Constant(at)) if op.def.reads_rows && !self.keep_constants => {
+                Unread::new(self.model, &self.function.constants, at)
+            }
+            _ => None,
+        }
+    }
+
+    /// The arguments; what nothing else will need is handed over, so that its memory can be used again. `x` is hollow if it is unread.
+    fn args(&mut self, op: &'a Op, unread: Option<&Unread<'_>>) -> Result<Args<'a>, Error> {
         let mut items = Vec::with_capacity(op.args.len());
         for (param, sources) in &op.args {
+            if let (Some(unread), "x") = (unread, param.as_str()) {
+                let value = Value::Tensor(unread.hollow.clone());
+                let tape = self.tape.as_ref();
+                let node = tape.and_then(|tape| tape.constants.get(&unread.at).copied());
+                items.push((param.as_str(), vec![Slot { value, node }]));
+                continue;
+            }
             let slots = sources.iter().map(|&source| self.source(source));
             items.push((param.as_str(), slots.collect::<Result<Vec<_>, _>>()?));
         }
@@ -459,6 +478,7 @@ fn fault_of(op: &Op, fault: Fault) -> Error {
             name,
             what,
         },
+        Fault::Constant(error) => *error,
         Fault::Memory { asked, used, limit } => Error::MaxMemory {
             op_type,
             name,

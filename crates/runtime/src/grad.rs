@@ -122,6 +122,7 @@ impl Tape<'_> {
             };
             let gradients = backward(&call).map_err(|fault| match fault {
                 Fault::Said(what) => bad(what),
+                Fault::Constant(error) => *error,
                 Fault::Memory { asked, .. } => bad(format!("its gradient asks for {asked} bytes")),
             })?;
             for (param, at, gradient) in gradients {

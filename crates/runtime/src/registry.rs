@@ -28,6 +28,8 @@ pub(crate) struct Def {
     pub backward: Option<BackwardFn>,
     /// Whether it only moves elements about: what it gives is as exact as what it was given, and is not rounded again.
     pub moves: bool,
+    /// Whether it takes rows of its `x`, and reads them itself where that is a large constant.
+    pub reads_rows: bool,
     /// What its gradients are made of, beside the shapes: all else is let go before they are taken.
     pub keeps: Keeps,
 }
@@ -45,6 +47,14 @@ impl Def {
         Def {
             moves: true,
             ..self.by_shapes()
+        }
+    }
+
+    /// The same, as one that reads rows of a large constant itself.
+    pub(crate) const fn reading_rows(self) -> Self {
+        Def {
+            reads_rows: true,
+            ..self
         }
     }
 
@@ -97,6 +107,7 @@ pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) ->
         run: Run::Op(run),
         backward: None,
         moves: false,
+        reads_rows: false,
         keeps: KEEPS,
     }
 }
@@ -112,6 +123,7 @@ pub(crate) const fn differentiable(
         run: Run::Op(run),
         backward: Some(backward),
         moves: false,
+        reads_rows: false,
         keeps: KEEPS,
     }
 }
@@ -123,6 +135,7 @@ pub(crate) const fn executed(name: &'static str, run: Run) -> Def {
         run,
         backward: None,
         moves: false,
+        reads_rows: false,
         keeps: KEEPS,
     }
 }

@@ -317,6 +317,15 @@ impl Tensor {
         }
     }
 
+    /// A tensor of a type and shape without its elements, of whatever kind they are; `None` if there cannot be so many.
+    pub(crate) fn hollow(dtype: Dtype, shape: &[usize]) -> Option<Tensor> {
+        Some(Tensor {
+            dtype,
+            shape: shape.to_vec(),
+            elements: Elements::Floats(Floats(Store::Gone(element_count(shape)?))),
+        })
+    }
+
     /// The same without its elements, if they are floats: its type and its shape are left.
     pub(crate) fn without_floats(&self) -> Tensor {
         let mut hollow = self.clone();

@@ -6,10 +6,11 @@
 use crate::Error;
 use crate::decompress::numbers::{IntoNumbers, Numbers, collected, each_float, each_type};
 use crate::package::Package;
-use crate::program::constant::{Constant, release};
+use crate::program::constant::{Constant, release, rows_of};
 use crate::program::mil::{Param, element_count, in_place, integers, op_name, param};
-use crate::proto::{DataType, Operation};
+use crate::proto::{BlobFileValue, DataType, Operation};
 use palettizer_palette::decode::{self, Affine, DenseError, Packed};
+use std::borrow::Cow;
 
 /// A tensor that a `constexpr_` operation gives or takes. Masks and indices have one element a byte.
 #[derive(Debug)]
@@ -21,6 +22,33 @@ pub struct Dense {
 }
 
 impl Dense {
+    /// Of tables or scales that lie in blocks along the first axis of a tensor: one for each row that is named, or the one for all. `None`
+    /// if a block is larger than a row, whose copies could be more than all blocks.
+    fn for_rows(self, rows: Rows<'_>, row: usize) -> Option<Self> {
+        let (&blocks, rest) = self.shape.split_first()?;
+        if blocks == 1 {
+            return Some(self);
+        }
+        let each = rows.of.checked_div(blocks).filter(|&each| each > 0)?;
+        let len = element_count(rest)?;
+        if each * blocks != rows.of || len > row {
+            return None;
+        }
+        let numbers = each_type!(&self.numbers, values => {
+            let mut picked = Vec::new();
+            picked.try_reserve_exact(len.checked_mul(rows.named.len())?).ok()?;
+            for at in rows.named {
+                let begin = (at / each).checked_mul(len)?;
+                picked.extend_from_slice(values.get(begin..)?.get(..len)?);
+            }
+            picked.into_numbers()
+        });
+        Some(Dense {
+            shape: [&[rows.named.len()], rest].concat(),
+            numbers,
+        })
+    }
+
     /// A copy; `name` says in an error whose it is.
     pub(crate) fn try_clone(&self, name: &str) -> Result<Self, Error> {
         let copy = self.numbers.try_clone();
@@ -47,7 +75,9 @@ pub(crate) fn evaluate<'a>(
     let params = Params { package, op, made };
     let dense = match op.r#type.as_str() {
         "constexpr_lut_to_dense" => params.lut_to_dense(room),
-        "constexpr_blockwise_shift_scale" => params.shift_scale(params.required("data")?),
+        "constexpr_blockwise_shift_scale" => params
+            .required("data")
+            .and_then(|data| params.shift_scale(data)),
         "constexpr_affine_dequantize" => params.affine_dequantize(),
         "constexpr_sparse_to_dense" => params.sparse_to_dense(),
         "constexpr_cast" => params.cast(),
@@ -70,6 +100,40 @@ pub(crate) fn shift_scaled(
     let made = &|_: &str| None;
     let params = Params { package, op, made };
     Ok(params.shift_scale(data)?.numbers)
+}
+
+/// Rows of a tensor that are asked for: on its first axis, of so many.
+#[derive(Clone, Copy)]
+pub(crate) struct Rows<'a> {
+    pub of: usize,
+    pub named: &'a [usize],
+}
+
+/// What [`evaluate`] makes, but rows of it alone; `data` are those of the data that `op` is chained to. `None` for what cannot be read
+/// by rows, which may be damaged.
+///
+/// # Errors
+/// As [`evaluate`].
+pub(crate) fn evaluate_rows<'a>(
+    package: &'a Package,
+    op: &'a Operation,
+    made: &'a dyn Fn(&str) -> Option<&'a Dense>,
+    data: Option<Dense>,
+    rows: Rows<'_>,
+) -> Result<Option<Dense>, Error> {
+    let params = Params { package, op, made };
+    match (op.r#type.as_str(), data) {
+        ("constexpr_lut_to_dense", None) => params.rows_looked_up(rows),
+        ("constexpr_blockwise_shift_scale", data) => params.rows_scaled(data, rows),
+        _ => Ok(None),
+    }
+}
+
+/// The indices of a palettized weight, packed.
+struct Indices<'a> {
+    shape: Vec<usize>,
+    nbits: u32,
+    bytes: Cow<'a, [u8]>,
 }
 
 struct Params<'a> {
@@ -118,22 +182,28 @@ impl Params<'_> {
             }
             Some(Param::Value(value)) => {
                 let constant = Constant::read(self.package, op_name(self.op), value)?;
-                let elements = element_count(&constant.shape).unwrap_or(0);
-                let numbers = Numbers::read(constant.dtype, &constant.bytes, elements)
-                    .map_err(|_| self.no_memory(elements))?;
+                let dense = self.numbers(name, &constant)?;
                 if let Some(place) = &value.blob_file {
                     release(self.package, place);
                 }
-                Dense {
-                    shape: constant.shape,
-                    numbers: numbers.ok_or_else(|| {
-                        let dtype = constant.dtype.name();
-                        self.bad(format!("{name} is of type {dtype}, which it cannot have"))
-                    })?,
-                }
+                dense
             }
         };
         Ok(Some(found))
+    }
+
+    /// The elements of a parameter.
+    fn numbers(&self, name: &str, constant: &Constant<'_>) -> Result<Dense, Error> {
+        let elements = element_count(&constant.shape).unwrap_or(0);
+        let numbers = Numbers::read(constant.dtype, &constant.bytes, elements)
+            .map_err(|_| self.no_memory(elements))?;
+        Ok(Dense {
+            shape: constant.shape.clone(),
+            numbers: numbers.ok_or_else(|| {
+                let dtype = constant.dtype.name();
+                self.bad(format!("{name} is of type {dtype}, which it cannot have"))
+            })?,
+        })
     }
 
     fn required(&self, name: &str) -> Result<Dense, Error> {
@@ -170,12 +240,15 @@ impl Params<'_> {
         let Dense { shape, numbers } = self.required(name)?;
         match numbers {
             Numbers::U8(values) => Ok((shape, values)),
-            other => {
-                let found = other.dtype().name();
-                let what = format!("{name} is of type {found}, expected an unsigned integer");
-                Err(self.bad(what))
-            }
+            other => Err(self.no_unsigned(name, other.dtype())),
         }
+    }
+
+    fn no_unsigned(&self, name: &str, found: DataType) -> Error {
+        let found = found.name();
+        self.bad(format!(
+            "{name} is of type {found}, expected an unsigned integer"
+        ))
     }
 
     /// A mask of one element for each of the weight's, its bits packed, and its shape.
@@ -195,52 +268,140 @@ impl Params<'_> {
     }
 
     fn lut_to_dense(&self, room: Option<Vec<f32>>) -> Result<Dense, Error> {
-        let (shape, packed) = self.unsigned("indices")?;
+        let (indices, lut) = self.palette()?;
+        let dense = self.looked_up(&indices, lut, room);
+        if let (Cow::Borrowed(_), Some(place)) = (&indices.bytes, self.place("indices")) {
+            release(self.package, place);
+        }
+        dense
+    }
+
+    fn rows_looked_up(&self, rows: Rows<'_>) -> Result<Option<Dense>, Error> {
+        let (indices, lut) = self.palette()?;
+        let Some((&of, row)) = indices.shape.split_first() else {
+            return Ok(None);
+        };
+        let [.., entries, vector] = lut.shape[..] else {
+            return Ok(None);
+        };
+        let axis = self.scalar("vector_axis")?.unwrap_or(0);
+        let along_rows = vector > 1 && (axis == 0 || axis.unsigned_abs() == 1 + row.len() as u64);
+        // an index that no table has is refused in whatever row it is
+        let beyond = entries >> indices.nbits == 0;
+        if of != rows.of || along_rows || beyond {
+            return Ok(None);
+        }
+        let bytes = rows_of(&indices.bytes, &indices.shape, indices.nbits, rows.named);
+        let lut = lut.for_rows(rows, element_count(row).unwrap_or(0));
+        let (Some(bytes), Some(lut)) = (bytes, lut) else {
+            return Ok(None);
+        };
+        let indices = Indices {
+            shape: [&[rows.named.len()], row].concat(),
+            nbits: indices.nbits,
+            bytes: Cow::Owned(bytes),
+        };
+        self.looked_up(&indices, lut, None).map(Some)
+    }
+
+    /// Indices and tables, shaped as in iOS18.
+    fn palette(&self) -> Result<(Indices<'_>, Dense), Error> {
+        let (shape, nbits, bytes) = match param(self.op, "indices") {
+            Some(Param::Value(value)) => {
+                let Constant {
+                    dtype,
+                    shape,
+                    bytes,
+                } = Constant::read(self.package, op_name(self.op), value)?;
+                (shape, self.bits(dtype)?, bytes)
+            }
+            _ => {
+                let (shape, values) = self.unsigned("indices")?;
+                (shape, 8, Cow::Owned(values))
+            }
+        };
         let mut lut = self.required("lut")?;
+        let Some(shape) = self.shape()? else {
+            let indices = Indices {
+                shape,
+                nbits,
+                bytes,
+            };
+            return Ok((indices, lut));
+        };
+        // iOS16: packed bytes and a 1-D table.
+        let entries = lut.shape.iter().product::<usize>();
+        let elements = decode::count(&shape).map_err(self.dense_error())?;
+        let nbits = entries.checked_ilog2().unwrap_or(0);
+        let needed = elements.checked_mul(nbits as usize);
+        let enough = needed.is_some_and(|bits| bits.div_ceil(8) <= bytes.len());
+        if !enough || !(1..=8).contains(&nbits) {
+            let (wanted, len) = (format!("{elements} indices of {nbits} bits"), bytes.len());
+            return Err(self.bad(format!("{wanted} do not fit into {len} bytes")));
+        }
+        lut.shape = vec![1; shape.len()];
+        lut.shape.extend([entries, 1]);
+        let indices = Indices {
+            shape,
+            nbits,
+            bytes,
+        };
+        Ok((indices, lut))
+    }
+
+    /// The bits of an index of this type.
+    fn bits(&self, dtype: DataType) -> Result<u32, Error> {
+        let unsigned = matches!(
+            dtype,
+            DataType::UInt8
+                | DataType::UInt1
+                | DataType::UInt2
+                | DataType::UInt3
+                | DataType::UInt4
+                | DataType::UInt6
+        );
+        let bits = dtype.bits().filter(|_| unsigned);
+        bits.ok_or_else(|| self.no_unsigned("indices", dtype))
+    }
+
+    /// Where a parameter lies in a weight file.
+    fn place(&self, name: &str) -> Option<&BlobFileValue> {
+        in_place(self.op, name)?.blob_file.as_ref()
+    }
+
+    fn looked_up(
+        &self,
+        indices: &Indices<'_>,
+        mut lut: Dense,
+        room: Option<Vec<f32>>,
+    ) -> Result<Dense, Error> {
         if room.is_some()
             && let Numbers::F16(entries) = &lut.numbers
         {
             lut.numbers = Numbers::F32(entries.iter().map(|entry| entry.to_f32()).collect());
         }
         let axis = self.scalar("vector_axis")?;
-        let (index_shape, lut_shape, nbits, indices) = match self.shape()? {
-            None => (shape, lut.shape, 8, packed),
-            // iOS16: packed bytes and a 1-D table.
-            Some(shape) => {
-                let entries = lut.shape.iter().product::<usize>();
-                let elements = decode::count(&shape).map_err(self.dense_error())?;
-                let nbits = entries.checked_ilog2().unwrap_or(0);
-                let len = packed.len();
-                let short = || {
-                    let wanted = format!("{elements} indices of {nbits} bits");
-                    self.bad(format!("{wanted} do not fit into {len} bytes"))
-                };
-                let bits = elements.checked_mul(nbits as usize);
-                let fits = bits.is_some_and(|bits| bits.div_ceil(8) <= len);
-                if !fits || !(1..=8).contains(&nbits) {
-                    return Err(short());
-                }
-                let mut lut_shape = vec![1; shape.len()];
-                lut_shape.extend([entries, 1]);
-                (shape, lut_shape, nbits, packed)
-            }
-        };
+        let Dense {
+            shape: lut_shape,
+            numbers: lut,
+        } = lut;
+        let index_shape = &indices.shape;
         let shape =
-            decode::dense_shape(&index_shape, &lut_shape, axis).map_err(self.dense_error())?;
-        self.within(&shape, &lut.numbers)?;
+            decode::dense_shape(index_shape, &lut_shape, axis).map_err(self.dense_error())?;
+        self.within(&shape, &lut)?;
         let packed = Packed {
-            bytes: &indices,
-            nbits,
+            bytes: &indices.bytes,
+            nbits: indices.nbits,
         };
-        let numbers = match &lut.numbers {
+        let numbers = match &lut {
             Numbers::F32(lut) => {
                 let mut out = room.unwrap_or_default();
-                decode::lut_to_dense_in(&mut out, packed, &index_shape, lut, &lut_shape, axis)
+                decode::lut_to_dense_in(&mut out, packed, index_shape, lut, &lut_shape, axis)
                     .map(|()| Numbers::F32(out))
             }
             other => each_type!(other, lut => {
                 let mut out = Vec::new();
-                decode::lut_to_dense_in(&mut out, packed, &index_shape, lut, &lut_shape, axis)
+                decode::lut_to_dense_in(&mut out, packed, index_shape, lut, &lut_shape, axis)
                     .map(|()| out.into_numbers())
             }),
         };
@@ -266,13 +427,45 @@ impl Params<'_> {
     fn shift_scale(&self, data: Dense) -> Result<Dense, Error> {
         let scale = self.required("scale")?;
         let offset = self.offset(&scale)?;
+        self.scaled(data, &scale, offset)
+    }
+
+    fn rows_scaled(&self, data: Option<Dense>, rows: Rows<'_>) -> Result<Option<Dense>, Error> {
+        let data = match (data, param(self.op, "data")) {
+            (Some(data), _) => Some(data),
+            (None, Some(Param::Value(value))) => {
+                let constant = Constant::read(self.package, op_name(self.op), value)?;
+                let same = constant.shape.first() == Some(&rows.of);
+                let rows = same.then(|| constant.rows(rows.named)).flatten();
+                rows.map(|rows| self.numbers("data", &rows)).transpose()?
+            }
+            _ => None,
+        };
+        let scale = self.required("scale")?;
+        let offset = self.offset(&scale)?;
+        let Some(data) = data else {
+            return Ok(None);
+        };
+        let row = data.shape.iter().skip(1).product();
+        let offset = offset.map(|numbers| {
+            let shape = scale.shape.clone();
+            Dense { shape, numbers }.for_rows(rows, row)
+        });
+        let (Some(scale), None | Some(Some(_))) = (scale.for_rows(rows, row), &offset) else {
+            return Ok(None);
+        };
+        let offset = offset.flatten().map(|offset| offset.numbers);
+        self.scaled(data, &scale, offset).map(Some)
+    }
+
+    fn scaled(&self, data: Dense, scale: &Dense, offset: Option<Numbers>) -> Result<Dense, Error> {
         self.within(&data.shape, &scale.numbers)?;
         let numbers = each_float!(&scale.numbers, by => each_type!(&data.numbers, of => match &offset {
             None => decode::shift_scale(of, &data.shape, by, &scale.shape, None::<&[i8]>),
             Some(offset) => each_type!(offset, less => {
                 decode::shift_scale(of, &data.shape, by, &scale.shape, Some(less))
             }),
-        }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(&scale)));
+        }.map(IntoNumbers::into_numbers)), return Err(self.no_float_scale(scale)));
         self.dense(data.shape, numbers)
     }
 

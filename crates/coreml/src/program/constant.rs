@@ -94,6 +94,41 @@ impl<'a> Constant<'a> {
     }
 }
 
+impl Constant<'_> {
+    /// Those of its rows, along the first axis, that are named, in their order; `None` if one does not begin where a byte does, or
+    /// is not there.
+    pub fn rows(&self, named: &[usize]) -> Option<Constant<'static>> {
+        let bytes = rows_of(&self.bytes, &self.shape, self.dtype.bits()?, named)?;
+        Some(Constant {
+            dtype: self.dtype,
+            shape: [&[named.len()], self.shape.get(1..)?].concat(),
+            bytes: Cow::Owned(bytes),
+        })
+    }
+}
+
+/// The rows that are named, of packed elements of a shape.
+pub(crate) fn rows_of(
+    bytes: &[u8],
+    shape: &[usize],
+    nbits: u32,
+    named: &[usize],
+) -> Option<Vec<u8>> {
+    let (&of, row) = shape.split_first()?;
+    let bits = element_count(row)?.checked_mul(nbits as usize)?;
+    if bits % 8 != 0 {
+        return None;
+    }
+    let len = bits / 8;
+    let mut rows = Vec::new();
+    rows.try_reserve_exact(len.checked_mul(named.len())?).ok()?;
+    for &at in named {
+        let begin = at.checked_mul(len).filter(|_| at < of)?;
+        rows.extend_from_slice(bytes.get(begin..)?.get(..len)?);
+    }
+    Some(rows)
+}
+
 /// Lets the memory go that the pages of a mapped blob take, once it has been read.
 pub(crate) fn release(package: &Package, place: &BlobFileValue) {
     let file = package.weight_file(&place.file_name);

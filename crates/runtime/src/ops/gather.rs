@@ -13,7 +13,9 @@ use crate::call::{Args, Fault};
 use crate::registry::{Def, differentiable};
 
 pub(super) const OPS: &[Def] = &[
-    differentiable("gather", take::gather, take::gather_backward).moving(),
+    differentiable("gather", take::gather, take::gather_backward)
+        .moving()
+        .reading_rows(),
     differentiable(
         "gather_along_axis",
         take::along_axis,

@@ -3,7 +3,7 @@
 use super::places::{Places, along_axis as places_along_axis, nd as nd_places};
 use super::positions;
 use crate::axis::{Around, given_back, product, taken};
-use crate::call::{Args, Call, Fault, Outcome};
+use crate::call::{Args, Call, Fault, Outcome, elements_of};
 use crate::element::{Element, each_kind, in_parts};
 use crate::grad::{Backward, Gradients};
 use crate::tensor::element_count;
@@ -47,8 +47,23 @@ pub(super) fn gather(call: &mut Call<'_>) -> Outcome {
         shape,
     } = gathered(call)?;
     call.count(&shape)?;
-    each_kind!(call.tensor("x")?.dtype(), "x", T => {
-        let elements: &[T] = call.elements("x")?;
+    let given = call.tensor("x")?;
+    let whole;
+    let x = match &call.unread {
+        None => given,
+        Some(unread) => {
+            let axis = call.axis_or("axis", 0, given.rank())?;
+            if axis == 0
+                && let Some(rows) = unread.rows(&table)?
+            {
+                return call.output(&shape, rows.into_elements());
+            }
+            whole = unread.whole()?;
+            &whole
+        }
+    };
+    each_kind!(x.dtype(), "x", T => {
+        let elements: &[T] = elements_of("x", x)?;
         call.output(&shape, taken(elements, around, &table, batches))
     })
 }

@@ -12,6 +12,7 @@
 //! | `rules`, `plan`, `planned` | which entry decides about a weight; what follows; the plan |
 //! | `sensitivity` | how much each element matters, found for the weights of a plan |
 //! | `statistics` | what the inputs of layers look like, and which weights are fitted to them |
+//! | [`budget`] | a form for each weight, so that all fit into so many bytes |
 //! | `execute`, `batch` | the plan carried out in bounded memory |
 //! | `report`, `progress` | what became of each weight; how far the work is, and whether it is still wanted |
 //! | [`mapped_file`], `limits` | files that are read: mapped, watched for change, and what they may unfold to |
@@ -19,6 +20,7 @@
 //! | `info`, `visible`, `error` | palettes that are there already; text fit for a terminal; what can go wrong |
 
 mod batch;
+pub mod budget;
 pub mod config;
 mod error;
 mod execute;

@@ -3,6 +3,7 @@
 import itertools
 import subprocess
 
+import coremltools as ct
 import numpy as np
 import pytest
 import torch
@@ -257,6 +258,23 @@ def test_rows_of_constants(form, width):
     found = gathered(indices)
     assert np.abs(whole - table).max() < 4
     np.testing.assert_array_equal(found, whole[indices])
+
+
+@pytest.mark.parametrize("shape", [(500, 128), (48, 256), (128, 96), (96, 64)])
+@pytest.mark.parametrize("form", ["fp16", "iOS16", "4 bits", "groups of rows", "scale", "integers in tables", "quantized"])
+def test_a_lie_about_the_shape_is_an_error(form, shape):
+    target, form = FORMS[form]
+    mlmodel = compressed(of_table(np.random.default_rng(5).normal(size=(96, 128)).astype(np.float16), 3, target), form)
+    spec = mlmodel.get_spec()
+    (block,) = spec.mlProgram.functions["main"].block_specializations.values()
+    for op in block.operations:
+        declared = op.outputs[0].type.tensorType
+        if op.outputs[0].name.startswith("table") and declared.rank == 2:
+            for dim, size in zip(declared.dimensions, shape):
+                dim.constant.size = size
+    lying = ct.models.MLModel(spec, weights_dir=mlmodel.weights_dir, skip_model_load=True)
+    with pytest.raises(ValueError, match="has the shape"):
+        Session(lying).predict({"indices": np.array([0, 17, 40], np.int32)})
 
 
 @pytest.mark.parametrize("form", ["fp16", "4 bits", "scale", "quantized"])

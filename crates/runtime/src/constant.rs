@@ -311,12 +311,14 @@ impl<'a> Unread<'a> {
         let constant = &self.all[self.at];
         let value = constant.value(self.model, self.all, false, None)?;
         let (found, shape) = (value.tensor(), self.hollow.shape());
-        let found = found.filter(|found| found.shape() == shape);
-        found.cloned().ok_or_else(|| {
-            constant.bad(&format!(
-                "it is not of the shape {shape:?}, as the program says"
-            ))
-        })
+        match found {
+            Some(found) if found.shape() == shape => Ok(found.clone()),
+            Some(found) => Err(constant.bad(&format!(
+                "it has the shape {:?}, the program says {shape:?}",
+                found.shape()
+            ))),
+            None => Err(constant.bad("it is no tensor")),
+        }
     }
 }
 

@@ -32,7 +32,8 @@ pub struct Form {
 
 /// What was chosen.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Choice {
+#[non_exhaustive]
+pub struct Allocation {
     /// The number of the form that each weight takes.
     pub forms: Vec<usize>,
     /// The sum of their bytes.
@@ -43,7 +44,7 @@ pub struct Choice {
     pub bound: f64,
 }
 
-impl Choice {
+impl Allocation {
     /// How far it is from the best at most, as a part of its harm; 0 where it is proven to be the best.
     pub fn gap(&self) -> f64 {
         match self.harm > self.bound {
@@ -63,14 +64,14 @@ const PLANS: usize = 1 << 14;
 /// counts as the largest number.
 ///
 /// ```
-/// use palettizer_pipeline::budget::{Form, choose};
+/// use palettizer_pipeline::budget::{Form, allocate};
 ///
 /// let forms = |small: f64, large: f64| vec![Form { bytes: 10, harm: small }, Form { bytes: 20, harm: large }];
-/// let chosen = choose(&[forms(9.0, 1.0), forms(5.0, 2.0)], 30).unwrap();
+/// let chosen = allocate(&[forms(9.0, 1.0), forms(5.0, 2.0)], 30).unwrap();
 /// assert_eq!((chosen.forms, chosen.harm), (vec![1, 0], 6.0));
-/// assert_eq!(choose(&[forms(9.0, 1.0)], 9), Err(10));
+/// assert_eq!(allocate(&[forms(9.0, 1.0)], 9), Err(10));
 /// ```
-pub fn choose(weights: &[Vec<Form>], capacity: u64) -> Result<Choice, u64> {
+pub fn allocate(weights: &[Vec<Form>], capacity: u64) -> Result<Allocation, u64> {
     let hulls: Vec<Vec<usize>> = weights.iter().map(|forms| hull(forms)).collect();
     let least = least_bytes(weights, &hulls);
     let least = least
@@ -86,7 +87,7 @@ pub fn choose(weights: &[Vec<Form>], capacity: u64) -> Result<Choice, u64> {
     let bound = price.bound(&start).min(best.harm);
     let exact = refine(weights, &start, price, &mut best);
     let bound = if exact { best.harm } else { bound };
-    Ok(Choice {
+    Ok(Allocation {
         forms: best.forms,
         bytes: best.bytes,
         harm: best.harm,
@@ -342,7 +343,7 @@ mod tests {
     proptest! {
         #[test]
         fn agrees_with_all_plans(weights in prop::collection::vec(forms(30), 0..7), capacity in 0_u64..120) {
-            match (choose(&weights, capacity), brute_force(&weights, capacity)) {
+            match (allocate(&weights, capacity), brute_force(&weights, capacity)) {
                 (Ok(chosen), Some((harm, bytes))) => {
                     prop_assert!((chosen.harm - harm).abs() < 1e-9, "{} instead of {harm}", chosen.harm);
                     prop_assert_eq!(chosen.bytes, bytes);
@@ -375,21 +376,21 @@ mod tests {
         let weights = network(400);
         let sum = |at: usize| weights.iter().map(|forms| forms[at].bytes).sum::<u64>();
         for capacity in [sum(0), sum(1), (sum(2) + sum(3)) / 2, sum(4) - 1, sum(5)] {
-            let chosen = choose(&weights, capacity).unwrap();
+            let chosen = allocate(&weights, capacity).unwrap();
             assert!(chosen.bytes <= capacity);
             assert!(chosen.gap() <= 1e-3, "{}", chosen.gap());
         }
-        assert_eq!(choose(&weights, sum(0) - 1), Err(sum(0)));
+        assert_eq!(allocate(&weights, sum(0) - 1), Err(sum(0)));
     }
 
     #[test]
     fn what_cannot_be_had() {
-        assert_eq!(choose(&[vec![]], 5), Err(u64::MAX));
-        assert_eq!(choose(&[], 0).map(|chosen| chosen.forms), Ok(vec![]));
+        assert_eq!(allocate(&[vec![]], 5), Err(u64::MAX));
+        assert_eq!(allocate(&[], 0).map(|chosen| chosen.forms), Ok(vec![]));
         let huge = vec![Form {
             bytes: u64::MAX,
             harm: 1.0,
         }];
-        assert_eq!(choose(&[huge.clone(), huge], 9), Err(u64::MAX));
+        assert_eq!(allocate(&[huge.clone(), huge], 9), Err(u64::MAX));
     }
 }

@@ -2,4 +2,4 @@
 
 mod knapsack;
 
-pub use knapsack::{Choice, Form, choose};
+pub use knapsack::{Allocation, Form, allocate};

@@ -64,18 +64,18 @@ pub(crate) struct Args {
 pub(crate) struct Minimum {
     /// Fail with exit code 3 if an output's SNR is lower
     #[arg(long, value_name = "DB", allow_negative_numbers = true, value_parser = finite, help_heading = "Minimum")]
-    min_snr: Option<f64>,
+    pub(crate) min_snr: Option<f64>,
     /// Fail with exit code 3 if an arg-max agrees for a smaller share of rows, 0 to 1
     #[arg(long, value_name = "P", value_parser = share, help_heading = "Minimum")]
-    min_agreement: Option<f64>,
+    pub(crate) min_agreement: Option<f64>,
 }
 
-fn finite(text: &str) -> Result<f64, String> {
+pub(crate) fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "expected a number of decibels, such as 30".to_owned())
 }
 
-fn share(text: &str) -> Result<f64, String> {
+pub(crate) fn share(text: &str) -> Result<f64, String> {
     let number = text
         .parse()
         .ok()

@@ -3,16 +3,18 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use palettizer::budget::Goal;
 use palettizer::compare::{CompareOptions, Comparison};
 use palettizer::layerwise::{LayerwiseAlgorithm, StatisticsOptions, statistics};
 use palettizer::runtime::Session;
 use palettizer::values::Samples;
 use palettizer::{
-    MissingSensitivity, Model, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
+    MissingSensitivity, Model, Nbits, OpOptions, OpPalettizerConfig, OptimizationConfig, Precision,
     Preset, Report, SaveOptions, Target, config_file, sensitivities,
 };
 use serde::Serialize;
 
+use crate::budget::BudgetFlags;
 use crate::compare::{self, Minimum};
 use crate::failure::Failure;
 use crate::figures;
@@ -36,6 +38,8 @@ use crate::summary;
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4 --group-size 16 \\
       --op-type linear=8 --op-type conv=nbits=6,mode=uniform --op-name conv1=skip
   palettizer compress Model.mlpackage -o Small.mlpackage --config palette.yaml --report report.json
+  palettizer compress Model.mlpackage -o Small.mlpackage --target-size 20MB
+  palettizer compress Model.mlpackage -o Small.mlpackage --target-bpw 3.5 --sensitivity s.safetensors
   palettizer compress model.safetensors -o small.safetensors --nbits 4 --group-size 1 \\
       --op-name '.*embed_tokens.weight=8' --op-name lm_head.weight=skip
   palettizer compress llama/ -o llama-4bit/ --nbits 4 --group-size 1 --preset llm
@@ -131,8 +135,11 @@ pub(crate) struct Args {
     /// Run the model before and after on the inputs in FILE, as `palettizer compare` does, and say how far the outputs are apart
     #[arg(long, value_name = "FILE", help_heading = "Verification")]
     verify: Option<PathBuf>,
+    /// With --verify, fail with exit code 3 if an arg-max agrees for a smaller share of rows, 0 to 1
+    #[arg(long, value_name = "P", value_parser = compare::share, help_heading = "Verification")]
+    min_agreement: Option<f64>,
     #[command(flatten)]
-    least: Minimum,
+    budget: BudgetFlags,
     /// Cluster fp32 weights exactly too (fp16 always are); takes about ten times as long
     #[arg(long, help_heading = "Work")]
     exact: bool,
@@ -153,6 +160,22 @@ pub(crate) struct Args {
     force: bool,
     #[command(flatten)]
     limits: LimitFlags,
+}
+
+impl Args {
+    /// What `--verify` has to find.
+    fn least(&self) -> Minimum {
+        Minimum {
+            min_snr: self.budget.min_snr,
+            min_agreement: self.min_agreement,
+        }
+    }
+
+    /// The goal that bits are chosen for.
+    fn goal(&self) -> Option<Goal> {
+        let named = self.config.is_some() || self.palette.0.spec.names_a_palette();
+        self.budget.goal(named)
+    }
 }
 
 /// The flags that a configuration file stands in for.
@@ -196,12 +219,16 @@ fn target() -> impl TypedValueParser<Value = Target> {
 pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
+    let mut config = config;
     let model = Model::open_with(&args.input, args.limits.into())?;
     if let Model::Checkpoint(_) = model {
         no_program(&args)?;
     }
     let samples = samples(&args, &model)?;
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
+    config = args
+        .budget
+        .with_curves(&model, config, args.threads, voice)?;
     let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
         let progress = Bar::new(voice);
@@ -247,7 +274,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     };
     let text = compare::text(&found, &described, width);
     voice.say(stream, &format!("\n{text}"))?;
-    args.least.reached(&found)
+    args.least().reached(&found)
 }
 
 /// The report as JSON: what `--verify` found goes with it.
@@ -283,7 +310,7 @@ fn verified(
         return Ok(None);
     };
     let options = CompareOptions {
-        arg_max: args.least.agreement(),
+        arg_max: args.least().agreement(),
         layers: args.report.is_some(),
         ..CompareOptions::default()
     };
@@ -306,6 +333,7 @@ fn places(args: &Args) -> Result<(), Failure> {
         (args.sensitivity.as_deref(), "the file of --sensitivity"),
         (args.statistics.as_deref(), "the file of --statistics"),
         (args.verify.as_deref(), "the file of --verify"),
+        (args.budget.curves(), "the file of --curves"),
     ];
     paths::apart(&args.output, "OUT", &inputs)?;
     let Some(report) = args
@@ -357,6 +385,7 @@ fn no_program(args: &Args) -> Result<(), Failure> {
 /// What the flags come to: the rules of the command line first, in their order, then what a file says.
 fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
     let mut flags = args.palette.0.clone();
+    args.budget.alone(args.goal(), &flags)?;
     flags.spec.precision = args.exact.then_some(Precision::Exact);
     flags.spec.seed = args.seed;
     let (file, base) = match &args.config {
@@ -420,6 +449,7 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
         config = config.with_statistics(statistics(path, options)?);
     }
     Ok(config
+        .with_budget(args.budget.budget(args.goal(), file.budget())?)
         .with_joint_compression(args.joint_compression)
         .with_strict(args.strict)
         .with_minimum_deployment_target(args.minimum_deployment_target))
@@ -448,6 +478,11 @@ fn rules<'a>(
 
 /// What the flags say of all weights. Without a number of bits, only those that a rule names are palettized.
 fn global(args: &Args, flags: &OpOptions) -> Result<Option<OpPalettizerConfig>, Failure> {
+    let mut flags = flags.clone();
+    if args.goal().is_some() {
+        // bits are chosen, and so is whether there are groups
+        flags.spec.nbits = flags.spec.nbits.or(Some(Nbits::B4));
+    }
     if flags.spec.names_a_palette() {
         let config = flags.build().map(Some);
         return config.map_err(|error| Failure::Usage(explain(&error, "--")));
@@ -456,8 +491,8 @@ fn global(args: &Args, flags: &OpOptions) -> Result<Option<OpPalettizerConfig>, 
     match rules.any(|rule| rule.settings.is_some()) {
         true => Ok(None),
         false => Err(Failure::Usage(
-            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, \
-             or bits for some ops only: --op-type linear=4"
+            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --target-size 20MB to have them chosen, \
+             --mode unique, --config FILE, or bits for some ops only: --op-type linear=4"
                 .to_owned(),
         )),
     }

@@ -16,6 +16,7 @@
 //! | `output`, `progress`, `interrupt`, `failure` | streams, the bar, Ctrl-C, why a command failed |
 //! | [`bug`] | panics |
 
+mod budget;
 pub mod bug;
 mod compare;
 mod completions;

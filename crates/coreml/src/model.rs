@@ -6,10 +6,11 @@ use crate::decompress::constexpr::{Dense, Rows, evaluate, evaluate_rows};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
-use crate::palettize::apply::apply;
+use crate::palettize::apply::{apply, costs};
 use crate::program::constant::Constant;
 use crate::proto;
 use crate::rewrite::Written;
+use palettizer_pipeline::budget::Curves;
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::staged_output::SaveOptions;
 use palettizer_pipeline::{Decompressed, Limits, Progress, Report};
@@ -262,6 +263,20 @@ impl Model {
         drop(applied.files);
         staging.commit(&self.package, &applied.spec)?;
         Ok(applied.report)
+    }
+
+    /// What each form of each weight costs that a budget chooses from: good for other budgets too, with
+    /// [`Budget::with_curves`](palettizer_pipeline::budget::Budget::with_curves).
+    ///
+    /// # Errors
+    /// As [`palettize`](Self::palettize), but for a budget that cannot be met.
+    pub fn curves(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Curves, Error> {
+        let curves = costs(&self.package, &self.spec, config, progress);
+        self.package.unless_changed(curves)
     }
 
     /// The model with every compressed constant made dense, in memory.

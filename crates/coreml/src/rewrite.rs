@@ -1,7 +1,7 @@
 //! Weight files written anew: new blobs appended, those that stay copied, each once.
 
 use crate::Error;
-use crate::blob::WeightWriter;
+use crate::blob::{ALIGNMENT, RECORD_LEN, WeightWriter};
 use crate::package::Package;
 use crate::program::mil::{blob_value, bytes_value, element_count, known_tensor};
 use crate::proto::{DataType, Value, ValueType};
@@ -11,7 +11,7 @@ use std::io::{Seek, Write};
 use std::sync::atomic::AtomicBool;
 
 /// Where a constant that had no weight file goes: the name that coremltools uses.
-const DEFAULT_FILE: &str = "@model_path/weights/weight.bin";
+pub(crate) const DEFAULT_FILE: &str = "@model_path/weights/weight.bin";
 
 /// A value with fewer elements stays in the program, as coremltools has it.
 const LEAST_BLOB_ELEMENTS: usize = 10;
@@ -53,13 +53,11 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
         shape: &[usize],
         bytes: &[u8],
     ) -> Result<Value, Error> {
-        let elements = element_count(shape).unwrap_or(0);
-        let bits = dtype.bits().filter(|_| dtype.blob_number().is_some());
-        let Some(bits) = bits.filter(|_| elements >= LEAST_BLOB_ELEMENTS) else {
+        let Some(used) = bits_in_file(dtype, shape) else {
             return Ok(bytes_value(dtype, shape, bytes));
         };
         let file = file.unwrap_or(DEFAULT_FILE);
-        let unused = bytes.len() as u64 * 8 - elements as u64 * u64::from(bits);
+        let unused = bytes.len() as u64 * 8 - used;
         let offset = self.writer(file)?.append(dtype, bytes, unused)?;
         Ok(blob_value(dtype, shape, file, offset))
     }
@@ -112,9 +110,43 @@ impl<'a, W: Write + Seek> Rewriter<'a, W> {
     }
 }
 
+/// The bits of a tensor that goes to a weight file; `None` if it stays in the program.
+fn bits_in_file(dtype: DataType, shape: &[usize]) -> Option<u64> {
+    let elements = element_count(shape).unwrap_or(0);
+    let bits = dtype.bits().filter(|_| dtype.blob_number().is_some());
+    let bits = bits.filter(|_| elements >= LEAST_BLOB_ELEMENTS)?;
+    Some(elements as u64 * u64::from(bits))
+}
+
+/// The blobs of weight files, counted and not written.
+pub(crate) struct Counter<'a> {
+    /// An offset that none of them is beyond.
+    pub offset: u64,
+    /// The file of all of them; `None` for the usual one.
+    pub file: Option<&'a str>,
+    /// Bytes of all so far, but for the files' headers.
+    pub bytes: u64,
+}
+
+impl Counter<'_> {
+    /// What [`Rewriter::store`] would give, at the last offset that there may be.
+    pub(crate) fn store(&mut self, dtype: DataType, shape: &[usize], bytes: &[u8]) -> Value {
+        if bits_in_file(dtype, shape).is_none() {
+            return bytes_value(dtype, shape, bytes);
+        }
+        self.bytes += blob_bytes(bytes.len() as u64);
+        blob_value(dtype, shape, self.file.unwrap_or(DEFAULT_FILE), self.offset)
+    }
+}
+
+/// Bytes that a blob of so many takes in a file, with its record and what is left free behind it.
+pub(crate) fn blob_bytes(data: u64) -> u64 {
+    RECORD_LEN + data.next_multiple_of(ALIGNMENT)
+}
+
 /// The blob type that a value's own type asks for, and the bits that it leaves unused at the end of `bytes` bytes;
 /// `None` if it is the type of another number of bytes.
-fn retyped(bytes: u64, value_type: Option<&ValueType>) -> Option<(DataType, u64)> {
+pub(crate) fn retyped(bytes: u64, value_type: Option<&ValueType>) -> Option<(DataType, u64)> {
     let (dtype, shape) = known_tensor(value_type)?;
     dtype.blob_number()?;
     let used = (element_count(&shape)? as u64).checked_mul(u64::from(dtype.bits()?))?;

@@ -1,5 +1,15 @@
 //! How far a palettized weight is from the original.
 
+use half::{bf16, f16};
+use rayon::prelude::*;
+
+use crate::decode::{DenseError, Source};
+use crate::tensor::elements;
+use crate::{Dtype, Palette, Tensor};
+
+/// Elements that are summed by one thread: sums of sums are the same for any number of them.
+const CHUNK: usize = 1 << 16;
+
 /// Sums over one tensor, from which its error figures follow.
 ///
 /// ```
@@ -52,6 +62,77 @@ impl ErrorFigures {
             10.0 * (self.energy / self.squared_error).log10()
         }
     }
+}
+
+/// Σ s·(w − ŵ)² and Σ s·w² over the elements of a weight, `sensitivity` being s, the weight's own order and number of elements.
+/// Elements that are reproduced exactly add nothing to the first sum, and those that are not finite nothing to the second.
+///
+/// ```
+/// use palettizer_palette::{Context, Dtype, Mode, Nbits, PaletteSpec, Tensor, palettize, weighted_error};
+///
+/// let bytes: Vec<u8> = [1.0_f32, 1.0, 3.0, 4.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+/// let tensor = Tensor::new(Dtype::F32, &[2, 2], &bytes).map_err(|e| e.to_string())?;
+/// let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B1));
+/// let palette = palettize(&tensor, &spec, &Context::default()).map_err(|e| e.to_string())?;
+/// let (error, energy) = weighted_error(&tensor, &palette, &[1.0, 1.0, 2.0, 2.0]).map_err(|e| e.to_string())?;
+/// assert_eq!((error, energy), (2.0 * 0.25 + 2.0 * 0.25, 1.0 + 1.0 + 18.0 + 32.0));
+/// # Ok::<(), String>(())
+/// ```
+///
+/// # Errors
+/// [`DenseError`] for a palette whose fields contradict each other, [`DenseError::Length`] for one of another weight.
+pub fn weighted_error(
+    tensor: &Tensor<'_>,
+    palette: &Palette,
+    sensitivity: &[f32],
+) -> Result<(f64, f64), DenseError> {
+    fn sums<T: bytemuck::Pod + Source + Send + Sync>(
+        from: &[u8],
+        to: &[u8],
+        sensitivity: &[f32],
+    ) -> (f64, f64) {
+        let (from, to) = (elements::<T>(from), elements::<T>(to));
+        let chunks = from.par_chunks(CHUNK).zip(to.par_chunks(CHUNK));
+        let sums = chunks.zip(sensitivity.par_chunks(CHUNK));
+        let sums: Vec<(f64, f64)> = sums
+            .map(|((from, to), sensitivity)| {
+                let all = from.iter().zip(to).zip(sensitivity);
+                all.fold((0.0, 0.0), |(error, energy), ((from, to), s)| {
+                    let (from, to) = (f64::from(from.to_f32()), f64::from(to.to_f32()));
+                    let s = f64::from(*s);
+                    let lost = if from == to {
+                        0.0
+                    } else {
+                        s * (from - to) * (from - to)
+                    };
+                    let own = if from.is_finite() {
+                        s * from * from
+                    } else {
+                        0.0
+                    };
+                    (error + if lost.is_nan() { 0.0 } else { lost }, energy + own)
+                })
+            })
+            .collect();
+        let sum = sums.into_iter();
+        sum.fold((0.0, 0.0), |all, one| (all.0 + one.0, all.1 + one.1))
+    }
+    let dense = palette.try_decompress()?;
+    let (from, to) = (tensor.bytes(), dense.as_slice());
+    if from.len() != to.len() || sensitivity.len() != tensor.len() {
+        return Err(DenseError::Length {
+            what: "sensitivity",
+            expected: tensor.len(),
+            found: sensitivity.len(),
+        });
+    }
+    Ok(match tensor.dtype() {
+        Dtype::F16 => sums::<f16>(from, to, sensitivity),
+        Dtype::BF16 => sums::<bf16>(from, to, sensitivity),
+        Dtype::F32 => sums::<f32>(from, to, sensitivity),
+        Dtype::I8 => sums::<i8>(from, to, sensitivity),
+        Dtype::U8 => sums::<u8>(from, to, sensitivity),
+    })
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ mod training;
 
 pub use context::Context;
 pub use encode::{RecoverError, assemble, palettize};
-pub use figures::ErrorFigures;
+pub use figures::{ErrorFigures, weighted_error};
 pub use layerwise::{
     DEFAULT_DAMPING, DEFAULT_GUIDED_DAMPING, DEFAULT_ROUNDS, FittedTables, Layerwise,
     LayerwiseAlgorithm, LayerwiseFit, LayerwiseSettings, MomentsShape,

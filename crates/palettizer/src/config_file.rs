@@ -5,6 +5,7 @@
 //! global_config:                    # every op without settings of its own; absent or null: none
 //!   mode: kmeans
 //!   nbits: 4
+//! budget: {target_size: 20MB}        # bits and granularity are chosen for a size: see below (an addition)
 //! preset: llm                       # embeddings and heads at 8 bits, rotary tables and masks as they are (an addition)
 //! op_type_configs:
 //!   conv: {mode: uniform, nbits: 6}
@@ -17,6 +18,11 @@
 //! A pattern is a regular expression that matches the whole name, as in configurations of PyTorch modules; types may be
 //! patterns too. The name itself decides first, then the first pattern in the file that fits, then the type, then the
 //! preset, then `global_config`. What is a name in the model is never taken for a pattern.
+//!
+//! A budget has one of `target_size` (bytes, or a text such as 20MB), `target_bpw` (bits a weight), `target_ratio` (times
+//! smaller) and `min_snr` (dB), and maybe `choices`: lists of values, such as `{nbits: [2, 3, 4], group_size: [none, 16]}`.
+//! What it chooses are bits and granularity of all weights that have no settings of their own; `global_config` may then be
+//! left out, and its bits and groups count for nothing.
 //!
 //! The settings of one op. They are checked one by one and together; a key that is not here is an error.
 //!
@@ -41,6 +47,7 @@
 //! We differ from coremltools where it guesses: a number in quotes, a fraction, a 1 for `true` or a
 //! repeated key is an error here. Mode `custom` needs a function, so it needs the Rust API.
 
+mod budget;
 mod document;
 mod error;
 mod fields;
@@ -61,8 +68,9 @@ pub use error::ConfigError;
 use fields::{Fields, describe};
 
 /// The keys of a whole configuration.
-const KEYS: [&str; 5] = [
+const KEYS: [&str; 6] = [
     "config_type",
+    "budget",
     "preset",
     "global_config",
     "op_type_configs",
@@ -161,6 +169,9 @@ pub fn from_value(value: &Value, base: &OpOptions) -> Result<OptimizationConfig,
     }
     if let Some((value, key)) = fields.not_null("preset") {
         config = config.with_preset(preset(value, key)?);
+    }
+    if let Some((value, key)) = fields.not_null("budget") {
+        config = config.with_budget(budget::read(value, &key)?);
     }
     for (op_type, value, key) in fields.settings("op_type_configs")? {
         if op_type == "const" {

@@ -34,6 +34,7 @@
 //! # Ok::<(), palettizer::Error>(())
 //! ```
 
+pub mod budget;
 pub mod compare;
 pub mod config_file;
 pub mod dkm;

@@ -1,5 +1,6 @@
 //! A model of any format, found out by what is at a path.
 
+use crate::budget::Curves;
 use crate::{Error, Limits, OptimizationConfig, Report, SaveOptions};
 use palettizer_pipeline::staged_output;
 use palettizer_pipeline::{Decompressed, Progress};
@@ -83,6 +84,36 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.palettize_to(config, out, options, progress)?,
             Model::Checkpoint(model) => model.palettize_to(config, out, options, progress)?,
+        })
+    }
+
+    /// What each form of each weight costs that a budget chooses from: good for other budgets too.
+    ///
+    /// # Errors
+    /// As [`palettize_to`](Self::palettize_to), before anything is written, but for a budget that cannot be met.
+    ///
+    /// ```no_run
+    /// use palettizer::budget::{Budget, Goal};
+    /// use palettizer::{Model, OptimizationConfig, SaveOptions};
+    ///
+    /// let model = Model::open("Model.mlpackage")?;
+    /// let budget = Budget::new(Goal::Ratio(5.0));
+    /// let curves = model.curves(&OptimizationConfig::new().with_budget(budget.clone()), &())?;
+    /// for ratio in [4.0, 5.0, 6.0] {
+    ///     let budget = budget.clone().with_goal(Goal::Ratio(ratio)).with_curves(curves.clone());
+    ///     let config = OptimizationConfig::new().with_budget(budget);
+    ///     model.palettize_to(&config, format!("Small{ratio}.mlpackage"), SaveOptions::default(), &())?;
+    /// }
+    /// # Ok::<(), palettizer::Error>(())
+    /// ```
+    pub fn curves(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Curves, Error> {
+        Ok(match self {
+            Model::CoreMl(model) => model.curves(config, progress)?,
+            Model::Checkpoint(model) => model.curves(config, progress)?,
         })
     }
 

@@ -186,13 +186,19 @@ pub enum Error {
         /// What was found, and what was expected.
         what: String,
     },
+    /// A budget that cannot be met.
+    #[error("{what}")]
+    Budget {
+        /// What was asked, what can be had, and what to do.
+        what: String,
+    },
     /// [`Progress::stop`](crate::Progress::stop) was set.
     #[error("stopped on request; nothing was written")]
     Stopped,
 }
 
 /// The error of a format: one of its own, or one of these.
-pub trait FormatError: From<Error> + Send {
+pub trait FormatError: From<Error> + std::fmt::Display + Send {
     /// Parts those of any format from the format's own.
     ///
     /// # Errors

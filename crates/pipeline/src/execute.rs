@@ -8,8 +8,8 @@ use crate::config::OptimizationConfig;
 use crate::format::{Format, Weight};
 use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
 use crate::report::Figures;
-use crate::{Error, Inputs, Progress, Sensitivities, Statistics, go_on};
-use palettizer_palette::{Context, Layerwise, Palette, Refusal, Tensor, palettize};
+use crate::{Error, Inputs, Progress, Sensitivities, Statistics, Values, go_on};
+use palettizer_palette::{Context, Layerwise, Palette, PaletteSpec, Refusal, Tensor, palettize};
 use std::sync::atomic::AtomicBool;
 
 /// Vectors and scaled weights are clustered as fp32 copies: they take so many times the memory of others.
@@ -87,7 +87,7 @@ pub fn execute<F: Format, T: Send>(
 }
 
 /// About how much memory a weight takes while it is palettized.
-fn memory<P>(weight: &Weight<P>, job: &Job) -> u64 {
+pub(crate) fn memory<P>(weight: &Weight<P>, job: &Job) -> u64 {
     let copied = job.spec.cluster_dim() > 1 || job.spec.per_channel_scale();
     let (times, copies) = if copied { (COPIED, 2) } else { (1, 1) };
     let elements = weight.elements() as u64;
@@ -104,16 +104,40 @@ fn memory<P>(weight: &Weight<P>, job: &Job) -> u64 {
         .saturating_add((moments.unwrap_or(0) as u64).saturating_mul(MOMENT))
 }
 
-/// What palettizing one weight takes from the run.
-struct Worker<'a, F> {
-    format: &'a F,
-    sensitivities: Option<&'a Sensitivities>,
-    statistics: Option<&'a Statistics>,
-    stop: Option<&'a AtomicBool>,
+/// What palettizing weights takes from the run.
+pub(crate) struct Worker<'a, F> {
+    pub(crate) format: &'a F,
+    pub(crate) sensitivities: Option<&'a Sensitivities>,
+    pub(crate) statistics: Option<&'a Statistics>,
+    pub(crate) stop: Option<&'a AtomicBool>,
 }
 
 /// A palette, and why it was not fitted to the inputs of its layer.
-type Made = (Palette, Option<String>);
+pub(crate) type Made = (Palette, Option<String>);
+
+/// A weight that is being worked on, as its file has it.
+pub(crate) struct Loaded<'w, P> {
+    weight: &'w Weight<P>,
+    job: &'w Job,
+    values: Values<'w>,
+    /// The sensitivities, from 0 to 1, and what the largest is.
+    pub(crate) sensitivity: Option<(Vec<f32>, f32)>,
+}
+
+impl<P> Loaded<'_, P> {
+    /// Its values.
+    pub(crate) fn tensor(&self) -> Result<Tensor<'_>, Error> {
+        let tensor = Tensor::new(
+            self.job.source.dtype,
+            &self.weight.shape,
+            &self.values.bytes,
+        );
+        tensor.map_err(|error| Error::Values {
+            name: self.weight.name().to_owned(),
+            what: error.to_string(),
+        })
+    }
+}
 
 impl<F: Format> Worker<'_, F> {
     /// Palettizes one weight; the inner error says why it stays as it is.
@@ -122,30 +146,51 @@ impl<F: Format> Worker<'_, F> {
         weight: &Weight<F::Place>,
         job: &Job,
     ) -> Result<Result<Made, Refusal>, F::Error> {
+        self.make(&self.load(weight, job)?, &job.spec)
+    }
+
+    /// What a weight is palettized from.
+    pub(crate) fn load<'w>(
+        &'w self,
+        weight: &'w Weight<F::Place>,
+        job: &'w Job,
+    ) -> Result<Loaded<'w, F::Place>, F::Error> {
         go_on(self.stop)?;
         let values = self.format.values(weight)?;
-        let tensor = Tensor::new(job.source.dtype, &weight.shape, &values.bytes);
-        let tensor = tensor.map_err(|error| Error::Values {
-            name: weight.name().to_owned(),
-            what: error.to_string(),
-        })?;
         let sensitivity = match (self.sensitivities, &job.sensitivity) {
-            (Some(from), Some(name)) => Some(from.read(name, &weight.shape)?),
+            (Some(from), Some(name)) => Some(from.read_scaled(name, &weight.shape)?),
             _ => None,
         };
+        Ok(Loaded {
+            weight,
+            job,
+            values,
+            sensitivity,
+        })
+    }
+
+    /// Palettizes a weight by a spec; the inner error says why that cannot be.
+    pub(crate) fn make(
+        &self,
+        loaded: &Loaded<'_, F::Place>,
+        spec: &PaletteSpec,
+    ) -> Result<Result<Made, Refusal>, F::Error> {
+        go_on(self.stop)?;
+        let (weight, tensor) = (loaded.weight, loaded.tensor()?);
+        let sensitivity = loaded.sensitivity.as_ref();
         let context = Context {
             output_axis: weight.output_axis,
-            mask: values.mask.as_deref(),
-            sensitivity: sensitivity.as_deref(),
+            mask: loaded.values.mask.as_deref(),
+            sensitivity: sensitivity.map(|(values, _)| values.as_slice()),
             layerwise: None,
             stop: self.stop,
         };
-        let mut made = match (self.statistics, &job.inputs) {
-            (Some(from), Some(inputs)) => fit(&tensor, job, &context, from, inputs)?,
-            _ => palettize(&tensor, &job.spec, &context).map(|palette| (palette, None)),
+        let mut made = match (self.statistics, &loaded.job.inputs) {
+            (Some(from), Some(inputs)) => fit(&tensor, spec, &context, from, inputs)?,
+            _ => palettize(&tensor, spec, &context).map(|palette| (palette, None)),
         };
         let palette = made.as_mut().ok().map(|(palette, _)| palette);
-        self.format.finish(weight, &values, palette)?;
+        self.format.finish(weight, &loaded.values, palette)?;
         match made {
             Err(Refusal::Stopped) => Err(Error::Stopped.into()),
             made => Ok(made),
@@ -156,7 +201,7 @@ impl<F: Format> Worker<'_, F> {
 /// Fits one weight to the inputs of its layer, or clusters it where that cannot be done.
 fn fit(
     tensor: &Tensor<'_>,
-    job: &Job,
+    spec: &PaletteSpec,
     context: &Context<'_>,
     from: &Statistics,
     inputs: &Inputs,
@@ -178,7 +223,7 @@ fn fit(
             }),
             ..*context
         };
-        match palettize(tensor, &job.spec, &context) {
+        match palettize(tensor, spec, &context) {
             Err(refusal @ Refusal::Layerwise(_)) => reason = Some(refusal.to_string()),
             palette => return Ok(palette.map(|palette| (palette, None))),
         }
@@ -188,6 +233,6 @@ fn fit(
         sensitivity: weights.as_deref().or(context.sensitivity),
         ..*context
     };
-    let palette = palettize(tensor, &job.spec, &context);
+    let palette = palettize(tensor, spec, &context);
     Ok(palette.map(|palette| (palette, reason)))
 }

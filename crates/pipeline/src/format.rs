@@ -2,6 +2,7 @@
 
 use crate::FormatError;
 use crate::config::{OptimizationConfig, Role};
+use crate::planned::{Plan, Planned};
 use palettizer_palette::{Dtype, Layout, Palette, PaletteSpec, Refusal};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -54,6 +55,42 @@ pub trait Format: Sync {
     /// # Errors
     /// What reading gives.
     fn values<'v>(&'v self, weight: &'v Weight<Self::Place>) -> Result<Values<'v>, Self::Error>;
+
+    /// Bytes that the output takes beside the palettes of a plan: what [`palette_bytes`](Format::palette_bytes) says of each
+    /// comes on top.
+    ///
+    /// # Errors
+    /// What reading gives.
+    fn other_bytes(&self, plan: &Plan<Self::Place>) -> Result<u64, Self::Error>;
+
+    /// Bytes that a palette takes in the output, with all that is written because of it, in the places of all weights that
+    /// go with this one. It may be a few bytes more, never less.
+    ///
+    /// # Errors
+    /// What cannot be written.
+    fn palette_bytes(
+        &self,
+        planned: &Planned<Self::Place>,
+        palette: &Palette,
+    ) -> Result<u64, Self::Error>;
+
+    /// Bytes of the model as it is.
+    fn stored_len(&self) -> u64;
+
+    /// Bytes of files beside, which reports do not count and a folder has all the same.
+    ///
+    /// # Errors
+    /// What reading gives.
+    fn bytes_beside(&self, plan: &Plan<Self::Place>) -> Result<u64, Self::Error> {
+        let _ = plan;
+        Ok(0)
+    }
+
+    /// How often an element of a weight is multiplied in a run, with all weights that go with it, as far as that is known.
+    fn uses(&self, planned: &Planned<Self::Place>) -> f64 {
+        let _ = planned;
+        1.0
+    }
 
     /// The palette is made: corrects its figures where values are not what they seem, and gives the memory of the values
     /// back.

@@ -39,12 +39,13 @@ mod statistics;
 mod visible;
 
 pub use batch::in_batches;
+pub use budget::check_promise;
 pub use error::{Error, FormatError};
 pub use execute::{Done, execute};
 pub use format::{Format, Known, Source, User, Values, Weight};
 pub use info::PaletteInfo;
 pub use limits::{DEFAULT_MAX_EXPANSION, Limits};
-pub use plan::plan;
+pub use plan::{curves, plan};
 pub use planned::{Decision, Job, Plan, Planned, SkipReason};
 pub use progress::{Progress, go_on};
 pub use report::{Decompressed, Fate, Figures, Note, REPORT_VERSION, Report, WeightReport};

@@ -4,34 +4,59 @@
 //! the values can tell (too many distinct ones, NaN) is found while the plan is carried out and ends as a
 //! skip in the report too; the model that came in is never touched either way.
 
+use crate::budget::{self, Budget, Curves, Specs, allot};
 use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OptimizationConfig};
-use crate::format::{Format, Weight};
+use crate::format::{Format, Source, Weight};
 use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
 use crate::rules::{Resolution, Rules};
-use crate::{sensitivity, statistics};
-use palettizer_palette::{layout, suits};
+use crate::{FormatError as _, Progress, sensitivity, statistics};
+use palettizer_palette::{PaletteSpec, Refusal, layout, suits};
 use std::collections::HashMap;
 
-/// Plans what `config` asks of a model.
+/// Plans what `config` asks of a model, and chooses forms for the weights if that is to fit a budget; only for this does
+/// `progress` hear anything, and are values read.
 ///
 /// # Errors
+/// [`Budget`](crate::Error::Budget) for one that cannot be met, with what pricing forms may give;
 /// [`Pattern`](crate::Error::Pattern) for a key that is neither name nor pattern, [`ConfigConflict`](crate::Error::ConfigConflict) if the users of one weight
 /// are configured differently, [`Strict`](crate::Error::Strict) if a weight cannot be palettized and the configuration is strict,
 /// [`Sensitivities`](crate::Error::Sensitivities) or [`ForeignStatistics`](crate::Error::ForeignStatistics) if those that were given do not fit; what the format objects to.
 pub fn plan<F: Format>(
     format: &F,
     config: &OptimizationConfig,
+    progress: &dyn Progress,
 ) -> Result<Plan<F::Place>, F::Error> {
+    let mut plan = forms(format, config)?;
+    allot(format, &mut plan, config, progress)?;
+    Ok(plan)
+}
+
+/// The costs of all forms that a budget chooses from.
+///
+/// # Errors
+/// As [`plan`](plan()), but for a budget that cannot be met.
+pub fn curves<F: Format>(
+    format: &F,
+    config: &OptimizationConfig,
+    progress: &dyn Progress,
+) -> Result<Curves, F::Error> {
+    budget::curves(format, &forms(format, config)?, config, progress)
+}
+
+/// The plan before a budget: the forms that each weight may take.
+fn forms<F: Format>(format: &F, config: &OptimizationConfig) -> Result<Plan<F::Place>, F::Error> {
     let weights = format.weights(config)?;
     let known = format.known();
+    let budget = config.budget();
     let rules = Rules::new(config, &known)?;
     let mut plan = Plan {
         weights: Vec::new(),
         unmatched: rules.unmatched(&known),
+        budget: None,
     };
     let mut sharing: HashMap<usize, Vec<usize>> = HashMap::new();
     for weight in weights {
-        let Some(decision) = decide(format, &rules, &weight)? else {
+        let Some(decision) = decide(format, &rules, budget, &weight)? else {
             continue;
         };
         let mut none = Vec::new();
@@ -48,6 +73,7 @@ pub fn plan<F: Format>(
                     weight,
                     twins: Vec::new(),
                     decision,
+                    allotted: None,
                 });
             }
         }
@@ -85,6 +111,7 @@ fn is_twin<F: Format>(
 fn decide<F: Format>(
     format: &F,
     rules: &Rules<'_>,
+    budget: Option<&Budget>,
     weight: &Weight<F::Place>,
 ) -> Result<Option<Decision>, F::Error> {
     let resolution = rules.resolve(weight);
@@ -109,15 +136,63 @@ fn decide<F: Format>(
         Resolution::Config(_) if small => return skip(SkipReason::Small { threshold }),
         Resolution::Config(config) => config.spec(),
     };
+    let free = budget.filter(|_| rules.is_global(spec));
+    match free.and_then(|budget| budget.specs(spec)) {
+        Some(choices) => among(format, weight, source, choices?).map(Some),
+        None => Ok(Some(match fits(format, weight, source, spec)? {
+            Err(refusal) => Decision::Skip(SkipReason::Refused(refusal.to_string())),
+            Ok(()) => Decision::Compress(Box::new(Job {
+                source,
+                spec: spec.clone(),
+                choices: Vec::new(),
+                sensitivity: None,
+                inputs: None,
+            })),
+        })),
+    }
+}
+
+/// Whether a weight can be palettized by a spec, and why not.
+fn fits<F: Format>(
+    format: &F,
+    weight: &Weight<F::Place>,
+    source: Source,
+    spec: &PaletteSpec,
+) -> Result<Result<(), Refusal>, F::Error> {
     let fits = suits(source.dtype, source.masked, spec)
         .and_then(|()| layout(&weight.shape, weight.output_axis, spec));
-    match format.accepts(weight, spec, fits)? {
-        Err(refusal) => skip(SkipReason::Refused(refusal.to_string())),
-        Ok(()) => Ok(Some(Decision::Compress(Job {
+    format.accepts(weight, spec, fits)
+}
+
+/// The fate of a weight that a budget has these choices for.
+fn among<F: Format>(
+    format: &F,
+    weight: &Weight<F::Place>,
+    source: Source,
+    choices: Specs,
+) -> Result<Decision, F::Error> {
+    let mut refused = None;
+    let mut accepted = Vec::new();
+    for spec in choices.specs {
+        match fits(format, weight, source, &spec) {
+            Ok(Ok(())) => accepted.push(spec),
+            Ok(Err(refusal)) => refused = refused.or(Some(refusal.to_string())),
+            // what a model has no ops for is no choice, unless somebody asked for it
+            Err(error) if choices.usual => match error.common() {
+                Ok(error) => return Err(error.into()),
+                Err(own) => refused = refused.or(Some(own.to_string())),
+            },
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(match accepted.first().cloned() {
+        Some(spec) => Decision::Compress(Box::new(Job {
             source,
-            spec: spec.clone(),
+            spec,
+            choices: accepted,
             sensitivity: None,
             inputs: None,
-        }))),
-    }
+        })),
+        None => Decision::Skip(SkipReason::Refused(refused.unwrap_or_default())),
+    })
 }

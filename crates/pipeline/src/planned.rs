@@ -1,5 +1,6 @@
 //! A plan: what will happen to every weight, and why.
 
+use crate::budget::{Allotted, BudgetReport};
 use crate::config::{OptimizationConfig, Unmatched};
 use crate::format::{Source, Weight};
 use crate::report::{Fate, Figures, WeightReport};
@@ -13,6 +14,8 @@ pub struct Plan<P> {
     pub weights: Vec<Planned<P>>,
     /// Op types and names of the configuration that fit nothing in the model.
     pub unmatched: Vec<Unmatched>,
+    /// What came of the budget, once forms are chosen for it.
+    pub budget: Option<BudgetReport>,
 }
 
 /// What will happen to one weight.
@@ -24,13 +27,15 @@ pub struct Planned<P> {
     pub twins: Vec<Weight<P>>,
     /// Its fate.
     pub decision: Decision,
+    /// What the budget gave it, if there is one.
+    pub allotted: Option<Allotted>,
 }
 
 /// The fate of a weight.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// It is palettized.
-    Compress(Job),
+    Compress(Box<Job>),
     /// It is left alone.
     Skip(SkipReason),
 }
@@ -42,6 +47,8 @@ pub struct Job {
     pub source: Source,
     /// By this.
     pub spec: PaletteSpec,
+    /// With a budget, by one of these; none if its own configuration leaves no choice.
+    pub choices: Vec<PaletteSpec>,
     /// What its sensitivities are called, if it has any.
     pub sensitivity: Option<String>,
     /// What is known of its inputs, if it was asked for.
@@ -145,6 +152,7 @@ impl<P> Planned<P> {
         );
         let twins = self.twins.iter().map(|twin| twin.name().to_owned());
         row.shared_with.extend(twins);
+        row.budget.clone_from(&self.allotted);
         for user in self
             .places()
             .flat_map(|weight| weight.users.iter().flatten())
@@ -161,6 +169,14 @@ impl<P> Planned<P> {
 }
 
 impl Job {
+    /// The specs that there are for it: the choices of a budget, or the one.
+    pub fn forms(&self) -> &[PaletteSpec] {
+        match self.choices.as_slice() {
+            [] => std::slice::from_ref(&self.spec),
+            choices => choices,
+        }
+    }
+
     /// What the report says of a palette that was made by this and takes so many bytes.
     pub fn figures(&self, nbits: u32, luts: usize, error: &ErrorFigures, bytes: u64) -> Figures {
         Figures {

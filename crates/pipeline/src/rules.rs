@@ -5,6 +5,7 @@ use crate::config::{
     Entry, Names, OpPalettizerConfig, OptimizationConfig, PresetEntries, Unmatched,
 };
 use crate::format::{Known, User, Weight};
+use palettizer_palette::PaletteSpec;
 
 /// What the configuration says of a weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,7 +42,11 @@ impl<'c> Rules<'c> {
     /// # Errors
     /// [`Error::Pattern`] for a key that is neither a name in the model nor a pattern.
     pub(crate) fn new(config: &'c OptimizationConfig, known: &Known<'_>) -> Result<Self, Error> {
-        let global = config.global();
+        let global = match config.budget() {
+            // what a budget chooses for need not be said twice
+            Some(budget) => Some(config.global().unwrap_or_else(|| budget.usual())),
+            None => config.global(),
+        };
         let preset = config.preset();
         let preset = preset.map(|preset| PresetEntries::new(preset, global));
         Ok(Self {
@@ -50,6 +55,12 @@ impl<'c> Rules<'c> {
             preset: preset.transpose()?,
             global,
         })
+    }
+
+    /// Whether a spec is that of the global configuration itself, not of one that says the same.
+    pub(crate) fn is_global(&self, spec: &PaletteSpec) -> bool {
+        self.global
+            .is_some_and(|global| std::ptr::eq(global.spec(), spec))
     }
 
     /// The keys that fit nothing in the model, with the names that were probably meant.

@@ -158,6 +158,15 @@ impl Sensitivities {
     /// # Errors
     /// [`Error::Sensitivity`] if the source cannot give them, or gives too few, too many, or numbers that are none.
     pub fn read(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>, Error> {
+        Ok(self.read_scaled(name, shape)?.0)
+    }
+
+    /// The same, and the largest before they were normalised: weights are compared by it.
+    pub(crate) fn read_scaled(
+        &self,
+        name: &str,
+        shape: &[usize],
+    ) -> Result<(Vec<f32>, f32), Error> {
         let bad = |what: String| Error::Sensitivity {
             name: name.to_owned(),
             what,
@@ -170,8 +179,9 @@ impl Sensitivities {
                 "{found} values, expected {elements} for the shape {shape:?}"
             )));
         }
+        let largest = values.iter().copied().fold(0.0, f32::max);
         normalise(&mut values).map_err(|error| bad(error.to_string()))?;
-        Ok(values)
+        Ok((values, largest))
     }
 }
 

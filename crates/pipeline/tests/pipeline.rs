@@ -46,7 +46,7 @@ fn run(
     config: &OptimizationConfig,
     progress: &dyn Progress,
 ) -> Result<Outputs, Error> {
-    let mut plan = plan(tensors, config)?;
+    let mut plan = plan(tensors, config, progress)?;
     let done = execute(
         tensors,
         &mut plan,
@@ -85,7 +85,7 @@ fn a_plan_says_what_becomes_of_every_weight_and_why() {
     let config = all(Nbits::B4)
         .with_op_type("conv", op(Nbits::B6))
         .with_op_name("lineer", None);
-    let plan = plan(&tensors, &config).unwrap();
+    let plan = plan(&tensors, &config, &()).unwrap();
     assert_eq!(
         fates(&plan),
         [
@@ -107,7 +107,7 @@ fn names_go_before_patterns_before_types_before_all() {
         .with_op_name("fc1", op(Nbits::B6))
         .with_op_name("fc2", op(Nbits::B6))
         .with_op_name("conv.weight", None);
-    let found = plan(&tensors, &config).unwrap();
+    let found = plan(&tensors, &config, &()).unwrap();
     let skipped = SkipReason::Null.to_string();
     assert_eq!(
         fates(&found)[..2],
@@ -115,7 +115,7 @@ fn names_go_before_patterns_before_types_before_all() {
     );
 
     let torn = config.with_op_name("fc2", op(Nbits::B8));
-    let error = plan(&tensors, &torn).unwrap_err();
+    let error = plan(&tensors, &torn, &()).unwrap_err();
     assert!(matches!(error, Error::ConfigConflict { constant, .. } if constant == "fc.weight"));
 }
 
@@ -192,8 +192,8 @@ fn what_values_refuse_is_a_skip_or_under_strict_an_error() {
     };
     let spec = PaletteSpec::new(Mode::Kmeans(Nbits::B4)).with_granularity(groups);
     let config = OptimizationConfig::new().with_global(OpPalettizerConfig::new(spec));
-    assert!(plan(&tensors, &config).is_ok());
-    let error = plan(&tensors, &config.with_strict(true)).unwrap_err();
+    assert!(plan(&tensors, &config, &()).is_ok());
+    let error = plan(&tensors, &config.with_strict(true), &()).unwrap_err();
     assert!(matches!(error, Error::Strict { skipped } if skipped.len() == 2));
 }
 
@@ -233,13 +233,13 @@ fn sensitivities_are_found_by_any_name_of_the_data() {
 
     let (_, rows) = run(&tensors, &given(&tied[..1], MissingSensitivity::Ones), &()).unwrap();
     assert_eq!(weighed(&rows[0]), Some(false));
-    let error = plan(&tensors, &given(&tied[..1], MissingSensitivity::Error)).unwrap_err();
+    let error = plan(&tensors, &given(&tied[..1], MissingSensitivity::Error), &()).unwrap_err();
     assert!(matches!(error, Error::Sensitivities { missing, .. } if missing == ["conv.weight"]));
     let other = [("conv.weight", [36, 64]), ("fc.weight", [64, 64])];
-    let error = plan(&tensors, &given(&other, MissingSensitivity::Ones)).unwrap_err();
+    let error = plan(&tensors, &given(&other, MissingSensitivity::Ones), &()).unwrap_err();
     assert!(matches!(error, Error::Sensitivities { wrong, .. } if wrong.len() == 1));
     let foreign = [("x", [1, 1])];
-    let error = plan(&tensors, &given(&foreign, MissingSensitivity::Ones)).unwrap_err();
+    let error = plan(&tensors, &given(&foreign, MissingSensitivity::Ones), &()).unwrap_err();
     assert!(matches!(error, Error::ForeignSensitivities { .. }));
 }
 

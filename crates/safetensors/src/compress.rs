@@ -7,11 +7,13 @@ use crate::output;
 use crate::spool::{Spool, Spooled};
 use crate::weights::Place;
 use crate::write::{self, Piece};
+use palettizer_pipeline::budget::Curves;
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::mapped_file::MappedFile;
 use palettizer_pipeline::staged_output::{SaveOptions, StagedOutput, disk};
 use palettizer_pipeline::{
-    Done, Error as PipelineError, Figures, Plan, Progress, Report, execute, plan,
+    Done, Error as PipelineError, Figures, Plan, Progress, Report, check_promise, curves, execute,
+    plan,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -35,7 +37,7 @@ impl Checkpoint {
     ) -> Result<Report, Error> {
         let start = Instant::now();
         let opened = &*self.0;
-        let mut plan = plan(opened, config)?;
+        let mut plan = plan(opened, config, progress)?;
         let staged = output::prepare(opened, out.as_ref(), options)?;
         let spooled = spool(opened, &mut plan, config, &staged, progress);
         let (spooled, file) = staged.named(spooled)?;
@@ -45,6 +47,22 @@ impl Checkpoint {
         });
         let weights: Vec<_> = weights.collect();
         write_palettized(opened, plan, &weights, staged, progress, start)
+    }
+}
+
+impl Checkpoint {
+    /// What each form of each weight costs that a budget chooses from: good for other budgets too, with
+    /// [`Budget::with_curves`](palettizer_pipeline::budget::Budget::with_curves).
+    ///
+    /// # Errors
+    /// As [`palettize_to`](Self::palettize_to), before anything is written, but for a budget that cannot be met.
+    pub fn curves(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Curves, Error> {
+        let opened = &*self.0;
+        opened.settle(curves(opened, config, progress))
     }
 }
 
@@ -94,19 +112,22 @@ pub(crate) fn write_palettized(
     for (_, _, file) in weights.iter().flatten() {
         file.unchanged()?;
     }
+    check_promise(plan.budget.as_ref(), bytes_after)?;
     staged.commit()?;
     let figures = |weight: &Option<Palettized<'_>>| weight.as_ref().map(|(f, ..)| f.clone());
     let rows = plan.weights.iter().zip(weights);
     let rows = rows.map(|(planned, weight)| planned.report(figures(weight)));
     let report = Report::new(opened.len(), bytes_after, rows.collect(), start);
-    Ok(report.with_unmatched(plan.unmatched))
+    Ok(report
+        .with_unmatched(plan.unmatched)
+        .with_budget(plan.budget))
 }
 
 /// What a shard is written from.
-type Pieces<'a> = (BTreeMap<String, String>, Vec<Piece<'a>>);
+pub(crate) type Pieces<'a> = (BTreeMap<String, String>, Vec<Piece<'a>>);
 
 /// A shard with palettized weights in the places of their tensors. `weights` are by item.
-fn palettized_shard<'a>(
+pub(crate) fn palettized_shard<'a>(
     opened: &'a Opened,
     number: usize,
     weights: &'a [Option<Palettized<'_>>],

@@ -46,6 +46,7 @@ mod json;
 mod output;
 mod palettes;
 mod partial;
+mod prices;
 mod sensitivity;
 mod shard;
 mod spool;

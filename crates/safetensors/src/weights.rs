@@ -4,9 +4,10 @@ use crate::Error;
 use crate::checkpoint::{Item, Kind, Opened};
 use crate::compact::Role;
 use crate::header::Entry;
+use crate::prices::palette_bytes;
 use palettizer_palette::{Layout, Palette, PaletteSpec, Refusal};
 use palettizer_pipeline::config::OptimizationConfig;
-use palettizer_pipeline::{Format, Known, Source, Values, Weight};
+use palettizer_pipeline::{Format, Known, Plan, Planned, Source, Values, Weight};
 use std::borrow::Cow;
 
 /// Weights of checkpoints have their output channels on the first axis.
@@ -53,6 +54,23 @@ impl Format for Opened {
             bytes: Cow::Borrowed(self.shards[item.shard].data(entry)),
             mask: None,
         })
+    }
+
+    fn other_bytes(&self, plan: &Plan<Place>) -> Result<u64, Error> {
+        self.bytes_without(plan)
+    }
+
+    fn palette_bytes(&self, planned: &Planned<Place>, palette: &Palette) -> Result<u64, Error> {
+        let (item, _) = self.dense(planned.weight.place)?;
+        Ok(palette_bytes(&item.name, palette, self.len()))
+    }
+
+    fn stored_len(&self) -> u64 {
+        self.len()
+    }
+
+    fn bytes_beside(&self, plan: &Plan<Place>) -> Result<u64, Error> {
+        self.bytes_of_index(plan)
     }
 
     fn finish(

@@ -25,7 +25,7 @@ use palettizer_pipeline::mapped_file::{self, Input};
 pub(crate) use path::weight_file as weight_file_path;
 use prost::Message;
 pub use staged::StagedPackage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 pub(crate) use tree::Tree;
@@ -291,6 +291,41 @@ impl Package {
     /// Bytes of the model and its weight files, as they are stored.
     pub fn stored_len(&self) -> u64 {
         self.model_len.saturating_add(self.weights_len())
+    }
+
+    /// Bytes of a package's folder beside the model and its weight files, if it has these.
+    ///
+    /// # Errors
+    /// What reading the folder gives, and a name that leads out of it.
+    pub(crate) fn bytes_beside(&self, weight_files: &BTreeSet<&str>) -> Result<u64, Error> {
+        let folder = self.manifest.model_folder();
+        let weights = weight_files
+            .iter()
+            .map(|name| Ok(folder.join(weight_file_path(name)?)));
+        let weights = weights.collect::<Result<Vec<PathBuf>, Error>>()?;
+        let mut bytes = self.manifest.to_bytes(&[], &weights).len() as u64;
+        let Some(root) = &self.root else {
+            return Ok(bytes);
+        };
+        let mut counted: BTreeSet<PathBuf> = weights
+            .iter()
+            .map(|path| Path::new(DATA).join(path))
+            .collect();
+        counted.insert(Path::new(DATA).join(&self.manifest.model));
+        counted.insert(PathBuf::from(MANIFEST));
+        for file in self
+            .tree
+            .files
+            .iter()
+            .filter(|file| !counted.contains(*file))
+        {
+            let path = root.join(file);
+            let found = path
+                .metadata()
+                .map_err(|source| PipelineError::io(&path, source))?;
+            bytes += found.len();
+        }
+        Ok(bytes)
     }
 
     /// Bytes of the weight files.

@@ -7,12 +7,14 @@ use crate::package::Package;
 use crate::palettize::emit::Stored;
 use crate::palettize::splice::{Replacement, splice};
 use crate::palettize::weights::{Site, Weights};
-use crate::program::graph::Graph;
 use crate::program::typing::check_written;
 use crate::proto::Model;
 use crate::rewrite::{Rewriter, Written};
+use palettizer_pipeline::budget::Curves;
 use palettizer_pipeline::config::{OptimizationConfig, Target};
-use palettizer_pipeline::{Done, Plan, Progress, Report, execute, go_on, plan};
+use palettizer_pipeline::{
+    Done, Plan, Progress, Report, check_promise, curves, execute, go_on, plan,
+};
 use prost::Message as _;
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -42,17 +44,9 @@ pub(crate) fn apply<W: Write + Seek + Send>(
     progress: &dyn Progress,
 ) -> Result<Applied<W>, Error> {
     let start = Instant::now();
-    let mut spec = Cow::Borrowed(original);
-    let mut changed = false;
-    if let Some(target) = config.minimum_deployment_target() {
-        changed = opset::raise(spec.to_mut(), target)?;
-    }
-    let format = Weights {
-        package,
-        model: &spec,
-        graph: Graph::build(&spec)?,
-    };
-    let mut plan = plan(&format, config)?;
+    let (spec, changed) = raised(original, config)?;
+    let format = Weights::new(package, &spec)?;
+    let mut plan = plan(&format, config, progress)?;
     let mut rewriter = Rewriter::new(package, open, progress.stop());
     let done = execute(
         &format,
@@ -61,7 +55,9 @@ pub(crate) fn apply<W: Write + Seek + Send>(
         |planned, palette| {
             let site = &planned.weight.place;
             let file = site.blob().map(|place| place.file_name.as_str());
-            let stored = Stored::new(palette, site.slot, site.target(), file, &mut rewriter)?;
+            let store =
+                |dtype, shape: &[usize], data: &[u8]| rewriter.store(file, dtype, shape, data);
+            let stored = Stored::new(palette, site.slot, site.target(), store)?;
             let bytes = stored.bytes + site.kept_bytes(planned.weight.bytes);
             Ok((stored, bytes))
         },
@@ -88,8 +84,10 @@ pub(crate) fn apply<W: Write + Seek + Send>(
         None => package.weights_len(),
     };
     let after = weight_bytes + written.encoded_len() as u64;
+    let budget = plan.budget.take();
+    check_promise(budget.as_ref(), after)?;
     let mut report = Report::new(package.stored_len(), after, weights, start);
-    report = report.with_unmatched(unmatched);
+    report = report.with_unmatched(unmatched).with_budget(budget);
     report.target = Some(target_name(&written));
     report.notes = notes;
     Ok(Applied {
@@ -97,6 +95,30 @@ pub(crate) fn apply<W: Write + Seek + Send>(
         files,
         report,
     })
+}
+
+/// The model with the opset that the configuration asks for, and whether that is another one.
+fn raised<'m>(
+    original: &'m Model,
+    config: &OptimizationConfig,
+) -> Result<(Cow<'m, Model>, bool), Error> {
+    let mut spec = Cow::Borrowed(original);
+    let mut changed = false;
+    if let Some(target) = config.minimum_deployment_target() {
+        changed = opset::raise(spec.to_mut(), target)?;
+    }
+    Ok((spec, changed))
+}
+
+/// The costs of all forms that a budget chooses from.
+pub(crate) fn costs(
+    package: &Package,
+    original: &Model,
+    config: &OptimizationConfig,
+    progress: &dyn Progress,
+) -> Result<Curves, Error> {
+    let (spec, _) = raised(original, config)?;
+    curves(&Weights::new(package, &spec)?, config, progress)
 }
 
 /// The target of a model's specification version; empty for one that we do not know.

@@ -25,11 +25,9 @@ use crate::program::mil::{
 };
 use crate::program::names::Names;
 use crate::proto::{Argument, DataType, NamedValueType, Operation, Value};
-use crate::rewrite::Rewriter;
 use palettizer_palette::decode::kept;
 use palettizer_palette::{Lut, Nbits, Palette};
 use palettizer_pipeline::config::Target;
-use std::io::{Seek, Write};
 
 /// A palette whose tensors are stored: ready to stand in the program any number of times.
 pub(crate) struct Stored {
@@ -81,13 +79,12 @@ fn index_dtype(nbits: Nbits) -> DataType {
 }
 
 impl Stored {
-    /// Stores the tensors of `palette` for the opset of `target`, in `file` or the usual weight file.
-    pub(crate) fn new<W: Write + Seek>(
+    /// Stores the tensors of `palette` for the opset of `target`, each by `store`.
+    pub(crate) fn new(
         palette: &Palette,
         slot: Slot<'_>,
         target: Target,
-        file: Option<&str>,
-        rewriter: &mut Rewriter<'_, W>,
+        mut store: impl FnMut(DataType, &[usize], &[u8]) -> Result<Value, Error>,
     ) -> Result<Self, Error> {
         let form = match slot {
             Slot::NonzeroData { .. } => Form::Sparse,
@@ -103,7 +100,7 @@ impl Stored {
         let mut bytes = 0;
         let mut store = |dtype: DataType, shape: &[usize], data: &[u8]| {
             bytes += data.len() as u64;
-            rewriter.store(file, dtype, shape, data)
+            store(dtype, shape, data)
         };
         let (index_dtype, index_shape) = match form {
             Form::Ios16 => (DataType::UInt8, &[palette.indices.len()][..]),

@@ -26,6 +26,35 @@ pub(crate) struct Replacement<'a> {
     pub stored: &'a Stored,
 }
 
+impl Replacement<'_> {
+    /// Takes the data that are palettized away from the operation that stays.
+    pub(crate) fn take_data(&self, op: &mut Operation) {
+        if let Some(data) = self.data_param {
+            op.inputs.remove(data);
+            op.attributes.remove(data);
+        }
+    }
+
+    /// The palette's operations before `op`, which takes its data from them.
+    pub(crate) fn feed(&self, op: &mut Operation, names: &mut Names) -> Vec<Operation> {
+        if let Some([scaled, looked_up]) = self.stored.on_lut(op, self.name, names) {
+            *op = looked_up;
+            return vec![scaled];
+        }
+        let mask = in_place(op, "mask");
+        let ops = self.stored.operations(self.name, mask, names);
+        let outputs = ops.last().map_or(&[][..], |op| &op.outputs);
+        if let (Some(data), Some(output)) = (self.data_param, outputs.last()) {
+            op.inputs.insert(data.to_owned(), bind_name(&output.name));
+        }
+        // A sparse op gives the mask first: the op behind it takes that one.
+        if let [mask, _] = outputs {
+            op.inputs.insert("mask".to_owned(), bind_name(&mask.name));
+        }
+        ops
+    }
+}
+
 /// Puts `replacements`, by the ordinal of the operation, into `model`, and copies all other blobs.
 pub(crate) fn splice<W: Write + Seek>(
     model: &mut Model,
@@ -112,27 +141,9 @@ impl<W: Write + Seek> Splicer<'_, '_, '_, W> {
         op: &mut Operation,
         replacement: &Replacement<'_>,
     ) -> Result<Vec<Operation>, Error> {
-        if let Some(data) = replacement.data_param {
-            op.inputs.remove(data);
-            op.attributes.remove(data);
-        }
+        replacement.take_data(op);
         self.copy_values(op)?;
-        let stored = replacement.stored;
-        if let Some([scaled, looked_up]) = stored.on_lut(op, replacement.name, &mut self.names) {
-            *op = looked_up;
-            return Ok(vec![scaled]);
-        }
-        let mask = in_place(op, "mask");
-        let ops = stored.operations(replacement.name, mask, &mut self.names);
-        let outputs = ops.last().map_or(&[][..], |op| &op.outputs);
-        if let (Some(data), Some(output)) = (replacement.data_param, outputs.last()) {
-            op.inputs.insert(data.to_owned(), bind_name(&output.name));
-        }
-        // A sparse op gives the mask first: the op behind it takes that one.
-        if let [mask, _] = outputs {
-            op.inputs.insert("mask".to_owned(), bind_name(&mask.name));
-        }
-        Ok(ops)
+        Ok(replacement.feed(op, &mut self.names))
     }
 
     fn copy_values(&mut self, op: &mut Operation) -> Result<(), Error> {

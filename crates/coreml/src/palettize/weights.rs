@@ -7,6 +7,7 @@ use crate::palettize::units;
 use crate::program::constant::{Constant, palette_dtype, release};
 use crate::program::graph::{Graph, Node, User};
 use crate::program::mil::{element_count, in_place, is_constexpr, op_name, param, stored_bytes};
+use crate::program::names::Names;
 use crate::program::walk::values;
 use crate::proto::{BlobFileValue, DataType, Model, Operation, Value};
 use palettizer_palette::decode::{DenseError, sparse_to_dense};
@@ -14,9 +15,10 @@ use palettizer_palette::{
     Granularity, Layout, LutDtype, Mode, Nbits, Palette, PaletteSpec, Refusal,
 };
 use palettizer_pipeline::config::{OptimizationConfig, Target};
-use palettizer_pipeline::{Format, Known, Source, Values, Weight};
+use palettizer_pipeline::{Format, Known, Plan, Planned, Source, Values, Weight};
 use std::borrow::Cow;
 use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
 
 /// The weights of a model, that `graph` was built from.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub(crate) struct Weights<'a> {
     pub(crate) package: &'a Package,
     pub(crate) model: &'a Model,
     pub(crate) graph: Graph<'a>,
+    /// All names of the model, for what is still to be named.
+    pub(crate) names: OnceLock<Arc<Names>>,
 }
 
 /// One place in the program that holds a weight.
@@ -197,6 +201,26 @@ impl<'a> Format for Weights<'a> {
         })
     }
 
+    fn other_bytes(&self, plan: &Plan<Site<'a>>) -> Result<u64, Error> {
+        self.bytes_without(plan)
+    }
+
+    fn palette_bytes(&self, planned: &Planned<Site<'a>>, palette: &Palette) -> Result<u64, Error> {
+        self.bytes_of(planned, palette)
+    }
+
+    fn stored_len(&self) -> u64 {
+        self.package.stored_len()
+    }
+
+    fn bytes_beside(&self, plan: &Plan<Site<'a>>) -> Result<u64, Error> {
+        self.bytes_of_package(plan)
+    }
+
+    fn uses(&self, planned: &Planned<Site<'a>>) -> f64 {
+        self.positions(planned)
+    }
+
     fn finish(
         &self,
         weight: &Weight<Site<'a>>,
@@ -217,6 +241,19 @@ impl<'a> Format for Weights<'a> {
 }
 
 impl<'a> Weights<'a> {
+    /// Those of a model of a package.
+    ///
+    /// # Errors
+    /// [`Error::UndefinedName`] for a name that nothing defines before it is used.
+    pub(crate) fn new(package: &'a Package, model: &'a Model) -> Result<Self, Error> {
+        Ok(Self {
+            package,
+            model,
+            graph: Graph::build(model)?,
+            names: OnceLock::new(),
+        })
+    }
+
     /// The weight that a node holds; `None` if it holds something else.
     fn weight(
         &self,

@@ -9,7 +9,8 @@
 //! 2. *What fits.* Later steps that fit are taken too. That is a plan, mostly a fraction of a step above the bound.
 //! 3. *The exact last step.* Weights leave the form of step 1 in the order of what that costs at λ. Of the plans so far, one that is
 //!    larger and does more harm than another is dropped, and one that, at the price λ, can no longer beat the best. What is left at
-//!    the end is the optimum. With very many plans in the balance it ends early, and the bound says how far it may be off.
+//!    the end is the optimum. Where very many plans are in the balance only those with the lowest bounds are kept, and the lowest
+//!    bound of what was dropped says how far the best that was found may be off.
 //!
 //! Sums of harms are made in the order of the weights, so that the same plan has the same harm to the last bit, however it was
 //! found. Nothing depends on threads or chance.
@@ -54,8 +55,8 @@ impl Allocation {
     }
 }
 
-/// Plans that are kept in the balance at most: a few megabytes, and milliseconds a weight.
-const PLANS: usize = 1 << 14;
+/// Plans that are kept in the balance at most: milliseconds a weight, and a hundred kilobytes.
+const PLANS: usize = 1 << 13;
 
 /// Chooses a form for each weight, so that their bytes are `capacity` at most and the sum of harms is least.
 ///
@@ -85,8 +86,8 @@ pub fn allocate(weights: &[Vec<Form>], capacity: u64) -> Result<Allocation, u64>
         capacity,
     };
     let bound = price.bound(&start).min(best.harm);
-    let exact = refine(weights, &start, price, &mut best);
-    let bound = if exact { best.harm } else { bound };
+    let dropped = refine(weights, &start, price, &mut best);
+    let bound = dropped.map_or(best.harm, |dropped| dropped.max(bound).min(best.harm));
     Ok(Allocation {
         forms: best.forms,
         bytes: best.bytes,
@@ -221,16 +222,24 @@ impl Price {
     }
 }
 
-/// A plan in the balance: what it differs in from the start is at `trail`.
+/// A plan in the balance: what it differs in from the start is at `trail`, but for the last step.
 #[derive(Clone, Copy)]
 struct Open {
     bytes: u64,
     harm: f64,
-    trail: usize,
+    trail: u32,
+    step: Option<Step>,
 }
 
-/// Searches below the bound of `start`; whether all was searched.
-fn refine(weights: &[Vec<Form>], start: &Plan, price: Price, best: &mut Plan) -> bool {
+/// A weight, and the form that it takes.
+#[derive(Clone, Copy)]
+struct Step {
+    weight: u32,
+    form: u32,
+}
+
+/// Searches below the bound of `start`. Gives the lowest bound of the plans that were not followed, if any might have been better.
+fn refine(weights: &[Vec<Form>], start: &Plan, price: Price, best: &mut Plan) -> Option<f64> {
     // each weight with what it costs at least to leave its form
     let mut order: Vec<(f64, usize)> = Vec::new();
     for (weight, (forms, &at)) in weights.iter().zip(&start.forms).enumerate() {
@@ -242,22 +251,26 @@ fn refine(weights: &[Vec<Form>], start: &Plan, price: Price, best: &mut Plan) ->
         }
     }
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    // (the trail before, the weight, its form)
-    let mut trails: Vec<(usize, usize, usize)> = vec![(0, 0, 0)];
+    // the trail before, and a step
+    let mut trails: Vec<(u32, Option<Step>)> = vec![(0, None)];
     let mut open = vec![Open {
         bytes: start.bytes,
         harm: start.harm,
         trail: 0,
+        step: None,
     }];
     // sums in another order differ in their last bits
     let slack = |harm: f64| harm + 1e-12 * (harm + start.harm);
+    let bound = |plan: &Open| price.bound_of(plan.bytes, plan.harm);
+    let mut dropped = f64::INFINITY;
     for (cost, weight) in order {
         if price.bound(start) + cost > slack(best.harm) {
             break;
         }
         let (forms, at) = (&weights[weight], start.forms[weight]);
-        let mut next = open.clone();
+        let mut next = Vec::new();
         for plan in &open {
+            next.push(*plan);
             for (to, form) in forms.iter().enumerate() {
                 if to == at {
                     continue;
@@ -267,18 +280,45 @@ fn refine(weights: &[Vec<Form>], start: &Plan, price: Price, best: &mut Plan) ->
                     continue;
                 };
                 let harm = plan.harm - forms[at].harm + form.harm;
-                if price.bound_of(bytes, harm) <= slack(best.harm) {
-                    trails.push((plan.trail, weight, to));
-                    let trail = trails.len() - 1;
-                    next.push(Open { bytes, harm, trail });
-                }
+                // there are no more weights or forms than an address has bits for, and no model has so many
+                let step = (weight as u32, to as u32);
+                let step = Step {
+                    weight: step.0,
+                    form: step.1,
+                };
+                next.push(Open {
+                    bytes,
+                    harm,
+                    step: Some(step),
+                    ..*plan
+                });
             }
         }
+        next.retain(|plan| bound(plan) <= slack(best.harm));
         next.sort_by(|a, b| a.bytes.cmp(&b.bytes).then(a.harm.total_cmp(&b.harm)));
         open.clear();
         for plan in next {
-            if open.last().is_some_and(|last| last.harm <= plan.harm) {
-                continue;
+            if open.last().is_none_or(|last: &Open| last.harm > plan.harm) {
+                open.push(plan);
+            }
+        }
+        if open.len() > PLANS {
+            let order =
+                |a: &Open, b: &Open| bound(a).total_cmp(&bound(b)).then(a.bytes.cmp(&b.bytes));
+            open.select_nth_unstable_by(PLANS, order);
+            let least = open[PLANS..]
+                .iter()
+                .map(bound)
+                .fold(f64::INFINITY, f64::min);
+            dropped = dropped.min(least);
+            open.truncate(PLANS);
+            open.sort_by_key(|plan| plan.bytes);
+        }
+        for plan in &mut open {
+            if let Some(step) = plan.step.take() {
+                trails.push((plan.trail, Some(step)));
+                // so many plans for each weight, and a weight is a kilobyte at least
+                plan.trail = (trails.len() - 1) as u32;
             }
             if plan.bytes <= price.capacity && plan.harm <= slack(best.harm) {
                 let found = followed(weights, start, &trails, plan.trail);
@@ -286,26 +326,21 @@ fn refine(weights: &[Vec<Form>], start: &Plan, price: Price, best: &mut Plan) ->
                     *best = found;
                 }
             }
-            open.push(plan);
-        }
-        if open.len() > PLANS {
-            return false;
         }
     }
-    true
+    Some(dropped).filter(|&dropped| dropped < best.harm)
 }
 
 /// The plan at the end of a trail.
 fn followed(
     weights: &[Vec<Form>],
     start: &Plan,
-    trails: &[(usize, usize, usize)],
-    mut at: usize,
+    trails: &[(u32, Option<Step>)],
+    mut at: u32,
 ) -> Plan {
     let mut forms = start.forms.clone();
-    while at > 0 {
-        let (before, weight, form) = trails[at];
-        forms[weight] = form;
+    while let (before, Some(step)) = trails[at as usize] {
+        forms[step.weight as usize] = step.form as usize;
         at = before;
     }
     Plan::of(weights, forms)

@@ -1,5 +1,22 @@
 //! Bits allocated to a budget: which form each weight takes, so that all fit into so many bytes and lose least.
+//!
+//! | module | idea |
+//! |---|---|
+//! | `goal`, `choices` | what is asked: a size or a quality, and the forms that a weight may take |
+//! | `curves` | what each form of each weight costs: bytes as they will be written, and harm |
+//! | `knapsack` | one form for each weight, proven to be the best |
+//! | `allot` | the forms of a plan chosen, and what is to be said of that |
 
+mod allot;
+mod choices;
+mod curves;
+mod goal;
 mod knapsack;
 
+pub(crate) use allot::allot;
+pub use allot::{Allotted, BudgetReport, Measure, Neighbour, check_promise};
+pub use choices::{Choices, ChoicesError};
+pub use curves::{Curve, Curves, Priced, curves};
+pub(crate) use goal::Specs;
+pub use goal::{Budget, Goal, GoalError, GoalName};
 pub use knapsack::{Allocation, Form, allocate};

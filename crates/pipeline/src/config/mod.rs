@@ -6,6 +6,7 @@ mod near;
 mod preset;
 mod target;
 
+use crate::budget::Budget;
 use crate::{Sensitivities, Statistics};
 pub use entries::Entries;
 pub use names::{Entry, Names};
@@ -79,6 +80,7 @@ pub struct OptimizationConfig {
     minimum_deployment_target: Option<Target>,
     sensitivity: Option<Sensitivities>,
     statistics: Option<Statistics>,
+    budget: Option<Budget>,
 }
 
 impl OptimizationConfig {
@@ -159,6 +161,18 @@ impl OptimizationConfig {
     pub fn with_statistics(mut self, statistics: impl Into<Option<Statistics>>) -> Self {
         self.statistics = statistics.into();
         self
+    }
+
+    /// Choose bits and granularity of all weights that fall under the global configuration for a size or a quality.
+    #[must_use]
+    pub fn with_budget(mut self, budget: impl Into<Option<Budget>>) -> Self {
+        self.budget = budget.into();
+        self
+    }
+
+    /// The size or the quality that forms are chosen for.
+    pub fn budget(&self) -> Option<&Budget> {
+        self.budget.as_ref()
     }
 
     /// The configuration of all ops that have none of their own.

@@ -2,6 +2,7 @@
 
 mod weight;
 
+use crate::budget::BudgetReport;
 use crate::config::Unmatched;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -40,6 +41,9 @@ pub struct Report {
     pub notes: Vec<Note>,
     /// For those of them that are near to names in the model: these, the nearest first.
     pub near_names: BTreeMap<String, Vec<String>>,
+    /// What came of the budget, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub budget: Option<BudgetReport>,
     /// What became of every weight, in the order of the program; of a checkpoint, of every tensor.
     pub weights: Vec<WeightReport>,
 }
@@ -85,6 +89,7 @@ impl Report {
             unmatched: Vec::new(),
             notes: Vec::new(),
             near_names: BTreeMap::new(),
+            budget: None,
             weights,
         }
     }
@@ -94,6 +99,13 @@ impl Report {
         let before = weights.iter().map(|weight| weight.bytes_before).sum();
         let after = weights.iter().map(WeightReport::bytes_after).sum();
         Self::new(before, after, weights, start)
+    }
+
+    /// With what came of a budget.
+    #[must_use]
+    pub fn with_budget(mut self, budget: Option<BudgetReport>) -> Self {
+        self.budget = budget;
+        self
     }
 
     /// With the entries of the configuration that fit nothing, and the names that were probably meant.

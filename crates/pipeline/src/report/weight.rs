@@ -1,5 +1,6 @@
 //! What became of one weight: compressed, with its figures, or skipped, with its reason.
 
+use crate::budget::Allotted;
 use palettizer_palette::{ErrorFigures, Granularity, LayerwiseFit, Mode, ModeName, PaletteSpec};
 use serde::ser::{Serialize, SerializeStruct as _, Serializer};
 
@@ -34,6 +35,8 @@ pub struct WeightReport {
     pub bytes_before: u64,
     /// Whether it was palettized.
     pub fate: Fate,
+    /// What the budget gave it, if there was one.
+    pub budget: Option<Allotted>,
 }
 
 /// Whether a weight was palettized.
@@ -109,6 +112,7 @@ impl WeightReport {
             dtype,
             bytes_before: bytes,
             fate,
+            budget: None,
         }
     }
 
@@ -193,7 +197,7 @@ impl Serialize for WeightReport {
             Fate::Skipped { .. } => "skipped",
         };
         let refused = matches!(self.fate, Fate::Skipped { refused: true, .. });
-        let mut row = serializer.serialize_struct("WeightReport", 24)?;
+        let mut row = serializer.serialize_struct("WeightReport", 25)?;
         row.serialize_field("name", &self.name)?;
         row.serialize_field("shared_with", &self.shared_with)?;
         row.serialize_field("op_types", &self.op_types)?;
@@ -218,6 +222,10 @@ impl Serialize for WeightReport {
         row.serialize_field("fit", &figures.and_then(|f| f.fit))?;
         row.serialize_field("fallback", &figures.and_then(|f| f.fallback.as_deref()))?;
         row.serialize_field("output_snr_db", &figures.and_then(|f| f.output_snr_db))?;
+        match &self.budget {
+            Some(budget) => row.serialize_field("budget", budget)?,
+            None => row.skip_field("budget")?,
+        }
         row.end()
     }
 }

@@ -2,7 +2,7 @@
 
 use palettizer_palette::{Dtype, Palette};
 use palettizer_pipeline::config::OptimizationConfig;
-use palettizer_pipeline::{Error, Format, Known, Source, User, Values, Weight};
+use palettizer_pipeline::{Error, Format, Known, Plan, Planned, Source, User, Values, Weight};
 use std::borrow::Cow;
 
 /// A tensor, and what uses it.
@@ -96,6 +96,25 @@ impl Format for Tensors {
             bytes: Cow::Owned(values.flat_map(|value| value.to_le_bytes()).collect()),
             mask: None,
         })
+    }
+
+    fn other_bytes(&self, plan: &Plan<usize>) -> Result<u64, Error> {
+        let kept = plan
+            .weights
+            .iter()
+            .filter(|planned| planned.job().is_none());
+        Ok(kept.map(|planned| planned.weight.bytes).sum())
+    }
+
+    fn palette_bytes(&self, _planned: &Planned<usize>, palette: &Palette) -> Result<u64, Error> {
+        Ok(palette.stored_bytes() as u64)
+    }
+
+    fn stored_len(&self) -> u64 {
+        self.0
+            .iter()
+            .map(|tensor| tensor.values.len() as u64 * 4)
+            .sum()
     }
 
     fn finish(

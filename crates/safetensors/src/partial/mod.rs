@@ -25,7 +25,8 @@ impl Checkpoint {
     /// # Errors
     /// As [`palettize_to`](Self::palettize_to), before anything is written.
     pub fn jobs(&self, config: &OptimizationConfig) -> Result<Vec<(&str, u64)>, Error> {
-        let plan = plan(&*self.0, config)?;
+        one_run(config)?;
+        let plan = plan(&*self.0, config, &())?;
         let jobs = plan.jobs().map(|(weight, _)| weight);
         Ok(jobs
             .map(|weight| (self.0.items[weight.place].name.as_str(), weight.bytes))
@@ -48,7 +49,7 @@ impl Checkpoint {
     ) -> Result<(), Error> {
         let opened = &*self.0;
         one_run(config)?;
-        let mut plan = plan(opened, config)?;
+        let mut plan = plan(opened, config, progress)?;
         for name in names {
             let name = name.as_ref();
             if let Some(reason) = why_not(&plan, name) {
@@ -90,7 +91,7 @@ impl Checkpoint {
         let start = Instant::now();
         let opened = &*self.0;
         one_run(config)?;
-        let mut plan = plan(opened, config)?;
+        let mut plan = plan(opened, config, progress)?;
         let staged = output::prepare(opened, out.as_ref(), options)?;
         let mut opened_parts = Vec::with_capacity(parts.len());
         for path in parts {
@@ -136,12 +137,16 @@ impl Checkpoint {
     }
 }
 
-/// Refuses what a part does not say whether it was made with.
+/// Refuses what a part does not say whether it was made with, and what is decided over all weights at once.
 fn one_run(config: &OptimizationConfig) -> Result<(), Error> {
-    match config.statistics() {
+    let given = [
+        (config.statistics().is_some(), "statistics"),
+        (config.budget().is_some(), "a budget"),
+    ];
+    match given.iter().find(|(given, _)| *given) {
         None => Ok(()),
-        Some(_) => Err(Error::Unsuited {
-            what: "a run of several parts with statistics".to_owned(),
+        Some((_, what)) => Err(Error::Unsuited {
+            what: format!("a run of several parts with {what}"),
             advice: "palettize it in one run",
         }),
     }

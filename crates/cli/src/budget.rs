@@ -1,0 +1,136 @@
+//! Flags that say a size or a quality, for which bits are chosen.
+
+use std::path::{Path, PathBuf};
+
+use palettizer::budget::{Budget, Choices, Goal, GoalName, read_curves, write_curves};
+use palettizer::{Model, OpOptions, OptimizationConfig};
+
+use crate::compare::finite;
+use crate::compress::on_threads;
+use crate::failure::Failure;
+use crate::output::Voice;
+use crate::progress::Bar;
+
+/// What is asked for, and what there is to choose from.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Budget")]
+pub(crate) struct BudgetFlags {
+    /// Choose the bits of each weight so that OUT takes at most SIZE bytes, such as 20MB, and loses least
+    #[arg(long, value_name = "SIZE", value_parser = goal(GoalName::Size), group = "goal")]
+    target_size: Option<Goal>,
+    /// The same for so many bits a weight on average, tables and all, such as 3.5
+    #[arg(long, value_name = "BITS", value_parser = goal(GoalName::BitsPerWeight), group = "goal")]
+    target_bpw: Option<Goal>,
+    /// The same for an OUT that is so many times smaller than IN, such as 5
+    #[arg(long, value_name = "N", value_parser = goal(GoalName::Ratio), group = "goal")]
+    target_ratio: Option<Goal>,
+    /// Where nothing else says how many bits: choose them so that OUT is smallest, with an expected SNR of so many decibels.
+    /// With --verify, fail with exit code 3 if an output's SNR is lower
+    #[arg(long, value_name = "DB", value_parser = finite, allow_negative_numbers = true)]
+    pub(crate) min_snr: Option<f64>,
+    /// What there is to choose from: values of options, such as nbits=2/3/4,group-size=none/16,lut-dtype=float/int8
+    /// [default: nbits=1/2/3/4/6/8,group-size=none/32/8]
+    #[arg(long, value_name = "LIST")]
+    choices: Option<Choices>,
+    /// Keep what each form of each weight costs in FILE, and take from it what is known: another budget then takes no time
+    #[arg(long, value_name = "FILE")]
+    curves: Option<PathBuf>,
+}
+
+/// Reads the number of a goal.
+fn goal(name: GoalName) -> impl Fn(&str) -> Result<Goal, String> + Clone + Send + Sync {
+    move |text| {
+        let goal = name.read(text);
+        goal.map_err(|error| format!("expected {}", error.expected))
+    }
+}
+
+impl BudgetFlags {
+    /// The goal of a flag; a minimum is one unless bits are `named` already.
+    pub(crate) fn goal(&self, named: bool) -> Option<Goal> {
+        let minimum = self.min_snr.filter(|_| !named).map(Goal::MinSnr);
+        self.target_size
+            .or(self.target_bpw)
+            .or(self.target_ratio)
+            .or(minimum)
+    }
+
+    /// The file of `--curves`.
+    pub(crate) fn curves(&self) -> Option<&Path> {
+        self.curves.as_deref()
+    }
+
+    /// Refuses flags of a palette that say what is to be chosen.
+    pub(crate) fn alone(&self, goal: Option<Goal>, flags: &OpOptions) -> Result<(), Failure> {
+        let Some(goal) = goal else {
+            return Ok(());
+        };
+        let spec = &flags.spec;
+        let said = [
+            (spec.nbits.is_some(), "--nbits", "nbits=3/4"),
+            (spec.group_size.is_some(), "--group-size", "group-size=16"),
+            (
+                spec.granularity.is_some(),
+                "--granularity",
+                "group-size=none",
+            ),
+        ];
+        let goal = goal.name().name().replace('_', "-");
+        match said.iter().find(|(said, ..)| *said) {
+            None => Ok(()),
+            Some((_, flag, instead)) => Err(Failure::Usage(format!(
+                "{flag} says what --{goal} is to choose: leave one of them out, or narrow the choice with --choices {instead}"
+            ))),
+        }
+    }
+
+    /// The budget: that of the flags, or of a file with what the flags say beside the goal.
+    pub(crate) fn budget(
+        &self,
+        goal: Option<Goal>,
+        file: Option<&Budget>,
+    ) -> Result<Option<Budget>, Failure> {
+        let budget = match (goal, file) {
+            (Some(goal), Some(file)) => file.clone().with_goal(goal),
+            (Some(goal), None) => Budget::new(goal),
+            (None, Some(file)) => file.clone(),
+            (None, None) if self.choices.is_some() || self.curves.is_some() => {
+                return Err(Failure::Usage(
+                    "--choices and --curves are for a budget: give --target-size, --target-bpw, --target-ratio or --min-snr"
+                        .to_owned(),
+                ));
+            }
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(match &self.choices {
+            Some(choices) => budget.with_choices(choices.clone()),
+            None => budget,
+        }))
+    }
+
+    /// The configuration with the curves of `--curves`, which are brought up to date before.
+    pub(crate) fn with_curves(
+        &self,
+        model: &Model,
+        config: OptimizationConfig,
+        threads: Option<u16>,
+        voice: Voice,
+    ) -> Result<OptimizationConfig, Failure> {
+        let (Some(path), Some(budget)) = (&self.curves, config.budget()) else {
+            return Ok(config);
+        };
+        let known = read_curves(path)?;
+        let budget = budget.clone();
+        let asked = config
+            .clone()
+            .with_budget(budget.clone().with_curves(known.clone()));
+        let curves = on_threads(threads, || {
+            let progress = Bar::new(voice);
+            model.curves(&asked, &progress)
+        })??;
+        if known.as_ref() != Some(&curves) {
+            write_curves(path, &curves)?;
+        }
+        Ok(config.with_budget(budget.with_curves(curves)))
+    }
+}

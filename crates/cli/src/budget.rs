@@ -2,13 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
-use palettizer::budget::{Budget, Choices, Goal, GoalName, read_curves, write_curves};
-use palettizer::{Model, OpOptions, OptimizationConfig};
+use palettizer::budget::{
+    Budget, CALIBRATION_SAMPLES, Choices, Goal, GoalName, calibrate, read_curves, write_curves,
+};
+use palettizer::runtime::Session;
+use palettizer::values::Samples;
+use palettizer::{Limits, Model, OpOptions, OptimizationConfig};
 
 use crate::compare::finite;
-use crate::compress::on_threads;
 use crate::failure::Failure;
-use crate::output::Voice;
 use crate::progress::Bar;
 
 /// What is asked for, and what there is to choose from.
@@ -32,6 +34,12 @@ pub(crate) struct BudgetFlags {
     /// [default: nbits=1/2/3/4/6/8,group-size=none/32/8]
     #[arg(long, value_name = "LIST")]
     choices: Option<Choices>,
+    /// Measure on the inputs in FILE what each weight's error does to the outputs, and choose by that
+    #[arg(long, value_name = "FILE")]
+    inputs: Option<PathBuf>,
+    /// Use no more than the first N of them [default: 4]
+    #[arg(long, value_name = "N", requires = "inputs", value_parser = clap::value_parser!(u32).range(1..))]
+    samples: Option<u32>,
     /// Keep what each form of each weight costs in FILE, and take from it what is known: another budget then takes no time
     #[arg(long, value_name = "FILE")]
     curves: Option<PathBuf>,
@@ -53,6 +61,11 @@ impl BudgetFlags {
             .or(self.target_bpw)
             .or(self.target_ratio)
             .or(minimum)
+    }
+
+    /// The file of `--inputs`.
+    pub(crate) fn inputs(&self) -> Option<&Path> {
+        self.inputs.as_deref()
     }
 
     /// The file of `--curves`.
@@ -94,13 +107,19 @@ impl BudgetFlags {
             (Some(goal), Some(file)) => file.clone().with_goal(goal),
             (Some(goal), None) => Budget::new(goal),
             (None, Some(file)) => file.clone(),
-            (None, None) if self.choices.is_some() || self.curves.is_some() => {
-                return Err(Failure::Usage(
-                    "--choices and --curves are for a budget: give --target-size, --target-bpw, --target-ratio or --min-snr"
-                        .to_owned(),
-                ));
+            (None, None) => {
+                let flags = [
+                    (self.choices.is_some(), "--choices"),
+                    (self.curves.is_some(), "--curves"),
+                    (self.inputs.is_some(), "--inputs"),
+                ];
+                return match flags.iter().find(|(given, _)| *given) {
+                    None => Ok(None),
+                    Some((_, flag)) => Err(Failure::Usage(format!(
+                        "{flag} is for a budget: give --target-size, --target-bpw, --target-ratio or --min-snr"
+                    ))),
+                };
             }
-            (None, None) => return Ok(None),
         };
         Ok(Some(match &self.choices {
             Some(choices) => budget.with_choices(choices.clone()),
@@ -108,29 +127,42 @@ impl BudgetFlags {
         }))
     }
 
-    /// The configuration with the curves of `--curves`, which are brought up to date before.
-    pub(crate) fn with_curves(
+    /// The configuration with all that is found out before the choice: what forms cost, kept in the file of `--curves`, and
+    /// what errors do to outputs. The number is the SNR that was measured.
+    pub(crate) fn informed(
         &self,
         model: &Model,
         config: OptimizationConfig,
-        threads: Option<u16>,
-        voice: Voice,
-    ) -> Result<OptimizationConfig, Failure> {
-        let (Some(path), Some(budget)) = (&self.curves, config.budget()) else {
-            return Ok(config);
+        limits: Limits,
+        progress: &Bar,
+    ) -> Result<(OptimizationConfig, Option<f64>), Failure> {
+        let budget = match config.budget() {
+            Some(budget) if self.curves.is_some() || self.inputs.is_some() => budget.clone(),
+            _ => return Ok((config, None)),
         };
-        let known = read_curves(path)?;
-        let budget = budget.clone();
-        let asked = config
-            .clone()
-            .with_budget(budget.clone().with_curves(known.clone()));
-        let curves = on_threads(threads, || {
-            let progress = Bar::new(voice);
-            model.curves(&asked, &progress)
-        })??;
-        if known.as_ref() != Some(&curves) {
+        let known = self.curves.as_ref().map(read_curves).transpose()?.flatten();
+        let asked = budget.clone().with_curves(known.clone());
+        let curves = model.curves(&config.clone().with_budget(asked), progress)?;
+        if let Some(path) = &self.curves
+            && known.as_ref() != Some(&curves)
+        {
             write_curves(path, &curves)?;
         }
-        Ok(config.with_budget(budget.with_curves(curves)))
+        let config = config.with_budget(budget.with_curves(curves));
+        let (Some(path), Model::CoreMl(model)) = (&self.inputs, model) else {
+            return Ok((config, None));
+        };
+        let samples = Samples::open_with(path, Session::new(model)?.interface(None)?, limits)?;
+        let most = self
+            .samples
+            .map_or(CALIBRATION_SAMPLES, |most| most as usize);
+        let found = calibrate(model, &samples.first(most), &config, progress)?;
+        Ok(match found {
+            Some(found) => (
+                config.with_budget(found.budget),
+                Some(found.measured_snr_db),
+            ),
+            None => (config, None),
+        })
     }
 }

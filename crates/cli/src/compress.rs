@@ -219,20 +219,22 @@ fn target() -> impl TypedValueParser<Value = Target> {
 pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
-    let mut config = config;
     let model = Model::open_with(&args.input, args.limits.into())?;
     if let Model::Checkpoint(_) = model {
         no_program(&args)?;
     }
     let samples = samples(&args, &model)?;
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
-    config = args
-        .budget
-        .with_curves(&model, config, args.threads, voice)?;
     let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
         let progress = Bar::new(voice);
-        model.palettize_to(&config, &args.output, options, &progress)
+        let limits = args.limits.into();
+        let (config, measured) = args.budget.informed(&model, config, limits, &progress)?;
+        let mut report = model.palettize_to(&config, &args.output, options, &progress)?;
+        if let Some(budget) = &mut report.budget {
+            budget.measured_snr_db = measured.filter(|snr| snr.is_finite());
+        }
+        Ok::<_, Failure>(report)
     })??;
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
@@ -334,6 +336,7 @@ fn places(args: &Args) -> Result<(), Failure> {
         (args.statistics.as_deref(), "the file of --statistics"),
         (args.verify.as_deref(), "the file of --verify"),
         (args.budget.curves(), "the file of --curves"),
+        (args.budget.inputs(), "the file of --inputs"),
     ];
     paths::apart(&args.output, "OUT", &inputs)?;
     let Some(report) = args
@@ -364,6 +367,7 @@ fn no_program(args: &Args) -> Result<(), Failure> {
         (!args.op_type.is_empty(), "--op-type"),
         (args.joint_compression, "--joint-compression"),
         (args.verify.is_some(), "--verify"),
+        (args.budget.inputs().is_some(), "--inputs"),
         (
             args.minimum_deployment_target.is_some(),
             "--minimum-deployment-target",

@@ -21,5 +21,6 @@ pub use decompress::numbers::Numbers;
 pub use error::Error;
 pub use inspect::{Consumer, WeightInfo, WeightValues};
 pub use model::{Model, WeightFiles};
+pub use palettize::apply::WeightForms;
 pub use program::constant::Constant;
 pub use program::mil::{is_constexpr, op_name};

@@ -6,11 +6,11 @@ use crate::decompress::constexpr::{Dense, Rows, evaluate, evaluate_rows};
 use crate::decompress::decompress;
 use crate::inspect::{self, WeightInfo, WeightValues};
 use crate::package::{Package, StagedPackage};
-use crate::palettize::apply::{apply, costs};
+use crate::palettize::apply::{WeightForms, allotted, apply, choices, costs};
 use crate::program::constant::Constant;
 use crate::proto;
 use crate::rewrite::Written;
-use palettizer_pipeline::budget::Curves;
+use palettizer_pipeline::budget::{Chosen, Curves};
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::staged_output::SaveOptions;
 use palettizer_pipeline::{Decompressed, Limits, Progress, Report};
@@ -277,6 +277,27 @@ impl Model {
     ) -> Result<Curves, Error> {
         let curves = costs(&self.package, &self.spec, config, progress);
         self.package.unless_changed(curves)
+    }
+
+    /// What the budget of a configuration comes to, before anything is palettized; `None` without one.
+    ///
+    /// # Errors
+    /// As [`palettize`](Self::palettize).
+    pub fn chosen(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Option<Chosen>, Error> {
+        let chosen = allotted(&self.package, &self.spec, config, progress);
+        self.package.unless_changed(chosen)
+    }
+
+    /// The weights that a configuration palettizes, with the forms that they may take: several, if a budget is to choose.
+    ///
+    /// # Errors
+    /// As [`palettize`](Self::palettize), before anything is done.
+    pub fn forms(&self, config: &OptimizationConfig) -> Result<Vec<WeightForms>, Error> {
+        choices(&self.package, &self.spec, config)
     }
 
     /// The model with every compressed constant made dense, in memory.

@@ -1,6 +1,6 @@
 //! A model of any format, found out by what is at a path.
 
-use crate::budget::Curves;
+use crate::budget::{Chosen, Curves};
 use crate::{Error, Limits, OptimizationConfig, Report, SaveOptions};
 use palettizer_pipeline::staged_output;
 use palettizer_pipeline::{Decompressed, Progress};
@@ -114,6 +114,21 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.curves(config, progress)?,
             Model::Checkpoint(model) => model.curves(config, progress)?,
+        })
+    }
+
+    /// What the budget of a configuration comes to, before anything is palettized; `None` without one.
+    ///
+    /// # Errors
+    /// As [`palettize_to`](Self::palettize_to), before anything is written.
+    pub fn chosen(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Option<Chosen>, Error> {
+        Ok(match self {
+            Model::CoreMl(model) => model.chosen(config, progress)?,
+            Model::Checkpoint(model) => model.chosen(config, progress)?,
         })
     }
 

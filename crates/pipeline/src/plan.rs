@@ -44,7 +44,13 @@ pub fn curves<F: Format>(
 }
 
 /// The plan before a budget: the forms that each weight may take.
-fn forms<F: Format>(format: &F, config: &OptimizationConfig) -> Result<Plan<F::Place>, F::Error> {
+///
+/// # Errors
+/// As [`plan`](plan()), but for a budget that cannot be met.
+pub fn forms<F: Format>(
+    format: &F,
+    config: &OptimizationConfig,
+) -> Result<Plan<F::Place>, F::Error> {
     let weights = format.weights(config)?;
     let known = format.known();
     let budget = config.budget();

@@ -7,7 +7,7 @@ use crate::output;
 use crate::spool::{Spool, Spooled};
 use crate::weights::Place;
 use crate::write::{self, Piece};
-use palettizer_pipeline::budget::Curves;
+use palettizer_pipeline::budget::{Chosen, Curves, chosen};
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::mapped_file::MappedFile;
 use palettizer_pipeline::staged_output::{SaveOptions, StagedOutput, disk};
@@ -63,6 +63,19 @@ impl Checkpoint {
     ) -> Result<Curves, Error> {
         let opened = &*self.0;
         opened.settle(curves(opened, config, progress))
+    }
+
+    /// What the budget of a configuration comes to, before anything is palettized; `None` without one.
+    ///
+    /// # Errors
+    /// As [`palettize_to`](Self::palettize_to), before anything is written.
+    pub fn chosen(
+        &self,
+        config: &OptimizationConfig,
+        progress: &dyn Progress,
+    ) -> Result<Option<Chosen>, Error> {
+        let opened = &*self.0;
+        opened.settle(chosen(opened, config, progress))
     }
 }
 

@@ -10,10 +10,11 @@ use crate::palettize::weights::{Site, Weights};
 use crate::program::typing::check_written;
 use crate::proto::Model;
 use crate::rewrite::{Rewriter, Written};
-use palettizer_pipeline::budget::Curves;
+use palettizer_palette::PaletteSpec;
+use palettizer_pipeline::budget::{Chosen, Curves, chosen};
 use palettizer_pipeline::config::{OptimizationConfig, Target};
 use palettizer_pipeline::{
-    Done, Plan, Progress, Report, check_promise, curves, execute, go_on, plan,
+    Done, Plan, Progress, Report, check_promise, curves, execute, forms, go_on, plan,
 };
 use prost::Message as _;
 use std::borrow::Cow;
@@ -119,6 +120,45 @@ pub(crate) fn costs(
 ) -> Result<Curves, Error> {
     let (spec, _) = raised(original, config)?;
     curves(&Weights::new(package, &spec)?, config, progress)
+}
+
+/// What a budget comes to before anything is palettized.
+pub(crate) fn allotted(
+    package: &Package,
+    original: &Model,
+    config: &OptimizationConfig,
+    progress: &dyn Progress,
+) -> Result<Option<Chosen>, Error> {
+    let (spec, _) = raised(original, config)?;
+    chosen(&Weights::new(package, &spec)?, config, progress)
+}
+
+/// The weights that a budget chooses forms for, with the forms.
+pub(crate) fn choices(
+    package: &Package,
+    original: &Model,
+    config: &OptimizationConfig,
+) -> Result<Vec<WeightForms>, Error> {
+    let (spec, _) = raised(original, config)?;
+    let plan = forms(&Weights::new(package, &spec)?, config)?;
+    let weights = plan.jobs().map(|(weight, job)| WeightForms {
+        name: weight.name().to_owned(),
+        bytes: weight.bytes,
+        forms: job.forms().to_vec(),
+    });
+    Ok(weights.collect())
+}
+
+/// A weight, and the forms that it may take.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct WeightForms {
+    /// Its name.
+    pub name: String,
+    /// Bytes that it takes now.
+    pub bytes: u64,
+    /// What it may become.
+    pub forms: Vec<PaletteSpec>,
 }
 
 /// The target of a model's specification version; empty for one that we do not know.

@@ -103,6 +103,14 @@ impl Tally {
     }
 
     /// Numbers.
+    /// The noise as a part of the signal; `None` of what has neither, such as labels.
+    pub(super) fn noise(&self) -> Option<f64> {
+        if self.broken > 0 {
+            return Some(f64::INFINITY);
+        }
+        (self.signal > 0.0).then(|| self.noise / self.signal)
+    }
+
     pub(super) fn floats(&mut self, shape: &[usize], before: &[f32], after: &[f32]) {
         self.shape.get_or_insert_with(|| shape.to_vec());
         self.count += before.len() as u64;

@@ -162,6 +162,24 @@ pub fn compare(
     })
 }
 
+/// How far outputs are apart, as a part of their energy.
+#[derive(Default)]
+pub(crate) struct OutputNoise(BTreeMap<String, Tally>);
+
+impl OutputNoise {
+    /// Adds the outputs of one run and of another.
+    pub(crate) fn add(&mut self, before: &Named, after: &Named) {
+        add(&mut self.0, before, after);
+    }
+
+    /// The mean over outputs of numbers; infinite if one is broken.
+    pub(crate) fn mean(&self) -> f64 {
+        let all = self.0.values().filter_map(Tally::noise);
+        let (sum, count) = all.fold((0.0, 0), |(sum, count), noise| (sum + noise, count + 1));
+        sum / f64::from(count.max(1))
+    }
+}
+
 fn add(tallies: &mut BTreeMap<String, Tally>, before: &Named, after: &Named) {
     for (name, ours) in before {
         let tally = tallies.entry(name.clone()).or_default();

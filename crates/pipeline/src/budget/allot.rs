@@ -3,23 +3,25 @@
 use super::curves::{Curve, Priced, curves};
 use super::goal::{Budget, Goal};
 use super::knapsack::{Allocation, Form, allocate};
-use super::{Curves, choices};
+use super::{Curves, Response};
 use crate::config::OptimizationConfig;
 use crate::format::Format;
 use crate::planned::{Decision, Job, Plan, SkipReason};
-use crate::{Error, Progress};
+use crate::{Error, Progress, plan};
 use palettizer_palette::PaletteSpec;
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What the harm of a weight is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Measure {
-    /// Its squared error as a part of its energy, times its share of the multiplications of a run.
+    /// Its squared error as a part of its energy, times the square root of its share of the multiplications of a run: between
+    /// what a network would be in which all layers pass errors on alike, and one in which a layer does as its work does.
     Work,
     /// Its squared error weighed by sensitivities, in their unit.
     Sensitivity,
-    /// One of these, times a factor of each weight: as a part of the energy of the outputs.
+    /// What its error does to the outputs, as a part of their energy, as it was measured.
     Calibrated,
 }
 
@@ -46,8 +48,12 @@ pub struct BudgetReport {
     pub harm: f64,
     /// Signal-to-noise ratio in dB that this harm comes to; `None` for harm that is no part of anything, or none at all.
     pub expected_snr_db: Option<f64>,
-    /// How far the choice may be from the best one for these prices, as a part of its harm; 0 if it is proven to be the best.
-    pub gap: f64,
+    /// The same, as it was measured on the inputs of a calibration; how far it is from what was expected says how far harms add
+    /// up. `None` without inputs.
+    pub measured_snr_db: Option<f64>,
+    /// How far the choice may be from the best one for these prices, as a part of its harm; 0 if it is proven to be the best,
+    /// `None` if another one was measured to be better.
+    pub gap: Option<f64>,
     /// The forms of weights that were chosen from.
     pub forms: usize,
 }
@@ -71,7 +77,7 @@ pub struct Allotted {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct Neighbour {
-    /// What it is called, in short: bits, channels in a group, what else there is.
+    /// What it is called: what it differs in from one float table for the whole weight.
     pub form: String,
     /// Bytes that the weight takes then.
     pub bytes: u64,
@@ -96,8 +102,12 @@ pub(crate) fn allot<F: Format>(
     let table = Table::new(plan, &curves, budget)?;
     let other = format.other_bytes(plan)?;
     let room = Room::new(format, plan, (other, format.bytes_beside(plan)?));
-    let forms: Vec<Vec<Form>> = table.rows.iter().map(|row| row.costs.clone()).collect();
-    let chosen = choose(&forms, budget.goal(), &room, &table)?;
+    let named = table.named(budget, &room);
+    let proven = named.is_none();
+    let chosen = match named {
+        Some(named) => named,
+        None => choose(&table.costs(), budget.goal(), &room, &table)?,
+    };
     let promised = chosen.bytes + other;
     plan.budget = Some(BudgetReport {
         goal: budget.goal().name().name(),
@@ -106,8 +116,9 @@ pub(crate) fn allot<F: Format>(
         measure: table.measure,
         harm: chosen.harm,
         expected_snr_db: table.snr(chosen.harm),
-        gap: chosen.gap(),
-        forms: forms.iter().map(Vec::len).sum(),
+        measured_snr_db: None,
+        gap: proven.then(|| chosen.gap()),
+        forms: table.rows.iter().map(|row| row.costs.len()).sum(),
     });
     let mut choices = table.rows.into_iter().zip(&chosen.forms);
     for planned in &mut plan.weights {
@@ -134,6 +145,34 @@ pub(crate) fn allot<F: Format>(
 
 /// Bytes that a weight which stays as it is may take beside its values: a name, a shape, a place.
 const AS_IT_IS: u64 = 1 << 10;
+
+/// What a budget comes to before anything is palettized.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Chosen {
+    /// What it costs.
+    pub report: BudgetReport,
+    /// The [form](Curve::form) of each weight, by its name.
+    pub forms: BTreeMap<String, String>,
+}
+
+/// What a budget comes to; `None` without one.
+///
+/// # Errors
+/// As [`plan`](crate::plan()).
+pub fn chosen<F: Format>(
+    format: &F,
+    config: &OptimizationConfig,
+    progress: &dyn Progress,
+) -> Result<Option<Chosen>, F::Error> {
+    let plan = plan(format, config, progress)?;
+    let forms = plan.weights.iter().filter_map(|planned| {
+        let form = planned.allotted.as_ref()?.form.form.clone();
+        Some((planned.weight.name().to_owned(), form))
+    });
+    let forms = forms.collect();
+    Ok(plan.budget.map(|report| Chosen { report, forms }))
+}
 
 /// Refuses what takes more bytes than a budget promised.
 ///
@@ -168,7 +207,7 @@ struct Row {
 }
 
 impl Row {
-    fn new(planned: (&str, u64), job: &Job, curve: &Curve, factor: f64) -> Self {
+    fn new(planned: (&str, u64), job: &Job, curve: &Curve, harm: impl Fn(f64) -> f64) -> Self {
         let (name, bytes) = planned;
         let mut row = Row {
             name: name.to_owned(),
@@ -180,7 +219,7 @@ impl Row {
             match curve.forms.get(&Curve::form(spec)) {
                 Some(&Priced::Costs { bytes, error }) => {
                     row.specs.push(spec.clone());
-                    let harm = error * factor;
+                    let harm = harm(error);
                     row.costs.push(Form { bytes, harm });
                 }
                 Some(Priced::Refused(why)) => {
@@ -198,7 +237,7 @@ impl Row {
 
     fn neighbour(&self, at: usize) -> Neighbour {
         Neighbour {
-            form: choices::short(&self.specs[at]),
+            form: Curve::form(&self.specs[at]),
             bytes: self.costs[at].bytes,
             harm: self.costs[at].harm,
         }
@@ -243,31 +282,58 @@ impl Table {
                 0.0
             }
         };
-        let all: f64 = jobs.iter().map(|(_, _, curve)| work(curve)).sum();
+        let all: f64 = jobs.iter().map(|(_, _, curve)| work(curve).sqrt()).sum();
         let known = jobs.iter().filter(|(_, _, curve)| of(curve).is_some());
         let (energy, done) = known.fold((0.0, 0.0), |(energy, done), (_, _, curve)| {
             (energy + of(curve).unwrap_or(0.0), done + work(curve))
         });
         let share = |curve: &Curve| match weighted {
             true => of(curve).unwrap_or(energy * work(curve) / done.max(1.0)),
-            false => work(curve) / all.max(1.0),
+            false => work(curve).sqrt() / all.max(1.0),
         };
-        let scales = budget.scales();
-        let mean = scales.map_or(1.0, |scales| {
-            scales.values().sum::<f64>() / scales.len().max(1) as f64
-        });
-        let scale = |name: &str| scales.map_or(1.0, |scales| *scales.get(name).unwrap_or(&mean));
+        let responses = budget.responses();
+        let unknown = Response::default();
         let rows = jobs.into_iter().map(|(planned, job, curve)| {
-            Row::new(planned, job, curve, share(curve) * scale(planned.0))
+            let harm = |error: f64| match responses {
+                Some(responses) => responses.get(planned.0).unwrap_or(&unknown).harm(error),
+                None => error * share(curve),
+            };
+            Row::new(planned, job, curve, harm)
         });
         Ok(Table {
             rows: rows.collect(),
-            measure: match (scales.is_some(), weighted) {
+            measure: match (responses.is_some(), weighted) {
                 (true, _) => Measure::Calibrated,
                 (false, true) => Measure::Sensitivity,
                 (false, false) => Measure::Work,
             },
         })
+    }
+
+    /// The costs of all forms, of each weight.
+    fn costs(&self) -> Vec<Vec<Form>> {
+        self.rows.iter().map(|row| row.costs.clone()).collect()
+    }
+
+    /// The choice that a budget names already, if it is one for all weights, and fits.
+    fn named(&self, budget: &Budget, room: &Room) -> Option<Allocation> {
+        let named = budget.forms()?;
+        let at = |row: &Row| match row.specs.as_slice() {
+            [] | [_] => Some(0),
+            specs => {
+                let name = named.get(&row.name)?;
+                specs.iter().position(|spec| Curve::form(spec) == *name)
+            }
+        };
+        let forms = self.rows.iter().map(at).collect::<Option<Vec<usize>>>()?;
+        let rows = self.rows.iter().zip(&forms);
+        let one: Vec<Vec<Form>> = rows.map(|(row, &at)| vec![row.costs[at]]).collect();
+        let capacity = match room.for_palettes(budget.goal()) {
+            Some((total, without)) => total.checked_sub(without)?,
+            None => u64::MAX,
+        };
+        let fits = allocate(&one, capacity).ok()?;
+        Some(Allocation { forms, ..fits })
     }
 
     fn snr(&self, harm: f64) -> Option<f64> {

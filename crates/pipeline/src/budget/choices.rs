@@ -1,6 +1,6 @@
 //! The forms that a weight may take.
 
-use palettizer_palette::{Granularity, OptionField, PaletteSpec, SpecError, SpecOptions};
+use palettizer_palette::{OptionField, PaletteSpec, SpecError, SpecOptions};
 use std::fmt;
 use std::str::FromStr;
 
@@ -85,25 +85,40 @@ impl Choices {
 
     /// What each form says, beside what the configuration of a weight does.
     pub fn options(&self) -> Vec<SpecOptions> {
+        let one = |choices: &Choices| {
+            let mut options = SpecOptions::default();
+            for (key, values) in &choices.axes {
+                // they were set once already
+                let set = field(key).map(|field| set(&mut options, field, &values[0]));
+                debug_assert!(matches!(set, Ok(Ok(()))), "{key}");
+            }
+            options
+        };
+        self.each().iter().map(one).collect()
+    }
+
+    /// Each form as the only choice.
+    pub fn each(&self) -> Vec<Choices> {
         let usual = USUAL.iter().map(|(key, values)| {
             let values = values.iter().map(|&value| value.to_owned());
             (*key, values.collect::<Vec<_>>())
         });
         let unnamed = usual.filter(|(key, _)| !self.axes.iter().any(|(known, _)| known == key));
-        let axes: Vec<(&str, Vec<String>)> = unnamed.chain(self.axes.iter().cloned()).collect();
-        axes.iter().fold(vec![SpecOptions::default()], |all, axis| {
-            let (key, values) = axis;
-            let with = |options: &SpecOptions| {
-                let options = options.clone();
-                values.iter().filter_map(move |value| {
-                    let mut options = options.clone();
-                    // they were set once already
-                    set(&mut options, field(key).ok()?, value).ok()?;
-                    Some(options)
-                })
-            };
-            all.iter().flat_map(with).collect()
-        })
+        let axes: Vec<(&'static str, Vec<String>)> =
+            unnamed.chain(self.axes.iter().cloned()).collect();
+        axes.iter()
+            .fold(vec![Choices::default()], |all, (key, values)| {
+                let with = |choices: &Choices| {
+                    let mut each = Vec::new();
+                    for value in values {
+                        let mut choices = choices.clone();
+                        choices.axes.push((key, vec![value.clone()]));
+                        each.push(choices);
+                    }
+                    each
+                };
+                all.iter().flat_map(with).collect()
+            })
     }
 }
 
@@ -187,27 +202,6 @@ pub(super) fn form(spec: &PaletteSpec) -> String {
     own.collect::<Vec<_>>().join(",")
 }
 
-/// The same, as short as a table has room for: `4`, `4 g16`, `8/4 int8 scaled`.
-pub(super) fn short(spec: &PaletteSpec) -> String {
-    let mut text = spec
-        .mode()
-        .nbits()
-        .map_or("any".to_owned(), |n| n.to_string());
-    if spec.cluster_dim() > 1 {
-        text += &format!("/{}", spec.cluster_dim());
-    }
-    if let Granularity::PerGroupedChannel { group_size, .. } = spec.granularity() {
-        text += &format!(" g{group_size}");
-    }
-    if spec.lut_dtype() != Default::default() {
-        text += &format!(" {}", spec.lut_dtype().name());
-    }
-    if spec.per_channel_scale() {
-        text += " scaled";
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,8 +220,7 @@ mod tests {
             .map(|one| one.clone().over(&base).build().unwrap());
         let specs: Vec<PaletteSpec> = specs.collect();
         let forms: HashSet<String> = specs.iter().map(form).collect();
-        let shorts: HashSet<String> = specs.iter().map(short).collect();
-        assert_eq!((specs.len(), forms.len(), shorts.len()), (288, 288, 288));
+        assert_eq!((specs.len(), forms.len()), (288, 288));
         assert_eq!(choices.to_string().parse(), Ok(choices));
     }
 

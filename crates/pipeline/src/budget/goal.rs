@@ -1,6 +1,6 @@
 //! What is asked for: a size, or a quality.
 
-use super::{Choices, ChoicesError, Curves};
+use super::{Choices, ChoicesError, Curves, Response};
 use crate::Error;
 use crate::config::OpPalettizerConfig;
 use palettizer_palette::{Mode, Nbits, PaletteSpec, SpecOptions};
@@ -199,7 +199,8 @@ impl FromStr for GoalName {
 pub struct Budget {
     goal: Goal,
     choices: Choices,
-    scales: Option<Arc<BTreeMap<String, f64>>>,
+    responses: Option<Arc<BTreeMap<String, Response>>>,
+    forms: Option<Arc<BTreeMap<String, String>>>,
     curves: Option<Arc<Curves>>,
     usual: OpPalettizerConfig,
 }
@@ -210,7 +211,8 @@ impl Budget {
         Budget {
             goal,
             choices: Choices::default(),
-            scales: None,
+            responses: None,
+            forms: None,
             curves: None,
             usual: OpPalettizerConfig::new(PaletteSpec::new(Mode::Kmeans(Nbits::B4))),
         }
@@ -228,12 +230,20 @@ impl Budget {
         Budget { goal, ..self }
     }
 
-    /// With what the harm of each weight, by its name, is to be multiplied by, so that it is a part of the energy of the
-    /// model's outputs: measured, for example. A weight that has no factor goes by the mean of those that have one.
+    /// With what the error of each weight, by its name, does to the outputs of the model. A weight that none is known of is
+    /// taken to pass its error on as it is.
     #[must_use]
-    pub fn with_scales(self, scales: impl Into<Option<BTreeMap<String, f64>>>) -> Self {
-        let scales = scales.into().map(Arc::new);
-        Budget { scales, ..self }
+    pub fn with_responses(self, responses: impl Into<Option<BTreeMap<String, Response>>>) -> Self {
+        let responses = responses.into().map(Arc::new);
+        Budget { responses, ..self }
+    }
+
+    /// With the [form](super::Curve::form) that each weight takes, by its name, if all of them together fit: a choice that was
+    /// made already. Weights that are not named, and all if they do not fit, are chosen for as ever.
+    #[must_use]
+    pub fn with_forms(self, forms: impl Into<Option<BTreeMap<String, String>>>) -> Self {
+        let forms = forms.into().map(Arc::new);
+        Budget { forms, ..self }
     }
 
     /// With what weights cost, as far as it is known already; what these do not know is found anew.
@@ -275,9 +285,14 @@ impl Budget {
         &self.choices
     }
 
-    /// What harms are multiplied by.
-    pub fn scales(&self) -> Option<&BTreeMap<String, f64>> {
-        self.scales.as_deref()
+    /// What errors do to outputs.
+    pub fn responses(&self) -> Option<&BTreeMap<String, Response>> {
+        self.responses.as_deref()
+    }
+
+    /// The choice that was made already.
+    pub fn forms(&self) -> Option<&BTreeMap<String, String>> {
+        self.forms.as_deref()
     }
 
     /// What weights cost, as far as it is known.

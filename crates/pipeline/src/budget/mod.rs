@@ -3,6 +3,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `goal`, `choices` | what is asked: a size or a quality, and the forms that a weight may take |
+//! | `response` | what a weight's error does to outputs, where that was measured |
 //! | `curves` | what each form of each weight costs: bytes as they will be written, and harm |
 //! | `knapsack` | one form for each weight, proven to be the best |
 //! | `allot` | the forms of a plan chosen, and what is to be said of that |
@@ -12,11 +13,13 @@ mod choices;
 mod curves;
 mod goal;
 mod knapsack;
+mod response;
 
 pub(crate) use allot::allot;
-pub use allot::{Allotted, BudgetReport, Measure, Neighbour, check_promise};
+pub use allot::{Allotted, BudgetReport, Chosen, Measure, Neighbour, check_promise, chosen};
 pub use choices::{Choices, ChoicesError};
 pub use curves::{Curve, Curves, Priced, curves};
 pub(crate) use goal::Specs;
 pub use goal::{Budget, Goal, GoalError, GoalName};
 pub use knapsack::{Allocation, Form, allocate};
+pub use response::Response;

@@ -1,21 +1,6 @@
-//! A size or a quality that bits are chosen for, and what the forms of weights cost.
-//!
-//! ```no_run
-//! use palettizer::budget::{Budget, Goal};
-//! use palettizer::{Model, OptimizationConfig, SaveOptions};
-//!
-//! let config = OptimizationConfig::new().with_budget(Budget::new(Goal::Size(20_000_000)));
-//! let model = Model::open("Model.mlpackage")?;
-//! let report = model.palettize_to(&config, "Small.mlpackage", SaveOptions::default(), &())?;
-//! assert!(report.bytes_after <= 20_000_000);
-//! # Ok::<(), palettizer::Error>(())
-//! ```
+//! Curves in files: what the forms of weights cost, kept for the next budget.
 
-pub use palettizer_pipeline::budget::{
-    Allotted, Budget, BudgetReport, Choices, ChoicesError, Curve, Curves, Goal, GoalError,
-    GoalName, Measure, Neighbour, Priced,
-};
-
+use super::Curves;
 use crate::{Error, PipelineError, SaveOptions, StagedOutput};
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read as _};

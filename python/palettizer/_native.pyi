@@ -45,8 +45,9 @@ _Array: TypeAlias = tuple[str, list[int], bytes | list[str]]
 
 # A configuration: {"global_config": fields or None}, and where wanted "op_type_configs" and "op_name_configs" (name ->
 # fields or None; patterns are tried in their order; a checkpoint's op names are those of tensors), "joint_compression",
-# "strict", "exact", "seed", "minimum_deployment_target", "sensitivity" (a safetensors file) and "sensitivity_default"
-# ("error" or "ones").
+# "strict", "exact", "seed", "minimum_deployment_target", "sensitivity" (a safetensors file), "sensitivity_default"
+# ("error" or "ones") and "budget": {"goal" ("target_size", …), "number" (its text)}, and where wanted "choices" ((option,
+# values) pairs of texts), "curves" (a JSON file) and "inputs" (for each sample a dictionary as `Session.run` takes it).
 # Fields: {"mode", "granularity", "cluster_dim", "enable_per_channel_scale", "weight_threshold"}, and where wanted "nbits",
 # "group_size", "channel_axis", "lut_dtype", and for mode "custom" "lut_function", a function of (values in the group's
 # shape, channel axis or None, dtype) that gives a flat float32 array of entries and a flat uint8 array of indices.

@@ -2,12 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use palettizer::budget::{
-    Budget, CALIBRATION_SAMPLES, Choices, Goal, GoalName, calibrate, read_curves, write_curves,
-};
+use palettizer::budget::{Budget, CALIBRATION_SAMPLES, Choices, Goal, GoalName, Informed, inform};
 use palettizer::runtime::Session;
 use palettizer::values::Samples;
-use palettizer::{Limits, Model, OpOptions, OptimizationConfig};
+use palettizer::{Limits, Model, OpOptions, OptimizationConfig, SaveOptions, StagedOutput};
 
 use crate::compare::finite;
 use crate::failure::Failure;
@@ -37,9 +35,12 @@ pub(crate) struct BudgetFlags {
     /// Measure on the inputs in FILE what each weight's error does to the outputs, and choose by that
     #[arg(long, value_name = "FILE")]
     inputs: Option<PathBuf>,
-    /// Use no more than the first N of them [default: 4]
+    /// Use no more than the first N of them [default: 16]
     #[arg(long, value_name = "N", requires = "inputs", value_parser = clap::value_parser!(u32).range(1..))]
     samples: Option<u32>,
+    /// Write the choice to FILE.yaml, a configuration for --config that gives the same model again
+    #[arg(long, value_name = "FILE")]
+    recipe: Option<PathBuf>,
     /// Keep what each form of each weight costs in FILE, and take from it what is known: another budget then takes no time
     #[arg(long, value_name = "FILE")]
     curves: Option<PathBuf>,
@@ -66,6 +67,28 @@ impl BudgetFlags {
     /// The file of `--inputs`.
     pub(crate) fn inputs(&self) -> Option<&Path> {
         self.inputs.as_deref()
+    }
+
+    /// The file of `--recipe`, which nothing else may be.
+    pub(crate) fn recipe(&self) -> Option<&Path> {
+        self.recipe.as_deref()
+    }
+
+    /// The place of `--recipe`, found out before the work; an earlier file is replaced with `force` only.
+    pub(crate) fn recipe_place(&self, force: bool) -> Result<Option<StagedOutput>, Failure> {
+        let Some(path) = &self.recipe else {
+            return Ok(None);
+        };
+        let named = path
+            .extension()
+            .is_some_and(|end| end == "yaml" || end == "yml");
+        if !named {
+            return Err(Failure::Usage("--recipe must end in .yaml".to_owned()));
+        }
+        Ok(Some(StagedOutput::file(
+            path,
+            SaveOptions::overwriting(force),
+        )?))
     }
 
     /// The file of `--curves`.
@@ -112,6 +135,7 @@ impl BudgetFlags {
                     (self.choices.is_some(), "--choices"),
                     (self.curves.is_some(), "--curves"),
                     (self.inputs.is_some(), "--inputs"),
+                    (self.recipe.is_some(), "--recipe"),
                 ];
                 return match flags.iter().find(|(given, _)| *given) {
                     None => Ok(None),
@@ -128,41 +152,26 @@ impl BudgetFlags {
     }
 
     /// The configuration with all that is found out before the choice: what forms cost, kept in the file of `--curves`, and
-    /// what errors do to outputs. The number is the SNR that was measured.
+    /// what errors do to outputs.
     pub(crate) fn informed(
         &self,
         model: &Model,
         config: OptimizationConfig,
         limits: Limits,
         progress: &Bar,
-    ) -> Result<(OptimizationConfig, Option<f64>), Failure> {
-        let budget = match config.budget() {
-            Some(budget) if self.curves.is_some() || self.inputs.is_some() => budget.clone(),
-            _ => return Ok((config, None)),
+    ) -> Result<Informed, Failure> {
+        let samples = match (&self.inputs, model) {
+            (Some(path), Model::CoreMl(model)) => {
+                let session = Session::new(model)?;
+                let samples = Samples::open_with(path, session.interface(None)?, limits)?;
+                let most = self
+                    .samples
+                    .map_or(CALIBRATION_SAMPLES, |most| most as usize);
+                Some(samples.first(most))
+            }
+            _ => None,
         };
-        let known = self.curves.as_ref().map(read_curves).transpose()?.flatten();
-        let asked = budget.clone().with_curves(known.clone());
-        let curves = model.curves(&config.clone().with_budget(asked), progress)?;
-        if let Some(path) = &self.curves
-            && known.as_ref() != Some(&curves)
-        {
-            write_curves(path, &curves)?;
-        }
-        let config = config.with_budget(budget.with_curves(curves));
-        let (Some(path), Model::CoreMl(model)) = (&self.inputs, model) else {
-            return Ok((config, None));
-        };
-        let samples = Samples::open_with(path, Session::new(model)?.interface(None)?, limits)?;
-        let most = self
-            .samples
-            .map_or(CALIBRATION_SAMPLES, |most| most as usize);
-        let found = calibrate(model, &samples.first(most), &config, progress)?;
-        Ok(match found {
-            Some(found) => (
-                config.with_budget(found.budget),
-                Some(found.measured_snr_db),
-            ),
-            None => (config, None),
-        })
+        let curves = self.curves.as_deref();
+        Ok(inform(model, config, curves, samples.as_ref(), progress)?)
     }
 }

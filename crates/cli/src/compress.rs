@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
-use palettizer::budget::Goal;
+use palettizer::budget::{Goal, recipe};
 use palettizer::compare::{CompareOptions, Comparison};
 use palettizer::layerwise::{LayerwiseAlgorithm, StatisticsOptions, statistics};
 use palettizer::runtime::Session;
@@ -225,17 +225,25 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     }
     let samples = samples(&args, &model)?;
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
+    let recipe_file = args.budget.recipe_place(args.force)?;
     let options = SaveOptions::overwriting(args.force);
     let report = on_threads(args.threads, || {
         let progress = Bar::new(voice);
         let limits = args.limits.into();
-        let (config, measured) = args.budget.informed(&model, config, limits, &progress)?;
-        let mut report = model.palettize_to(&config, &args.output, options, &progress)?;
-        if let Some(budget) = &mut report.budget {
-            budget.measured_snr_db = measured.filter(|snr| snr.is_finite());
-        }
+        let informed = args.budget.informed(&model, config, limits, &progress)?;
+        let mut report = model.palettize_to(&informed.config, &args.output, options, &progress)?;
+        informed.complete(&mut report);
         Ok::<_, Failure>(report)
     })??;
+    if let Some(file) = recipe_file {
+        let written = file.commit_bytes(recipe(&report).as_bytes());
+        written.map_err(|error| {
+            Failure::about(
+                "the work was done, but its recipe could not be written",
+                error,
+            )
+        })?;
+    }
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
         false => Stream::Out,
@@ -339,6 +347,15 @@ fn places(args: &Args) -> Result<(), Failure> {
         (args.budget.inputs(), "the file of --inputs"),
     ];
     paths::apart(&args.output, "OUT", &inputs)?;
+    if let Some(path) = args.budget.recipe() {
+        paths::apart(path, "--recipe", &inputs)?;
+        let models = [
+            (Some(args.input.as_path()), "IN"),
+            (Some(args.output.as_path()), "OUT"),
+            (args.report.as_deref(), "--report"),
+        ];
+        paths::apart(path, "--recipe", &models)?;
+    }
     let Some(report) = args
         .report
         .as_deref()

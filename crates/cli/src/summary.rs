@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use palettizer::budget::{BudgetReport, Measure};
 use palettizer::{Figures, Report, WeightReport, visible};
 
 use crate::elide;
@@ -229,7 +230,39 @@ fn totals(report: &Report, width: Option<usize>) -> String {
         target.unwrap_or_default(),
     );
     let first = paragraph(&bytes, &rest, width);
-    format!("{first}\n{}\n", wrap(&counts, width, "  "))
+    let budget = report.budget.as_ref().map(|found| budget(found, width));
+    let budget = budget.unwrap_or_default();
+    format!("{first}\n{}\n{budget}", wrap(&counts, width, "  "))
+}
+
+/// What came of a budget.
+fn budget(found: &BudgetReport, width: Option<usize>) -> String {
+    let asked = match found.goal {
+        "target_size" => format!("{} bytes", figures::grouped(found.asked as u64)),
+        "target_bpw" => format!("{} bits a weight", found.asked),
+        "target_ratio" => format!("{} times smaller", found.asked),
+        _ => format!("an SNR of {} dB", found.asked),
+    };
+    let mut parts = vec![format!(
+        "chosen from {} forms for {asked}",
+        figures::grouped(found.forms as u64)
+    )];
+    if let Some(snr) = found.expected_snr_db {
+        let of = match found.measure {
+            Measure::Calibrated => "of the outputs",
+            Measure::Work | Measure::Sensitivity => "of the weights, by their work",
+        };
+        parts.push(format!("expected SNR {of} {snr:.1} dB"));
+    }
+    if let Some(snr) = found.measured_snr_db {
+        parts.push(format!("measured {snr:.1} dB"));
+    }
+    parts.push(match found.gap {
+        Some(0.0) => "proven to lose least".to_owned(),
+        Some(gap) => format!("within {:.2}% of what loses least", 100.0 * gap),
+        None => "the best by measurement".to_owned(),
+    });
+    wrap(&parts.join("; "), width, "  ") + "\n"
 }
 
 #[cfg(test)]

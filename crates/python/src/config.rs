@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use palettizer::budget::{Budget, Choices, GoalName};
 use palettizer::config_file;
+use palettizer::runtime::Named;
+use palettizer::values::Samples;
 use palettizer::{
     GranularityName, LutDtype, MissingSensitivity, ModeName, Nbits, OpOptions, OpPalettizerConfig,
     OptimizationConfig, Precision, Preset, SpecOptions, Target, sensitivities,
@@ -16,6 +19,7 @@ use crate::error::{Failure, bad_value};
 use crate::json::json;
 use crate::lut_function::{Raised, lut_function};
 use crate::names::{name, optional_name};
+use crate::session::named;
 use crate::whole;
 use crate::work::{self, Line};
 
@@ -46,9 +50,9 @@ impl<'a, 'py> FromPyObject<'a, 'py> for Config {
 struct Fields {
     global_config: Option<OpFields>,
     #[pyo3(default)]
-    op_type_configs: Named,
+    op_type_configs: ByName,
     #[pyo3(default)]
-    op_name_configs: Named,
+    op_name_configs: ByName,
     #[pyo3(default, from_py_with = optional_name)]
     preset: Option<Preset>,
     #[pyo3(default)]
@@ -66,19 +70,35 @@ struct Fields {
     sensitivity: Option<PathBuf>,
     #[pyo3(default)]
     sensitivity_default: Option<String>,
+    #[pyo3(default)]
+    budget: Option<BudgetFields>,
+}
+
+/// A budget, and what it is chosen by.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+struct BudgetFields {
+    goal: String,
+    number: String,
+    #[pyo3(default)]
+    choices: Vec<(String, Vec<String>)>,
+    #[pyo3(default)]
+    curves: Option<PathBuf>,
+    #[pyo3(default, from_py_with = samples)]
+    inputs: Option<Vec<Named>>,
 }
 
 /// A dictionary from names or patterns to fields, in its order: the first pattern that fits decides.
 #[derive(Default)]
-struct Named(Vec<(String, Option<OpFields>)>);
+struct ByName(Vec<(String, Option<OpFields>)>);
 
-impl FromPyObject<'_, '_> for Named {
+impl FromPyObject<'_, '_> for ByName {
     type Error = PyErr;
 
     fn extract(object: Borrowed<'_, '_, PyAny>) -> PyResult<Self> {
         let pairs = object.cast::<PyDict>()?.iter();
         let pairs = pairs.map(|(name, fields)| Ok((name.extract()?, fields.extract()?)));
-        pairs.collect::<PyResult<_>>().map(Named)
+        pairs.collect::<PyResult<_>>().map(ByName)
     }
 }
 
@@ -125,6 +145,17 @@ impl Config {
         })
     }
 
+    /// What a budget is chosen by beside the model: the file of curves, and inputs.
+    pub(crate) fn sources(&mut self) -> (Option<PathBuf>, Option<Samples>) {
+        let Some(budget) = &mut self.0.budget else {
+            return (None, None);
+        };
+        (
+            budget.curves.take(),
+            budget.inputs.take().map(Samples::given),
+        )
+    }
+
     /// The configuration; what its functions raise goes to `raised`.
     pub(crate) fn into_rust(self, raised: &Arc<Raised>) -> PyResult<OptimizationConfig> {
         let fields = self.0;
@@ -142,6 +173,9 @@ impl Config {
             let missing = missing(fields.sensitivity_default.as_deref())?;
             config = config.with_sensitivity(sensitivities(path, missing).map_err(Failure::from)?);
         }
+        if let Some(budget) = fields.budget {
+            config = config.with_budget(budget.into_rust()?);
+        }
         for (name, op) in fields.op_type_configs.0 {
             config = config.with_op_type(name, one(op)?);
         }
@@ -150,6 +184,28 @@ impl Config {
         }
         Ok(config)
     }
+}
+
+impl BudgetFields {
+    fn into_rust(self) -> PyResult<Budget> {
+        let goal: GoalName = self.goal.parse().map_err(bad_value)?;
+        let budget = Budget::new(goal.read(&self.number).map_err(bad_value)?);
+        let mut choices = Choices::default();
+        for (key, values) in self.choices {
+            choices = choices.with(&key, &values).map_err(bad_value)?;
+        }
+        Ok(budget.with_choices(choices))
+    }
+}
+
+/// Inputs by name, of each sample.
+fn samples(object: &Bound<'_, PyAny>) -> PyResult<Option<Vec<Named>>> {
+    if object.is_none() {
+        return Ok(None);
+    }
+    let samples = object.try_iter()?;
+    let named = samples.map(|sample| named(sample?.cast::<PyDict>()?));
+    named.collect::<PyResult<_>>().map(Some)
 }
 
 fn missing(name: Option<&str>) -> PyResult<MissingSensitivity> {

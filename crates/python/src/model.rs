@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use palettizer::budget::{Informed, inform};
 use palettizer::coreml::Model as Inner;
-use palettizer::{Limits, SaveOptions};
+use palettizer::values::Samples;
+use palettizer::{Error, Limits, OptimizationConfig, SaveOptions};
 use pyo3::prelude::*;
 
 use crate::arrays::{Dense, dense};
 use crate::config::Config;
 use crate::json::json;
 use crate::whole;
-use crate::work;
+use crate::work::{self, Line};
 
 /// A Core ML model: its program, and its weights, which stay in their file until they are needed.
 #[pyclass(frozen, module = "palettizer._native")]
@@ -62,12 +64,16 @@ impl Model {
     fn palettize(
         &self,
         py: Python<'_>,
-        config: Config,
+        mut config: Config,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(Self, String)> {
+        let sources = config.sources();
         let (model, report) = config.run(py, threads, progress, |config, line| {
-            self.0.palettize(config, line)
+            let informed = self.informed(config, &sources, line)?;
+            let (model, mut report) = self.0.palettize(&informed.config, line)?;
+            informed.complete(&mut report);
+            Ok::<_, Error>((model, report))
         })?;
         Ok((Self(model), json(&report)?))
     }
@@ -77,15 +83,19 @@ impl Model {
     fn palettize_to(
         &self,
         py: Python<'_>,
-        config: Config,
+        mut config: Config,
         out: PathBuf,
         overwrite: bool,
         #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
         progress: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<String> {
         let options = SaveOptions::overwriting(overwrite);
+        let sources = config.sources();
         json(&config.run(py, threads, progress, |config, line| {
-            self.0.palettize_to(config, &out, options, line)
+            let informed = self.informed(config, &sources, line)?;
+            let mut report = self.0.palettize_to(&informed.config, &out, options, line)?;
+            informed.complete(&mut report);
+            Ok::<_, Error>(report)
         })?)
     }
 
@@ -147,4 +157,18 @@ impl Model {
 pub(crate) fn limits(max_expansion: Option<u64>) -> Limits {
     let limits = Limits::default();
     max_expansion.map_or(limits, |times| limits.with_max_expansion(times))
+}
+
+impl Model {
+    /// The configuration with all that a budget is chosen by.
+    fn informed(
+        &self,
+        config: &OptimizationConfig,
+        (curves, samples): &(Option<PathBuf>, Option<Samples>),
+        line: &Line<'_>,
+    ) -> Result<Informed, Error> {
+        let model = palettizer::Model::CoreMl(Box::new(self.0.clone()));
+        let config = config.clone();
+        inform(&model, config, curves.as_deref(), samples.as_ref(), line)
+    }
 }

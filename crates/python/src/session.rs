@@ -147,7 +147,7 @@ fn options<'a>(
     }
 }
 
-fn named(inputs: &Bound<'_, PyDict>) -> PyResult<Named> {
+pub(crate) fn named(inputs: &Bound<'_, PyDict>) -> PyResult<Named> {
     let mut named = Named::new();
     for (name, value) in inputs {
         named.insert(name.extract()?, given(&value)?);

@@ -18,6 +18,7 @@ import importlib as _importlib
 from typing import Any as _Any
 
 from palettizer import _peer
+from palettizer._budget import Budget
 from palettizer.coreml._metadata import CoreMLOpMetaData, CoreMLWeightMetaData, get_weights_metadata
 from palettizer.coreml._model import Model, demo, load
 from palettizer.coreml._op_config import CompressionGranularity, OpPalettizerConfig
@@ -26,6 +27,7 @@ from palettizer.coreml._report import Report
 from palettizer.coreml._weights import decompress_weights, palettize_weights
 
 __all__ = [
+    "Budget",
     "CompressionGranularity",
     "CoreMLOpMetaData",
     "CoreMLWeightMetaData",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from palettizer import _peer, _yaml
+from palettizer._budget import Budget
 from palettizer._settings import Setting
 from palettizer.coreml import _counterparts
 from palettizer.coreml._op_config import OpPalettizerConfig
@@ -18,7 +19,7 @@ _PEER_TYPES = ("OpLinearQuantizerConfig", "OpMagnitudePrunerConfig", "OpThreshol
 # what the passes of coremltools ask of a configuration
 _ASKED = ("_get_const_op_config", "_get_op_config", "_is_deprecated", "_op_selector")
 
-_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs", "preset")
+_KEYS = ("config_type", "global_config", "op_type_configs", "op_name_configs", "preset", "budget")
 
 
 def _check(config: Any, op_type: str | None = None) -> None:
@@ -51,6 +52,12 @@ def _preset(value: Any, name: str, config: OptimizationConfig) -> str | None:
     return value
 
 
+def _budget(value: Any, name: str, config: OptimizationConfig) -> Budget | None:
+    if value is not None and not isinstance(value, Budget):
+        raise TypeError(f"budget is {value!r}; expected a Budget, or None")
+    return value
+
+
 @dataclass(eq=False)
 class OptimizationConfig(_peer.Counterpart):
     """Which weights are palettized, and how.
@@ -71,6 +78,8 @@ class OptimizationConfig(_peer.Counterpart):
             `palettizer.coreml.get_weights_metadata` has the names.
         preset: what suits a kind of model, before the global configuration. `"llm"` gives embeddings and heads 8 bits
             and leaves rotary tables and masks as they are.
+        budget: a size or a quality that bits are chosen for: see `Budget`. The bits and the granularity of `global_config`
+            then count for nothing, and it may be left out.
 
     >>> from palettizer.coreml import OpPalettizerConfig, OptimizationConfig
     >>> config = OptimizationConfig(
@@ -86,6 +95,7 @@ class OptimizationConfig(_peer.Counterpart):
     op_type_configs: Setting[dict[str, Any], dict[str, Any] | None] = Setting(None, _by_name)
     op_name_configs: Setting[dict[str, Any], dict[str, Any] | None] = Setting(None, _by_name)
     preset: Setting[str | None, str | None] = Setting(None, _preset)
+    budget: Setting[Budget | None, Budget | None] = Setting(None, _budget)
 
     def __getattr__(self, name: str) -> Any:
         if name in _ASKED and _counterparts.peer() is not None:
@@ -112,8 +122,8 @@ class OptimizationConfig(_peer.Counterpart):
 
         Args:
             config_dict: `config_type` (`"OpPalettizerConfig"`, or the name of a configuration of coremltools) and any
-                of `global_config`, `op_type_configs`, `op_name_configs` and `preset`, with the fields in place of the
-                objects; they may have a `config_type` of their own.
+                of `global_config`, `op_type_configs`, `op_name_configs`, `preset` and `budget`, with the fields in place of
+                the objects; those of ops may have a `config_type` of their own.
 
         Raises:
             ValueError: an unknown key, or a value that a field cannot have; the message says where it is.
@@ -139,6 +149,8 @@ class OptimizationConfig(_peer.Counterpart):
         config = cls()
         config.global_config = _one(config_dict.get("global_config"), config_type, "global_config")
         config.preset = config_dict.get("preset")
+        if config_dict.get("budget") is not None:
+            config.budget = Budget.from_dict(config_dict["budget"])
         for key in ("op_type_configs", "op_name_configs"):
             named = config_dict.get(key)
             if named is None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
+from palettizer._budget import Budget
 from palettizer._progress import Bar
 from palettizer.coreml import _counterparts, _lut_function, _mlmodel
 from palettizer.coreml._model import Model
 from palettizer.coreml._op_config import OpPalettizerConfig
 from palettizer.coreml._optimization_config import OptimizationConfig
 from palettizer.coreml._report import Report
+from palettizer.runtime import Session
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
@@ -23,9 +26,11 @@ _DEFAULT_THRESHOLD = 2048
 
 def palettize_weights(
     mlmodel: Path | Model | MLModel,
-    config: OptimizationConfig,
+    config: OptimizationConfig | None = None,
     joint_compression: bool = False,
     *,
+    budget: Budget | None = None,
+    inputs: Iterable[Mapping[str, Any]] | None = None,
     minimum_deployment_target: Any = "iOS16",
     sensitivity: Path | None = None,
     sensitivity_default: str = "error",
@@ -39,8 +44,11 @@ def palettize_weights(
 
     Args:
         mlmodel: an ML Program, multifunction models and pipelines among them.
-        config: which weights, and how.
+        config: which weights, and how. With a budget it may be left out.
         joint_compression: palettize what is left of pruned weights, and the integers of quantized ones, too.
+        budget: a size or a quality, for which the bits of each weight are chosen; in the place of the configuration's own.
+        inputs: for a budget: samples, each with a value for every input by its name, as `palettizer.runtime.Session.predict`
+            takes them. The choice then goes by what errors do to outputs, as it is measured on them; 8 to 32 are usual.
         minimum_deployment_target: the program is raised to the ops of this system (`"iOS16"`, `"iOS17"`, `"iOS18"`,
             `"iOS26"`, or what coremltools calls so, such as `coremltools.target.macOS15`) if it is written for an older
             one. Grouped tables, vectors, scales and 3 bits need `"iOS18"`.
@@ -73,8 +81,15 @@ def palettize_weights(
     >>> sum(row["status"] == "compressed" for row in small.report.values())
     2
     """
+    if config is None and budget is not None:
+        config = OptimizationConfig()
     config = _ours(config)
     fields = _fields(config, joint_compression)
+    budget = config.budget if budget is None else budget
+    if budget is not None and not isinstance(budget, Budget):
+        raise TypeError(f"budget is {budget!r}; expected a palettizer.coreml.Budget")
+    if budget is None and inputs is not None:
+        raise ValueError("inputs are for a budget; give one, such as Budget(target_size='20MB'), or leave them out")
     fields.update(
         minimum_deployment_target=_target(minimum_deployment_target),
         sensitivity=None if sensitivity is None else os.path.expanduser(sensitivity),
@@ -86,6 +101,8 @@ def palettize_weights(
     options: dict[str, Any] = {"threads": _workers(config) if threads is None else threads}
     options["progress"] = Bar("Palettizing weights", progress)
     opened = _mlmodel.opened(mlmodel)
+    if budget is not None:
+        fields["budget"] = budget._native(None if inputs is None else _samples(opened, inputs))
     if _mlmodel.is_mlmodel(mlmodel):
         package = _mlmodel.temporary_package()
         report = _warned(opened.palettize_to(fields, package, overwrite=True, **options))
@@ -127,6 +144,17 @@ def decompress_weights(
     return Model(opened.decompress(**options))
 
 
+def _samples(opened: Any, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Inputs as the native module takes them."""
+    if isinstance(inputs, (str, bytes, Mapping)):
+        raise TypeError(f"inputs are of type {type(inputs).__name__}; expected a list with a dictionary for each sample")
+    session = Session(Model(opened))
+    samples = [session._all_given(one) for one in inputs]
+    if not samples:
+        raise ValueError("inputs are an empty list; expected a dictionary for each sample")
+    return samples
+
+
 def _warned(text: str) -> Report:
     report = Report(text)
     report.warn()
@@ -154,7 +182,8 @@ def _ours(config: Any) -> OptimizationConfig:
     if not (isinstance(config, OptimizationConfig) or _counterparts.is_peers_config(config)):
         raise ValueError(f"config must be of type OptimizationConfig. Got {type(config)}: {config!r}")
     ours = _counterparts.each(config, _counterparts.op_palettizer_config)
-    return OptimizationConfig(**ours, preset=getattr(config, "preset", None))  # coremltools' own has none
+    # coremltools' own has neither
+    return OptimizationConfig(**ours, preset=getattr(config, "preset", None), budget=getattr(config, "budget", None))
 
 
 def _target(target: Any) -> str:

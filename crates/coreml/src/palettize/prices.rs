@@ -15,15 +15,13 @@ use crate::proto::{Block, DataType, NamedValueType, Operation};
 use crate::rewrite::{Counter, DEFAULT_FILE, blob_bytes, retyped};
 use palettizer_palette::Palette;
 use palettizer_pipeline::{Plan, Planned, Weight};
-use prost::Message as _;
+use prost::{Message as _, length_delimiter_len};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-/// Bytes by which the lengths of a function, its block and their entries in maps may grow with what is put into them.
-const LENGTHS: u64 = 32;
-
-/// Bytes by which the lengths around a longer name may grow.
-const LENGTHS_OF_NAME: u64 = 3;
+/// Lengths that stand before the operations of a function: of the program, of the function and of the block, and of both as
+/// entries in maps.
+const LENGTHS: u64 = 5;
 
 impl<'a> Weights<'a> {
     /// Bytes of the program and its files without the weights that a plan palettizes.
@@ -68,9 +66,12 @@ impl<'a> Weights<'a> {
                 remove(block, &gone, &mut ordinal);
             }
         }
-        let lengths = functions(self.model).count() as u64 * LENGTHS;
+        let (all, rest) = (self.model.encoded_len(), rest.encoded_len() as u64);
+        // a length takes a byte for every seven of its bits; no program grows to twice itself
+        let longer = length_delimiter_len(2 * all) - length_delimiter_len(rest as usize);
+        let lengths = functions(self.model).count() as u64 * LENGTHS * longer as u64;
         let headers = files.len() as u64 * HEADER_LEN;
-        Ok(rest.encoded_len() as u64 + lengths + headers + blobs)
+        Ok(rest + lengths + headers + blobs)
     }
 
     /// Bytes of the package beside the program and its weight files.
@@ -125,14 +126,14 @@ impl<'a> Weights<'a> {
             return ops.iter().map(bytes_of_op).sum();
         }
         let ops = stored.operations(replacement.name, None, &mut names);
-        let output = |ops: Option<&Operation>| {
-            ops.and_then(|op| op.outputs.last())
-                .map_or(0, |output| output.name.len() as u64)
-        };
-        let longer = output(ops.last()).saturating_sub(output(Some(node.op)));
+        let (old, new) = (output_name(Some(node.op)), output_name(ops.last()));
         let renamed = match replacement.keeps_name {
             true => 0,
-            false => node.users.len() as u64 * (longer + LENGTHS_OF_NAME),
+            false => node
+                .users
+                .iter()
+                .map(|user| growth(user.op, old, new))
+                .sum(),
         };
         ops.iter().map(bytes_of_op).sum::<u64>() + renamed
     }
@@ -197,6 +198,27 @@ impl Slot<'_> {
                 .is_some_and(|data| std::ptr::eq(data, value)),
         }
     }
+}
+
+/// The name of the last output of an operation.
+fn output_name(op: Option<&Operation>) -> &str {
+    let output = op.and_then(|op| op.outputs.last());
+    output.map_or("", |output| &output.name)
+}
+
+/// Bytes by which an operation grows when it takes an input by another name.
+fn growth(user: &Operation, old: &str, new: &str) -> u64 {
+    let bare = |name: &dyn Fn(&str) -> String| {
+        let mut op = user.clone();
+        op.blocks.clear();
+        let arguments = op.inputs.values_mut();
+        for binding in arguments.flat_map(|argument| &mut argument.arguments) {
+            binding.name = name(&binding.name);
+        }
+        bytes_of_op(&op)
+    };
+    let renamed = bare(&|name| if name == old { new } else { name }.to_owned());
+    renamed.saturating_sub(bare(&str::to_owned))
 }
 
 /// Bytes of an operation in its block.

@@ -21,7 +21,7 @@ use crate::{
 use std::collections::BTreeMap;
 
 /// Samples that a calibration uses if nobody says how many.
-pub const CALIBRATION_SAMPLES: usize = 8;
+pub const CALIBRATION_SAMPLES: usize = 16;
 
 /// The relative errors that are measured, or those of the forms that are nearest: about those of one to six bits.
 const MEASURED_AT: [f64; 5] = [0.4, 0.15, 0.05, 0.015, 0.001];
@@ -30,7 +30,10 @@ const MEASURED_AT: [f64; 5] = [0.4, 0.15, 0.05, 0.015, 0.001];
 const ALIKE: usize = 3;
 
 /// How often a quality is asked for anew at most.
-const ROUNDS: usize = 4;
+const ROUNDS: usize = 6;
+
+/// Decibels that are asked for beyond what was missing, at first.
+const LITTLE: f64 = 0.1;
 
 /// What came of a calibration.
 #[derive(Clone, Debug, PartialEq)]
@@ -184,25 +187,29 @@ impl<'a> Bench<'a> {
         let mut others: Vec<_> = blind.map(|blind| blind.forms).into_iter().collect();
         others.extend(self.alike(budget)?);
         for forms in others {
-            let candidate = self.candidate(budget.clone().with_forms(forms))?;
-            if candidate.noise < best.noise {
-                best = candidate;
+            match self.candidate(budget.clone().with_forms(forms)) {
+                Ok(candidate) if candidate.noise < best.noise => best = candidate,
+                // it was a few bytes too many
+                Err(Error::Pipeline(PipelineError::Budget { .. })) | Ok(_) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(best)
     }
 
-    /// The choice for a quality: the smallest that was found to have it, or the best if none was.
+    /// The choice for a quality: the smallest that was found to have it.
     fn reach(&mut self, budget: &Budget, asked: f64) -> Result<(Goal, Candidate), Error> {
         let enough = 10_f64.powf(-asked / 10.0);
         let mut goal = asked;
         let mut best = self.candidate(budget.clone().with_goal(Goal::MinSnr(goal)))?;
+        let mut more = LITTLE;
         for _ in 0..ROUNDS {
             if best.noise <= enough {
                 break;
             }
-            // what is missing, and a little, for the next form may be as far again
-            goal += -10.0 * (enough / best.noise).log10() + 0.1;
+            // what is missing, and more than that each time: the next form may be as far off again
+            goal += -10.0 * (enough / best.noise).log10() + more;
+            more *= 2.0;
             match self.candidate(budget.clone().with_goal(Goal::MinSnr(goal))) {
                 Ok(candidate) => best = candidate,
                 // there is nothing better to be had
@@ -210,7 +217,16 @@ impl<'a> Bench<'a> {
                 Err(error) => return Err(error),
             }
         }
-        Ok((Goal::MinSnr(asked), best))
+        match best.noise <= enough {
+            true => Ok((Goal::MinSnr(asked), best)),
+            false => Err(PipelineError::Budget {
+                what: format!(
+                    "min_snr is {asked}; the best that was measured is {:.2} dB: allow more forms, or ask for less",
+                    -10.0 * best.noise.log10()
+                ),
+            }
+            .into()),
+        }
     }
 
     /// What a budget comes to; `None` if it cannot be met.
@@ -237,14 +253,26 @@ impl<'a> Bench<'a> {
     fn alike(&self, budget: &Budget) -> Result<Vec<BTreeMap<String, String>>, Error> {
         let mut found = Vec::new();
         for form in budget.choices().each() {
+            // a few bytes too many by the prices may be none too many when it is written
             let budget = budget.clone().with_choices(form).with_forms(None);
+            let budget = budget.with_goal(Goal::MinSnr(f64::MIN));
             if let Some(chosen) = self.chosen(&budget)? {
                 found.push((chosen.report.bytes, chosen.forms));
             }
         }
         found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
-        let largest = found.into_iter().take(ALIKE);
-        Ok(largest.map(|(_, forms)| forms).collect())
+        let mut fitting = Vec::new();
+        for (_, forms) in found {
+            let named = budget.clone().with_forms(forms.clone());
+            if fitting.len() < ALIKE
+                && self
+                    .chosen(&named)?
+                    .is_some_and(|chosen| chosen.forms == forms)
+            {
+                fitting.push(forms);
+            }
+        }
+        Ok(fitting)
     }
 }
 

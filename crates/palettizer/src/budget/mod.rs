@@ -13,10 +13,14 @@
 
 mod calibrate;
 mod file;
+mod inform;
+mod recipe;
 
 pub use calibrate::{CALIBRATION_SAMPLES, Calibration, calibrate};
 pub use file::{read_curves, write_curves};
+pub use inform::{Informed, inform};
 pub use palettizer_pipeline::budget::{
     Allotted, Budget, BudgetReport, Choices, ChoicesError, Chosen, Curve, Curves, Goal, GoalError,
     GoalName, Measure, Neighbour, Priced, Response,
 };
+pub use recipe::recipe;

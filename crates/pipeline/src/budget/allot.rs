@@ -108,7 +108,7 @@ pub(crate) fn allot<F: Format>(
         Some(named) => named,
         None => choose(&table.costs(), budget.goal(), &room, &table)?,
     };
-    let promised = chosen.bytes + other;
+    let promised = (chosen.bytes + other).min(room.most(budget.goal()));
     plan.budget = Some(BudgetReport {
         goal: budget.goal().name().name(),
         asked: budget.goal().number(),
@@ -142,6 +142,9 @@ pub(crate) fn allot<F: Format>(
     plan.check_strict(config)?;
     Ok(())
 }
+
+/// Bytes that the prices of a whole model may be too high.
+const DOUBT: u64 = 1 << 10;
 
 /// Bytes that a weight which stays as it is may take beside its values: a name, a shape, a place.
 const AS_IT_IS: u64 = 1 << 10;
@@ -329,7 +332,8 @@ impl Table {
         let rows = self.rows.iter().zip(&forms);
         let one: Vec<Vec<Form>> = rows.map(|(row, &at)| vec![row.costs[at]]).collect();
         let capacity = match room.for_palettes(budget.goal()) {
-            Some((total, without)) => total.checked_sub(without)?,
+            // prices may be a few bytes too high: what is written is held against what was asked in the end
+            Some((total, without)) => total.checked_sub(without)?.saturating_add(DOUBT),
             None => u64::MAX,
         };
         let fits = allocate(&one, capacity).ok()?;
@@ -376,6 +380,16 @@ impl Room {
 
     fn kept_bytes(&self) -> u64 {
         self.kept.iter().map(|(_, bytes)| bytes).sum()
+    }
+
+    /// Bytes that the new model may take, as reports count them.
+    fn most(&self, goal: Goal) -> u64 {
+        match (goal, self.for_palettes(goal)) {
+            (Goal::Size(_) | Goal::Ratio(_), Some((total, without))) => {
+                total.saturating_sub(without).saturating_add(self.other)
+            }
+            _ => u64::MAX,
+        }
     }
 
     /// Bytes that palettes may take; `None` for a goal that is about something else.

@@ -198,7 +198,7 @@ pub enum Error {
 }
 
 /// The error of a format: one of its own, or one of these.
-pub trait FormatError: From<Error> + std::fmt::Display + Send {
+pub trait FormatError: From<Error> + Send {
     /// Parts those of any format from the format's own.
     ///
     /// # Errors

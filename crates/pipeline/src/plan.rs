@@ -1,7 +1,7 @@
 //! What will happen to every weight, and why, decided before anything changes.
 //!
-//! A plan is read only: it looks at types, shapes, names and users, not at the weights' values. What only
-//! the values can tell (too many distinct ones, NaN) is found while the plan is carried out and ends as a
+//! A plan is read only: it looks at types, shapes, names and users, not at the weights' values, unless a budget has every form of
+//! them priced. What only the values can tell (too many distinct ones, NaN) is found while the plan is carried out and ends as a
 //! skip in the report too; the model that came in is never touched either way.
 
 use crate::budget::{self, Budget, Curves, Specs, allot};
@@ -178,18 +178,22 @@ fn among<F: Format>(
     choices: Specs,
 ) -> Result<Decision, F::Error> {
     let mut refused = None;
+    let mut barred = None;
     let mut accepted = Vec::new();
     for spec in choices.specs {
         match fits(format, weight, source, &spec) {
             Ok(Ok(())) => accepted.push(spec),
             Ok(Err(refusal)) => refused = refused.or(Some(refusal.to_string())),
-            // what a model has no ops for is no choice, unless somebody asked for it
+            // what a model has no ops for is no choice, unless somebody asked for it, or there is no other
             Err(error) if choices.usual => match error.common() {
                 Ok(error) => return Err(error.into()),
-                Err(own) => refused = refused.or(Some(own.to_string())),
+                Err(own) => barred = barred.or(Some(own)),
             },
             Err(error) => return Err(error),
         }
+    }
+    if let (Some(barred), true) = (barred, accepted.is_empty()) {
+        return Err(barred);
     }
     Ok(match accepted.first().cloned() {
         Some(spec) => Decision::Compress(Box::new(Job {

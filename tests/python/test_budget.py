@@ -189,6 +189,14 @@ def test_inputs_show_which_weight_matters(package, compress, tmp_path):
         assert report["budget"]["measured_snr_db"] >= snr
 
 
+def test_inputs_on_a_program_whose_opset_has_few_forms(compress, tmp_path):
+    old = tmp_path / "old.mlpackage"
+    network("iOS16").save(str(old))
+    np.savez(tmp_path / "inputs.npz", x=samples(4, 1))
+    report, out = compress(old, "--target-ratio", 3, "--inputs", tmp_path / "inputs.npz")
+    assert report["bytes_after"] * 3 <= report["bytes_before"] and report["target"] == "iOS16"
+
+
 def test_in_python_as_in_the_command(package, compress, tmp_path):
     report, out = compress(package, "--target-size", "11kB", "--minimum-deployment-target", "iOS18", "--choices", "nbits=2/3/4/6")
     budget = cto.Budget(target_size="11kB", choices={"nbits": [2, 3, 4, 6]})

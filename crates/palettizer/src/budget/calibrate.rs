@@ -12,7 +12,7 @@
 
 use super::{Budget, Chosen, Curve, Curves, Goal, Priced, Response};
 use crate::compare::OutputNoise;
-use crate::coreml::{Model, WeightForms};
+use crate::coreml::{self, Model, WeightForms};
 use crate::runtime::{Named, RunOptions, Session};
 use crate::values::Samples;
 use crate::{
@@ -229,11 +229,12 @@ impl<'a> Bench<'a> {
         }
     }
 
-    /// What a budget comes to; `None` if it cannot be met.
+    /// What a budget comes to; `None` if it cannot be met, or the opset has no such forms.
     fn chosen(&self, budget: &Budget) -> Result<Option<Chosen>, Error> {
         let config = self.config.clone().with_budget(budget.clone());
         match self.model.chosen(&config, &()).map_err(Error::from) {
             Err(Error::Pipeline(PipelineError::Budget { .. })) => Ok(None),
+            Err(Error::CoreMl(coreml::Error::OpsetTooOld { .. })) => Ok(None),
             chosen => chosen,
         }
     }

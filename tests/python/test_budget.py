@@ -303,6 +303,35 @@ def test_checkpoints(sharded, compress, tmp_path):
     assert done.returncode == 2 and "--inputs is for Core ML models" in done.stderr
 
 
+def test_recommendations_hold(package, palettizer, compress, tmp_path):
+    """What the table says of a size is what the command that it names comes to."""
+    np.savez(tmp_path / "inputs.npz", x=samples(8, 1))
+    flags = ("--minimum-deployment-target", "iOS18", "--choices", "nbits=2/3/4/6/8", "--curves", tmp_path / "curves.json")
+    for more in ((), ("--inputs", tmp_path / "inputs.npz")):
+        table = json.loads(palettizer("recommend", package, *flags, *more, "--report", "-", "--quiet").stdout)
+        rows = table["recommendations"]
+        assert len(rows) >= 8 and table["bytes_before"] > rows[-1]["bytes"]
+        snr = [row["measured_snr_db" if more else "expected_snr_db"] for row in rows]
+        assert snr == sorted(snr) and [row["target_size"] for row in rows] == sorted({row["target_size"] for row in rows})
+        for row in rows[1::4]:
+            words = table["command"].split()
+            assert words[:3] == ["palettizer", "compress", str(package)]
+            report, out = compress(package, *words[5:], "--target-size", row["target_size"])
+            assert on_disk(out) <= row["target_size"] and report["bytes_after"] <= row["bytes"]
+            assert report["budget"]["measured_snr_db"] == row["measured_snr_db"]
+            assert more or report["budget"]["expected_snr_db"] == row["expected_snr_db"]
+    shown = palettizer("recommend", package, "--sizes", 3).stdout
+    assert "--target-size BYTES" in shown and shown.count("×") == 3
+    palettizer("recommend", package, *flags, *more, "--report", tmp_path / "sizes.html", "--sizes", 4)
+    page = (tmp_path / "sizes.html").read_text()
+    assert "<title>Palettizer</title>" in page and "recommendations" in page and "--target-size" in page
+    save_file({"w": RNG.normal(size=(64, 64)).astype(np.float32)}, tmp_path / "m.safetensors")
+    shown = palettizer("recommend", tmp_path / "m.safetensors", "--sizes", 4).stdout
+    assert f"palettizer compress {tmp_path}/m.safetensors -o small.safetensors" in " ".join(shown.split())
+    done = palettizer("recommend", tmp_path / "m.safetensors", "--inputs", tmp_path / "inputs.npz", check=False)
+    assert done.returncode == 2 and "--inputs is for Core ML models" in done.stderr
+
+
 def test_threads_change_nothing(package, compress):
     flags = ("--target-ratio", 4, "--minimum-deployment-target", "iOS18")
     one, first = compress(package, *flags, "--threads", 1, name="a.mlpackage")

@@ -205,7 +205,7 @@ fn damping(text: &str) -> Result<f64, String> {
 }
 
 /// The targets that a program can be raised to.
-fn target() -> impl TypedValueParser<Value = Target> {
+pub(crate) fn target() -> impl TypedValueParser<Value = Target> {
     let names = [
         ("iOS16", "macOS13"),
         ("iOS17", "macOS14"),

@@ -138,6 +138,7 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
                 report: Some(&report),
                 shapes: shapes(&report, &before, &after),
                 comparison: Some(&found),
+                ..Page::default()
             })
         })?;
     }

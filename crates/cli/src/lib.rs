@@ -37,6 +37,7 @@ mod page;
 mod paths;
 mod program;
 mod progress;
+mod recommend;
 mod report_file;
 mod rules;
 mod run;
@@ -87,6 +88,7 @@ enum Command {
     Run(run::Args),
     Compare(compare::Args),
     Sensitivity(sensitivity::Args),
+    Recommend(recommend::Args),
     Demo(demo::Args),
     Completions(completions::Args),
 }
@@ -100,6 +102,7 @@ impl Command {
             Command::Run(_) => "run",
             Command::Compare(_) => "compare",
             Command::Sensitivity(_) => "sensitivity",
+            Command::Recommend(_) => "recommend",
             Command::Demo(_) => "demo",
             Command::Completions(_) => "completions",
         }
@@ -113,6 +116,7 @@ impl Command {
             Command::Run(args) => run::run(&args, voice),
             Command::Compare(args) => compare::run(&args, voice),
             Command::Sensitivity(args) => sensitivity::run(&args, voice),
+            Command::Recommend(args) => recommend::run(&args, voice),
             Command::Demo(args) => demo::run(&args, voice),
             Command::Completions(args) => completions::run(&args),
         }

@@ -4,6 +4,7 @@
 
 mod shapes;
 
+use palettizer::budget::Recommendation;
 use palettizer::compare::Comparison;
 use palettizer::{Model, Report};
 use serde::Serialize;
@@ -45,6 +46,12 @@ pub(crate) struct Page<'a> {
     /// A model at several numbers of bits.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) widths: Vec<Width>,
+    /// What to type for one of the sizes, but for the size.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) command: Option<&'a str>,
+    /// The model at several sizes.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(crate) recommendations: &'a [Recommendation],
     /// What became of each weight.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) report: Option<&'a Report>,

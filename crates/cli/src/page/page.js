@@ -184,6 +184,27 @@ function comparison(found) {
   }
 }
 
+function recommendations(rows, command) {
+  const measured = rows.some(r => r.measured_snr_db !== null);
+  const snr = r => measured ? r.measured_snr_db : r.expected_snr_db;
+  const what = measured ? "Signal-to-noise ratio of the outputs, as it was measured on inputs, in dB." : "Signal-to-noise ratio of the weights in dB, by their share of the work.";
+  const bits = r => Object.entries(r.bits).sort((a, b) => a[0] - b[0]).map(([n, count]) => `${n}: ${count}`).join(", ");
+  const named = rows.map(r => ({ ...r, name: bytes(r.bytes) }));
+  const columns = [
+    { name: "Size", value: r => r.bytes, show: r => bytes(r.bytes) },
+    { name: "Smaller by", value: r => r.ratio, show: r => r.ratio.toFixed(2) + "×" },
+    { name: "Expected SNR dB", value: r => r.expected_snr_db, show: r => decibels(r.expected_snr_db, false) },
+    ...(measured ? [{ name: "Measured SNR dB", value: r => r.measured_snr_db, show: r => decibels(r.measured_snr_db, false) }] : []),
+    { name: "Bits: weights", value: bits, show: bits },
+    { name: "What to type", value: r => r.target_size, show: r => `${command} --target-size ${r.target_size}` },
+  ];
+  if (rows.some(r => snr(r) !== null)) {
+    section("What is lost", bars("SNR at each size in dB, the smallest first", named, snr, "dB", null, [named[0].name, named.at(-1).name]), make("p", { class: "faint" }, what));
+  }
+  section("Sizes", table("The model at every size", columns, named));
+}
+
+if (data.recommendations) recommendations(data.recommendations, data.command);
 if (data.widths) widths(data.widths);
 if (data.comparison) comparison(data.comparison);
 if (data.report) weights(data.report, data.shapes || {});

@@ -99,32 +99,32 @@ pub fn calibrate(
 }
 
 /// A choice, and what it does to the outputs.
-struct Candidate {
-    budget: Budget,
-    noise: f64,
+pub(super) struct Candidate {
+    pub(super) budget: Budget,
+    pub(super) noise: f64,
 }
 
 /// A model and its outputs, that others are held against.
-struct Bench<'a> {
+pub(super) struct Bench<'a> {
     model: &'a Model,
     samples: &'a Samples,
-    config: &'a OptimizationConfig,
+    config: OptimizationConfig,
     progress: &'a dyn Progress,
     before: Vec<Named>,
     candidates: usize,
 }
 
 impl<'a> Bench<'a> {
-    fn new(
+    pub(super) fn new(
         model: &'a Model,
         samples: &'a Samples,
-        config: &'a OptimizationConfig,
+        config: &OptimizationConfig,
         progress: &'a dyn Progress,
     ) -> Result<Self, Error> {
         let mut bench = Bench {
             model,
             samples,
-            config,
+            config: config.clone(),
             progress,
             before: Vec::new(),
             candidates: 0,
@@ -157,7 +157,7 @@ impl<'a> Bench<'a> {
     }
 
     /// What the error of each weight does to the outputs.
-    fn responses(&self, budget: &Budget) -> Result<BTreeMap<String, Response>, Error> {
+    pub(super) fn responses(&self, budget: &Budget) -> Result<BTreeMap<String, Response>, Error> {
         let none = Curves::default();
         let curves = budget.curves().unwrap_or(&none);
         let weights = self
@@ -169,7 +169,7 @@ impl<'a> Bench<'a> {
         for weight in weights {
             let mut points = Vec::new();
             for (spec, error) in measured_forms(&weight, curves) {
-                let alone = alone(self.config, &weight.name, spec);
+                let alone = alone(&self.config, &weight.name, spec);
                 let (after, _) = self.model.palettize(&alone, &())?;
                 // what breaks the outputs is worth whatever it takes
                 points.push((error, self.noise(&after)?.min(f64::MAX.sqrt())));
@@ -181,7 +181,7 @@ impl<'a> Bench<'a> {
     }
 
     /// The best choice for a budget, by measurement.
-    fn best(&mut self, budget: &Budget) -> Result<Candidate, Error> {
+    pub(super) fn best(&mut self, budget: &Budget) -> Result<Candidate, Error> {
         let mut best = self.candidate(budget.clone().with_forms(None))?;
         let blind = self.chosen(&budget.clone().with_responses(None).with_forms(None))?;
         let mut others: Vec<_> = blind.map(|blind| blind.forms).into_iter().collect();

@@ -15,6 +15,7 @@ mod calibrate;
 mod file;
 mod inform;
 mod recipe;
+mod recommend;
 
 pub use calibrate::{CALIBRATION_SAMPLES, Calibration, calibrate};
 pub use file::{read_curves, write_curves};
@@ -24,3 +25,4 @@ pub use palettizer_pipeline::budget::{
     GoalName, Measure, Neighbour, Priced, Response,
 };
 pub use recipe::recipe;
+pub use recommend::{RECOMMENDATIONS, Recommendation, recommend};

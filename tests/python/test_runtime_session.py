@@ -467,8 +467,13 @@ def test_weights_are_expanded_in_memory_that_others_had(dtype, options):
     x = {"x": RNG.normal(size=(5, 40)).astype(np.float32)}
     session = Session(model)
     found = [next(iter(session.predict(x).values())) for _ in range(3)]
-    wanted = next(iter(Session(plain, keep_constants=True).predict(x).values()))
+    kept = Session(plain, keep_constants=True)
+    ((name, wanted),) = kept.predict(x).items()
     assert all(np.array_equal(one, wanted) for one in found)
+    # and for gradients once more
+    names = ["x", "w1", "w3", "shared"]
+    found, wanted = (one.grad(x, {name: np.cos(np.arange(wanted.size))}, names).gradients for one in (session, kept))
+    assert all(np.array_equal(found[one], wanted[one]) and wanted[one].any() for one in names)
 
 
 @pytest.mark.parametrize("damage", [

@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyList};
 
 use crate::error::bad_value;
+use crate::memory;
 use crate::model::Model;
 use crate::whole;
 use crate::work;
@@ -118,6 +119,7 @@ impl Session {
         let (named, loss) = (named(inputs)?, loss_of(loss)?);
         let wrt: Vec<&str> = wrt.iter().map(String::as_str).collect();
         let found = work::run(py, threads, None, |line| {
+            memory::give_back();
             let options = options(exact, max_steps, max_memory, line);
             self.0.grad_with(&loss, &wrt, function, named, options)
         })?;

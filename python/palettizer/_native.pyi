@@ -42,6 +42,8 @@ _Bytes: TypeAlias = NDArray[np.uint8]
 
 # A dtype's name in MIL, a shape, and elements: see `Session`.
 _Array: TypeAlias = tuple[str, list[int], bytes | list[str]]
+# The same as it comes back: floats as a flat array.
+_Made: TypeAlias = tuple[str, list[int], NDArray[np.float32] | bytearray | list[str]]
 
 # A configuration: {"global_config": fields or None}, and where wanted "op_type_configs" and "op_name_configs" (name ->
 # fields or None; patterns are tried in their order; a checkpoint's op names are those of tensors), "joint_compression",
@@ -181,7 +183,7 @@ class Session:
         max_steps: int | None = None,
         max_memory: int | None = None,
         threads: int | None = None,
-    ) -> tuple[float, dict[str, Any], dict[str, _Array]]:
+    ) -> tuple[float, dict[str, Any], dict[str, _Made]]:
         """The loss, the outputs and the gradients.
 
         A loss is ("output", name, None), ("cross_entropy" or "nll", name, labels), ("mse", name, an array) or

@@ -467,8 +467,31 @@ def test_weights_are_expanded_in_memory_that_others_had(dtype, options):
     x = {"x": RNG.normal(size=(5, 40)).astype(np.float32)}
     session = Session(model)
     found = [next(iter(session.predict(x).values())) for _ in range(3)]
-    wanted = next(iter(Session(plain, keep_constants=True).predict(x).values()))
+    kept = Session(plain, keep_constants=True)
+    ((name, wanted),) = kept.predict(x).items()
     assert all(np.array_equal(one, wanted) for one in found)
+    # and for gradients once more
+    names = ["x", *cto.get_weights_metadata(plain, weight_threshold=4096)]
+    assert len(names) == 1 + len(weights) + 1
+    found, wanted = (one.grad(x, {name: np.cos(np.arange(wanted.size))}, names).gradients for one in (session, kept))
+    assert all(np.array_equal(found[one], wanted[one]) and wanted[one].any() for one in names)
+
+
+def test_outputs_share_no_memory():
+    constant = RNG.normal(size=(3, 2000)).astype(np.float32)
+
+    def body(x):
+        y = mb.tanh(x=x)
+        return y, mb.reshape(x=y, shape=[6000]), mb.add(x=x, y=constant), mb.reshape(x=mb.const(val=constant), shape=[6000])
+    x = {"x": RNG.normal(size=(3, 2000)).astype(np.float32)}
+    session = Session(program(body, (3, 2000)), keep_constants=True)
+    wanted = session.predict(x)
+    for name in wanted:
+        found = session.predict(x)
+        found[name][...] = 7
+        for other in wanted.keys() - {name}:
+            np.testing.assert_array_equal(found[other], wanted[other])
+    np.testing.assert_equal(session.predict(x), wanted)
 
 
 @pytest.mark.parametrize("damage", [

@@ -24,6 +24,7 @@ mod dkm;
 mod error;
 mod json;
 mod lut_function;
+mod memory;
 mod model;
 mod names;
 mod palette;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use numpy::PyArray1;
 use palettizer::runtime::{
     Dtype, Elements, Feature, Image, Kind, Label, Loss, Named, Pixels, Precision, RunOptions,
     Session as Inner, State, Tensor, Value,
@@ -11,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyDict, PyList};
 
 use crate::error::bad_value;
+use crate::memory;
 use crate::model::Model;
 use crate::whole;
 use crate::work;
@@ -67,7 +69,7 @@ impl Session {
                 }
             }
         })?;
-        objects(py, &outputs)
+        objects(py, outputs)
     }
 
     /// What a function's inputs, outputs and states are, by name: "array", a color space, "int", …
@@ -117,15 +119,15 @@ impl Session {
         let (named, loss) = (named(inputs)?, loss_of(loss)?);
         let wrt: Vec<&str> = wrt.iter().map(String::as_str).collect();
         let found = work::run(py, threads, None, |line| {
+            memory::give_back();
             let options = options(exact, max_steps, max_memory, line);
             self.0.grad_with(&loss, &wrt, function, named, options)
         })?;
         let gradients = PyDict::new(py);
-        // each is let go when it is copied: together they are as large as the model
         for (name, tensor) in found.gradients {
-            gradients.set_item(name, array(py, &tensor)?)?;
+            gradients.set_item(name, array(py, tensor)?)?;
         }
-        Ok((found.loss, objects(py, &found.outputs)?, gradients))
+        Ok((found.loss, objects(py, found.outputs)?, gradients))
     }
 }
 
@@ -155,7 +157,7 @@ pub(crate) fn named(inputs: &Bound<'_, PyDict>) -> PyResult<Named> {
     Ok(named)
 }
 
-fn objects<'py>(py: Python<'py>, outputs: &Named) -> PyResult<Bound<'py, PyDict>> {
+fn objects<'py>(py: Python<'py>, outputs: Named) -> PyResult<Bound<'py, PyDict>> {
     let found = PyDict::new(py);
     for (name, value) in outputs {
         found.set_item(name, object(py, value)?)?;
@@ -208,7 +210,7 @@ impl RunState {
     fn read<'py>(&self, py: Python<'py>, name: &str) -> PyResult<Bound<'py, PyAny>> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match state.get(name) {
-            Some(tensor) => array(py, tensor),
+            Some(tensor) => array(py, tensor.clone()),
             None => {
                 let known: Vec<&String> = state.iter().map(|(name, _)| name).collect();
                 Err(bad_value(format_args!(
@@ -301,7 +303,7 @@ fn tensor(value: &Bound<'_, PyAny>) -> PyResult<Tensor> {
         .ok_or_else(|| bad_value(format_args!("the bytes are not those of {name} {shape:?}")))
 }
 
-fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
+fn object<'py>(py: Python<'py>, value: Value) -> PyResult<Bound<'py, PyAny>> {
     match value {
         Value::Tensor(tensor) => array(py, tensor),
         Value::Dictionary(entries) => {
@@ -317,7 +319,7 @@ fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
         Value::List(items) => {
             let items: Vec<_> = items
                 .iter()
-                .map(|item| item.as_ref().map(|tensor| array(py, tensor)).transpose())
+                .map(|item| item.clone().map(|tensor| array(py, tensor)).transpose())
                 .collect::<PyResult<_>>()?;
             Ok(PyList::new(py, items)?.into_any())
         }
@@ -338,10 +340,15 @@ fn object<'py>(py: Python<'py>, value: &Value) -> PyResult<Bound<'py, PyAny>> {
     }
 }
 
-/// The opposite of [`tensor`].
-fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
+/// The opposite of [`tensor`]. Floats are handed over as they lie, unless something else needs them: gradients together are as
+/// large as the model, and a copy of each would be a second model in memory.
+fn array<'py>(py: Python<'py>, tensor: Tensor) -> PyResult<Bound<'py, PyAny>> {
+    let (name, shape) = (tensor.dtype().name(), tensor.shape().to_vec());
     let data = match tensor.elements() {
-        Elements::Floats(values) => PyByteArray::new(py, bytemuck::cast_slice(values)).into_any(),
+        Elements::Floats(_) => {
+            let values = tensor.into_floats().unwrap_or_default();
+            PyArray1::from_vec(py, values).into_any()
+        }
         Elements::Ints(values) => PyByteArray::new(py, bytemuck::cast_slice(values)).into_any(),
         Elements::Bools(values) => {
             let bytes: Vec<u8> = values.iter().map(|&value| u8::from(value)).collect();
@@ -349,8 +356,7 @@ fn array<'py>(py: Python<'py>, tensor: &Tensor) -> PyResult<Bound<'py, PyAny>> {
         }
         Elements::Texts(values) => PyList::new(py, values.iter())?.into_any(),
     };
-    let whole = (tensor.dtype().name(), tensor.shape().to_vec(), data);
-    Ok(whole.into_pyobject(py)?.into_any())
+    Ok((name, shape, data).into_pyobject(py)?.into_any())
 }
 
 /// The operations that can be run, and whether each can be differentiated.

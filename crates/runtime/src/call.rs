@@ -3,10 +3,10 @@
 //! Operations find their parameters by name ([`Args`]), make their outputs by [`Call::output`], and say in a [`Fault`] what they
 //! cannot do; where it was is added by the executor. The defaults of parameters that a program leaves out are the operation's.
 
-use crate::constant::Unread;
+use crate::constant::{Spare, Unread};
 use crate::element::Element;
 use crate::error::Error;
-use crate::plan::{Declared, Op};
+use crate::plan::{Declared, Op, Source};
 use crate::tensor::{Dtype, Elements, Tensor, element_count};
 use crate::value::Value;
 use palettizer_pipeline::config::Target;
@@ -95,6 +95,42 @@ pub(crate) struct Args<'a> {
 }
 
 impl Args<'_> {
+    /// Whether the gradient of a parameter is needed, of any of its values.
+    pub(crate) fn wants(&self, param: &str) -> bool {
+        let mut items = self.items.iter();
+        items.any(|(name, slots)| *name == param && slots.iter().any(|slot| slot.node.is_some()))
+    }
+
+    /// Whether the gradients that are needed are made of the elements of a parameter.
+    pub(crate) fn needs(&self, param: &str) -> bool {
+        let keeps = self.op.def.keeps;
+        let other = keeps.factors.iter().find_map(|&[a, b]| match param {
+            _ if param == a => Some(b),
+            _ if param == b => Some(a),
+            _ => None,
+        });
+        keeps.arguments && other.is_none_or(|other| self.wants(other))
+    }
+
+    /// Each value with its parameter and where it comes from.
+    pub(crate) fn sources(&mut self) -> impl Iterator<Item = (&str, Source, &mut Slot)> {
+        let all = self.op.args.iter().zip(&mut self.items);
+        all.flat_map(|((_, sources), (param, slots))| {
+            let both = sources.iter().zip(slots);
+            both.map(|(&source, slot)| (&**param, source, slot))
+        })
+    }
+
+    /// Gives the memory back that constants were expanded in.
+    pub(crate) fn give_back(mut self, spare: &Spare) {
+        for (_, source, slot) in self.sources() {
+            if let (Source::Constant(_), Value::Tensor(tensor)) = (source, &mut slot.value) {
+                let hollow = tensor.without_floats();
+                spare.give(std::mem::replace(tensor, hollow));
+            }
+        }
+    }
+
     fn slots(&self, param: &str) -> Option<&[Slot]> {
         let mut items = self.items.iter();
         let found = items.find(|(name, _)| *name == param)?;

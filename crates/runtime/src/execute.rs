@@ -8,7 +8,7 @@ use crate::options::{Observer, Precision, RunOptions};
 use crate::plan::{Block, Function, Id, Op, Source};
 use crate::registry::Run;
 use crate::session::State;
-use crate::tensor::Dtype;
+use crate::tensor::{Dtype, Tensor};
 use crate::value::Value;
 use palettizer_coreml::Model;
 use std::collections::HashMap;
@@ -105,10 +105,8 @@ impl<'a, 's> Execution<'a, 's> {
             }),
             Source::Constant(at) => {
                 let constants = &self.function.constants;
-                // what is noted for gradients stays
-                let spare = self.spare.filter(|_| self.tape.is_none());
                 let keep = self.keep_constants;
-                let value = constants[at].value(self.model, constants, keep, spare)?;
+                let value = constants[at].value(self.model, constants, keep, self.spare)?;
                 let node = self
                     .tape
                     .as_ref()
@@ -164,7 +162,9 @@ impl<'a, 's> Execution<'a, 's> {
                 };
                 noted = self.noted(&call.args);
                 let values = run(&mut call).map_err(|fault| fault_of(op, fault))?;
-                self.take_back(op, call.args);
+                if let Some(spare) = self.spare {
+                    call.args.give_back(spare);
+                }
                 values
                     .into_iter()
                     .map(|value| Slot { value, node: None })
@@ -198,21 +198,8 @@ impl<'a, 's> Execution<'a, 's> {
         Ok(())
     }
 
-    /// Takes the memory back that constants were expanded in for an operation.
-    fn take_back(&self, op: &Op, args: Args<'_>) {
-        let Some(spare) = self.spare else {
-            return;
-        };
-        for ((_, sources), (_, slots)) in op.args.iter().zip(args.items) {
-            for (source, slot) in sources.iter().zip(slots) {
-                if let (Source::Constant(_), Value::Tensor(tensor)) = (source, slot.value) {
-                    spare.give(tensor);
-                }
-            }
-        }
-    }
-
-    /// A copy of the arguments for the tape, if a gradient flows through them.
+    /// A copy of the arguments for the tape, if a gradient flows through them: of what their gradients are made of alone, and without
+    /// constants that were expanded, which are expanded again when they are needed.
     fn noted(&self, args: &Args<'a>) -> Option<Args<'a>> {
         self.tape.as_ref()?;
         let mut slots = args.items.iter().flat_map(|(_, slots)| slots);
@@ -220,9 +207,19 @@ impl<'a, 's> Execution<'a, 's> {
             return None;
         }
         let mut noted = args.clone();
-        if !args.op.def.keeps.arguments {
-            let slots = noted.items.iter_mut().flat_map(|(_, slots)| slots);
-            slots.for_each(Slot::let_floats_go);
+        for (param, slots) in &mut noted.items {
+            if !args.needs(param) {
+                slots.iter_mut().for_each(Slot::let_floats_go);
+            }
+        }
+        for (_, source, slot) in noted.sources() {
+            let tensor = slot.value.tensor();
+            if let Source::Constant(at) = source
+                && self.function.constants[at].small().is_none()
+                && tensor.is_some_and(Tensor::holds_floats)
+            {
+                slot.let_floats_go();
+            }
         }
         Some(noted)
     }
@@ -265,6 +262,7 @@ impl<'a, 's> Execution<'a, 's> {
                 noted.iter_mut().for_each(Slot::let_floats_go);
             }
             tape.entries.push(Entry {
+                function: self.function,
                 args,
                 outputs: noted,
             });

@@ -253,7 +253,7 @@ impl Session {
         let seeds = seeds.into_iter();
         let seeds = seeds.filter_map(|(name, grad)| Some((*nodes.get(&name)?, grad)));
         let gradients = match run.sought.take() {
-            Some(sought) => sought.gradients(&self.model, seeds.collect())?,
+            Some(sought) => sought.gradients(&self.model, &self.spare, seeds.collect())?,
             None => BTreeMap::new(),
         };
         Ok(Differentiated {

@@ -39,6 +39,8 @@ pub(crate) struct Def {
 pub(crate) struct Keeps {
     pub arguments: bool,
     pub outputs: bool,
+    /// Of two parameters, each is needed for the gradient of the other alone.
+    pub factors: Option<[&'static str; 2]>,
 }
 
 impl Def {
@@ -78,11 +80,23 @@ impl Def {
         self.keeping(true, true)
     }
 
+    /// The same, with gradients that are made of its arguments; each of these two, of which it is a product, is needed for the
+    /// gradient of the other alone.
+    pub(crate) const fn by_factors(self, x: &'static str, y: &'static str) -> Self {
+        let keeps = Keeps {
+            factors: Some([x, y]),
+            ..KEEPS
+        };
+        Def { keeps, ..self }
+    }
+
     const fn keeping(self, arguments: bool, outputs: bool) -> Self {
-        Def {
-            keeps: Keeps { arguments, outputs },
-            ..self
-        }
+        let keeps = Keeps {
+            arguments,
+            outputs,
+            ..KEEPS
+        };
+        Def { keeps, ..self }
     }
 }
 
@@ -98,6 +112,7 @@ impl std::fmt::Debug for Def {
 const KEEPS: Keeps = Keeps {
     arguments: true,
     outputs: false,
+    factors: None,
 };
 
 /// An operation that is run from its arguments alone.

@@ -37,7 +37,7 @@ pub struct Session {
     pub(crate) model: Model,
     pub(crate) root: Stage,
     pub(crate) keep_constants: bool,
-    spare: Spare,
+    pub(crate) spare: Spare,
 }
 
 /// Values by name, each with its place on the tape, if a gradient flows through it.

@@ -1,6 +1,7 @@
 //! What a loss is differentiated by: inputs and constants, by their names, in a model of one stage or of several.
 
 use crate::call::{Node, Slot};
+use crate::constant::Spare;
 use crate::error::Error;
 use crate::grad::Tape;
 use crate::pipeline::Stage;
@@ -116,9 +117,10 @@ impl<'a> Sought<'a> {
     pub(crate) fn gradients(
         mut self,
         model: &Model,
+        spare: &Spare,
         seeds: Vec<(Node, Vec<f32>)>,
     ) -> Result<BTreeMap<String, Tensor>, Error> {
-        let mut flow = self.tape.backward(seeds)?;
+        let mut flow = self.tape.backward(model, spare, seeds)?;
         let mut gradients = BTreeMap::new();
         let mut add = |name: &str, node: Node, shape: Option<Vec<usize>>| {
             let unknown = || Error::Wrt {
@@ -148,3 +150,6 @@ impl<'a> Sought<'a> {
         Ok(gradients)
     }
 }
+
+#[cfg(test)]
+mod tests;

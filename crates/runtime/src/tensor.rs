@@ -317,6 +317,16 @@ impl Tensor {
         }
     }
 
+    /// Whether its elements are floats that were let go.
+    pub(crate) fn is_hollow(&self) -> bool {
+        matches!(&self.elements, Elements::Floats(Floats(Store::Gone(_))))
+    }
+
+    /// Whether its elements are floats that lie in memory, not in a file.
+    pub(crate) fn holds_floats(&self) -> bool {
+        matches!(&self.elements, Elements::Floats(Floats(Store::Held(_))))
+    }
+
     /// A tensor of a type and shape without its elements, of whatever kind they are; `None` if there cannot be so many.
     pub(crate) fn hollow(dtype: Dtype, shape: &[usize]) -> Option<Tensor> {
         Some(Tensor {

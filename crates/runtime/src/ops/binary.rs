@@ -57,8 +57,9 @@ pub(super) const OPS: &[Def] = &[
     differentiable(
         "mul",
         |call| numbers(call, |x, y| x * y, i32::wrapping_mul),
-        |call| backward(call, |_, y| y, |x, _| x),
-    ),
+        gradients::product,
+    )
+    .by_factors("x", "y"),
     op("not_equal", |call| {
         compare(call, |x, y| x != y, |x, y| x != y)
     }),

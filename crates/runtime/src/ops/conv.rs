@@ -15,9 +15,10 @@ use crate::tensor::{Elements, Tensor};
 use geometry::Geometry;
 
 pub(super) const OPS: &[Def] = &[
-    differentiable("conv", conv, conv_backward),
+    differentiable("conv", conv, conv_backward).by_factors("x", "weight"),
     differentiable("conv_quantized", conv_quantized, conv_quantized_backward),
-    differentiable("conv_transpose", conv_transpose, conv_transpose_backward),
+    differentiable("conv_transpose", conv_transpose, conv_transpose_backward)
+        .by_factors("x", "weight"),
 ];
 
 /// A convolution's sizes, and the shape of its output.
@@ -114,7 +115,9 @@ fn conv(call: &mut Call<'_>) -> Outcome {
 
 fn conv_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let Sizes { geometry, .. } = sizes(call)?;
-    convolved(call, &geometry, call.floats("weight")?)
+    // it has none if no gradient is made of them
+    let weights = call.tensor("weight")?.floats().unwrap_or_default();
+    convolved(call, &geometry, weights)
 }
 
 /// The gradients of a convolution with these weights.
@@ -123,14 +126,16 @@ fn convolved(
     geometry: &Geometry,
     weights: &[f32],
 ) -> Result<Gradients, Fault> {
-    let (x, upstream) = (call.floats("x")?, call.upstream()?);
+    let upstream = call.upstream()?;
     let mut gradients = Gradients::new();
     if call.wants("x") {
-        let gradient = sides::scatter(geometry, upstream, weights, None, x.len());
+        let count = call.tensor("x")?.len();
+        let gradient = sides::scatter(geometry, upstream, weights, None, count);
         gradients.push(("x", 0, gradient));
     }
     if call.wants("weight") {
-        let gradient = sides::correlate(geometry, x, upstream, weights.len());
+        let count = call.tensor("weight")?.len();
+        let gradient = sides::correlate(geometry, call.floats("x")?, upstream, count);
         gradients.push(("weight", 0, gradient));
     }
     if call.wants("bias") {
@@ -152,15 +157,16 @@ fn conv_transpose(call: &mut Call<'_>) -> Outcome {
 
 fn conv_transpose_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let Sizes { geometry, .. } = sizes_transposed(call)?;
-    let (x, upstream) = (call.floats("x")?, call.upstream()?);
-    let weights = call.floats("weight")?;
+    let upstream = call.upstream()?;
     let mut gradients = Gradients::new();
     if call.wants("x") {
-        let gradient = sides::gather(&geometry, upstream, weights, None, x.len());
+        let (count, weights) = (call.tensor("x")?.len(), call.floats("weight")?);
+        let gradient = sides::gather(&geometry, upstream, weights, None, count);
         gradients.push(("x", 0, gradient));
     }
     if call.wants("weight") {
-        let gradient = sides::correlate(&geometry, upstream, x, weights.len());
+        let (count, x) = (call.tensor("weight")?.len(), call.floats("x")?);
+        let gradient = sides::correlate(&geometry, upstream, x, count);
         gradients.push(("weight", 0, gradient));
     }
     if call.wants("bias") {

@@ -15,8 +15,8 @@ use batched::{Factor, integers, multiply, multiply_backward};
 use palettizer_kernels::{Matrix, product};
 
 pub(super) const OPS: &[Def] = &[
-    differentiable("linear", linear, linear_backward),
-    differentiable("matmul", matmul, matmul_backward),
+    differentiable("linear", linear, linear_backward).by_factors("x", "weight"),
+    differentiable("matmul", matmul, matmul_backward).by_factors("x", "y"),
     differentiable("einsum", einsum::einsum, einsum::backward),
     differentiable(
         "scaled_dot_product_attention",
@@ -120,7 +120,9 @@ fn matmul(call: &mut Call<'_>) -> Outcome {
 
 fn matmul_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (a, b) = factors(call)?;
-    let (x, y) = (call.floats("x")?, call.floats("y")?);
+    // one that no gradient is made of has none
+    let floats = |param| Ok::<_, Fault>(call.tensor(param)?.floats().unwrap_or_default());
+    let (x, y) = (floats("x")?, floats("y")?);
     let wanted = (call.wants("x"), call.wants("y"));
     let (dx, dy) = multiply_backward((x, &a), (y, &b), call.upstream()?, wanted)?;
     let dx = dx.map(|dx| ("x", 0, dx));

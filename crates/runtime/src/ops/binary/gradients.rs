@@ -44,6 +44,23 @@ fn by(
     Ok(vec![(param, 0, sum_to(gradient, &shape, own))])
 }
 
+/// The gradients of a product: each factor's is made of the other.
+pub(super) fn product(call: &Backward<'_>) -> Result<Gradients, Fault> {
+    let (_, _, shape) = operands(call)?;
+    let mut gradients = Gradients::new();
+    for (param, other) in [("x", "y"), ("y", "x")] {
+        if call.wants(param) {
+            let factor = call.tensor(other)?;
+            let factors = (&*as_floats(other, factor)?, factor.shape());
+            let mut gradient = call.upstream()?.to_vec();
+            apply_in_place(&mut gradient, &shape, factors, |g, factor| factor * g)?;
+            let own = call.tensor(param)?.shape();
+            gradients.push((param, 0, sum_to(gradient, &shape, own)));
+        }
+    }
+    Ok(gradients)
+}
+
 /// The gradients of a sum with these factors.
 pub(super) fn constant(call: &Backward<'_>, by_x: f32, by_y: f32) -> Result<Gradients, Fault> {
     let (_, _, shape) = operands(call)?;

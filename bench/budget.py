@@ -13,7 +13,6 @@ import os
 import resource
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np

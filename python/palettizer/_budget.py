@@ -13,8 +13,10 @@ _KEYS = (*_GOALS, "choices")
 
 @dataclass(frozen=True)
 class Budget:
-    """A size or a quality. The bits of each weight, and whether groups of its channels have tables of their own, are chosen so
-    that least is lost, or fewest bytes are taken.
+    """A size or a quality that bits are chosen for.
+
+    The bits of each weight, and whether groups of its channels have tables of their own, are chosen so that least is lost, or
+    fewest bytes are taken.
 
     One of the first four is given. What is chosen for are the weights that fall under the global configuration, whose bits and
     granularity then count for nothing; a weight with a configuration of its own keeps that.

@@ -8,7 +8,7 @@ import coremltools.optimize.coreml as peer
 import numpy as np
 import pytest
 from coremltools.converters.mil import Builder as mb
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 import palettizer.coreml as cto
 from judge import constants, lut_op, table, weights

@@ -11,8 +11,10 @@ from coremltools.converters.mil import Builder as mb
 from safetensors.numpy import save_file
 
 import palettizer.coreml as cto
+import zoo_graphs
 from judge import constants, lut_op, table, weights
 from palettizer.runtime import Session
+from peer import pruned, quantized
 from zoo import convert
 
 RNG = np.random.default_rng(14)
@@ -73,6 +75,35 @@ def test_what_is_promised_is_written(name, model_folder, package, compress):
         chosen = [weight for weight in report["weights"] if weight["status"] == "compressed"]
         assert chosen and all(f"nbits={weight['nbits']}" in weight["budget"]["form"] for weight in chosen)
     assert least is not None
+
+
+GRAPHS = {name: getattr(zoo_graphs, name) for name in (
+    "mixed", "shared", "nested_cond", "nested_while", "flexible", "stateful", "attention", "multifunction", "pipeline", "with_extras", "flow")}
+GRAPHS |= {"pruned": lambda: pruned(zoo_graphs.shared()), "quantized": lambda: quantized(zoo_graphs.mixed())}
+CHOICES = ((), ("--choices", "nbits=2/4/8,group_size=none/2,per-channel-scale=true/false"), ("--choices", "nbits=4/8,cluster_dim=1/2,lut_dtype=float/int8/uint8"))
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_prices_of_every_kind_of_program(graph, compress, tmp_path):
+    """Loops, functions, pipelines, states, files beside, and weights that are compressed already, in all kinds of forms."""
+    made, source = GRAPHS[graph](), tmp_path / "source.mlpackage"
+    if isinstance(made, Path):
+        source = made
+    else:
+        made.save(str(source))
+    whole, reached = on_disk(source), 0
+    for choices in CHOICES:
+        for part in (0.5, 0.7, 0.95):
+            flags = ("--target-size", int(whole * part), "--weight-threshold", 16, "--joint-compression", *choices)
+            report, out = compress(source, *flags, "--minimum-deployment-target", "iOS18", check=False)
+            if not isinstance(report, dict):
+                assert "the least that can be had is" in report.stderr
+                continue
+            reached += 1
+            written = sum(row["status"] == "compressed" for row in report["weights"])
+            assert on_disk(out) <= int(whole * part)
+            assert 0 <= report["budget"]["bytes"] - report["bytes_after"] <= 64 + 8 * written
+    assert reached
 
 
 TARGETS = [("--target-ratio", 3.5), ("--target-bpw", 4.2), ("--min-snr", 18)]

@@ -7,7 +7,6 @@ use palettizer::runtime::Session;
 use palettizer::values::Samples;
 use palettizer::{Limits, Model, OpOptions, OptimizationConfig, SaveOptions, StagedOutput};
 
-use crate::compare::finite;
 use crate::failure::Failure;
 use crate::progress::Bar;
 
@@ -26,7 +25,7 @@ pub(crate) struct BudgetFlags {
     target_ratio: Option<Goal>,
     /// Where nothing else says how many bits: choose them so that OUT is smallest, with an expected SNR of so many decibels.
     /// With --verify, fail with exit code 3 if an output's SNR is lower
-    #[arg(long, value_name = "DB", value_parser = finite, allow_negative_numbers = true)]
+    #[arg(long, value_name = "DB", value_parser = decibels, allow_negative_numbers = true)]
     pub(crate) min_snr: Option<f64>,
     /// What there is to choose from: values of options, such as nbits=2/3/4,group-size=none/16,lut-dtype=float/int8
     /// [default: nbits=1/2/3/4/6/8,group-size=none/32/8]
@@ -52,6 +51,11 @@ fn goal(name: GoalName) -> impl Fn(&str) -> Result<Goal, String> + Clone + Send 
         let goal = name.read(text);
         goal.map_err(|error| format!("expected {}", error.expected))
     }
+}
+
+/// Reads decibels.
+fn decibels(text: &str) -> Result<f64, String> {
+    goal(GoalName::MinSnr)(text).map(Goal::number)
 }
 
 impl BudgetFlags {

@@ -70,7 +70,7 @@ pub(crate) struct Minimum {
     pub(crate) min_agreement: Option<f64>,
 }
 
-pub(crate) fn finite(text: &str) -> Result<f64, String> {
+fn finite(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| "expected a number of decibels, such as 30".to_owned())
 }

@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use palettizer::budget::{
-    Budget, CALIBRATION_SAMPLES, Choices, Goal, RECOMMENDATIONS, Recommendation, read_curves,
-    recommend, write_curves,
+    Budget, CALIBRATION_SAMPLES, Choices, Goal, RECOMMENDATIONS, RecommendOptions, Recommendation,
+    recommend,
 };
 use palettizer::runtime::Session;
 use palettizer::values::Samples;
@@ -111,15 +111,12 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     let report_file = ReportFile::prepare_of(args.report.as_deref(), args.force, |_| false)?;
     let rows = on_threads(args.threads, || {
         let progress = Bar::new(voice);
-        let config = with_curves(args, &model, config, &progress)?;
-        let sizes = usize::from(args.sizes);
-        Ok::<_, Failure>(recommend(
-            &model,
-            &config,
-            samples.as_ref(),
-            sizes,
-            &progress,
-        )?)
+        let options = RecommendOptions {
+            samples: samples.as_ref(),
+            curves: args.curves.as_deref(),
+            sizes: usize::from(args.sizes),
+        };
+        recommend(&model, &config, options, &progress)
     })??;
     let stream = match report_file.is_stdout() {
         true => Stream::Err,
@@ -264,23 +261,4 @@ fn configuration(args: &Args) -> Result<OptimizationConfig, Failure> {
     Ok(config
         .with_budget(budget)
         .with_minimum_deployment_target(args.minimum_deployment_target))
-}
-
-/// The configuration with the curves of `--curves`, which are brought up to date.
-fn with_curves(
-    args: &Args,
-    model: &Model,
-    config: OptimizationConfig,
-    progress: &Bar,
-) -> Result<OptimizationConfig, Failure> {
-    let (Some(path), Some(budget)) = (&args.curves, config.budget().cloned()) else {
-        return Ok(config);
-    };
-    let known = read_curves(path)?;
-    let asked = budget.clone().with_curves(known.clone());
-    let curves = model.curves(&config.clone().with_budget(asked), progress)?;
-    if known.as_ref() != Some(&curves) {
-        write_curves(path, &curves)?;
-    }
-    Ok(config.with_budget(budget.with_curves(curves)))
 }

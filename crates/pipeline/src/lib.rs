@@ -45,7 +45,7 @@ pub use execute::{Done, execute};
 pub use format::{Format, Known, Source, User, Values, Weight};
 pub use info::PaletteInfo;
 pub use limits::{DEFAULT_MAX_EXPANSION, Limits};
-pub use plan::{curves, forms, plan};
+pub use plan::{chosen, curves, forms, plan};
 pub use planned::{Decision, Job, Plan, Planned, SkipReason};
 pub use progress::{Progress, go_on};
 pub use report::{Decompressed, Fate, Figures, Note, REPORT_VERSION, Report, WeightReport};

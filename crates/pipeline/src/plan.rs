@@ -4,7 +4,7 @@
 //! them priced. What only the values can tell (too many distinct ones, NaN) is found while the plan is carried out and ends as a
 //! skip in the report too; the model that came in is never touched either way.
 
-use crate::budget::{self, Budget, Curves, Specs, allot};
+use crate::budget::{self, Budget, Chosen, Curves, Specs, allot};
 use crate::config::{DEFAULT_WEIGHT_THRESHOLD, OptimizationConfig};
 use crate::format::{Format, Source, Weight};
 use crate::planned::{Decision, Job, Plan, Planned, SkipReason};
@@ -29,6 +29,24 @@ pub fn plan<F: Format>(
     let mut plan = forms(format, config)?;
     allot(format, &mut plan, config, progress)?;
     Ok(plan)
+}
+
+/// What a budget comes to; `None` without one.
+///
+/// # Errors
+/// As [`plan`](plan()).
+pub fn chosen<F: Format>(
+    format: &F,
+    config: &OptimizationConfig,
+    progress: &dyn Progress,
+) -> Result<Option<Chosen>, F::Error> {
+    let plan = plan(format, config, progress)?;
+    let forms = plan.weights.iter().filter_map(|planned| {
+        let form = planned.allotted.as_ref()?.form.form.clone();
+        Some((planned.weight.name().to_owned(), form))
+    });
+    let forms = forms.collect();
+    Ok(plan.budget.map(|report| Chosen { report, forms }))
 }
 
 /// The costs of all forms that a budget chooses from.

@@ -7,13 +7,13 @@ use crate::output;
 use crate::spool::{Spool, Spooled};
 use crate::weights::Place;
 use crate::write::{self, Piece};
-use palettizer_pipeline::budget::{Chosen, Curves, chosen};
+use palettizer_pipeline::budget::{Chosen, Curves};
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::mapped_file::MappedFile;
 use palettizer_pipeline::staged_output::{SaveOptions, StagedOutput, disk};
 use palettizer_pipeline::{
-    Done, Error as PipelineError, Figures, Plan, Progress, Report, check_promise, curves, execute,
-    plan,
+    Done, Error as PipelineError, Figures, Plan, Progress, Report, check_promise, chosen, curves,
+    execute, plan,
 };
 use std::collections::BTreeMap;
 use std::path::Path;

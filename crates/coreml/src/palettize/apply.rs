@@ -11,10 +11,10 @@ use crate::program::typing::check_written;
 use crate::proto::Model;
 use crate::rewrite::{Rewriter, Written};
 use palettizer_palette::PaletteSpec;
-use palettizer_pipeline::budget::{Chosen, Curves, chosen};
+use palettizer_pipeline::budget::{Chosen, Curves};
 use palettizer_pipeline::config::{OptimizationConfig, Target};
 use palettizer_pipeline::{
-    Done, Plan, Progress, Report, check_promise, curves, execute, forms, go_on, plan,
+    Done, Plan, Progress, Report, check_promise, chosen, curves, execute, forms, go_on, plan,
 };
 use prost::Message as _;
 use std::borrow::Cow;

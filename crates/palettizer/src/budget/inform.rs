@@ -1,6 +1,6 @@
 //! All that is found out before forms are chosen for a budget.
 
-use super::{calibrate, read_curves, write_curves};
+use super::{Budget, calibrate, read_curves, write_curves};
 use crate::values::Samples;
 use crate::{Error, Model, OptimizationConfig, PipelineError, Progress, Report};
 use std::path::Path;
@@ -22,6 +22,28 @@ impl Informed {
             budget.measured_snr_db = self.measured_snr_db.filter(|snr| snr.is_finite());
         }
     }
+}
+
+/// The configuration with all costs that its budget chooses by, those of a file among them, which is brought up to date.
+pub(super) fn with_curves(
+    model: &Model,
+    config: OptimizationConfig,
+    budget: Budget,
+    path: Option<&Path>,
+    progress: &dyn Progress,
+) -> Result<OptimizationConfig, Error> {
+    let known = path.map(read_curves).transpose()?.flatten();
+    let asked = match &known {
+        Some(known) => budget.clone().with_curves(known.clone()),
+        None => budget.clone(),
+    };
+    let found = model.curves(&config.clone().with_budget(asked), progress)?;
+    if let Some(path) = path
+        && known.as_ref() != Some(&found)
+    {
+        write_curves(path, &found)?;
+    }
+    Ok(config.with_budget(budget.with_curves(found)))
 }
 
 /// Finds out what a budget is chosen by: what forms cost, kept in the file `curves`, and what errors do to the outputs of a program
@@ -56,18 +78,7 @@ pub fn inform(
         Some(budget) if curves.is_some() || samples.is_some() => budget.clone(),
         _ => return Ok(uninformed(config)),
     };
-    let known = curves.map(read_curves).transpose()?.flatten();
-    let asked = match &known {
-        Some(known) => budget.clone().with_curves(known.clone()),
-        None => budget.clone(),
-    };
-    let found = model.curves(&config.clone().with_budget(asked), progress)?;
-    if let Some(path) = curves
-        && known.as_ref() != Some(&found)
-    {
-        write_curves(path, &found)?;
-    }
-    let config = config.with_budget(budget.with_curves(found));
+    let config = with_curves(model, config, budget, curves, progress)?;
     let Some(samples) = samples else {
         return Ok(uninformed(config));
     };

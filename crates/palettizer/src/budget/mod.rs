@@ -25,4 +25,4 @@ pub use palettizer_pipeline::budget::{
     GoalName, Measure, Neighbour, Priced, Response,
 };
 pub use recipe::recipe;
-pub use recommend::{RECOMMENDATIONS, Recommendation, recommend};
+pub use recommend::{RECOMMENDATIONS, RecommendOptions, Recommendation, recommend};

@@ -1,11 +1,13 @@
 //! A model at a dozen sizes: what each would lose.
 
 use super::calibrate::Bench;
+use super::inform::with_curves;
 use super::{Budget, Chosen, Goal};
 use crate::values::Samples;
 use crate::{Error, Model, OptimizationConfig, PipelineError, Progress};
 use serde::Serialize;
 use std::collections::BTreeMap;
+use std::path::Path;
 
 /// Sizes that are looked at if nobody says how many.
 pub const RECOMMENDATIONS: usize = 12;
@@ -30,15 +32,26 @@ pub struct Recommendation {
     pub bits: BTreeMap<String, usize>,
 }
 
-/// What a model would lose at `count` sizes, from the smallest that its choices allow to the one beyond which nothing is won. The
+/// How a model is looked at.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecommendOptions<'a> {
+    /// Inputs that harm is measured on; `None` goes by the weights alone.
+    pub samples: Option<&'a Samples>,
+    /// A file that keeps what forms cost.
+    pub curves: Option<&'a Path>,
+    /// How many sizes; 0 for [`RECOMMENDATIONS`].
+    pub sizes: usize,
+}
+
+/// What a model would lose at several sizes, from the smallest that its choices allow to the one beyond which nothing is won. The
 /// goal of the budget of `config` is not looked at. Sizes that lose as much as a smaller one are left out.
 ///
 /// ```no_run
-/// use palettizer::budget::{RECOMMENDATIONS, recommend};
+/// use palettizer::budget::{RecommendOptions, recommend};
 /// use palettizer::{Model, OptimizationConfig};
 ///
 /// let model = Model::open("Model.mlpackage")?;
-/// for row in recommend(&model, &OptimizationConfig::new(), None, RECOMMENDATIONS, &())? {
+/// for row in recommend(&model, &OptimizationConfig::new(), RecommendOptions::default(), &())? {
 ///     println!("{} bytes: {:?} dB", row.target_size, row.expected_snr_db);
 /// }
 /// # Ok::<(), palettizer::Error>(())
@@ -49,18 +62,22 @@ pub struct Recommendation {
 pub fn recommend(
     model: &Model,
     config: &OptimizationConfig,
-    samples: Option<&Samples>,
-    count: usize,
+    options: RecommendOptions<'_>,
     progress: &dyn Progress,
 ) -> Result<Vec<Recommendation>, Error> {
     let smallest = Goal::Size(1);
     let budget = config.budget().cloned();
     let budget = budget.unwrap_or_else(|| Budget::new(smallest));
+    let given = with_curves(
+        model,
+        config.clone(),
+        budget.clone(),
+        options.curves,
+        progress,
+    )?;
+    let budget = given.budget().cloned().unwrap_or(budget);
     let config = |budget: &Budget| config.clone().with_budget(budget.clone());
-    let budget = budget
-        .clone()
-        .with_curves(model.curves(&config(&budget), progress)?);
-    let (mut bench, budget) = match (samples, model) {
+    let (mut bench, budget) = match (options.samples, model) {
         (Some(samples), Model::CoreMl(program)) => {
             let bench = Bench::new(program, samples, &config(&budget), progress)?;
             let responses = bench.responses(&budget)?;
@@ -75,6 +92,10 @@ pub fn recommend(
         (None, _) => (None, budget),
     };
     let at = |goal: Goal| model.chosen(&config(&budget.clone().with_goal(goal)), &());
+    let count = match options.sizes {
+        0 => RECOMMENDATIONS,
+        count => count,
+    };
     let sizes = sizes(&at, count)?;
     progress.start(sizes.len(), 0);
     let mut rows: Vec<Recommendation> = Vec::new();

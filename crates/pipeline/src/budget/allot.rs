@@ -1,89 +1,16 @@
-//! The forms of a plan chosen for a budget, and what is to be said of the choice.
+//! The forms of a plan chosen for a budget.
 
 use super::curves::{Curve, Priced, curves};
 use super::goal::{Budget, Goal};
 use super::knapsack::{Allocation, Form, allocate};
+use super::report::{Allotted, BudgetReport, Measure, Neighbour};
+use super::room::{DOUBT, Room, in_the_way};
 use super::{Curves, Response};
 use crate::config::OptimizationConfig;
 use crate::format::Format;
 use crate::planned::{Decision, Job, Plan, SkipReason};
-use crate::{Error, Progress, plan};
+use crate::{Error, Progress};
 use palettizer_palette::PaletteSpec;
-use serde::Serialize;
-use std::collections::BTreeMap;
-
-/// What the harm of a weight is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Measure {
-    /// Its squared error as a part of its energy, times the square root of its share of the multiplications of a run: between
-    /// what a network would be in which all layers pass errors on alike, and one in which a layer does as its work does.
-    Work,
-    /// Its squared error weighed by sensitivities, in their unit.
-    Sensitivity,
-    /// What its error does to the outputs, as a part of their energy, as it was measured.
-    Calibrated,
-}
-
-impl Measure {
-    /// Whether harm is a part of some energy, so that there is a signal-to-noise ratio.
-    fn is_relative(self) -> bool {
-        self != Measure::Sensitivity
-    }
-}
-
-/// What came of a budget.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct BudgetReport {
-    /// What was asked: `target_size`, `target_bpw`, `target_ratio` or `min_snr`.
-    pub goal: &'static str,
-    /// How much of it.
-    pub asked: f64,
-    /// Bytes that the new model takes at most.
-    pub bytes: u64,
-    /// What harm is.
-    pub measure: Measure,
-    /// The sum of the weights' harms.
-    pub harm: f64,
-    /// Signal-to-noise ratio in dB that this harm comes to; `None` for harm that is no part of anything, or none at all.
-    pub expected_snr_db: Option<f64>,
-    /// The same, as it was measured on the inputs of a calibration; how far it is from what was expected says how far harms add
-    /// up. `None` without inputs.
-    pub measured_snr_db: Option<f64>,
-    /// How far the choice may be from the best one for these prices, as a part of its harm; 0 if it is proven to be the best,
-    /// `None` if another one was measured to be better.
-    pub gap: Option<f64>,
-    /// The forms of weights that were chosen from.
-    pub forms: usize,
-}
-
-/// What a budget gave a weight, and what it could have had.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Allotted {
-    /// Whether its own configuration left no choice.
-    pub pinned: bool,
-    /// The form that it has.
-    #[serde(flatten)]
-    pub form: Neighbour,
-    /// The smallest form with less harm.
-    pub next_better: Option<Neighbour>,
-    /// The largest form with fewer bytes, of those that have less harm than all that are smaller.
-    pub next_worse: Option<Neighbour>,
-}
-
-/// A form of a weight.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[non_exhaustive]
-pub struct Neighbour {
-    /// What it is called: what it differs in from one float table for the whole weight.
-    pub form: String,
-    /// Bytes that the weight takes then.
-    pub bytes: u64,
-    /// Its harm.
-    pub harm: f64,
-}
 
 /// Chooses the forms of the weights of a plan, if there is a budget.
 ///
@@ -143,55 +70,8 @@ pub(crate) fn allot<F: Format>(
     Ok(())
 }
 
-/// Bytes that the prices of a whole model may be too high.
-const DOUBT: u64 = 1 << 10;
-
 /// Bytes that a weight which stays as it is may take beside its values: a name, a shape, a place.
 const AS_IT_IS: u64 = 1 << 10;
-
-/// What a budget comes to before anything is palettized.
-#[derive(Clone, Debug, PartialEq)]
-#[non_exhaustive]
-pub struct Chosen {
-    /// What it costs.
-    pub report: BudgetReport,
-    /// The [form](Curve::form) of each weight, by its name.
-    pub forms: BTreeMap<String, String>,
-}
-
-/// What a budget comes to; `None` without one.
-///
-/// # Errors
-/// As [`plan`](crate::plan()).
-pub fn chosen<F: Format>(
-    format: &F,
-    config: &OptimizationConfig,
-    progress: &dyn Progress,
-) -> Result<Option<Chosen>, F::Error> {
-    let plan = plan(format, config, progress)?;
-    let forms = plan.weights.iter().filter_map(|planned| {
-        let form = planned.allotted.as_ref()?.form.form.clone();
-        Some((planned.weight.name().to_owned(), form))
-    });
-    let forms = forms.collect();
-    Ok(plan.budget.map(|report| Chosen { report, forms }))
-}
-
-/// Refuses what takes more bytes than a budget promised.
-///
-/// # Errors
-/// [`Error::Budget`], which can only be if curves came from somewhere else.
-pub fn check_promise(budget: Option<&BudgetReport>, bytes: u64) -> Result<(), Error> {
-    match budget.filter(|budget| bytes > budget.bytes) {
-        None => Ok(()),
-        Some(budget) => Err(Error::Budget {
-            what: format!(
-                "the budget came to at most {} bytes, and this would be {bytes}: are the curves of this model? Make them again",
-                budget.bytes
-            ),
-        }),
-    }
-}
 
 /// The forms of all weights that are to be palettized, in the order of the plan.
 struct Table {
@@ -318,6 +198,12 @@ impl Table {
         self.rows.iter().map(|row| row.costs.clone()).collect()
     }
 
+    /// The weights that can have no form, and what they take as they are.
+    fn refused(&self) -> impl Iterator<Item = (&str, u64)> {
+        let refused = self.rows.iter().filter(|row| row.specs.is_empty());
+        refused.map(|row| (row.name.as_str(), row.costs[0].bytes))
+    }
+
     /// The choice that a budget names already, if it is one for all weights, and fits.
     fn named(&self, budget: &Budget, room: &Room) -> Option<Allocation> {
         let named = budget.forms()?;
@@ -346,68 +232,6 @@ impl Table {
     }
 }
 
-/// What a goal means in bytes.
-struct Room {
-    /// Bytes of the model as it is.
-    before: u64,
-    /// Bytes of the new one, without palettes.
-    other: u64,
-    /// Bytes of files that reports do not count.
-    beside: u64,
-    /// Elements of all weights of the report, and bytes of those that stay as they are.
-    elements: u64,
-    kept: Vec<(String, u64)>,
-}
-
-impl Room {
-    fn new<F: Format>(format: &F, plan: &Plan<F::Place>, (other, beside): (u64, u64)) -> Self {
-        let kept = plan
-            .weights
-            .iter()
-            .filter(|planned| planned.job().is_none());
-        let kept = kept.map(|planned| (planned.weight.name().to_owned(), planned.weight.bytes));
-        let elements = plan.weights.iter();
-        Room {
-            before: format.stored_len(),
-            other,
-            beside,
-            elements: elements
-                .map(|planned| planned.weight.elements() as u64)
-                .sum(),
-            kept: kept.collect(),
-        }
-    }
-
-    fn kept_bytes(&self) -> u64 {
-        self.kept.iter().map(|(_, bytes)| bytes).sum()
-    }
-
-    /// Bytes that the new model may take, as reports count them.
-    fn most(&self, goal: Goal) -> u64 {
-        match (goal, self.for_palettes(goal)) {
-            (Goal::Size(_) | Goal::Ratio(_), Some((total, without))) => {
-                total.saturating_sub(without).saturating_add(self.other)
-            }
-            _ => u64::MAX,
-        }
-    }
-
-    /// Bytes that palettes may take; `None` for a goal that is about something else.
-    fn for_palettes(&self, goal: Goal) -> Option<(u64, u64)> {
-        let (total, without) = match goal {
-            // what is on the disk in the end, whatever it is
-            Goal::Size(bytes) => (bytes, self.other.saturating_add(self.beside)),
-            Goal::Ratio(ratio) => ((self.before as f64 / ratio) as u64, self.other),
-            Goal::BitsPerWeight(bits) => {
-                let total = (self.elements as f64 * bits / 8.0) as u64;
-                (total, self.kept_bytes())
-            }
-            Goal::MinSnr(_) => return None,
-        };
-        Some((total, without))
-    }
-}
-
 /// The best choice for a goal.
 fn choose(
     forms: &[Vec<Form>],
@@ -426,7 +250,7 @@ fn choose(
         let least = allocate(forms, 0).map_or_else(|least| least, |chosen| chosen.bytes);
         let least = least.saturating_add(without);
         Error::Budget {
-            what: in_the_way(goal, total, least, without, room, table),
+            what: in_the_way(goal, (total, least, without), room, table.refused()),
         }
     })
 }
@@ -470,46 +294,4 @@ fn smallest(forms: &[Vec<Form>], snr: f64, table: &Table) -> Result<Allocation, 
         }
     }
     Ok(best)
-}
-
-/// Why a budget cannot be met.
-fn in_the_way(
-    goal: Goal,
-    total: u64,
-    least: u64,
-    without: u64,
-    room: &Room,
-    table: &Table,
-) -> String {
-    const MOST: usize = 3;
-    let asked = match goal {
-        Goal::Size(_) => format!("{goal}"),
-        _ => format!("{goal}, which is {total} bytes"),
-    };
-    let what = match goal {
-        Goal::BitsPerWeight(_) => "weights that stay as they are",
-        _ => "the program and what stays as it is",
-    };
-    let mut text = format!(
-        "{} is {asked}; the least that can be had is {least} bytes: {} of palettes in their smallest forms, {without} of {what}",
-        goal.name().name(),
-        least - without,
-    );
-    let mut kept: Vec<(&str, u64)> = room
-        .kept
-        .iter()
-        .map(|(name, bytes)| (name.as_str(), *bytes))
-        .collect();
-    let whole = table.rows.iter().filter(|row| row.specs.is_empty());
-    kept.extend(whole.map(|row| (row.name.as_str(), row.costs[0].bytes)));
-    kept.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
-    let kept: Vec<String> = kept
-        .iter()
-        .take(MOST)
-        .map(|(name, bytes)| format!("\"{name}\" ({bytes})"))
-        .collect();
-    if !kept.is_empty() {
-        text += &format!(" (the largest: {})", kept.join(", "));
-    }
-    text + "; ask for more, allow smaller forms, or palettize more weights"
 }

@@ -6,20 +6,23 @@
 //! | `response` | what a weight's error does to outputs, where that was measured |
 //! | `curves` | what each form of each weight costs: bytes as they will be written, and harm |
 //! | `knapsack` | one form for each weight, proven to be the best |
-//! | `allot` | the forms of a plan chosen, and what is to be said of that |
+//! | `room` | what a goal means in bytes, and what is in the way |
+//! | `allot`, `report` | the forms of a plan chosen, and what is to be said of that |
 
 mod allot;
 mod choices;
 mod curves;
 mod goal;
 mod knapsack;
+mod report;
 mod response;
+mod room;
 
 pub(crate) use allot::allot;
-pub use allot::{Allotted, BudgetReport, Chosen, Measure, Neighbour, check_promise, chosen};
 pub use choices::{Choices, ChoicesError};
 pub use curves::{Curve, Curves, Priced, curves};
 pub(crate) use goal::Specs;
 pub use goal::{Budget, Goal, GoalError, GoalName};
 pub use knapsack::{Allocation, Form, allocate};
+pub use report::{Allotted, BudgetReport, Chosen, Measure, Neighbour, check_promise};
 pub use response::Response;

@@ -70,11 +70,11 @@ use fields::{Fields, describe};
 /// The keys of a whole configuration.
 const KEYS: [&str; 6] = [
     "config_type",
-    "budget",
     "preset",
     "global_config",
     "op_type_configs",
     "op_name_configs",
+    "budget",
 ];
 
 /// The options for which null is the same as nothing.

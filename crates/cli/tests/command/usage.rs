@@ -12,7 +12,7 @@ fn usage_errors_say_what_to_do() {
         ("compress in.mlpackage --nbits 4", "--output <OUT>"),
         (
             "compress in.mlpackage -o x.mlpackage",
-            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --mode unique, --config FILE, or bits for some ops only: --op-type linear=4",
+            "how many bits? Give --nbits 1, 2, 3, 4, 6 or 8 (4 is a good start), --target-size 20MB to have them chosen, --mode unique, --config FILE, or bits for some ops only: --op-type linear=4",
         ),
         (
             "compress in.mlpackage -o x.mlpackage --mode uniform",

@@ -179,7 +179,7 @@ fn whole_configurations_that_are_refused() {
         ),
         (
             "config_type: OpPalettizerConfig\nop_name_config: {}",
-            "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, preset, global_config, op_type_configs, op_name_configs",
+            "unknown key op_name_config (did you mean op_name_configs?); expected one of config_type, preset, global_config, op_type_configs, op_name_configs, budget",
         ),
         (
             "config_type: OpPalettizerConfig\nop_type_configs: [linear]",

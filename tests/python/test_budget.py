@@ -1,6 +1,8 @@
 """Budgets: the bytes that were promised, on real models and on all kinds of weights, and what inputs are good for."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import coremltools as ct
@@ -361,6 +363,12 @@ def test_recommendations_hold(package, palettizer, compress, tmp_path):
     assert f"palettizer compress {tmp_path}/m.safetensors -o small.safetensors" in " ".join(shown.split())
     done = palettizer("recommend", tmp_path / "m.safetensors", "--inputs", tmp_path / "inputs.npz", check=False)
     assert done.returncode == 2 and "--inputs is for Core ML models" in done.stderr
+
+
+@pytest.mark.parametrize("module", ["palettizer", "palettizer.coreml", "palettizer.runtime", "palettizer.torch", "palettizer.distributed"])
+def test_any_module_can_be_the_first(module):
+    """The choice runs programs, and what runs programs knows models: neither may need the other to be imported."""
+    subprocess.run([sys.executable, "-c", f"import {module}; import palettizer.runtime as r, palettizer.coreml as c; r.Session(c.demo())"], check=True)
 
 
 def test_threads_change_nothing(package, compress):

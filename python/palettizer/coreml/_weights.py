@@ -14,7 +14,6 @@ from palettizer.coreml._model import Model
 from palettizer.coreml._op_config import OpPalettizerConfig
 from palettizer.coreml._optimization_config import OptimizationConfig
 from palettizer.coreml._report import Report
-from palettizer.runtime import Session
 
 if TYPE_CHECKING:
     from coremltools.models import MLModel
@@ -148,6 +147,8 @@ def _samples(opened: Any, inputs: Iterable[Mapping[str, Any]]) -> list[dict[str,
     """Inputs as the native module takes them."""
     if isinstance(inputs, (str, bytes, Mapping)):
         raise TypeError(f"inputs are of type {type(inputs).__name__}; expected a list with a dictionary for each sample")
+    from palettizer.runtime import Session  # it imports this package
+
     session = Session(Model(opened))
     samples = [session._all_given(one) for one in inputs]
     if not samples:

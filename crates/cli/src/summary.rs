@@ -249,8 +249,8 @@ fn budget(found: &BudgetReport, width: Option<usize>) -> String {
     )];
     if let Some(snr) = found.expected_snr_db {
         let of = match found.measure {
-            Measure::Calibrated => "of the outputs",
-            Measure::Work | Measure::Sensitivity => "of the weights, by their work",
+            Measure::Calibrated => "of the outputs:",
+            Measure::Work | Measure::Sensitivity => "of the weights by their work:",
         };
         parts.push(format!("expected SNR {of} {snr:.1} dB"));
     }

@@ -22,7 +22,10 @@ pub fn read_curves(path: impl AsRef<Path>) -> Result<Option<Curves>, Error> {
     let path = path.as_ref();
     let bad = |what: String| {
         Error::from(PipelineError::Budget {
-            what: format!("{}: no file of curves: {what}", path.display()),
+            what: format!(
+                "{}: no file of curves: {what}; name another, or remove it to have them made again",
+                path.display()
+            ),
         })
     };
     let file = match fs::metadata(path) {

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 _GOALS = ("target_size", "target_bpw", "target_ratio", "min_snr")
-_KEYS = (*_GOALS, "choices")
+_KEYS = (*_GOALS, "choices", "curves")
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,11 @@ class Budget:
     def goal(self) -> str:
         """Which of the four it is."""
         return next(name for name in _GOALS if getattr(self, name) is not None)
+
+    def as_dict(self) -> dict[str, Any]:
+        """What was given, as `from_dict` takes it."""
+        given = {name: getattr(self, name) for name in _KEYS}
+        return {name: value for name, value in given.items() if value is not None}
 
     @classmethod
     def from_dict(cls, config_dict: Mapping[str, Any]) -> Budget:

@@ -22,13 +22,17 @@ __all__ = [
     "SoftKMeans",
     "__version__",
     "assemble",
+    "budget_forms",
+    "choose",
     "dkm_defaults",
     "known_ops",
     "main",
     "normalise_sensitivity",
     "palettize",
     "panic_for_tests",
+    "read_curves",
     "recover",
+    "write_curves",
     "yaml_file",
     "yaml_text",
 ]
@@ -98,6 +102,12 @@ class Palette:
     objective: Final[list[float] | None]
     def entries(self) -> _Bytes:
         """The tables' entries in the weight's dtype, shaped `lut_shape` when viewed; integers are dequantized."""
+
+    def stored_len(self, name: str, most: int) -> int:
+        """Bytes that it takes at most in a safetensors file of fewer than `most` bytes, as a weight of this name."""
+
+    def weighted_error(self, values: _Bytes, sensitivity: NDArray[np.float32]) -> tuple[float, float]:
+        """Σ s·(w − ŵ)² and Σ s·w², of the weight that it was made of and its sensitivities. `ValueError` for other lengths."""
 
     def decompress_into(self, out: _Bytes) -> None:
         """Writes the dense weight. `ValueError` if `out` has not its number of bytes."""
@@ -199,6 +209,13 @@ class Checkpoint:
 
     @staticmethod
     def open(path: _Path, *, max_expansion: int | None = None) -> Checkpoint: ...
+    @staticmethod
+    def len_of(
+        tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str], most: int | None = None
+    ) -> int:
+        """Bytes of a file of tensors (name, dtype, shape), exactly; or at most, where it has palettes too and fewer than `most`
+        bytes."""
+
     @staticmethod
     def write(
         out: _Path,
@@ -442,6 +459,34 @@ def normalise_sensitivity(values: NDArray[np.float32]) -> None:
     1e-12. `ValueError` for negative, NaN or infinite values.
     """
 
+def budget_forms(given: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
+    """The forms that choices (options and values, as texts) leave, such as "nbits=4,group_size=none"."""
+
+def choose(
+    goal: str,
+    number: str,
+    curves: str,
+    weights: Sequence[tuple[str, int, Sequence[str], bool]],
+    *,
+    before: int,
+    other: int,
+    elements: int,
+    kept: Sequence[tuple[str, int]],
+) -> str:
+    """A form for each weight, so that least is lost: JSON, a report of the budget and for each weight {"Ok": its form and
+    neighbours} or {"Err": why it can have none}.
+
+    `curves` are as files of curves have them; a weight is (name, bytes as it is, forms to choose from, whether its own config
+    left no choice). `before` are the bytes of the model as it is, `other` those of the new one without the weights;
+    `elements` are those of all weights, `kept` the weights, with their bytes, that stay as they are. `ValueError` if the
+    budget cannot be met.
+    """
+
+def read_curves(path: _Path) -> str | None:
+    """The curves of a file, as JSON, without those whose numbers cannot be; `None` if there is no file. `ValueError` if it is
+    none of curves."""
+
+def write_curves(path: _Path, curves: str) -> None: ...
 def known_ops() -> list[tuple[str, bool]]:
     """The operations that can be run, and whether each can be differentiated."""
 

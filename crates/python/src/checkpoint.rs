@@ -126,6 +126,29 @@ impl Checkpoint {
         })?)
     }
 
+    /// Bytes of a file of tensors (name, type, shape), exactly; or at most, where it has palettes too and fewer than `most`.
+    #[staticmethod]
+    #[pyo3(signature = (tensors, metadata, most = None))]
+    fn len_of(
+        tensors: Vec<(String, String, Vec<usize>)>,
+        metadata: BTreeMap<String, String>,
+        most: Option<u64>,
+    ) -> PyResult<u64> {
+        let mut given = Vec::with_capacity(tensors.len());
+        for (name, element, shape) in &tensors {
+            given.push((
+                name.as_str(),
+                element_type(name, element)?,
+                shape.as_slice(),
+            ));
+        }
+        let len = match most {
+            Some(most) => Inner::len_beside_palettes(&given, &metadata, most),
+            None => Inner::len_of(&given, &metadata),
+        };
+        len.map_err(bad_value)
+    }
+
     /// Writes palettes and tensors to one file.
     #[staticmethod]
     #[pyo3(signature = (out, contents, metadata, *, overwrite = false))]
@@ -149,18 +172,20 @@ impl Given<'_> {
     fn borrow(&self, name: &str) -> PyResult<Content<'_>> {
         match self {
             Given::Palette(palette) => Ok(Content::Palette(Box::new(palette.0.clone()))),
-            Given::Dense((dtype, shape, data)) => {
-                let element = ElementType::from_name(dtype).ok_or_else(|| {
-                    bad_value(format_args!(
-                        "{name}: dtype is {dtype:?}; expected a name that safetensors has, such as \"F32\""
-                    ))
-                })?;
-                Ok(Content::Dense(DenseTensor::new(
-                    element,
-                    shape.clone(),
-                    slice(name, data)?,
-                )))
-            }
+            Given::Dense((dtype, shape, data)) => Ok(Content::Dense(DenseTensor::new(
+                element_type(name, dtype)?,
+                shape.clone(),
+                slice(name, data)?,
+            ))),
         }
     }
+}
+
+/// The type of a tensor, by its name in a file.
+fn element_type(name: &str, dtype: &str) -> PyResult<ElementType> {
+    ElementType::from_name(dtype).ok_or_else(|| {
+        bad_value(format_args!(
+            "{name}: dtype is {dtype:?}; expected a name that safetensors has, such as \"F32\""
+        ))
+    })
 }

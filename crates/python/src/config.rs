@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use palettizer::budget::{Budget, Choices, GoalName};
+use palettizer::budget::{Budget, GoalName};
 use palettizer::config_file;
 use palettizer::runtime::Named;
 use palettizer::values::Samples;
@@ -15,6 +15,7 @@ use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::budget::choices;
 use crate::error::{Failure, bad_value};
 use crate::json::json;
 use crate::lut_function::{Raised, lut_function};
@@ -190,11 +191,7 @@ impl BudgetFields {
     fn into_rust(self) -> PyResult<Budget> {
         let goal: GoalName = self.goal.parse().map_err(bad_value)?;
         let budget = Budget::new(goal.read(&self.number).map_err(bad_value)?);
-        let mut choices = Choices::default();
-        for (key, values) in self.choices {
-            choices = choices.with(&key, &values).map_err(bad_value)?;
-        }
-        Ok(budget.with_choices(choices))
+        Ok(budget.with_choices(choices(&self.choices)?))
     }
 }
 

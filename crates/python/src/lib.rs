@@ -10,6 +10,7 @@
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
 //! | `session` | a program run on the CPU: arrays in, arrays out |
+//! | `budget` | forms chosen for weights that Python prices |
 //! | `staged_output` | a file of Python's making on its way to its place |
 //! | `dkm` | one weight that is being trained: its soft form and the gradient |
 //! | `palettize`, `recover`, `palette` | one weight: numpy bytes in, a `Palette` out |
@@ -17,6 +18,7 @@
 //! What users see, with its documentation, is `python/palettizer`; `python/palettizer/_native.pyi` has the types.
 
 mod arrays;
+mod budget;
 mod checkpoint;
 mod command;
 mod config;
@@ -38,6 +40,8 @@ mod work;
 /// The module `palettizer._native`.
 #[pyo3::pymodule]
 mod _native {
+    #[pymodule_export]
+    use crate::budget::{budget_forms, choose, read_curves, write_curves};
     #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]

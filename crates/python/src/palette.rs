@@ -1,11 +1,13 @@
 //! One palettized weight as Python sees it.
 
-use numpy::{PyArray1, PyReadwriteArray1};
-use palettizer_palette::{Lut, Palette as Inner};
+use numpy::{PyArray1, PyReadonlyArray1, PyReadwriteArray1};
+use palettizer::safetensors::Checkpoint;
+use palettizer_palette::{Lut, Palette as Inner, Tensor, weighted_error};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
-use crate::arrays::{bytes, slice_mut};
+use crate::arrays::{bytes, slice, slice_mut};
+use crate::error::bad_value;
 use crate::names::dtype_name;
 use crate::work;
 
@@ -127,6 +129,31 @@ impl Palette {
     #[getter]
     fn objective(&self) -> Option<Vec<f64>> {
         self.0.fit.as_ref().map(|fit| fit.objective.clone())
+    }
+
+    /// Bytes that it takes at most in a safetensors file of fewer than `most` bytes, as a weight of this name.
+    fn stored_len(&self, name: &str, most: u64) -> u64 {
+        Checkpoint::len_of_palette(name, &self.0, most)
+    }
+
+    /// Σ s·(w − ŵ)² and Σ s·w² of the weight that it was made of.
+    fn weighted_error(
+        &self,
+        py: Python<'_>,
+        values: PyReadonlyArray1<'_, u8>,
+        sensitivity: PyReadonlyArray1<'_, f32>,
+    ) -> PyResult<(f64, f64)> {
+        let bytes = slice("values", &values)?;
+        let sensitivity = slice("sensitivity", &sensitivity)?;
+        let tensor = Tensor::new(self.0.dtype, &self.0.shape, bytes).map_err(bad_value)?;
+        if sensitivity.len() != tensor.len() {
+            return Err(bad_value(format_args!(
+                "sensitivity has {} values; expected {}, one for each element",
+                sensitivity.len(),
+                tensor.len()
+            )));
+        }
+        work::brief(py, || weighted_error(&tensor, &self.0, sensitivity))
     }
 
     /// Writes the dense weight.

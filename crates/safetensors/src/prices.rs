@@ -3,7 +3,7 @@
 //! A header is text, with the place of each tensor in it: the largest number that there can be is counted.
 
 use crate::Error;
-use crate::checkpoint::{Kind, Opened};
+use crate::checkpoint::{Checkpoint, Kind, Opened};
 use crate::compact::{FORMAT, Meta, Role, VERSION, WEIGHTS, foreign, parts};
 use crate::element::ElementType;
 use crate::header;
@@ -44,6 +44,82 @@ fn entry_bytes(name: &str, element: ElementType, shape: &[usize], most: u64) -> 
         element.name()
     );
     (name + shape + 2 * offset + rest.len()) as u64
+}
+
+/// More bytes than any tensor has.
+const MOST: u64 = 1 << 44;
+
+impl Checkpoint {
+    /// Bytes of the file that [`write`](Checkpoint::write) makes of tensors of these names, types and shapes, without palettes.
+    ///
+    /// # Errors
+    /// [`Error::BadTensor`] for a shape with too many elements to count.
+    ///
+    /// ```
+    /// use palettizer_pipeline::staged_output::SaveOptions;
+    /// use palettizer_safetensors::{Checkpoint, Content, DenseTensor, ElementType};
+    ///
+    /// let (name, element, shape) = ("fc.bias", ElementType::F32, vec![2, 3]);
+    /// let path = tempfile::tempdir()?.keep().join("x.safetensors");
+    /// let tensor = DenseTensor::new(element, shape.clone(), &[0; 24]);
+    /// Checkpoint::write(&path, &[(name, Content::Dense(tensor))], &Default::default(), SaveOptions::default())?;
+    /// let len = Checkpoint::len_of(&[(name, element, shape.as_slice())], &Default::default())?;
+    /// assert_eq!(len, std::fs::metadata(&path)?.len());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn len_of(
+        tensors: &[(&str, ElementType, &[usize])],
+        metadata: &BTreeMap<String, String>,
+    ) -> Result<u64, Error> {
+        let mut all = Vec::with_capacity(tensors.len());
+        for (name, element, shape) in tensors {
+            all.push((*name, *element, *shape, bytes_of(name, *element, shape)?));
+        }
+        let data: usize = all.iter().map(|(_, _, _, bytes)| bytes).sum();
+        let header = header::write(&foreign(metadata).collect(), all.into_iter());
+        let header = header.map_err(|error| bad("the header", &error.to_string()))?;
+        Ok((header.len() + data) as u64)
+    }
+
+    /// What the same tensors take at most in a file of fewer than `most` bytes that has palettes too, each of which takes
+    /// [`len_of_palette`](Checkpoint::len_of_palette) beside them.
+    ///
+    /// # Errors
+    /// Likewise.
+    pub fn len_beside_palettes(
+        tensors: &[(&str, ElementType, &[usize])],
+        metadata: &BTreeMap<String, String>,
+        most: u64,
+    ) -> Result<u64, Error> {
+        let mut strings: BTreeMap<String, String> = foreign(metadata).collect();
+        strings.insert(FORMAT.to_owned(), VERSION.to_owned());
+        strings.insert(WEIGHTS.to_owned(), "{}".to_owned());
+        let header = header::write(&strings, std::iter::empty());
+        let header = header.map_err(|error| bad("the header", &error.to_string()))?;
+        let mut len = header.len() as u64 + PADDING;
+        for (name, element, shape) in tensors {
+            let data = bytes_of(name, *element, shape)? as u64;
+            len += entry_bytes(name, *element, shape, most) + data;
+        }
+        Ok(len)
+    }
+
+    /// What the palette of a weight of this name takes at most in such a file.
+    pub fn len_of_palette(name: &str, palette: &Palette, most: u64) -> u64 {
+        palette_bytes(name, palette, most)
+    }
+}
+
+fn bad(name: &str, what: &str) -> Error {
+    Error::BadTensor {
+        name: name.to_owned(),
+        what: what.to_owned(),
+    }
+}
+
+fn bytes_of(name: &str, element: ElementType, shape: &[usize]) -> Result<usize, Error> {
+    let bytes = element.bytes(shape).filter(|&bytes| bytes as u64 <= MOST);
+    bytes.ok_or_else(|| bad(name, "its shape has too many elements"))
 }
 
 impl Opened {

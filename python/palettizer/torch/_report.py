@@ -15,7 +15,12 @@ class Report(UserDict):  # type: ignore[type-arg]
     --------- | ------- | ------- | ------
     fc.weight | 0.25000 |       6 |     -1
       fc.bias |      -1 |      -1 | a bias
+
+    `budget` is what a budget came to, as a dict, if there was one: `goal`, `asked`, `bytes` at most, `measure` of the `harm`,
+    `expected_snr_db`, `gap` to the best choice.
     """
+
+    budget: dict[str, Any] | None = None
 
     def aligned(self) -> Report:
         """The same rows with all columns of any of them; what does not apply to a row is -1, as in coremltools."""

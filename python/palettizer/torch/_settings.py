@@ -24,10 +24,10 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
 from typing import IO, Any, TypeVar
 
 from palettizer import _yaml
+from palettizer._budget import Budget
 from palettizer._settings import Fields, Setting
 
 S = TypeVar("S", bound="Settings")
@@ -147,7 +147,7 @@ class Settings(Fields):
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, Settings) and is_dataclass(value):
+    if isinstance(value, (Settings, Budget)):
         return value.as_dict()
     if isinstance(value, dict):
         return {key: _plain(inner) for key, inner in value.items()}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ClassVar, TypeVar
@@ -153,14 +153,20 @@ class OptimizationConfig(Settings):
 
     def get_module_config(self, name: str, module: torch.nn.Module) -> Any:
         """The config of a module, or None when it is to be left alone."""
+        return next(self._own_configs(name, module), self.global_config)
+
+    def names_module(self, name: str, module: torch.nn.Module) -> bool:
+        """Whether the name or the type of a module has a config of its own, or None."""
+        return any(True for _ in self._own_configs(name, module))
+
+    def _own_configs(self, name: str, module: torch.nn.Module) -> Iterator[Any]:
         for pattern, config in self.module_name_configs.items():
             if re.fullmatch(pattern, name):
-                return config
+                yield config
         for cls in type(module).__mro__ if self._subclasses_count else (type(module),):
             for key in (cls, cls.__name__):
                 if key in self.module_type_configs:
-                    return self.module_type_configs[key]
-        return self.global_config
+                    yield self.module_type_configs[key]
 
     @classmethod
     def from_dict(cls: type[C], config_dict: dict[str, Any]) -> C:

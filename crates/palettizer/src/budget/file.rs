@@ -36,7 +36,10 @@ pub fn read_curves(path: impl AsRef<Path>) -> Result<Option<Curves>, Error> {
     };
     let mut text = String::new();
     let read = file.take(MAX_BYTES + 1).read_to_string(&mut text);
-    read.map_err(|error| PipelineError::io(path, error))?;
+    read.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => bad("it is no text".to_owned()),
+        _ => PipelineError::io(path, error).into(),
+    })?;
     if text.len() as u64 > MAX_BYTES {
         return Err(bad(format!("it has more than {MAX_BYTES} bytes")));
     }

@@ -21,8 +21,8 @@ pub use calibrate::{CALIBRATION_SAMPLES, Calibration, calibrate};
 pub use file::{read_curves, write_curves};
 pub use inform::{Informed, inform};
 pub use palettizer_pipeline::budget::{
-    Allotted, Budget, BudgetReport, Choices, ChoicesError, Chosen, Curve, Curves, Goal, GoalError,
-    GoalName, Measure, Neighbour, Priced, Response,
+    Allotted, Budget, BudgetReport, Candidate, Choice, Choices, ChoicesError, Chosen, Curve,
+    Curves, Goal, GoalError, GoalName, Measure, Neighbour, Priced, Response, Room, choose,
 };
 pub use recipe::recipe;
 pub use recommend::{RECOMMENDATIONS, RecommendOptions, Recommendation, recommend};

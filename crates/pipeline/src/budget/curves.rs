@@ -43,6 +43,15 @@ pub struct Curves {
     pub weights: BTreeMap<String, Curve>,
 }
 
+impl Curves {
+    /// Without the curves whose numbers cannot be what they are said to be: they may have been read from any file.
+    #[must_use]
+    pub fn sound(mut self) -> Self {
+        self.weights.retain(|_, curve| curve.is_sound());
+        self
+    }
+}
+
 impl Default for Curves {
     fn default() -> Self {
         Curves {
@@ -78,7 +87,7 @@ pub struct Curve {
 }
 
 impl Curve {
-    /// Whether its numbers can be what they are said to be: it may have been read from any file.
+    /// Whether its numbers can be what they are said to be.
     fn is_sound(&self) -> bool {
         let number = |number: f64| (0.0..f64::MAX).contains(&number);
         let sound = |form: &Priced| match form {

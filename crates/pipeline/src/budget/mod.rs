@@ -7,10 +7,12 @@
 //! | `curves` | what each form of each weight costs: bytes as they will be written, and harm |
 //! | `knapsack` | one form for each weight, proven to be the best |
 //! | `room` | what a goal means in bytes, and what is in the way |
-//! | `allot`, `report` | the forms of a plan chosen, and what is to be said of that |
+//! | `choose`, `report` | a form chosen for each weight, and what is to be said of that |
+//! | `allot` | the same for the weights of a plan |
 
 mod allot;
 mod choices;
+mod choose;
 mod curves;
 mod goal;
 mod knapsack;
@@ -20,9 +22,11 @@ mod room;
 
 pub(crate) use allot::allot;
 pub use choices::{Choices, ChoicesError};
+pub use choose::{Candidate, Choice, choose};
 pub use curves::{Curve, Curves, Priced, curves};
 pub(crate) use goal::Specs;
 pub use goal::{Budget, Goal, GoalError, GoalName};
 pub use knapsack::{Allocation, Form, allocate};
 pub use report::{Allotted, BudgetReport, Chosen, Measure, Neighbour, check_promise};
 pub use response::Response;
+pub use room::Room;

@@ -7,12 +7,13 @@ use crate::planned::Plan;
 /// Bytes that the prices of a whole model may be too high.
 pub(super) const DOUBT: u64 = 1 << 10;
 
-/// What a goal means in bytes.
-pub(super) struct Room {
+/// What a model takes beside palettes, and with that what a goal means in bytes.
+#[derive(Clone, Debug)]
+pub struct Room {
     /// Bytes of the model as it is.
     before: u64,
     /// Bytes of the new one, without palettes.
-    other: u64,
+    pub(super) other: u64,
     /// Bytes of files that reports do not count.
     beside: u64,
     /// Elements of all weights of the report, and bytes of those that stay as they are.
@@ -21,26 +22,39 @@ pub(super) struct Room {
 }
 
 impl Room {
-    pub(super) fn new<F: Format>(
-        format: &F,
-        plan: &Plan<F::Place>,
-        (other, beside): (u64, u64),
-    ) -> Self {
-        let kept = plan
-            .weights
-            .iter()
-            .filter(|planned| planned.job().is_none());
-        let kept = kept.map(|planned| (planned.weight.name().to_owned(), planned.weight.bytes));
-        let elements = plan.weights.iter();
+    /// Of a model that takes `before` bytes as it is, and `other` ones without the weights that are to be palettized, and whose
+    /// weights have so many elements, all together.
+    pub fn new(before: u64, other: u64, elements: u64) -> Self {
         Room {
-            before: format.stored_len(),
+            before,
             other,
-            beside,
-            elements: elements
-                .map(|planned| planned.weight.elements() as u64)
-                .sum(),
-            kept: kept.collect(),
+            beside: 0,
+            elements,
+            kept: Vec::new(),
         }
+    }
+
+    /// With the weights that are not palettized: their names and bytes, which `other` has in it.
+    #[must_use]
+    pub fn with_kept(self, kept: Vec<(String, u64)>) -> Self {
+        Room { kept, ..self }
+    }
+
+    /// Of the model of a plan.
+    pub(super) fn of<F: Format>(format: &F, plan: &Plan<F::Place>) -> Result<Self, F::Error> {
+        let weights = || plan.weights.iter();
+        let kept = weights().filter(|planned| planned.job().is_none());
+        let kept = kept.map(|planned| (planned.weight.name().to_owned(), planned.weight.bytes));
+        let elements = weights().map(|planned| planned.weight.elements() as u64);
+        let room = Room::new(
+            format.stored_len(),
+            format.other_bytes(plan)?,
+            elements.sum(),
+        );
+        Ok(Room {
+            beside: format.bytes_beside(plan)?,
+            ..room.with_kept(kept.collect())
+        })
     }
 
     fn kept_bytes(&self) -> u64 {

@@ -11,6 +11,7 @@ The names, defaults and errors are those of `coremltools.optimize.torch.palettiz
 ['_COREML_/metadata_version', '_COREML_/weight/compression_type']
 """
 
+from palettizer._budget import Budget
 from palettizer.torch.palettization._dkm.config import DKMPalettizerConfig, ModuleDKMPalettizerConfig
 from palettizer.torch.palettization._dkm.fake_palettize import FakePalettize
 from palettizer.torch.palettization._io.store import load_safetensors, save_safetensors
@@ -33,6 +34,7 @@ from palettizer.torch.palettization.sensitive_k_means import (
 from palettizer.torch.palettization.table_tuning import tune_tables
 
 __all__ = [
+    "Budget",
     "DKMPalettizer",
     "DKMPalettizerConfig",
     "FakePalettize",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable
-from contextlib import ExitStack, closing
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -12,18 +13,19 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from palettizer._budget import Budget
 from palettizer._progress import shown
 from palettizer.torch._report import Report
 from palettizer.torch._settings import above, at_least, one_of, setting
 from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
-from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._layerwise import file
 from palettizer.torch.palettization._layerwise.collect import Collector, Memory, Stage
-from palettizer.torch.palettization._layerwise.fitting import fitted
+from palettizer.torch.palettization._layerwise.fitting import fitted, price
 from palettizer.torch.palettization._layerwise.samples import ForwardFunction, Samples
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
+from palettizer.torch.palettization._plan.budget import Allotment
+from palettizer.torch.palettization._plan.config import BudgetedConfig, ModulePalettizerConfig
 from palettizer.torch.palettization._plan.palettize import Made
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import distributed, is_sharded
@@ -72,7 +74,7 @@ def _all_texts(where: str, value: Any) -> None:
 
 
 @dataclass
-class LayerwisePalettizerConfig(OptimizationConfig):
+class LayerwisePalettizerConfig(BudgetedConfig):
     """Which modules are palettized how, and with which statistics. Without arguments: all, with the defaults.
 
     Args:
@@ -88,6 +90,8 @@ class LayerwisePalettizerConfig(OptimizationConfig):
             than max_cached_bytes.
         max_cached_bytes: how many bytes of statistics, and of inputs of a block, are kept in memory; inputs beyond that
             go to a temporary folder.
+        budget: a size or a quality that bits are chosen for: see `palettizer.torch.palettization.Budget`. The bits and the
+            granularity of `global_config` then count for nothing.
 
     >>> LayerwisePalettizerConfig.from_dict({"global_config": {"n_bits": 3, "damping": 0.05}}).global_config.damping
     0.05
@@ -198,6 +202,7 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         inplace: bool = False,
         *,
         forward_fn: ForwardFunction | None = None,
+        budget: Budget | None = None,
         progress: bool = True,
     ) -> torch.nn.Module:
         """Palettizes the weights and returns the model.
@@ -210,6 +215,9 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             num_kmeans_workers: threads to use.
             inplace: change the model itself; otherwise a copy is changed and returned.
             forward_fn: as in compute_statistics.
+            budget: a size or a quality that bits are chosen for, in the place of the config's. Every form of every weight is
+                fitted for that by the fast algorithm, "gptq", in a first pass over the statistics; without a
+                statistics_path they are in a temporary file meanwhile.
             progress: show a progress bar, if tqdm is installed.
 
         Raises:
@@ -221,23 +229,52 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         if dataloader is None and not there:
             found = "" if statistics_path is None else f" (there is no file {os.fspath(statistics_path)})"
             raise TypeError(f"compress needs dataloader, or statistics_path{found}")
-        plan = self._plan(inplace)
-        stages: Generator[Stage, None, None]
-        if statistics_path is not None and there:
-            guided, of = file.reading(statistics_path, plan.weights)
-            stages = (stage for stage in [(plan.weights, of)])
-        else:
-            if statistics_path is not None:
-                safetensors.check_place(statistics_path)
-            guided = loss_fn is not None
-            stages = self._stages(plan, dataloader, loss_fn, statistics_path, forward_fn, progress)
+        budget = self._budget(budget)
+        plan = self._plan(inplace, budget)
+        threads = max(1, num_kmeans_workers)
+        came_to: dict[str, Any] | None = None
         made: dict[str, Made] = {}
         more: dict[str, dict[str, Any]] = {}
-        with closing(stages):
-            for weights, of in stages:
-                for weight in shown(weights, progress, "fitting"):
-                    made[weight.name], more[weight.name] = fitted(weight, of(weight), guided, max(1, num_kmeans_workers))
-        return self._put(plan, [made[weight.name] for weight in plan.weights], inplace, more)
+        with ExitStack() as stack:
+            if budget is not None and statistics_path is None:
+                statistics_path = stack.enter_context(_temporary_file())
+            looked = partial(self._looked, plan, dataloader, loss_fn, statistics_path, forward_fn, progress)
+            if budget is not None:
+                allotment = Allotment(budget, self._model, plan)
+                guided, stages = looked()
+                with closing(stages):
+                    for weights, of in stages:
+                        for weight in shown(weights, progress, "pricing"):
+                            price(allotment, weight, of(weight), guided, threads)
+                plan, columns, came_to = allotment.chosen()
+                more.update(columns)
+                guided, of = file.reading(statistics_path, plan.weights)
+                stages = (stage for stage in [(plan.weights, of)])
+            else:
+                guided, stages = looked()
+            with closing(stages):
+                for weights, of in stages:
+                    for weight in shown(weights, progress, "fitting"):
+                        made[weight.name], figures = fitted(weight, of(weight), guided, threads)
+                        more[weight.name] = {**more.get(weight.name, {}), **figures}
+        return self._put(plan, [made[weight.name] for weight in plan.weights], inplace, more, came_to)
+
+    def _looked(
+        self,
+        plan: Plan,
+        dataloader: Any,
+        loss_fn: LossFunction | None,
+        path: str | os.PathLike[str] | None,
+        forward_fn: ForwardFunction | None,
+        progress: bool,
+    ) -> tuple[bool, Generator[Stage, None, None]]:
+        """Whether statistics are guided, and the weights with theirs: from a file that is there, or from samples."""
+        if path is not None and os.path.exists(path):
+            guided, of = file.reading(path, plan.weights)
+            return guided, (stage for stage in [(plan.weights, of)])
+        if path is not None:
+            safetensors.check_place(path)
+        return loss_fn is not None, self._stages(plan, dataloader, loss_fn, path, forward_fn, progress)
 
     def _stages(
         self,
@@ -267,3 +304,16 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
                 yield weights, of if writer is None else partial(writer.written, of)
         if path is not None and distributed():
             dist.barrier()
+
+
+@contextmanager
+def _temporary_file() -> Iterator[str]:
+    """The path of a file that goes at the end.
+
+    Raises:
+        ValueError: there are several processes, which would each have another.
+    """
+    if distributed():
+        raise ValueError("with a budget, give several processes a statistics_path: the name of a file that all of them can read")
+    with tempfile.TemporaryDirectory(prefix="palettizer-") as folder:
+        yield os.path.join(folder, "statistics.safetensors")

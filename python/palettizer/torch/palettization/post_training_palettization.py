@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import torch
 
+from palettizer._budget import Budget
 from palettizer.torch._settings import at_least, setting
 from palettizer.torch.base_model_optimizer import BasePostTrainingModelOptimizer
-from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
-from palettizer.torch.palettization._plan.palettize import maker
+from palettizer.torch.palettization._plan.budget import Sensitivities
+from palettizer.torch.palettization._plan.config import BudgetedConfig, ModulePalettizerConfig
 
 
 @dataclass
@@ -50,7 +50,7 @@ class ModulePostTrainingPalettizerConfig(ModulePalettizerConfig):
 
 
 @dataclass
-class PostTrainingPalettizerConfig(OptimizationConfig):
+class PostTrainingPalettizerConfig(BudgetedConfig):
     """Which modules are palettized how. Without arguments: all, with the defaults.
 
     Args:
@@ -58,6 +58,8 @@ class PostTrainingPalettizerConfig(OptimizationConfig):
         module_type_configs: by class, or by its name in torch.nn.
         module_name_configs: by qualified name, or a regular expression that matches all of it; also of a parameter of
             two or more dimensions that is no layer's weight.
+        budget: a size or a quality that bits are chosen for: see `palettizer.torch.palettization.Budget`. The bits and the
+            granularity of `global_config` then count for nothing.
 
     A value of None leaves the modules alone. Names go before types, types before the global config.
 
@@ -99,6 +101,13 @@ class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
     16
     >>> palettizer.report()["conv2.weight"]["palettization_mode"]
     'num_clusters=16, cluster_dim=1'
+
+    With a budget, the bits of each weight are chosen so that least is lost:
+
+    >>> from palettizer.torch.palettization import Budget
+    >>> palettized = palettizer.compress(budget=Budget(target_bpw=4.5), progress=False)
+    >>> palettizer.report()["conv2.weight"]["form"]
+    'n_bits=4'
     """
 
     _config_class = PostTrainingPalettizerConfig
@@ -107,19 +116,27 @@ class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
         super().__init__(model, config)
 
     def compress(  # type: ignore[override]
-        self, num_kmeans_workers: int = 1, inplace: bool = False, *, progress: bool = True
+        self,
+        num_kmeans_workers: int = 1,
+        inplace: bool = False,
+        *,
+        budget: Budget | None = None,
+        progress: bool = True,
     ) -> torch.nn.Module:
         """Palettizes the weights and returns the model.
 
         Args:
             num_kmeans_workers: threads to use.
             inplace: change the model itself; otherwise a copy is changed and returned.
+            budget: a size or a quality that bits are chosen for, in the place of the config's.
             progress: show a progress bar, if tqdm is installed.
 
         Raises:
-            ValueError: NaN or infinite weights, or settings that cannot be. The model is as it was.
+            ValueError: NaN or infinite weights, settings that cannot be, or a budget that cannot be met. The model is as it
+                was.
 
         With `inplace`, whatever ends the work early leaves the model as it was, or palettized as a whole.
         """
-        plan = self._plan(inplace)
-        return self._palettize(plan, maker(max(1, num_kmeans_workers)), inplace, progress)
+        budget = self._budget(budget)
+        plan = self._plan(inplace, budget)
+        return self._palettize(plan, budget, max(1, num_kmeans_workers), Sensitivities(), inplace, progress)

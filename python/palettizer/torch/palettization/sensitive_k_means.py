@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 
+from palettizer._budget import Budget
 from palettizer.torch._settings import at_least, setting
 from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
-from palettizer.torch.optimization_config import OptimizationConfig
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.config import ModulePalettizerConfig
-from palettizer.torch.palettization._plan.palettize import maker
+from palettizer.torch.palettization._plan.budget import Sensitivities
+from palettizer.torch.palettization._plan.config import BudgetedConfig, ModulePalettizerConfig
 from palettizer.torch.palettization._plan.plan import Plan, make_plan
 from palettizer.torch.palettization._plan.sharding import by_the_first, distributed, is_sharded, wrapped
 from palettizer.torch.palettization._sensitivity.gradients import LossFunction, compute
-from palettizer.torch.palettization._sensitivity.source import stored
+from palettizer.torch.palettization._sensitivity.source import stored, strings
 
 
 @dataclass
@@ -39,7 +39,7 @@ class ModuleSKMPalettizerConfig(ModulePalettizerConfig):
 
 
 @dataclass
-class SKMPalettizerConfig(OptimizationConfig):
+class SKMPalettizerConfig(BudgetedConfig):
     """Which modules are palettized how, and with how many samples. Without arguments: all, with the defaults.
 
     Args:
@@ -48,6 +48,8 @@ class SKMPalettizerConfig(OptimizationConfig):
         module_name_configs: by qualified name, or a regular expression that matches all of it; also of a parameter of
             two or more dimensions that is no layer's weight.
         calibration_nsamples: how many items of the data loader the sensitivities are computed of.
+        budget: a size or a quality that bits are chosen for: see `palettizer.torch.palettization.Budget`. The bits and the
+            granularity of `global_config` then count for nothing.
 
     >>> SKMPalettizerConfig.from_dict({"calibration_nsamples": 16}).global_config.n_bits
     4
@@ -127,9 +129,9 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         if sensitivity_path is not None:
             safetensors.check_place(sensitivity_path)
         plan = make_plan(self._model, self._config)
-        tensors = self._compute(plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+        tensors, largest = self._compute(plan, True, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
         if sensitivity_path is not None:
-            by_the_first(lambda: safetensors.save(tensors, sensitivity_path))
+            by_the_first(lambda: safetensors.save(tensors, sensitivity_path, strings(largest)))
         return tensors
 
     def compress(  # type: ignore[override]
@@ -142,6 +144,7 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         inplace: bool = False,
         fsdp_auto_wrap_policy: Any = None,
         *,
+        budget: Budget | None = None,
         progress: bool = True,
     ) -> torch.nn.Module:
         """Palettizes the weights and returns the model.
@@ -154,6 +157,8 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             num_sensitivity_workers: as in compute_sensitivity.
             inplace: change the model itself; otherwise a copy is changed and returned.
             fsdp_auto_wrap_policy: as in compute_sensitivity.
+            budget: a size that bits are chosen for, in the place of the config's. What an error costs is then what its
+                squares come to, weighed by the sensitivities.
             progress: show a progress bar, if tqdm is installed.
 
         Raises:
@@ -164,14 +169,19 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         if sensitivity_path is None and (dataloader is None or loss_fn is None):
             missing = " and ".join(n for n, v in (("dataloader", dataloader), ("loss_fn", loss_fn)) if v is None)
             raise TypeError(f"compress needs {missing}, or sensitivity_path")
-        plan = self._plan(inplace)
+        budget = self._budget(budget)
+        plan = self._plan(inplace, budget)
         if sensitivity_path is not None:
-            of = stored(sensitivity_path, plan.weights)
+            sensitivities = stored(sensitivity_path, plan.weights)
         else:
             assert dataloader is not None and loss_fn is not None
-            tensors = self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
-            of = lambda weight: tensors.pop(weight.name).reshape(-1).numpy()  # each is let go when it has been used
-        return self._palettize(plan, maker(max(1, num_kmeans_workers), of), inplace, progress)
+            tensors, largest = self._compute(plan, False, dataloader, loss_fn, fsdp_auto_wrap_policy, progress)
+            sensitivities = Sensitivities(
+                of=lambda weight: tensors[weight.name].reshape(-1).numpy(),
+                largest=lambda weight: largest.get(weight.name),
+                release=lambda weight: tensors.pop(weight.name),
+            )
+        return self._palettize(plan, budget, max(1, num_kmeans_workers), sensitivities, inplace, progress)
 
     def _compute(
         self,
@@ -181,7 +191,7 @@ class SKMPalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         loss_fn: LossFunction,
         policy: Any,
         progress: bool,
-    ) -> dict[str, torch.Tensor]:
+    ) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
         model = self._model
         if policy is not None and distributed() and not is_sharded(model):
             model = wrapped(model, policy)

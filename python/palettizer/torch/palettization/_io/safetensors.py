@@ -54,8 +54,8 @@ def check_place(path: Path) -> None:
     _native.StagedOutput(path, overwrite=True)
 
 
-def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Writes float32 tensors. The file is complete or not there; one that is there is replaced.
+def save(tensors: Mapping[str, torch.Tensor], path: Path, strings: Mapping[str, str] | None = None) -> None:
+    """Writes float32 tensors, and strings as the metadata. The file is complete or not there; one that is there is replaced.
 
     >>> import tempfile
     >>> folder = tempfile.mkdtemp()
@@ -63,7 +63,7 @@ def save(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
     >>> read(os.path.join(folder, "a.safetensors"), header(os.path.join(folder, "a.safetensors"))["a"]).sum()
     tensor(6.)
     """
-    entries: dict[str, object] = {}
+    entries: dict[str, object] = {"__metadata__": dict(strings)} if strings else {}
     place = 0
     for name, tensor in tensors.items():
         size = tensor.numel() * 4

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
@@ -67,12 +67,35 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
     """
     if is_sharded(model):
         raise ValueError("the parameters of the model are sharded; gather them first")
-    state = _state(model)
-    contents: list[tuple[str, Any]] = []
+    items, shared = listed(model)
+    contents = [
+        (item.name, recovered(item.module, item.inner, item.name, item.value) if item.palettized else _dense(item.name, item.value))
+        for item in items
+    ]
+    _native.Checkpoint.write(os.fspath(path), contents, strings(shared), overwrite=True)
+
+
+class Item(NamedTuple):
+    """A tensor of a model's state that has a place of its own in the file."""
+
+    name: str
+    module: nn.Module
+    inner: str
+    value: torch.Tensor
+    palettized: bool
+
+
+def listed(model: nn.Module) -> tuple[list[Item], dict[str, str]]:
+    """What a file of a model has in it, and the tensors that are stored under another name: that name by theirs.
+
+    Raises:
+        ValueError: a state that is not of tensors.
+    """
+    items: list[Item] = []
     shared: dict[str, str] = {}
     seen: dict[Any, str] = {}
     skipped: set[str] = set()
-    for name, value in state.items():
+    for name, value in _state(model).items():
         module, inner = _place(model, name)
         if name in skipped:
             continue
@@ -81,14 +104,15 @@ def save_safetensors(model: nn.Module, path: Path) -> None:
         first = seen.setdefault(_identity(value), name)
         if first != name:
             shared[name] = first
-        elif _beside(module, name, "lut") in skipped:
-            contents.append((name, recovered(module, inner, name, value)))
         else:
-            contents.append((name, _dense(name, value)))
-    contents = [(name, content) for name, content in contents if name not in skipped]
-    shared = {name: first for name, first in shared.items() if name not in skipped}
-    strings = {_SHARED: json.dumps(shared, sort_keys=True)} if shared else {}
-    _native.Checkpoint.write(os.fspath(path), contents, strings, overwrite=True)
+            items.append(Item(name, module, inner, value, _beside(module, name, "lut") in skipped))
+    items = [item for item in items if item.name not in skipped]
+    return items, {name: first for name, first in shared.items() if name not in skipped}
+
+
+def strings(shared: dict[str, str]) -> dict[str, str]:
+    """The metadata of a file."""
+    return {_SHARED: json.dumps(shared, sort_keys=True)} if shared else {}
 
 
 def load_safetensors(model: nn.Module, path: Path, *, max_expansion: int | None = None) -> None:
@@ -145,10 +169,20 @@ def _identity(value: torch.Tensor) -> Any:
 
 
 def _dense(name: str, value: torch.Tensor) -> tuple[str, Sequence[int], Any]:
+    stored = type_in_file(name, value)
+    return stored, tuple(value.shape), as_bytes(value.detach().to("cpu").contiguous())
+
+
+def type_in_file(name: str, value: torch.Tensor) -> str:
+    """What safetensors calls the dtype of a tensor.
+
+    Raises:
+        ValueError: it has no place in such a file.
+    """
     if value.is_meta or value.layout != torch.strided or value.dtype not in _TO_FILE:
         where = "on the meta device" if value.is_meta else f"{value.dtype} ({value.layout})"
         raise ValueError(f"{name} is {where}; such a tensor has no place in a safetensors file")
-    return _TO_FILE[value.dtype], tuple(value.shape), as_bytes(value.detach().to("cpu").contiguous())
+    return _TO_FILE[value.dtype]
 
 
 def recovered(module: nn.Module, parameter: str, name: str, value: torch.Tensor) -> _native.Palette:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from palettizer import _native
 from palettizer.torch.palettization._layerwise.fit import palette_on_device
 from palettizer.torch.palettization._layerwise.statistics import Statistics
 from palettizer.torch.palettization._plan import metadata
+from palettizer.torch.palettization._plan.budget import Allotment, Price, part, pricer, sampled
 from palettizer.torch.palettization._plan.palettize import Made, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import to_native
@@ -36,6 +38,26 @@ def fitted(weight: Weight, found: Statistics, guided: bool, threads: int) -> tup
                 why = str(refusal)
         palette = _native.palettize(**{**arguments, "sensitivity": _sensitivity(weight, found)})
         return (palette, palette.error["mse"]), {"fallback": why}
+
+
+def price(allotment: Allotment, weight: Weight, found: Statistics, guided: bool, threads: int) -> None:
+    """Prices the forms of a weight by the fast algorithm, whose errors are in proportion to those of the other."""
+    sensitivity = _sensitivity(weight, found)
+    largest = None if found.fisher is None else float(found.fisher.max())
+    by_k_means = pricer(threads, sensitivity, largest)
+
+    def make(weight: Weight, dense: torch.Tensor) -> Price:
+        fast = replace(weight, config=replace(weight.config, algorithm="gptq"))
+        if found.moments is None or _why_not(weight, found):
+            return by_k_means(fast, dense)
+        (palette, _), figures = fitted(fast, found, guided, threads)
+        if figures["fallback"]:
+            return by_k_means(fast, dense)
+        energy = palette.error["output_energy"]
+        return palette, part(palette.error["output_error"], energy), energy if guided else None
+
+    moments = None if found.moments is None else sampled(found.moments.to("cpu", torch.float32).numpy())
+    allotment.price(weight, ("layerwise", guided, weight.config.damping, sensitivity, moments), make)
 
 
 def _why_not(weight: Weight, found: Statistics) -> str:

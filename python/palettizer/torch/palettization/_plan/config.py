@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from palettizer._budget import Budget
 from palettizer.torch._settings import one_of, setting
 from palettizer.torch.optimization_config import (
     ModuleOptimizationConfig,
+    OptimizationConfig,
     PalettizationGranularity,
     check_group_size,
     granularity_setting,
@@ -79,3 +81,23 @@ class ModulePalettizerConfig(ModuleOptimizationConfig):
     channel_axis: int | None = setting(0, int, one_of(0, 1), optional=True, cast=int)
     cluster_dim: int | None = setting(None, int, optional=True, together=check_cluster_dim)
     enable_per_channel_scale: bool | None = setting(False, bool, optional=True)
+
+
+@dataclass
+class BudgetedConfig(OptimizationConfig):
+    """What the containers of post-training, sensitive and layer-wise palettization have in common."""
+
+    budget: Budget | None = setting(
+        None, Budget, optional=True, cast=lambda value: value if value is None else Budget.from_dict(value)
+    )
+
+    def as_dict(self) -> dict[str, Any]:
+        """The settings as a dict: those of coremltools, and the budget if there is one."""
+        return {name: value for name, value in super().as_dict().items() if name != "budget" or value is not None}
+
+    def for_budget(self) -> BudgetedConfig:
+        """The same, with a config for all that leaves whatever is to be chosen to the budget."""
+        plain = self.module_config()
+        base = plain if self.global_config is None else self.global_config
+        free = replace(base, n_bits=8, granularity=PalettizationGranularity.per_tensor, group_size=None)
+        return replace(self, global_config=free)

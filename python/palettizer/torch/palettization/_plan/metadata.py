@@ -116,4 +116,9 @@ def recorded(module: torch.nn.Module, parameter: str) -> list[int]:
 
 def register_version(model: torch.nn.Module) -> None:
     """Marks the root of a model whose modules carry such buffers."""
-    model.register_buffer(f"{_PREFIX}/metadata_version", torch.tensor(1))
+    model.register_buffer(version_name(), torch.tensor(1))
+
+
+def version_name() -> str:
+    """The name of the mark of a whole model."""
+    return f"{_PREFIX}/metadata_version"

@@ -7,7 +7,7 @@ reason. A parameter that several modules share is one weight with several owners
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
@@ -26,6 +26,8 @@ class Weight:
 
     owners: list[Owner]
     config: Any
+    free: bool = field(default=False, kw_only=True)
+    """Whether the config is that of all modules, in the place of which a budget may choose another."""
 
     @property
     def name(self) -> str:
@@ -117,6 +119,7 @@ def _choose(
         module_config = (
             config.get_module_config(first.module_name, first.module) if first.supported else named.config(first)
         )
+        free = first.supported and not config.names_module(first.module_name, first.module)
         if module_config is not None:
             check_config(module_config, first.name)
         reason = reason_to_leave(first, module_config)
@@ -133,7 +136,7 @@ def _choose(
         for owner in others:
             if not owner.supported:
                 reasons[owner.name] = f"shares its values with {first.name}, which is palettized"
-        return Weight([first, *(owner for owner in others if owner.supported)], module_config)
+        return Weight([first, *(owner for owner in others if owner.supported)], module_config, free=free)
     return None
 
 

@@ -38,8 +38,8 @@ def compute(
     loss_fn: LossFunction,
     nsamples: int,
     progress: bool,
-) -> dict[str, torch.Tensor]:
-    """Name -> normalised sensitivity of each weight, float32 on the CPU, of the weight's shape.
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
+    """Name -> normalised sensitivity of each weight, float32 on the CPU, of the weight's shape; and what was the largest.
 
     A weight that got no gradient is reported with a warning and gets ones. Of `others` there is nothing to report.
 
@@ -229,11 +229,15 @@ def _in_any_process(weights: Sequence[Weight], found: Iterable[str]) -> set[str]
     return {name for names in gathered for name in names}
 
 
-def _normalised(weights: Sequence[Weight], raw: Iterator[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def _normalised(
+    weights: Sequence[Weight], raw: Iterator[tuple[str, torch.Tensor]]
+) -> tuple[dict[str, torch.Tensor], dict[str, float]]:
     done: dict[str, torch.Tensor] = {}
+    largest: dict[str, float] = {}
     for name, total in raw:
         values = total.detach().to("cpu", torch.float32).contiguous()
         del total
+        largest[name] = values.max().item()
         try:
             _native.normalise_sensitivity(values.view(-1).numpy())
         except ValueError as error:
@@ -244,4 +248,4 @@ def _normalised(weights: Sequence[Weight], raw: Iterator[tuple[str, torch.Tensor
             why = "no gradient reached it" if _asks(weight) else "it does not require a gradient"
             _logger.warning("%s: %s; all its elements count alike", weight.name, why)
             done[weight.name] = torch.from_numpy(np.ones(weight.owners[0].facts.shape, np.float32))
-    return done
+    return done, largest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import pickle
@@ -15,19 +16,30 @@ from numpy.typing import NDArray
 
 from palettizer import _native
 from palettizer.torch.palettization._io import safetensors
-from palettizer.torch.palettization._plan.palettize import SensitivityOf
+from palettizer.torch.palettization._plan.budget import Sensitivities
 from palettizer.torch.palettization._plan.plan import Weight
 
 
-def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> SensitivityOf:
+_LARGEST = "palettizer.largest"
+"""The key of what the largest sensitivities were before they were normalised, among the strings of a file."""
+
+
+def strings(largest: Mapping[str, float]) -> dict[str, str]:
+    """What the largest sensitivities were, as strings of a file."""
+    return {_LARGEST: json.dumps(largest, sort_keys=True)}
+
+
+def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> Sensitivities:
     """Sensitivities in a file, read one at a time and normalised.
+
+    What the largest was is known if the file says so, or if its values are not normalised.
 
     Raises:
         ValueError: some weights have none in the file, or of another shape (it is a file of another model); or values
             that are negative, infinite or NaN.
     """
     path = os.fspath(path)
-    shapes, read = _opened(path)
+    shapes, read, said = _opened(path)
     names: dict[str, str] = {}
     missing, different = [], []
     for weight in weights:
@@ -46,12 +58,14 @@ def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> Sensitivi
             f"{path} does not hold the sensitivities of this model: it has {', and '.join(found)}; "
             "nothing was changed. Compute them again with compute_sensitivity"
         )
-    for name in names.values():
+    most_of: dict[str, float] = {}
+    for weight_name, name in names.items():
         least, most = (bound.item() for bound in torch.aminmax(read(name)))
         if not 0 <= least <= most < math.inf:
             raise ValueError(
                 f"{name} in {path} has values from {least} to {most}; sensitivities are finite and not negative"
             )
+        most_of[weight_name] = most
 
     def of(weight: Weight) -> NDArray[np.float32]:
         tensor = read(names[weight.name])
@@ -59,15 +73,35 @@ def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> Sensitivi
         _native.normalise_sensitivity(values)
         return values
 
-    return of
+    largest: dict[str, float] = {}
+    if said:
+        largest = {weight: most_of[weight] * said[name] for weight, name in names.items() if name in said}
+    elif any(most != 1 for most in most_of.values()):
+        largest = most_of
+    return Sensitivities(of, lambda weight: largest.get(weight.name))
 
 
-def _opened(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:
-    """The shapes of the tensors in a file by name, and what reads one."""
+_Opened = tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor], Mapping[str, float]]
+
+
+def _opened(path: str) -> _Opened:
+    """The shapes of the tensors in a file by name, what reads one, and what the largest values were, if it is said."""
     if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
-        return _torch_file(path)
-    entries = safetensors.header(path)
-    return {name: entry.shape for name, entry in entries.items()}, lambda name: safetensors.read(path, entries[name])
+        return (*_torch_file(path), {})
+    entries, said = safetensors.contents(path)
+    shapes = {name: entry.shape for name, entry in entries.items()}
+    return shapes, lambda name: safetensors.read(path, entries[name]), _largest(path, said.get(_LARGEST, "{}"))
+
+
+def _largest(path: str, text: str) -> Mapping[str, float]:
+    try:
+        found: Any = json.loads(text)
+        sound = all(0 <= float(value) < math.inf for value in found.values())
+    except (AttributeError, TypeError, ValueError):
+        sound = False
+    if not sound:
+        raise ValueError(f"{path} has {_LARGEST} {text[:80]!r}, which is not numbers by names; is it damaged?")
+    return {name: float(value) for name, value in found.items()}
 
 
 def _torch_file(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:

@@ -9,7 +9,8 @@ import json
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+import tempfile
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import downloads
@@ -32,7 +33,8 @@ LAYERWISE = {  # method -> (settings of the modules, groups of channels that the
     "fast": ({"algorithm": "gptq"}, 1),
     "plain": ({}, 0),
 }
-METHODS = ("float", "k-means", "skm", *LAYERWISE)
+MIXED = "-mixed"  # of a method: each weight has bits of its own, in a file that is as large as with the same for all
+METHODS = ("float", "k-means", "skm", *LAYERWISE, *(name + MIXED for name in ("k-means", "skm", "layerwise", "plain")))
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Bench:
 def compress(row, subject):
     """(the compressed model, what each part of the work cost)."""
     model, costs = subject.model, {}
+    budget = _budget(row, subject) if row.method.endswith(MIXED) else None
+    row = replace(row, method=row.method.removesuffix(MIXED))
     folder = downloads.cache() / f"statistics-{subject.cache}"
     folder.mkdir(parents=True, exist_ok=True)
     if row.method == "k-means":
@@ -106,12 +110,21 @@ def compress(row, subject):
         arguments = {"sensitivity_path": str(path), "progress": False}
     else:
         palettizer, arguments = _layerwise(row, subject, folder, costs)
-    done, costs["compress"] = _measured(lambda: palettizer.compress(**arguments))
+    done, costs["compress"] = _measured(lambda: palettizer.compress(**arguments, budget=budget))
     if row.steps:
         run = {"forward_fn": subject.tuning_forward} if subject.tuning_forward else {}
         work = lambda: api.tune_tables(done, subject.tuning, steps=row.steps, reference=model, inplace=True, **run)
         _, costs["tuning"] = _measured(work)
     return done, costs
+
+
+def _budget(row, subject):
+    """The size of the file with the same bits for all."""
+    uniform = api.PostTrainingPalettizer(subject.model, _config("PostTrainingPalettizer", row, subject)).compress(progress=False)
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        api.save_safetensors(uniform, file.name)
+        size = Path(file.name).stat().st_size
+    return api.Budget(target_size=size, choices={"nbits": [1, 2, 3, 4, 6, 8], "group_size": [LAYOUTS[row.layout].get("group_size")]})
 
 
 def _sensitivity_of(moments, path):
@@ -214,9 +227,9 @@ def rows_of(asked):
             continue
         for bits in asked.bits:
             for layout in asked.layouts:
-                for steps in asked.steps if method in LAYERWISE else [0]:
-                    for seed in asked.seeds if method != "k-means" else [0]:
-                        yield Row(method, bits, layout, steps, seed, 0 if method == "k-means" else asked.samples)
+                for steps in asked.steps if method.removesuffix(MIXED) in LAYERWISE else [0]:
+                    for seed in asked.seeds if not method.startswith("k-means") else [0]:
+                        yield Row(method, bits, layout, steps, seed, 0 if method.startswith("k-means") else asked.samples)
 
 
 def main(bench, description):

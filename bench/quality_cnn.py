@@ -2,6 +2,7 @@
 
     cargo xtask python bench/quality_cnn.py                                         # 4, 3 and 2 bits, a table per channel
     cargo xtask python bench/quality_cnn.py --bits 3 --methods skm plain --seeds 0 1 2
+    cargo xtask python bench/quality_cnn.py --methods skm skm-mixed                  # bits chosen by weight, at the same size
 
 Real weights; 14 images are for calibration, random crops of them that the seed chooses, 6 others are held out. All
 convolutions and the classifier are palettized. SNR is that of the logits of the float network over all held-out crops;

@@ -4,6 +4,7 @@
     cargo xtask python bench/quality_llm.py --bits 3 --methods layerwise --steps 0 64   # tables tuned by KL, too
     cargo xtask python bench/quality_llm.py --bits 4 3 --methods skm layerwise --layouts group16-scale tensor-scale
     cargo xtask python bench/quality_llm.py --bits 3 --methods layerwise --seeds 0 1 2  # other calibration samples
+    cargo xtask python bench/quality_llm.py --bits 3 --methods layerwise layerwise-mixed          # bits chosen by weight, at the same size
 
 The linear layers of the blocks are palettized; the embedding, which is the head too, stays float. The float weights are a
 file of 4-bit blocks, dequantized, which flatters 4 bits. The text is a handbook: pages are shuffled, a third is for testing.

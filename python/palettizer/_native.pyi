@@ -213,8 +213,7 @@ class Checkpoint:
     def len_of(
         tensors: Sequence[tuple[str, str, Sequence[int]]], metadata: Mapping[str, str], most: int | None = None
     ) -> int:
-        """Bytes of a file of tensors (name, dtype, shape), exactly; or at most, where it has palettes too and fewer than `most`
-        bytes."""
+        """Bytes of a file of tensors (name, dtype, shape), exactly; or at most, where it has palettes too and fewer than `most`."""
 
     @staticmethod
     def write(
@@ -473,9 +472,9 @@ def choose(
     elements: int,
     kept: Sequence[tuple[str, int]],
 ) -> str:
-    """A form for each weight, so that least is lost: JSON, a report of the budget and for each weight {"Ok": its form and
-    neighbours} or {"Err": why it can have none}.
+    """A form for each weight, so that least is lost.
 
+    As JSON: a report of the budget and for each weight {"Ok": its form and neighbours} or {"Err": why it can have none}.
     `curves` are as files of curves have them; a weight is (name, bytes as it is, forms to choose from, whether its own config
     left no choice). `before` are the bytes of the model as it is, `other` those of the new one without the weights;
     `elements` are those of all weights, `kept` the weights, with their bytes, that stay as they are. `ValueError` if the
@@ -483,8 +482,10 @@ def choose(
     """
 
 def read_curves(path: _Path) -> str | None:
-    """The curves of a file, as JSON, without those whose numbers cannot be; `None` if there is no file. `ValueError` if it is
-    none of curves."""
+    """The curves of a file, as JSON, without those whose numbers cannot be; `None` if there is no file.
+
+    `ValueError` if it is none of curves.
+    """
 
 def write_curves(path: _Path, curves: str) -> None: ...
 def known_ops() -> list[tuple[str, bool]]:

@@ -118,10 +118,35 @@ def test_the_page_of_the_demo(browser, demo, name):
     assert headings == ["Bits", "Outputs", "Error by layer", "Layers", "Sizes", "Error by weight", "A weight", "Weights"]
 
 
-@pytest.mark.parametrize("page", ["made", "demo"])
+@pytest.fixture(scope="module")
+def recommended(binary, tmp_path_factory):
+    """The page of the sizes of the demo's network."""
+    folder = tmp_path_factory.mktemp("recommended")
+    subprocess.run([binary, "demo", "--save", folder / "digits"], check=True, capture_output=True)
+    subprocess.run([binary, "recommend", folder / "digits/digits.mlpackage", "--sizes", "6", "--report", folder / "sizes.html"],
+                   check=True, capture_output=True)
+    return folder / "sizes.html"
+
+
+@pytest.mark.parametrize("name", WIDTHS)
+def test_the_page_of_sizes(browser, recommended, name):
+    data = embedded(recommended.read_text())
+    rows = data["recommendations"]
+    assert len(rows) >= 4 and [row["bytes"] for row in rows] == sorted(row["bytes"] for row in rows)
+    browser.open(recommended, width=WIDTHS[name])
+    assert browser.trouble() == []
+    assert browser.evaluate("document.documentElement.scrollWidth") <= WIDTHS[name]
+    typed = browser.evaluate("[...document.querySelectorAll('tbody tr')].map(row => row.lastChild.textContent)")
+    assert typed == [f"{data['command']} --target-size {row['target_size']}" for row in rows]
+    bars = browser.evaluate("[...document.querySelectorAll('svg rect title')].map(one => one.textContent)")
+    assert [bar.rsplit(": ", 1)[1] for bar in bars] == [f"{row['expected_snr_db']:.2f} dB" for row in rows]
+    assert browser.evaluate("[...document.querySelectorAll('h2')].map(one => one.textContent)") == ["What is lost", "Sizes"]
+
+
+@pytest.mark.parametrize("page", ["made", "demo", "recommended"])
 def test_every_control_has_a_name(browser, page, request):
     found = request.getfixturevalue(page)
-    browser.open(found if page == "demo" else found[0])
+    browser.open(found[0] if page == "made" else found)
     browser.send("Accessibility.enable")
     nodes = browser.send("Accessibility.getFullAXTree")["nodes"]
     roles = {"button", "searchbox", "image", "table", "region", "heading"}

@@ -23,8 +23,9 @@ _ROOM = 4
 
 
 def lengths(model: torch.nn.Module, owners: Sequence[Owner]) -> tuple[int, int, int]:
-    """Bytes of the file of a model now; at most those of all that is no palette once the weights of owners are palettized; and
-    more than the whole file has then.
+    """Bytes of the file of a model now, and of what stays in it once the weights of owners are palettized.
+
+    The former exactly, the latter at most: all that is no palette. And a number of bytes that the whole file has not then.
 
     >>> from palettizer.torch.palettization._plan.walk import walk
     >>> model = torch.nn.Linear(64, 64, bias=False)

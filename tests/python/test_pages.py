@@ -112,7 +112,7 @@ def test_budget(page, tmp_path):
     reader = page("docs/budget.md")
     images = (load_digits().images[:16] / 16).astype(np.float32)
     np.savez(tmp_path / "reader/x.npz", image=images[:, None, None])
-    assert reader.run() == {"sh": 4, "yaml": 1, "python": 1}
+    assert reader.run() == {"sh": 4, "yaml": 1, "python": 2}
 
 
 def test_runtime(page, tmp_path):

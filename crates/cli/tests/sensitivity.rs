@@ -1,5 +1,7 @@
 //! Sensitivities from a program itself, against the gradients of its outputs one by one.
 
+#![allow(clippy::expect_used, clippy::panic, reason = "tests")]
+
 use palettizer::runtime::{RunOptions, Session};
 use palettizer::values::Samples;
 use palettizer::{Fate, SaveOptions, SensitivityLoss, SensitivityOptions, probe_sensitivities};

@@ -173,7 +173,8 @@ impl Row {
 impl Table {
     fn new(weights: &[Candidate<'_>], budget: &Budget) -> Self {
         let curves = || weights.iter().map(|weight| weight.curve);
-        let of = |curve: &Curve| curve.weighted_energy;
+        // no sensitivity at all: nobody knows, for no sample came that far
+        let of = |curve: &Curve| curve.weighted_energy.filter(|&energy| energy > 0.0);
         let weighted = curves().any(|curve| of(curve).is_some());
         // what has no sensitivities matters as much as the others do on average, for its part of the work
         let work = |curve: &Curve| {
@@ -307,4 +308,107 @@ fn smallest(forms: &[Vec<Form>], snr: f64, table: &Table) -> Result<Allocation, 
         }
     }
     Ok(best)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Curves, Goal};
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn curve(weighted_energy: Option<f64>) -> Curve {
+        let costs = |bytes, error| Priced::Costs { bytes, error };
+        let forms = [
+            ("nbits=1", costs(12, 0.3)),
+            ("nbits=2", costs(24, 0.1)),
+            ("nbits=4", costs(48, 0.01)),
+            (
+                "group_size=3",
+                Priced::Refused("3 does not divide 64".to_owned()),
+            ),
+        ];
+        Curve {
+            work: 64.0,
+            weighted_energy,
+            forms: forms.map(|(name, form)| (name.to_owned(), form)).into(),
+            ..Curve::default()
+        }
+    }
+
+    fn forms(curves: &[Curve], size: u64) -> Vec<String> {
+        let weights: Vec<Candidate<'_>> = curves
+            .iter()
+            .map(|curve| Candidate::new("w", 256, curve))
+            .collect();
+        let choice = choose(
+            &Budget::new(Goal::Size(size)),
+            &weights,
+            &Room::new(999, 0, 64),
+        );
+        let choice = choice.unwrap();
+        assert!(choice.report.bytes <= size);
+        choice
+            .weights
+            .into_iter()
+            .map(|one| one.unwrap().form.form)
+            .collect()
+    }
+
+    #[test]
+    fn a_weight_that_no_sample_came_to_is_taken_to_matter() {
+        for dead in [Some(0.0), None] {
+            let curves = [curve(Some(1.0)), curve(dead)];
+            assert_eq!(forms(&curves, 48), ["nbits=2", "nbits=2"], "{dead:?}");
+        }
+        let curves = [curve(Some(1.0)), curve(Some(1e-3))];
+        assert_eq!(forms(&curves, 60), ["nbits=4", "nbits=1"]);
+    }
+
+    #[test]
+    fn a_weight_that_can_have_no_form_stays_and_says_why() {
+        let mut none = curve(None);
+        none.forms
+            .retain(|_, form| matches!(form, Priced::Refused(_)));
+        let some = curve(None);
+        let mut weights = [
+            Candidate::new("a", 256, &none),
+            Candidate::new("b", 256, &some),
+        ];
+        let room = Room::new(999, 0, 128).with_kept(vec![("c".to_owned(), 99)]);
+        let budget = |size| Budget::new(Goal::Size(size));
+        let choice = choose(&budget(5000), &weights, &room).unwrap();
+        assert_eq!(choice.weights[0], Err("3 does not divide 64".to_owned()));
+        assert!(choice.weights[1].as_ref().is_ok_and(|one| !one.pinned));
+        let error = choose(&budget(100), &weights, &room)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("\"a\" (1280), \"c\" (99)"), "{error}");
+        weights[1].forms = vec!["nbits=1".to_owned(), "nbits=9".to_owned()];
+        weights[1].pinned = true;
+        let choice = choose(&budget(5000), &weights, &room).unwrap();
+        let one = choice.weights[1].as_ref().unwrap();
+        assert_eq!((one.form.form.as_str(), one.pinned), ("nbits=1", true));
+    }
+
+    #[test]
+    fn curves_whose_numbers_cannot_be_are_left_out() {
+        let bad = |priced| {
+            let mut curve = curve(None);
+            curve.forms.insert("x".to_owned(), priced);
+            curve
+        };
+        let costs = |bytes, error| Priced::Costs { bytes, error };
+        let weights = BTreeMap::from([
+            ("good".to_owned(), curve(Some(1.0))),
+            ("large".to_owned(), bad(costs(u64::MAX, 0.0))),
+            ("negative".to_owned(), bad(costs(1, -1.0))),
+            ("nan".to_owned(), bad(costs(1, f64::NAN))),
+            ("energy".to_owned(), curve(Some(f64::INFINITY))),
+        ]);
+        let curves = Curves {
+            weights,
+            ..Curves::default()
+        };
+        assert_eq!(curves.sound().weights.keys().collect::<Vec<_>>(), ["good"]);
+    }
 }

@@ -104,6 +104,17 @@ def test_a_file_is_never_above_a_target_and_hardly_below_what_was_promised(cls, 
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), small.state_dict().values()))
 
 
+@pytest.mark.parametrize("choices", [None, {"lut_dtype": ["float", "int8"]}])
+def test_what_was_promised_is_within_a_thousandth_and_some_bytes_a_weight(choices, tmp_path):
+    torch.manual_seed(14)
+    dense = nn.Sequential(*(nn.Linear(256, 256) for _ in range(8)))
+    for size in ("150kB", "300kB", "450kB"):
+        palettizer = PostTrainingPalettizer(dense)
+        small = palettizer.compress(budget=Budget(target_size=size, choices=choices), progress=False)
+        after, promised = stored(small, tmp_path), palettizer.report().budget["bytes"]
+        assert after <= promised <= min(1.001 * after + 20 * len(dense), float(size[:-2]) * 1000)
+
+
 @pytest.mark.parametrize("cls", [PostTrainingPalettizer, SKMPalettizer, LayerwisePalettizer])
 @pytest.mark.parametrize("choices", [None, {"nbits": [1, 2, 4]}, {"n_bits": [2, 6], "group_size": [None, 4]},
                                      {"nbits": [2, 3], "lut_dtype": ["float", "int8", "uint8"]},

@@ -14,22 +14,19 @@ from palettizer.torch.palettization._plan.walk import Owner
 MOST = 1 << 44
 """More bytes than any file has."""
 
-_ENTRIES = 2
-"""Numbers that a record of a palettization adds to those that are there: palettized, and its table quantized."""
-
-
 _ROOM = 4
 """How many times larger a palettized model could be: a group of few elements has a table of its own."""
 
 
-def lengths(model: torch.nn.Module, owners: Sequence[Owner]) -> tuple[int, int, int]:
+def lengths(model: torch.nn.Module, owners: Sequence[Owner], quantized: bool) -> tuple[int, int, int]:
     """Bytes of the file of a model now, and of what stays in it once the weights of owners are palettized.
 
     The former exactly, the latter at most: all that is no palette. And a number of bytes that the whole file has not then.
+    `quantized` says that tables may be of integers, which a record has a number more for.
 
     >>> from palettizer.torch.palettization._plan.walk import walk
     >>> model = torch.nn.Linear(64, 64, bias=False)
-    >>> before, other, most = lengths(model, list(walk(model)))
+    >>> before, other, most = lengths(model, list(walk(model)), False)
     >>> 64 * 64 * 4 < before < 64 * 64 * 4 + 100, other < 500
     (True, True)
     """
@@ -38,7 +35,7 @@ def lengths(model: torch.nn.Module, owners: Sequence[Owner]) -> tuple[int, int, 
     records = {_beside(owner, field) for owner in owners for field in (*metadata.PALETTE_FIELDS, "compression_type")}
     left = [item for item in items if item.name not in taken and item.name not in records]
     version = metadata.version_name()
-    new = [(_beside(owner, "compression_type"), "I64", [_ENTRIES + len(_types(owner))]) for owner in owners]
+    new = [(_beside(owner, "compression_type"), "I64", [1 + quantized + len(_types(owner))]) for owner in owners]
     if version not in {item.name for item in items}:
         new.append((version, "I64", []))
     before = _length(items, [], shared, None)

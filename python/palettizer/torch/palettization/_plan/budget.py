@@ -87,7 +87,10 @@ class Allotment:
         self._forms: dict[str, dict[str, Any]] = {}
         self._before, self._other, self._most = 0, 0, MOST
         if not is_sharded(model):
-            self._before, self._other, self._most = lengths(model, [owner for weight in plan.weights for owner in weight.owners])
+            owners = [owner for weight in plan.weights for owner in weight.owners]
+            quantized = any(form.get("lut_dtype") is not None for form in self._choices)
+            quantized = quantized or any(weight.config.lut_dtype is not None for weight in plan.weights)
+            self._before, self._other, self._most = lengths(model, owners, quantized)
         elif self._goal in ("target_size", "target_ratio"):
             raise ValueError(
                 f"{self._goal} is of the file that a model makes, and the parameters of this one are sharded; "

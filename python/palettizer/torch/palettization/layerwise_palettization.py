@@ -236,22 +236,21 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         made: dict[str, Made] = {}
         more: dict[str, dict[str, Any]] = {}
         with ExitStack() as stack:
-            if budget is not None and statistics_path is None:
-                statistics_path = stack.enter_context(_temporary_file())
-            looked = partial(self._looked, plan, dataloader, loss_fn, statistics_path, forward_fn, progress)
-            if budget is not None:
+            looked = partial(self._looked, plan, dataloader, loss_fn, forward_fn=forward_fn, progress=progress)
+            if budget is None:
+                guided, stages = looked(statistics_path)
+            else:
+                path = stack.enter_context(_temporary_file()) if statistics_path is None else statistics_path
                 allotment = Allotment(budget, self._model, plan)
-                guided, stages = looked()
+                guided, stages = looked(path)
                 with closing(stages):
                     for weights, of in stages:
                         for weight in shown(weights, progress, "pricing"):
                             price(allotment, weight, of(weight), guided, threads)
                 plan, columns, came_to = allotment.chosen()
                 more.update(columns)
-                guided, of = file.reading(statistics_path, plan.weights)
+                guided, of = file.reading(path, plan.weights)
                 stages = (stage for stage in [(plan.weights, of)])
-            else:
-                guided, stages = looked()
             with closing(stages):
                 for weights, of in stages:
                     for weight in shown(weights, progress, "fitting"):

@@ -97,7 +97,6 @@ class BudgetedConfig(OptimizationConfig):
 
     def for_budget(self) -> BudgetedConfig:
         """The same, with a config for all that leaves whatever is to be chosen to the budget."""
-        plain = self.module_config()
-        base = plain if self.global_config is None else self.global_config
+        base: Any = self.module_config() if self.global_config is None else self.global_config
         free = replace(base, n_bits=8, granularity=PalettizationGranularity.per_tensor, group_size=None)
         return replace(self, global_config=free)

@@ -10,6 +10,7 @@
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
 //! | `session` | a program run on the CPU: arrays in, arrays out |
+//! | `program` | all of the pipeline for a program that Python reads and writes |
 //! | `budget` | forms chosen for weights that Python prices |
 //! | `staged_output` | a file of Python's making on its way to its place |
 //! | `dkm` | one weight that is being trained: its soft form and the gradient |
@@ -31,6 +32,7 @@ mod model;
 mod names;
 mod palette;
 mod palettize;
+mod program;
 mod recover;
 mod session;
 mod staged_output;
@@ -58,6 +60,8 @@ mod _native {
     use crate::palette::Palette;
     #[pymodule_export]
     use crate::palettize::{assemble, normalise_sensitivity, palettize};
+    #[pymodule_export]
+    use crate::program::palettize_program;
     #[pymodule_export]
     use crate::recover::recover;
     #[pymodule_export]

@@ -22,7 +22,7 @@ impl Raised {
         &self.stop
     }
 
-    fn keep(&self, error: PyErr) -> String {
+    pub(crate) fn keep(&self, error: PyErr) -> String {
         let message = error.to_string();
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.get_or_insert(error);

@@ -1,0 +1,217 @@
+//! Palettes for the weights of a program that Python reads and writes: all that the pipeline does, for a format of Python's.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use numpy::PyReadonlyArray1;
+use palettizer_palette::{Dtype, Palette as Inner};
+use palettizer_pipeline::config::OptimizationConfig;
+use palettizer_pipeline::{
+    Done, Error, Format, Known, Plan, Planned, Report, Source, User, Values, Weight, check_promise,
+    execute, plan,
+};
+use pyo3::prelude::*;
+
+use crate::arrays::slice;
+use crate::config::Config;
+use crate::error::Failure;
+use crate::json::json;
+use crate::lut_function::Raised;
+use crate::names::dtype as parse_dtype;
+use crate::palette::Palette;
+use crate::whole;
+use crate::work;
+
+/// A weight, as Python describes it.
+#[derive(FromPyObject)]
+#[pyo3(from_item_all)]
+pub(crate) struct Described {
+    names: Vec<String>,
+    /// Name and type of each op that uses it.
+    users: Vec<(String, String)>,
+    shape: Vec<usize>,
+    /// `f32`, `f16` or `bf16`; of a weight that cannot be palettized, anything.
+    dtype: String,
+    output_axis: Option<usize>,
+    /// Bytes that it takes now.
+    bytes: u64,
+    /// Why it cannot be palettized, whatever the configuration says.
+    problem: Option<String>,
+}
+
+/// A program whose weights Python reads.
+struct Program {
+    weights: Vec<Described>,
+    dtypes: Vec<Option<Dtype>>,
+    /// Gives the bytes of the weight of a number.
+    read: Py<PyAny>,
+    raised: Arc<Raised>,
+    /// Bytes of the program as it is.
+    before: u64,
+    /// Bytes that a palette's ops, types and names take at most, beside its data.
+    overhead: u64,
+}
+
+/// Palettizes the weights of a program: see `_native.pyi`.
+#[pyfunction]
+#[pyo3(signature = (weights, read, made, config, *, before, overhead, threads = None, progress = None))]
+#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+pub(crate) fn palettize_program(
+    py: Python<'_>,
+    weights: Vec<Described>,
+    read: Py<PyAny>,
+    made: Py<PyAny>,
+    config: Config,
+    before: u64,
+    overhead: u64,
+    #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
+    progress: Option<&Bound<'_, PyAny>>,
+) -> PyResult<String> {
+    let raised = Arc::new(Raised::default());
+    let config = config.into_rust(&raised)?;
+    let dtypes = weights.iter().map(|weight| parse_dtype(&weight.dtype).ok());
+    let program = Program {
+        dtypes: dtypes.collect(),
+        weights,
+        read,
+        raised: raised.clone(),
+        before,
+        overhead,
+    };
+    let report = work::run_until(py, threads, progress, raised.stop(), |line| {
+        let done = program.palettize(&config, &made, line);
+        raised.raise().map_err(Failure)?;
+        done.map_err(Failure::from)
+    })?;
+    json(&report)
+}
+
+impl Program {
+    /// The report; each palette goes to `made`, in the order of the weights, with the number of its weight.
+    fn palettize(
+        &self,
+        config: &OptimizationConfig,
+        made: &Py<PyAny>,
+        line: &work::Line<'_>,
+    ) -> Result<Report, Error> {
+        let start = Instant::now();
+        let mut plan = plan(self, config, line)?;
+        let store = |planned: &Planned<usize>, palette: &Inner| {
+            let bytes = self.palette_bytes(planned, palette)?;
+            let given = Palette(palette.clone());
+            let done = Python::attach(|py| made.call1(py, (planned.weight.place, given)).map(drop));
+            done.map_err(|error| self.stopped(error))?;
+            Ok(((), bytes))
+        };
+        let done = execute(self, &mut plan, config, store, line)?;
+        let figures = done
+            .into_iter()
+            .map(|done| done.map(|Done { figures, .. }| figures));
+        let figures: Vec<_> = figures.collect();
+        let palettes = figures.iter().flatten().map(|figures| figures.bytes_after);
+        let after = self.other_bytes(&plan)?.saturating_add(palettes.sum());
+        check_promise(plan.budget.as_ref(), after)?;
+        let rows = plan.weights.iter().zip(figures);
+        let rows = rows.map(|(planned, figures)| planned.report(figures));
+        let report = Report::new(self.before, after, rows.collect(), start);
+        Ok(report
+            .with_unmatched(plan.unmatched)
+            .with_budget(plan.budget))
+    }
+
+    /// Keeps what Python raised for the thread that asked, and ends the work.
+    fn stopped(&self, error: PyErr) -> Error {
+        self.raised.keep(error);
+        Error::Stopped
+    }
+}
+
+impl Format for Program {
+    type Place = usize;
+    type Error = Error;
+    const REPORTS_SMALL: bool = false;
+
+    fn known(&self) -> Known<'_> {
+        let mut known = Known::default();
+        for weight in &self.weights {
+            known.names.extend(weight.names.iter().map(String::as_str));
+            for (name, op_type) in &weight.users {
+                known.names.insert(name);
+                known.types.insert(op_type);
+            }
+        }
+        known
+    }
+
+    fn weights(&self, _config: &OptimizationConfig) -> Result<Vec<Weight<usize>>, Error> {
+        let user = |(name, op_type): &(String, String)| User {
+            name: name.clone(),
+            op_type: op_type.clone(),
+        };
+        let weight = |(place, weight): (usize, &Described)| {
+            let source = match (&weight.problem, self.dtypes[place]) {
+                (Some(problem), _) => Err(problem.clone()),
+                (None, None) => Err(format!(
+                    "{} is no type of a weight: expected f32, f16 or bf16",
+                    weight.dtype
+                )),
+                (None, Some(dtype)) => Ok(Source {
+                    dtype,
+                    masked: false,
+                }),
+            };
+            Weight {
+                names: weight.names.clone(),
+                users: Some(weight.users.iter().map(user).collect()),
+                shape: weight.shape.clone(),
+                dtype: self.dtypes[place].map_or("other", Dtype::name),
+                bytes: weight.bytes,
+                output_axis: weight.output_axis,
+                data: None,
+                role: None,
+                source,
+                place,
+            }
+        };
+        Ok(self.weights.iter().enumerate().map(weight).collect())
+    }
+
+    fn values<'v>(&'v self, weight: &'v Weight<usize>) -> Result<Values<'v>, Error> {
+        let bytes = Python::attach(|py| {
+            let found = self.read.call1(py, (weight.place,))?;
+            let found: PyReadonlyArray1<'_, u8> = found.extract(py)?;
+            Ok(slice("values", &found)?.to_vec())
+        });
+        Ok(Values {
+            bytes: Cow::Owned(bytes.map_err(|error| self.stopped(error))?),
+            mask: None,
+        })
+    }
+
+    fn other_bytes(&self, plan: &Plan<usize>) -> Result<u64, Error> {
+        let jobs = plan
+            .weights
+            .iter()
+            .filter(|planned| planned.job().is_some());
+        let palettized: u64 = jobs.map(|planned| planned.weight.bytes).sum();
+        Ok(self.before.saturating_sub(palettized))
+    }
+
+    fn palette_bytes(&self, _planned: &Planned<usize>, palette: &Inner) -> Result<u64, Error> {
+        Ok(palette.stored_bytes() as u64 + self.overhead)
+    }
+
+    fn stored_len(&self) -> u64 {
+        self.before
+    }
+
+    fn finish(
+        &self,
+        _weight: &Weight<usize>,
+        _values: &Values<'_>,
+        _palette: Option<&mut Inner>,
+    ) -> Result<(), Error> {
+        Ok(())
+    }
+}

@@ -1,0 +1,98 @@
+"""Programs in folders: looked at before Apple's reader, which ends the process on what is damaged, and saved in one step."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from palettizer.coreai._wheel import AIModelAsset
+
+SUFFIX = ".aimodel"
+_PROGRAM, _HASH = "main.mlirb", "main.hash"
+_MAGIC = b"ML\xefR"
+
+
+def check(path: str | os.PathLike[str]) -> Path:
+    """Refuses a folder that Apple's reader would not survive.
+
+    Raises:
+        FileNotFoundError: there is nothing.
+        ValueError: it is no program, or damaged.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        raise FileNotFoundError(f"there is no {folder}")
+    wrong = _wrong(folder)
+    if wrong:
+        raise ValueError(f"{folder} is no Core AI program, or it is damaged: {wrong}; make it again, or fetch it again")
+    return folder
+
+
+def _wrong(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"expected a folder whose name ends in {SUFFIX}"
+    program = folder / _PROGRAM
+    if not program.is_file():
+        return f"it has no {_PROGRAM}"
+    digest = hashlib.sha256()
+    with open(program, "rb") as file:
+        start = file.read(len(_MAGIC))
+        if start != _MAGIC:
+            return f"{_PROGRAM} begins with {start.hex(' ')}, expected {_MAGIC.hex(' ')} (MLIR bytecode)"
+        digest.update(start)
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    said = folder / _HASH
+    if not said.is_file():
+        return f"it has no {_HASH}"
+    if said.read_bytes() != digest.digest():
+        return f"{_HASH} is not the SHA-256 of {_PROGRAM}"
+    try:
+        summary = AIModelAsset.load(folder).summary(include_statistics=False)
+    except Exception as error:  # of whatever type: it comes from the wheel
+        return str(error)
+    if summary is None or not summary.function_names:
+        return f"{_PROGRAM} has no function that can be read"
+    return ""
+
+
+def length(folder: Path) -> int:
+    """Bytes of the program in a folder."""
+    return (folder / _PROGRAM).stat().st_size
+
+
+def save(program: Any, path: str | os.PathLike[str], metadata: Any, overwrite: bool) -> None:
+    """Saves beside the place and renames: what was there stays until the new one is whole.
+
+    Raises:
+        ValueError: a name that does not end in .aimodel.
+        FileExistsError: there is something already, and it is not to be replaced, or it is no program.
+    """
+    out = Path(path)
+    if out.suffix != SUFFIX:
+        raise ValueError(f"{out} must end in {SUFFIX}")
+    if not out.absolute().parent.is_dir():
+        raise FileNotFoundError(f"there is no folder {out.absolute().parent} to write {out} to")
+    if out.exists() or out.is_symlink():
+        if not overwrite:
+            raise FileExistsError(f"{out} is there already; give overwrite=True to replace it")
+        if not (out / _PROGRAM).is_file():
+            raise FileExistsError(f"{out} is there already and is no Core AI program; it is not replaced")
+    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.absolute().parent) as scratch:
+        built = Path(scratch) / out.name
+        program.save_asset(built, **({} if metadata is None else {"metadata": metadata}))
+        check(built)
+        old = Path(scratch) / "old"
+        if out.exists():
+            out.rename(old)
+        try:
+            built.rename(out)
+        except OSError:
+            if old.exists():
+                old.rename(out)
+            raise
+        shutil.rmtree(old, ignore_errors=True)

@@ -4,7 +4,7 @@ Users have better-dressed names for most of it in `palettizer.coreml` and `palet
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias, final
 
@@ -257,6 +257,8 @@ class StagedOutput:
     """
 
     def __new__(cls, path: _Path, *, overwrite: bool = False) -> StagedOutput: ...
+    @staticmethod
+    def program(path: _Path, *, overwrite: bool = False) -> StagedOutput: ...
     def __enter__(self) -> Path: ...
     def __exit__(self, kind: object, error: object, trace: object, /) -> None: ...
 
@@ -489,21 +491,18 @@ def read_curves(path: _Path) -> str | None:
 
 def write_curves(path: _Path, curves: str) -> None: ...
 def palettize_program(
-    weights: Sequence[dict[str, Any]],
-    read: Callable[[int], _Bytes],
-    made: Callable[[int, Palette], object],
+    opened: Any,
     config: _Config,
     *,
-    before: int,
-    overhead: int,
     threads: int | None = None,
     progress: _Progress | None = None,
 ) -> str:
     """Palettizes the weights of a program that Python reads and writes: the report, as JSON.
 
-    A weight has `names`, `users` (name and type of each operation that uses it), `shape`, `dtype`, `output_axis`, `bytes` and
-    `problem` (why it cannot be palettized, or `None`). `read` gives the values of a weight, by its number; `made` takes the
-    palettes, in order. `before` are the bytes of the program, `overhead` those that a palette takes at most beside its data.
+    `opened` has attributes `described`, a list of weights (dicts of `names`, `users`, name and type of each operation that uses
+    it, `shape`, `dtype`, `output_axis`, `bytes` and `problem`, why it cannot be palettized, or `None`), `before`, the bytes of
+    the program, and `overhead`, those that a palette takes at most beside its data; and methods `read(index)`, which gives the
+    values of a weight, and `put(index, palette)`, which takes the palettes, in order.
     """
 
 def known_ops() -> list[tuple[str, bool]]:

@@ -64,7 +64,7 @@ In the table, bits 8/4 are 8 bits for a vector of 4 weights, and (+2) after a na
 )]
 pub(crate) struct Args {
     // a field for each flag
-    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
+    /// The model: an .mlpackage, .mlmodel, .safetensors or .aimodel file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// Where the smaller model goes: an .mlpackage, or a .safetensors file or a folder like IN
@@ -220,9 +220,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     places(&args)?;
     let config = configuration(&args)?;
     let model = Model::open_with(&args.input, args.limits.into())?;
-    if let Model::Checkpoint(_) = model {
-        no_program(&args)?;
-    }
+    only_for_some(&args, &model)?;
     let samples = samples(&args, &model)?;
     let report_file = ReportFile::prepare(args.report.as_deref(), args.force)?;
     let recipe_file = args.budget.recipe_place(args.force)?;
@@ -264,7 +262,7 @@ pub(crate) fn run(args: Args, voice: Voice) -> Result<(), Failure> {
     })?;
     for name in &report.unmatched {
         let what = match model {
-            Model::CoreMl(_) => "op, op type or constant with a weight",
+            Model::CoreMl(_) | Model::CoreAi(_) => "op, op type or constant with a weight",
             Model::Checkpoint(_) => "tensor",
         };
         let hint = match report.near_names.get(name) {
@@ -378,11 +376,9 @@ fn places(args: &Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Refuses, by their names, the flags that only a Core ML program has a use for.
-fn no_program(args: &Args) -> Result<(), Failure> {
-    let flags = [
-        (!args.op_type.is_empty(), "--op-type"),
-        (args.joint_compression, "--joint-compression"),
+/// Refuses, by their names, the flags that a model of this format has no use for.
+fn only_for_some(args: &Args, model: &Model) -> Result<(), Failure> {
+    let runs = [
         (args.verify.is_some(), "--verify"),
         (args.budget.inputs().is_some(), "--inputs"),
         (
@@ -390,11 +386,32 @@ fn no_program(args: &Args) -> Result<(), Failure> {
             "--minimum-deployment-target",
         ),
     ];
-    match flags.iter().find(|(given, _)| *given) {
+    let ops = [
+        (!args.op_type.is_empty(), "--op-type"),
+        (args.joint_compression, "--joint-compression"),
+    ];
+    let first = |flags: &[(bool, &'static str)]| {
+        flags
+            .iter()
+            .find(|(given, _)| *given)
+            .map(|(_, flag)| *flag)
+    };
+    let (flag, why) = match model {
+        Model::CoreMl(_) => return Ok(()),
+        Model::Checkpoint(_) => (
+            first(&ops).or(first(&runs)),
+            "a checkpoint has tensors and no ops",
+        ),
+        Model::CoreAi(_) => (
+            first(&runs),
+            "a Core AI program is not run here, and is for one system",
+        ),
+    };
+    match flag {
         None => Ok(()),
-        Some((_, flag)) => Err(Failure::Usage(format!(
-            "{flag} is for Core ML models; a checkpoint has tensors and no ops{}",
-            match *flag {
+        Some(flag) => Err(Failure::Usage(format!(
+            "{flag} is for Core ML models; {why}{}",
+            match flag {
                 "--op-type" =>
                     ": use --op-name with the names of tensors, or with patterns of them",
                 _ => "",

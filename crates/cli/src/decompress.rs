@@ -23,7 +23,7 @@ Palettized, quantized and sparse weights, and combinations of them, become plain
 the values that Core ML would compute from them. Of a checkpoint, the weights that palettizer
 palettized become plain tensors.")]
 pub(crate) struct Args {
-    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
+    /// The model: an .mlpackage, .mlmodel, .safetensors or .aimodel file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// Where the dense model goes: an .mlpackage, or a .safetensors file or a folder like IN

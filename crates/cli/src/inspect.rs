@@ -21,7 +21,7 @@ use crate::width::paragraph;
   palettizer inspect Model.mlpackage --weight-threshold 0 --json
   palettizer inspect model.safetensors")]
 pub(crate) struct Args {
-    /// The model: an .mlpackage, .mlmodel or .safetensors file, or a folder of shards with its index
+    /// The model: an .mlpackage, .mlmodel, .safetensors or .aimodel file, or a folder of shards with its index
     #[arg(value_name = "IN")]
     input: PathBuf,
     /// List only weights with more elements
@@ -45,6 +45,11 @@ pub(crate) fn run(args: &Args, voice: Voice) -> Result<(), Failure> {
     match Model::open_with(&args.input, args.limits.into())? {
         Model::CoreMl(model) => {
             let weights = model.weights(args.weight_threshold)?;
+            let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));
+            show(args, voice, &weights, table(&weights), ("weight", sizes))
+        }
+        Model::CoreAi(program) => {
+            let weights = program.weights(args.weight_threshold)?;
             let sizes = weights.iter().map(|weight| (weight.elements, weight.bytes));
             show(args, voice, &weights, table(&weights), ("weight", sizes))
         }

@@ -61,6 +61,10 @@ impl RunFlags {
     pub(crate) fn open(&self, path: &Path) -> Result<Program, Failure> {
         match Model::open_with(path, self.limits.into())? {
             Model::CoreMl(model) => Ok(*model),
+            Model::CoreAi(_) => Err(Failure::Usage(format!(
+                "{} is a Core AI program, which Apple's wheel runs: only Core ML models are run here",
+                path.display()
+            ))),
             Model::Checkpoint(_) => Err(Failure::Usage(format!(
                 "{} is a checkpoint: it has tensors and no program that could be run",
                 path.display()

@@ -230,7 +230,7 @@ fn samples(args: &Args, model: &Model) -> Result<Option<Samples>, Failure> {
     };
     let Model::CoreMl(model) = model else {
         return Err(Failure::Usage(
-            "--inputs is for Core ML models; a checkpoint has tensors and no ops".to_owned(),
+            "--inputs is for Core ML models: no others are run here".to_owned(),
         ));
     };
     let session = Session::new(model)?;

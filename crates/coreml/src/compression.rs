@@ -17,6 +17,26 @@ pub struct Compression {
     pub palette: Option<PaletteInfo>,
 }
 
+impl Compression {
+    /// What ops make, of elements of `stored_dtype`, with a palette if there is one.
+    ///
+    /// ```
+    /// let made = palettizer_coreml::Compression::new(vec!["lut_to_dense".to_owned()], Some("uint4".to_owned()), None);
+    /// assert_eq!(made.ops, ["lut_to_dense"]);
+    /// ```
+    pub fn new(
+        ops: Vec<String>,
+        stored_dtype: Option<String>,
+        palette: Option<PaletteInfo>,
+    ) -> Self {
+        Self {
+            ops,
+            stored_dtype,
+            palette,
+        }
+    }
+}
+
 /// The compression of a constant of the shape `shape` that `chain`, in order, makes.
 pub(crate) fn compression(chain: &[&Operation], shape: &[usize]) -> Compression {
     Compression {

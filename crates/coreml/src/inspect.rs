@@ -39,6 +39,30 @@ pub struct WeightInfo {
     pub compression: Option<Compression>,
 }
 
+impl WeightInfo {
+    /// A dense weight with no users: what else is known goes into the fields.
+    ///
+    /// ```
+    /// let mut info = palettizer_coreml::WeightInfo::new("weight", &[8, 4], "fp16");
+    /// info.consumers.push(palettizer_coreml::Consumer::new("fc", "linear"));
+    /// assert_eq!((info.elements, info.unique_values), (32, 0));
+    /// ```
+    pub fn new(name: impl Into<String>, shape: &[usize], dtype: impl Into<String>) -> Self {
+        let sizes = shape.iter().map(|&size| size as u64);
+        Self {
+            name: name.into(),
+            shape: shape.to_vec(),
+            dtype: dtype.into(),
+            elements: sizes.fold(1, u64::saturating_mul),
+            bytes: 0,
+            sparsity: 0.0,
+            unique_values: 0,
+            consumers: Vec::new(),
+            compression: None,
+        }
+    }
+}
+
 /// An op that uses a constant.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
@@ -49,6 +73,17 @@ pub struct Consumer {
     pub op_type: String,
     /// The constants that it takes, by parameter.
     pub params: BTreeMap<String, String>,
+}
+
+impl Consumer {
+    /// An op of a name and a type.
+    pub fn new(name: impl Into<String>, op_type: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            op_type: op_type.into(),
+            params: BTreeMap::new(),
+        }
+    }
 }
 
 /// A constant as it is used: what a compressed one stands for.

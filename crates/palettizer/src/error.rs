@@ -16,6 +16,9 @@ pub enum Error {
     /// With a checkpoint.
     #[error(transparent)]
     Checkpoint(safetensors::Error),
+    /// With a Core AI program: what whoever reads them says.
+    #[error("{0}")]
+    CoreAi(String),
     /// When a program is run.
     #[error(transparent)]
     Runtime(runtime::Error),

@@ -37,6 +37,7 @@
 pub mod budget;
 pub mod compare;
 pub mod config_file;
+pub mod core_ai;
 pub mod dkm;
 mod error;
 pub mod layerwise;

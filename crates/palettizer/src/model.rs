@@ -1,12 +1,13 @@
 //! A model of any format, found out by what is at a path.
 
 use crate::budget::{Chosen, Curves};
-use crate::{Error, Limits, OptimizationConfig, Report, SaveOptions};
+use crate::{Error, Limits, OptimizationConfig, Report, SaveOptions, core_ai};
 use palettizer_pipeline::staged_output;
 use palettizer_pipeline::{Decompressed, Progress};
 use std::path::Path;
+use std::sync::Arc;
 
-/// A model in a file: a Core ML package, or a checkpoint. Its weights stay there, mapped into memory, until they are
+/// A model in a file: a Core ML package, a checkpoint, or a Core AI program. Its weights stay there, mapped into memory, until they are
 /// needed. What only one format has is in its variant.
 ///
 /// ```no_run
@@ -25,6 +26,8 @@ pub enum Model {
     CoreMl(Box<crate::coreml::Model>),
     /// A `.safetensors` file, a folder of them, or its index.
     Checkpoint(crate::safetensors::Checkpoint),
+    /// An `.aimodel`, where the process can read one.
+    CoreAi(Arc<dyn core_ai::Program>),
 }
 
 impl Model {
@@ -53,6 +56,9 @@ impl Model {
     /// ```
     pub fn open_with(path: impl AsRef<Path>, limits: Limits) -> Result<Self, Error> {
         let path = path.as_ref();
+        if core_ai::is_at(path) {
+            return Ok(Model::CoreAi(core_ai::open(path)?));
+        }
         // what it is can be told only if it is there
         staged_output::recover(path);
         Ok(match crate::safetensors::Checkpoint::is_at(path) {
@@ -66,6 +72,7 @@ impl Model {
         match self {
             Model::CoreMl(model) => model.stored_len(),
             Model::Checkpoint(checkpoint) => checkpoint.stored_len(),
+            Model::CoreAi(program) => program.stored_len(),
         }
     }
 
@@ -84,6 +91,7 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.palettize_to(config, out, options, progress)?,
             Model::Checkpoint(model) => model.palettize_to(config, out, options, progress)?,
+            Model::CoreAi(model) => model.palettize_to(config, out.as_ref(), options, progress)?,
         })
     }
 
@@ -114,6 +122,7 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.curves(config, progress)?,
             Model::Checkpoint(model) => model.curves(config, progress)?,
+            Model::CoreAi(model) => model.curves(config, progress)?,
         })
     }
 
@@ -129,6 +138,7 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.chosen(config, progress)?,
             Model::Checkpoint(model) => model.chosen(config, progress)?,
+            Model::CoreAi(model) => model.chosen(config, progress)?,
         })
     }
 
@@ -151,6 +161,7 @@ impl Model {
         Ok(match self {
             Model::CoreMl(model) => model.decompress_to(out, options, progress)?,
             Model::Checkpoint(model) => model.decompress_to(out, options, progress)?,
+            Model::CoreAi(model) => model.decompress_to(out.as_ref(), options)?,
         })
     }
 }

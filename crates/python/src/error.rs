@@ -35,6 +35,7 @@ impl From<palettizer::Error> for Failure {
         use palettizer::coreml::{Error as CoreMl, package::PackageError};
         let message = visible_lines(&error.to_string()).into_owned();
         Failure(match error {
+            Reason::CoreAi(_) => bad_value(message),
             Reason::Pipeline(Any::Io { source, .. } | Any::DiskFull { source, .. }) => {
                 // the exception of the system's error, such as FileNotFoundError, with our words
                 std::io::Error::new(source.kind(), message).into()

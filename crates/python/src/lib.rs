@@ -10,6 +10,7 @@
 //! | `model`, `config`, `lut_function` | a Core ML model; what is asked of it; functions of the user's |
 //! | `checkpoint` | a safetensors checkpoint |
 //! | `session` | a program run on the CPU: arrays in, arrays out |
+//! | `core_ai` | the same for the command |
 //! | `program` | all of the pipeline for a program that Python reads and writes |
 //! | `budget` | forms chosen for weights that Python prices |
 //! | `staged_output` | a file of Python's making on its way to its place |
@@ -23,6 +24,7 @@ mod budget;
 mod checkpoint;
 mod command;
 mod config;
+mod core_ai;
 mod dkm;
 mod error;
 mod json;

@@ -1,15 +1,18 @@
 //! Palettes for the weights of a program that Python reads and writes: all that the pipeline does, for a format of Python's.
 
 use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use numpy::PyReadonlyArray1;
+use palettizer::Model;
+use palettizer::budget::inform;
 use palettizer_palette::{Dtype, Palette as Inner};
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::{
-    Done, Error, Format, Known, Plan, Planned, Report, Source, User, Values, Weight, check_promise,
-    execute, plan,
+    Done, Error, Format, Known, Plan, Planned, Progress, Report, Source, User, Values, Weight,
+    check_promise, execute, plan,
 };
 use pyo3::prelude::*;
 
@@ -24,7 +27,7 @@ use crate::whole;
 use crate::work;
 
 /// A weight, as Python describes it.
-#[derive(FromPyObject)]
+#[derive(Debug, FromPyObject)]
 #[pyo3(from_item_all)]
 pub(crate) struct Described {
     names: Vec<String>,
@@ -40,12 +43,12 @@ pub(crate) struct Described {
     problem: Option<String>,
 }
 
-/// A program whose weights Python reads.
-struct Program {
+/// A program whose weights Python reads: an object of the Python package, and what it says of the weights.
+#[derive(Debug)]
+pub(crate) struct Program {
+    opened: Py<PyAny>,
     weights: Vec<Described>,
     dtypes: Vec<Option<Dtype>>,
-    /// Gives the bytes of the weight of a number.
-    read: Py<PyAny>,
     raised: Arc<Raised>,
     /// Bytes of the program as it is.
     before: u64,
@@ -55,32 +58,20 @@ struct Program {
 
 /// Palettizes the weights of a program: see `_native.pyi`.
 #[pyfunction]
-#[pyo3(signature = (weights, read, made, config, *, before, overhead, threads = None, progress = None))]
-#[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
+#[pyo3(signature = (opened, config, *, threads = None, progress = None))]
 pub(crate) fn palettize_program(
     py: Python<'_>,
-    weights: Vec<Described>,
-    read: Py<PyAny>,
-    made: Py<PyAny>,
-    config: Config,
-    before: u64,
-    overhead: u64,
+    opened: &Bound<'_, PyAny>,
+    mut config: Config,
     #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
     progress: Option<&Bound<'_, PyAny>>,
 ) -> PyResult<String> {
     let raised = Arc::new(Raised::default());
+    let (curves, _) = config.sources();
     let config = config.into_rust(&raised)?;
-    let dtypes = weights.iter().map(|weight| parse_dtype(&weight.dtype).ok());
-    let program = Program {
-        dtypes: dtypes.collect(),
-        weights,
-        read,
-        raised: raised.clone(),
-        before,
-        overhead,
-    };
+    let program = Arc::new(Program::new(opened, raised.clone())?);
     let report = work::run_until(py, threads, progress, raised.stop(), |line| {
-        let done = program.palettize(&config, &made, line);
+        let done = program.palettized_with(config, curves.as_deref(), line);
         raised.raise().map_err(Failure)?;
         done.map_err(Failure::from)
     })?;
@@ -88,23 +79,64 @@ pub(crate) fn palettize_program(
 }
 
 impl Program {
-    /// The report; each palette goes to `made`, in the order of the weights, with the number of its weight.
-    fn palettize(
+    pub(crate) fn new(opened: &Bound<'_, PyAny>, raised: Arc<Raised>) -> PyResult<Self> {
+        let weights: Vec<Described> = opened.getattr("described")?.extract()?;
+        let dtypes = weights.iter().map(|weight| parse_dtype(&weight.dtype).ok());
+        Ok(Self {
+            dtypes: dtypes.collect(),
+            weights,
+            raised,
+            before: opened.getattr("before")?.extract()?,
+            overhead: opened.getattr("overhead")?.extract()?,
+            opened: opened.clone().unbind(),
+        })
+    }
+
+    pub(crate) fn before(&self) -> u64 {
+        self.before
+    }
+
+    /// What Python raised while its weights were read.
+    pub(crate) fn raised(&self) -> &Raised {
+        &self.raised
+    }
+
+    /// The Python object.
+    pub(crate) fn opened(&self) -> &Py<PyAny> {
+        &self.opened
+    }
+
+    /// As [`palettize`](Self::palettize), with the curves of a file.
+    fn palettized_with(
+        self: &Arc<Self>,
+        config: OptimizationConfig,
+        curves: Option<&Path>,
+        line: &work::Line<'_>,
+    ) -> Result<Report, palettizer::Error> {
+        let model = Model::CoreAi(self.clone());
+        let informed = inform(&model, config, curves, None, line)?;
+        let mut report = self.palettize(&informed.config, line)?;
+        informed.complete(&mut report);
+        Ok(report)
+    }
+
+    /// The report; each palette goes to the Python object, in the order of the weights, with the number of its weight.
+    pub(crate) fn palettize(
         &self,
         config: &OptimizationConfig,
-        made: &Py<PyAny>,
-        line: &work::Line<'_>,
+        progress: &dyn Progress,
     ) -> Result<Report, Error> {
         let start = Instant::now();
-        let mut plan = plan(self, config, line)?;
+        let mut plan = plan(self, config, progress)?;
         let store = |planned: &Planned<usize>, palette: &Inner| {
             let bytes = self.palette_bytes(planned, palette)?;
             let given = Palette(palette.clone());
-            let done = Python::attach(|py| made.call1(py, (planned.weight.place, given)).map(drop));
-            done.map_err(|error| self.stopped(error))?;
+            let put = (planned.weight.place, given);
+            Python::attach(|py| self.opened.call_method1(py, "put", put))
+                .map_err(|error| self.stopped(error))?;
             Ok(((), bytes))
         };
-        let done = execute(self, &mut plan, config, store, line)?;
+        let done = execute(self, &mut plan, config, store, progress)?;
         let figures = done
             .into_iter()
             .map(|done| done.map(|Done { figures, .. }| figures));
@@ -179,7 +211,7 @@ impl Format for Program {
 
     fn values<'v>(&'v self, weight: &'v Weight<usize>) -> Result<Values<'v>, Error> {
         let bytes = Python::attach(|py| {
-            let found = self.read.call1(py, (weight.place,))?;
+            let found = self.opened.call_method1(py, "read", (weight.place,))?;
             let found: PyReadonlyArray1<'_, u8> = found.extract(py)?;
             Ok(slice("values", &found)?.to_vec())
         });

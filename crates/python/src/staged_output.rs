@@ -3,9 +3,18 @@
 use crate::error::Failure;
 use crate::work;
 use palettizer::SaveOptions;
+use palettizer::core_ai::PROGRAM_FILE;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+/// Why a folder is not replaced by a program.
+fn no_program(out: &Path) -> Option<String> {
+    let program = out.join(PROGRAM_FILE).is_file();
+    (out.is_dir() && !program).then(|| {
+        format!("this is a folder without {PROGRAM_FILE}; only Core AI programs are replaced")
+    })
+}
 
 /// `with StagedOutput(path, overwrite=True) as built:` the block makes a file at `built`; then it is put in its place, or is gone
 /// if the block raises.
@@ -20,6 +29,15 @@ impl StagedOutput {
         let staged = palettizer::StagedOutput::file(&path, SaveOptions::overwriting(overwrite))
             .map_err(Failure::from)?;
         Ok(Self(Some(staged)))
+    }
+
+    /// A folder that is a program: whatever else is a folder stays where it is.
+    #[staticmethod]
+    #[pyo3(signature = (path, *, overwrite = false))]
+    fn program(path: PathBuf, overwrite: bool) -> PyResult<Self> {
+        let options = SaveOptions::overwriting(overwrite);
+        let staged = palettizer::StagedOutput::folder(&path, options, no_program);
+        Ok(Self(Some(staged.map_err(Failure::from)?)))
     }
 
     fn __enter__(&self) -> PyResult<PathBuf> {

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any
 
+from palettizer import _native
 from palettizer.coreai._wheel import AIModelAsset
 
 SUFFIX = ".aimodel"
@@ -65,34 +64,20 @@ def length(folder: Path) -> int:
     return (folder / _PROGRAM).stat().st_size
 
 
-def save(program: Any, path: str | os.PathLike[str], metadata: Any, overwrite: bool) -> None:
-    """Saves beside the place and renames: what was there stays until the new one is whole.
+def save(program: Any, path: str | os.PathLike[str], metadata: Any, overwrite: bool) -> int:
+    """Saves beside the place and renames: what was there stays until the new one is whole. Gives the program's bytes.
 
     Raises:
         ValueError: a name that does not end in .aimodel.
-        FileExistsError: there is something already, and it is not to be replaced, or it is no program.
+        FileExistsError: there is something already that is not to be replaced.
+        OSError: it cannot be replaced, or written.
     """
-    out = Path(path)
+    out = Path(os.path.expanduser(path))
     if out.suffix != SUFFIX:
         raise ValueError(f"{out} must end in {SUFFIX}")
-    if not out.absolute().parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {out.absolute().parent} to write {out} to")
-    if out.exists() or out.is_symlink():
-        if not overwrite:
-            raise FileExistsError(f"{out} is there already; give overwrite=True to replace it")
-        if not (out / _PROGRAM).is_file():
-            raise FileExistsError(f"{out} is there already and is no Core AI program; it is not replaced")
-    with tempfile.TemporaryDirectory(prefix=f".{out.stem}-", dir=out.absolute().parent) as scratch:
-        built = Path(scratch) / out.name
-        program.save_asset(built, **({} if metadata is None else {"metadata": metadata}))
-        check(built)
-        old = Path(scratch) / "old"
-        if out.exists():
-            out.rename(old)
-        try:
-            built.rename(out)
-        except OSError:
-            if old.exists():
-                old.rename(out)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+    with _native.StagedOutput.program(out, overwrite=overwrite) as built:
+        made = built.with_name(f"made{SUFFIX}")  # the wheel looks at the name
+        program.save_asset(made, **({} if metadata is None else {"metadata": metadata}))
+        check(made)
+        made.rename(built)
+        return length(built)

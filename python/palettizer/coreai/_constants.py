@@ -42,14 +42,18 @@ def bits(value: Any) -> int:
     return int(getattr(kind, "width", 32))
 
 
-def stored(value: Any) -> int:
-    """Bytes of a constant's values in the file."""
+def stored(op: Any) -> int:
+    """Bytes of a constant's values in the file, where one number for all is one number."""
+    return _packed(op.results[0]) // (math.prod(shape(op.results[0])) if getattr(op.attributes["value"], "is_splat", False) else 1)
+
+
+def _packed(value: Any) -> int:
     return -(-math.prod(shape(value)) * bits(value) // 8)
 
 
 def read(op: Any) -> Bytes:
     """The values of a constant: little-endian, row-major, those of less than a byte packed."""
-    found = np.zeros(stored(op.results[0]), np.uint8)
+    found = np.zeros(_packed(op.results[0]), np.uint8)
     copy_constant(op, found)
     return found
 

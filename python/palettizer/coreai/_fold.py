@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palettizer.coreai._constants import CONSTANT, bits, constant, element, read, shape
+from palettizer.coreai._constants import CONSTANT, FLOATS, bits, constant, element, read, shape
+from palettizer.coreai._constants import stored as bytes_of
 from palettizer.coreai._wheel import ir, mlir
 
 Array = NDArray[Any]
@@ -46,6 +47,44 @@ def is_constant(value: Any) -> bool:
     if name == CONSTANT:
         return True
     return name in _STEPS and all(is_constant(operand) for operand in op.operands)
+
+
+def stored(value: Any) -> int:
+    """Bytes of all constants that a value is made of."""
+    return sum(bytes_of(op) for op in _operations(value) if op.name == CONSTANT)
+
+
+def parts(value: Any) -> dict[str, Any]:
+    """What a value is made of: the operations, in order, what is stored for each element, and the tables."""
+    ops = [op for op in _operations(value) if op.name != CONSTANT]
+    found: dict[str, Any] = {
+        "ops": [op.name.removeprefix("coreai.") for op in ops], "stored_dtype": None, "lut_shape": None, "lut_dtype": None,
+        "scaled": False,
+    }  # fmt: skip
+    if ops:
+        found["stored_dtype"] = _STORED.get(element(ops[0].operands[0]), element(ops[0].operands[0]))
+    for at, op in enumerate(ops):
+        if op.name in (LOOKUP, SPARSE_LOOKUP):
+            table = op.operands[1]
+            found["lut_shape"], found["lut_dtype"] = shape(table), _NAMES.get(element(table), element(table))
+            # integers need one operation to be numbers; a second, or the first of tables of floats, scales the channels
+            scales = sum(other.name == SCALE for other in ops[at:])
+            found["scaled"] = scales > (0 if element(table) in FLOATS else 1)
+    return found
+
+
+def _operations(value: Any) -> list[Any]:
+    """The operations that a value follows from, in order, each once."""
+    found: list[Any] = []
+
+    def look(op: Any) -> None:
+        for operand in op.operands:
+            look(operand.owner)
+        if op not in found:
+            found.append(op)
+
+    look(value.owner)
+    return found
 
 
 def fold(op: Any) -> None:
@@ -142,3 +181,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
     DENSE: _filled,
 }
 """Operations that make a weight of what is stored for it."""
+
+_NAMES = {"f32": "float32", "f16": "float16", "bf16": "bfloat16", "si8": "int8", "ui8": "uint8"}
+_STORED = {f"ui{width}": f"uint{width}" for width in (1, 2, 3, 4, 6, 8)} | {f"si{width}": f"int{width}" for width in (2, 4, 8)} | _NAMES
+"""Names of types as they are listed."""

@@ -2,52 +2,45 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from palettizer import _native
 from palettizer._budget import Budget
 from palettizer._progress import Bar
-from palettizer.coreai import _asset
-from palettizer.coreai._chains import replace
-from palettizer.coreai._constants import FLOATS, element, read, shape, stored
-from palettizer.coreai._fold import chains, evaluate, fold
-from palettizer.coreai._weights import Weight, weights
-from palettizer.coreai._wheel import AIModelAsset, AIProgram
+from palettizer.coreai._constants import FLOATS, element, shape
+from palettizer.coreai._opened import Opened, dense
+from palettizer.coreai._wheel import AIProgram
 from palettizer.coreml import CoreMLOpMetaData, CoreMLWeightMetaData, OptimizationConfig, Report
 from palettizer.coreml._metadata import _Metadata
 from palettizer.coreml._weights import _fields, _ours, _warned, _workers
 
 Path = str | os.PathLike[str]
 
-_OVERHEAD = 1024
-"""More bytes than the operations, types and names of a palette take in the file, beside its data."""
-
-
 class Program:
     """A Core AI program, with what belongs to it.
 
     Attributes:
-        program: the `AIProgram` of coreai-core.
         report: what palettizing did; None for a program that was loaded.
     """
 
-    def __init__(self, program: Any, metadata: Any, bytes_stored: int, report: Report | None = None) -> None:
-        self.program, self.report = program, report
-        self._metadata, self._bytes = metadata, bytes_stored
+    def __init__(self, opened: Opened, report: Report | None = None) -> None:
+        self._opened, self.report = opened, report
+
+    @property
+    def program(self) -> Any:
+        """The `AIProgram` of coreai-core."""
+        return self._opened.program
 
     def save(self, path: Path, *, overwrite: bool = False) -> None:
         """Writes a folder whose name ends in `.aimodel`. It is whole, or what was there before.
 
         Raises:
-            FileExistsError: there is something at that place, and `overwrite` is False, or it is no program.
+            FileExistsError: there is something at that place, and `overwrite` is False.
+            OSError: what is there is no program, or nothing can be written there.
         """
-        _asset.save(self.program, path, self._metadata, overwrite)
+        self._opened.save(path, overwrite)
 
 
 def load(path: Path) -> Program:
@@ -57,9 +50,7 @@ def load(path: Path) -> Program:
         FileNotFoundError: there is nothing.
         ValueError: it is no program, or damaged.
     """
-    folder = _asset.check(os.path.expanduser(path))
-    asset = AIModelAsset.load(folder)
-    return Program(asset.program, asset.metadata, _asset.length(folder))
+    return Program(Opened.at(path))
 
 
 def palettize_weights(
@@ -86,50 +77,22 @@ def palettize_weights(
     )  # fmt: skip
     if chosen is not None:
         fields["budget"] = chosen._native(None)
-    made = copy.deepcopy(opened.program)
-    found = weights(made)
-    palettes: dict[int, _native.Palette] = {}
+    made = opened.copied()
     text = _native.palettize_program(
-        [_described(weight) for weight in found],
-        lambda index: _values(found[index]),
-        palettes.__setitem__,
-        fields,
-        before=opened._bytes,
-        overhead=_OVERHEAD,
-        threads=_workers(ours) if threads is None else threads,
-        progress=Bar("Palettizing weights", progress),
+        made, fields, threads=_workers(ours) if threads is None else threads, progress=Bar("Palettizing weights", progress)
     )
-    for index, palette in palettes.items():
-        replace(found[index].op, palette)
-    report = _warned(text)
-    if isinstance(program, AIProgram):
-        return made
-    return Program(made, opened._metadata, report.bytes_after, report)
+    return _as_given(program, made, _warned(text))
 
 
-def _opened(program: Any) -> Program:
+def _opened(program: Any) -> Opened:
     if isinstance(program, Program):
-        return program
-    if isinstance(program, AIProgram):
-        return Program(program, None, sum(stored(weight.op.results[0]) for weight in weights(program)))
-    return load(program)
+        return program._opened
+    return Opened(program) if isinstance(program, AIProgram) else Opened.at(program)
 
 
-def _values(weight: Weight) -> NDArray[np.uint8]:
-    return read(weight.op)
-
-
-def _described(weight: Weight) -> dict[str, Any]:
-    value = weight.op.results[0]
-    return {
-        "names": weight.names,
-        "users": [(use.name, use.kind) for use in weight.uses],
-        "shape": shape(value),
-        "dtype": element(value),
-        "output_axis": weight.axis,
-        "bytes": stored(value),
-        "problem": "already compressed; decompress_weights makes it dense" if weight.compressed else None,
-    }
+def _as_given(program: Any, made: Opened, report: Report | None = None) -> Any:
+    """What comes in as an `AIProgram` comes out as one."""
+    return made.program if isinstance(program, AIProgram) else Program(made, report)
 
 
 def decompress_weights(program: Any) -> Any:
@@ -138,13 +101,9 @@ def decompress_weights(program: Any) -> Any:
     Returns:
         Of the kind that came in: a path gives a `Program`.
     """
-    opened = _opened(program)
-    made = copy.deepcopy(opened.program)
-    for op in chains(made):
-        fold(op)
-    if isinstance(program, AIProgram):
-        return made
-    return Program(made, opened._metadata, sum(stored(weight.op.results[0]) for weight in weights(made)))
+    made = _opened(program).copied()
+    made.decompress()
+    return _as_given(program, made)
 
 
 def get_weights_metadata(program: Any, weight_threshold: int = 2048) -> dict[str, CoreMLWeightMetaData]:
@@ -159,10 +118,9 @@ def get_weights_metadata(program: Any, weight_threshold: int = 2048) -> dict[str
     """
     found = _Metadata()
     opened = _opened(program)  # operations do not keep their program alive
-    for weight in weights(opened.program):
+    for weight in opened.weights:
         value = weight.op.results[0]
         if math.prod(shape(value)) >= weight_threshold and element(value) in FLOATS:
             users = [CoreMLOpMetaData(use.kind, use.name, {"weight": weight.names[0]}) for use in weight.uses]
-            dense = evaluate(value)
-            found[weight.names[0]] = CoreMLWeightMetaData(dense.astype(np.float32) if dense.dtype.kind == "V" else dense, child_ops=users)
+            found[weight.names[0]] = CoreMLWeightMetaData(dense(weight), child_ops=users)
     return found

@@ -6,6 +6,7 @@ other operations use, such as masks and tables of positions, is no weight.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -43,6 +44,8 @@ class Use:
     kind: str
     axis: int | None
     """Of the weight's output channels, before whatever moves it; None if that is not known."""
+    modules: list[str]
+    """That the operation is in, the outermost first."""
     name: str = ""
 
 
@@ -70,26 +73,49 @@ class Weight:
 def weights(program: Any) -> list[Weight]:
     """The weights of a program, in its order."""
     graphs = {_name(op): op for op in _graphs(program)}
+    stable = _stable(list(graphs))
     found: list[Weight] = []
     for name, graph in graphs.items():
         for op in _operations(graph):
             if (op.name == CONSTANT or ends_chain(op)) and is_tensor(op.results[0]) and len(shape(op.results[0])) >= 2:
                 uses = list(_uses(op.results[0], list(range(len(shape(op.results[0])))), graphs, frozenset()))
                 if uses:
-                    found.append(Weight(op, name, uses))
+                    found.append(Weight(op, stable[name], uses))
     _call(found)
     return found
 
 
-def _call(found: list[Weight]) -> None:
-    """Names: the graph, what the first use is called, and how many of that kind in the graph came before."""
+def _stable(graphs: list[str]) -> dict[str, str]:
+    """Names of graphs without the letters that a converter draws for its own: `sdpa_nzgqyiig` is `sdpa`, the next `sdpa_1`."""
+    found: dict[str, str] = {}
     counts: dict[str, int] = {}
+    for name in graphs:
+        stem = re.sub(r"_[a-z]{8}$", "", name)
+        counts[stem] = counts.get(stem, -1) + 1
+        found[name] = f"{stem}_{counts[stem]}" if counts[stem] else stem
+    return found
+
+
+def _call(found: list[Weight]) -> None:
+    """Names: the graph, the modules that the use is in where the program knows them, the kind of the use, and how many of that
+    kind came before. Without the modules they are names, too: those are the same whatever the program knows."""
+    counts: dict[str, int] = {}
+
+    def counted(stem: str) -> str:
+        counts[stem] = counts.get(stem, 0) + 1
+        return f"{stem}_{counts[stem] - 1}"
+
     for weight in found:
-        for use in weight.uses:
-            stem = f"{weight.graph}.{use.kind}"
-            use.name = f"{stem}_{counts.get(stem, 0)}"
-            counts[stem] = counts.get(stem, 0) + 1
-        weight.names = [weight.uses[0].name]
+        short = [counted(f"{weight.graph}.{use.kind}") for use in weight.uses]
+        for use, name in zip(weight.uses, short):
+            use.name = counted(".".join([weight.graph, *use.modules, use.kind])) if use.modules else name
+        weight.names = list(dict.fromkeys([weight.uses[0].name, *(use.name for use in weight.uses), *short]))
+
+
+def _modules(op: Any) -> list[str]:
+    """The modules that an operation comes from, the outermost first, as far as a program made for debugging says."""
+    found = re.search(r'"call_stack": \[([^\]]*)\]', str(op.location))
+    return re.findall(r'"([^"]*)"', found[1].replace("$", "_"))[::-1] if found else []
 
 
 def _graphs(program: Any) -> Iterator[Any]:
@@ -123,17 +149,23 @@ def _uses(value: Any, axes: list[int | None], graphs: dict[str, Any], within: fr
             kind, axis = known
             turned = axes != sorted(axes, key=lambda at: -1 if at is None else at)
             name = "linear" if kind == "matmul" and turned and operand == 1 else kind
-            yield Use(name, axes[axis(len(axes))])
+            yield Use(name, axes[axis(len(axes))], _modules(op))
         elif op.name in MOVES and operand == 0:
             moved = MOVES[op.name](op, axes)
             if moved is not None:
                 yield from _uses(op.results[0], moved, graphs, within)
         elif op.name == INVOKE:
-            callee = str(ir.FlatSymbolRefAttr(op.attributes["callee"]).value) if "callee" in op.attributes else ""
+            callee = _callee(op)
             graph = graphs.get(callee)
-            if graph is not None and callee not in within:
+            if graph is not None and callee not in within and operand < len(graph.regions[0].blocks[0].arguments):
                 inside = graph.regions[0].blocks[0].arguments[operand]
                 yield from _uses(inside, axes, graphs, within | {callee})
+
+
+def _callee(op: Any) -> str:
+    """The graph that is invoked."""
+    found = re.search(r'@"?([^">]+)', str(op.attributes["callee"])) if "callee" in op.attributes else None
+    return found[1] if found else ""
 
 
 def _transposed(op: Any, axes: list[int | None]) -> list[int | None] | None:

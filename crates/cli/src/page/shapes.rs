@@ -141,6 +141,7 @@ fn values(model: &Model, name: &str) -> Option<Vec<f32>> {
             };
             Some(floats(dtype, &values.bytes))
         }
+        Model::CoreAi(program) => program.weight_values(name).ok(),
         Model::Checkpoint(checkpoint) => match checkpoint.get(name).ok()? {
             Content::Dense(tensor) => Some(floats(tensor.element.palette_dtype()?, tensor.bytes)),
             Content::Palette(palette) => Some(floats(palette.dtype, &palette.decompress())),

@@ -84,7 +84,8 @@ pub fn inform(
     };
     let Model::CoreMl(program) = model else {
         return Err(PipelineError::Budget {
-            what: "a checkpoint has no program to run on inputs: leave them out, or give sensitivities".to_owned(),
+            what: "only Core ML models can be run on inputs: leave them out, or give sensitivities"
+                .to_owned(),
         }
         .into());
     };

@@ -83,9 +83,9 @@ pub fn recommend(
             let responses = bench.responses(&budget)?;
             (Some(bench), budget.with_responses(responses))
         }
-        (Some(_), Model::Checkpoint(_)) => {
+        (Some(_), Model::Checkpoint(_) | Model::CoreAi(_)) => {
             return Err(PipelineError::Budget {
-                what: "a checkpoint has no program to run on inputs: leave them out, or give sensitivities".to_owned(),
+                what: "only Core ML models can be run on inputs: leave them out, or give sensitivities".to_owned(),
             }
             .into());
         }

@@ -110,7 +110,8 @@ fn strange(there: &Metadata) -> &'static str {
     "neither a file nor a folder"
 }
 
-/// Whether a folder is one document, as Core ML's packages are: no other output is written into it.
+/// Whether a folder is one document, as Core ML's packages and Core AI's programs are: no other output is written into it.
 pub fn is_package(folder: &Path) -> bool {
-    folder.join("Manifest.json").is_file() && folder.join("Data").is_dir()
+    let package = folder.join("Manifest.json").is_file() && folder.join("Data").is_dir();
+    package || folder.join("main.mlirb").is_file()
 }

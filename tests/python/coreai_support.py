@@ -24,7 +24,9 @@ async def run(path, entry, halves, inputs, out):
         function = model.load_function(entry)
         arrays = np.load(inputs)
         given = {name: NDArray(arrays[name].astype(ml_dtypes.bfloat16) if name in halves else arrays[name]) for name in arrays}
-        found = await function(given)
+        state = {name: given.pop(name) for name in list(given) if name.startswith("b_")}
+        found = await function(given, state)
+        found.update(state)
         np.savez(out, **{name: np.asarray(value.numpy()).astype(np.float32) for name, value in found.items()})
 
 for task in json.load(sys.stdin):
@@ -35,12 +37,13 @@ os._exit(0)
 
 
 def run(folder, *tasks):
-    """The outputs of programs, in float32: a task is (path, tensors) or (path, tensors, entry point). One child process runs them."""
+    """The outputs of programs and what their buffers (`b_…`) hold then, in float32: a task is (path, tensors) or (path, tensors, entry point). One child process runs them."""
     asked = []
     for number, (path, tensors, *entry) in enumerate(tasks):
         given, out = Path(folder) / f"run{number}.in.npz", Path(folder) / f"run{number}.out.npz"
         halves = [name for name, tensor in tensors.items() if tensor.dtype == torch.bfloat16]  # numpy's files have none
-        np.savez(given, **{name: (tensor.float() if name in halves else tensor).numpy() for name, tensor in tensors.items()})
+        plain = {torch.bfloat16: torch.float32, torch.int64: torch.int32}  # programs take no int64
+        np.savez(given, **{name: tensor.to(plain.get(tensor.dtype, tensor.dtype)).numpy() for name, tensor in tensors.items()})
         asked.append((str(path), entry[0] if entry else "main", halves, str(given), str(out)))
     child = subprocess.run([sys.executable, "-c", RUN], input=json.dumps(asked), capture_output=True, text=True, timeout=300)
     assert child.returncode == 0 and child.stdout.endswith("done\n"), child.stdout + child.stderr
@@ -107,6 +110,21 @@ class Transformer(nn.Module):
         for block in self.blocks:
             x = block(x)
         return self.head(x)
+
+
+class Cached(nn.Module):
+    """Attention over what came before, which two buffers hold."""
+
+    def __init__(self, width=32, length=8):
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
+        self.register_buffer("keys", torch.zeros(1, length, width))
+        self.register_buffer("values", torch.zeros(1, length, width))
+
+    def forward(self, x, at):
+        self.keys[:, at], self.values[:, at] = self.key(x), self.value(x)
+        weights = torch.softmax(self.query(x) @ self.keys.transpose(1, 2) / 6, -1)
+        return self.out(weights @ self.values)
 
 
 class Many(nn.Module):

@@ -198,6 +198,7 @@ fn command(args: &Args) -> String {
     let out = match extension.as_deref() {
         Some("safetensors") => "small.safetensors",
         Some("mlpackage" | "mlmodel") => "Small.mlpackage",
+        Some("aimodel") => "Small.aimodel",
         _ => "small/",
     };
     let mut text = format!("palettizer compress {} -o {out}", quoted(&args.model));

@@ -11,7 +11,7 @@ from palettizer import _native
 from palettizer.coreai._wheel import AIModelAsset
 
 SUFFIX = ".aimodel"
-_PROGRAM, _HASH = "main.mlirb", "main.hash"
+_PROGRAM, _HASH, _ABOUT = "main.mlirb", "main.hash", "metadata.json"
 _MAGIC = b"ML\xefR"
 
 
@@ -45,9 +45,10 @@ def _wrong(folder: Path) -> str:
         digest.update(start)
         while piece := file.read(1 << 20):
             digest.update(piece)
+    for part in (_HASH, _ABOUT):
+        if not (folder / part).is_file():
+            return f"it has no {part}"
     said = folder / _HASH
-    if not said.is_file():
-        return f"it has no {_HASH}"
     if said.read_bytes() != digest.digest():
         return f"{_HASH} is not the SHA-256 of {_PROGRAM}"
     try:

@@ -51,6 +51,10 @@ class Opened:
         """The same, to be changed."""
         return Opened(copy.deepcopy(self.program), self.metadata, self.before)
 
+    def changed(self, stored_bytes: int | None = None) -> Opened:
+        """The program after `put` or `decompress`, whose weights are others."""
+        return Opened(self.program, self.metadata, stored_bytes)
+
     @property
     def described(self) -> list[dict[str, Any]]:
         """The weights, as `_native.palettize_program` takes them."""

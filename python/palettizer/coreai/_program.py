@@ -92,7 +92,9 @@ def _opened(program: Any) -> Opened:
 
 def _as_given(program: Any, made: Opened, report: Report | None = None) -> Any:
     """What comes in as an `AIProgram` comes out as one."""
-    return made.program if isinstance(program, AIProgram) else Program(made, report)
+    if isinstance(program, AIProgram):
+        return made.program
+    return Program(made.changed(None if report is None else report.bytes_after), report)
 
 
 def decompress_weights(program: Any) -> Any:

@@ -41,6 +41,7 @@ USERS: dict[tuple[str, int], tuple[str, Axis]] = {
 class Use:
     """An operation that uses a weight."""
 
+    op: Any
     kind: str
     axis: int | None
     """Of the weight's output channels, before whatever moves it; None if that is not known."""
@@ -75,10 +76,12 @@ def weights(program: Any) -> list[Weight]:
     graphs = {_name(op): op for op in _graphs(program)}
     stable = _stable(list(graphs))
     found: list[Weight] = []
+    order = {op: at for at, op in enumerate(op for graph in graphs.values() for op in _operations(graph))}
     for name, graph in graphs.items():
         for op in _operations(graph):
             if (op.name == CONSTANT or ends_chain(op)) and is_tensor(op.results[0]) and len(shape(op.results[0])) >= 2:
                 uses = list(_uses(op.results[0], list(range(len(shape(op.results[0])))), graphs, frozenset()))
+                uses.sort(key=lambda use: order[use.op])  # a file keeps the uses of a value in no order
                 if uses:
                     found.append(Weight(op, stable[name], uses))
     _call(found)
@@ -97,8 +100,11 @@ def _stable(graphs: list[str]) -> dict[str, str]:
 
 
 def _call(found: list[Weight]) -> None:
-    """Names: the graph, the modules that the use is in where the program knows them, the kind of the use, and how many of that
-    kind came before. Without the modules they are names, too: those are the same whatever the program knows."""
+    """Gives each weight its names.
+
+    The first is that of its first use: the graph, the modules that it is in where the program knows them, the kind of use, and
+    how many of that kind came before. The names without modules are there, too: they do not depend on what the program knows.
+    """
     counts: dict[str, int] = {}
 
     def counted(stem: str) -> str:
@@ -149,7 +155,7 @@ def _uses(value: Any, axes: list[int | None], graphs: dict[str, Any], within: fr
             kind, axis = known
             turned = axes != sorted(axes, key=lambda at: -1 if at is None else at)
             name = "linear" if kind == "matmul" and turned and operand == 1 else kind
-            yield Use(name, axes[axis(len(axes))], _modules(op))
+            yield Use(op, name, axes[axis(len(axes))], _modules(op))
         elif op.name in MOVES and operand == 0:
             moved = MOVES[op.name](op, axes)
             if moved is not None:

@@ -122,7 +122,9 @@ class Cached(nn.Module):
         self.register_buffer("values", torch.zeros(1, length, width))
 
     def forward(self, x, at):
-        self.keys[:, at], self.values[:, at] = self.key(x), self.value(x)
+        here = torch.arange(self.keys.shape[1])[None, :, None] == at
+        self.keys.copy_(torch.where(here, self.key(x), self.keys))
+        self.values.copy_(torch.where(here, self.value(x), self.values))
         weights = torch.softmax(self.query(x) @ self.keys.transpose(1, 2) / 6, -1)
         return self.out(weights @ self.values)
 

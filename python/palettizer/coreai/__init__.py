@@ -4,6 +4,7 @@ It needs Apple's wheel `coreai-core` (`pip install 'palettizer[coreai]'`), which
 with Apple Silicon and on Linux.
 """
 
+from palettizer.coreai._convert import convert
 from palettizer.coreai._program import Program, decompress_weights, get_weights_metadata, load, palettize_weights
 from palettizer.coreml import Budget, OpPalettizerConfig, OptimizationConfig, Report
 
@@ -13,6 +14,7 @@ __all__ = [
     "OptimizationConfig",
     "Program",
     "Report",
+    "convert",
     "decompress_weights",
     "get_weights_metadata",
     "load",

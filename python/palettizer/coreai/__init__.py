@@ -5,6 +5,7 @@ with Apple Silicon and on Linux.
 """
 
 from palettizer.coreai._convert import convert
+from palettizer.coreai._opt_config import module_config, program_config
 from palettizer.coreai._program import Program, decompress_weights, get_weights_metadata, load, palettize_weights
 from palettizer.coreml import Budget, OpPalettizerConfig, OptimizationConfig, Report
 
@@ -18,5 +19,7 @@ __all__ = [
     "decompress_weights",
     "get_weights_metadata",
     "load",
+    "module_config",
     "palettize_weights",
+    "program_config",
 ]

@@ -33,6 +33,7 @@ from palettizer.torch.palettization import (
     PostTrainingPalettizerConfig,
     SKMPalettizer,
     SKMPalettizerConfig,
+    tune_tables,
 )
 
 def palettized(model, **settings):
@@ -162,8 +163,13 @@ def layerwise(model, bits):
     return LayerwisePalettizer(model, config).compress([torch.rand(4, 1, 8, 8)] * 2, progress=False)
 
 
-@pytest.mark.parametrize("bits", [2, 3, 4, 6])
-@pytest.mark.parametrize("how", [skm, dkm, layerwise])
+def tuned(model, bits):
+    images = [torch.rand(4, 1, 8, 8)]
+    done = palettized(model, n_bits=bits, enable_per_channel_scale=True)
+    return tune_tables(done, images, reference=model, steps=2, progress=False)
+
+
+@pytest.mark.parametrize("how, bits", [*((how, bits) for how in (skm, dkm, layerwise) for bits in (2, 3, 4, 6)), (tuned, 3)])
 def test_what_each_palettizer_makes_is_converted(how, bits):
     torch.manual_seed(bits)
     model = how(trained.Cnn(channels=8), bits)

@@ -67,6 +67,14 @@ def convert(
     Raises:
         ImportError: coreai-torch is not there.
         ValueError: nothing in the module is palettized, a weight was changed since, or coreai-torch cannot convert the model.
+
+    >>> import torch
+    >>> from palettizer.coreai import convert, get_weights_metadata
+    >>> from palettizer.torch.palettization import PostTrainingPalettizer
+    >>> model = PostTrainingPalettizer(torch.nn.Linear(128, 64)).compress(progress=False)
+    >>> program = convert(model, torch.rand(1, 128), progress=False)
+    >>> [weight.unique_values for weight in get_weights_metadata(program).values()]
+    [16]
     """
     converters = _loaded()
     import torch

@@ -6,7 +6,8 @@
 
 Needs torch, coremltools and palettizer. FOLDER (or the environment variable PALETTIZER_FASHION_MNIST) holds the four files
 of Fashion-MNIST (zalandoresearch/fashion-mnist, or Debian's package dataset-fashion-mnist). The
-output folder gets a Core ML package of each model and a plot of the accuracies; a table of them is printed.
+output folder gets a Core ML package of each model and a plot of the accuracies; a table of them is printed. Where coreai-torch
+is installed, it also gets a Core AI program (.aimodel) of each palettized model.
 
 What differentiable k-means adds to a training script is in `fine_tune`, and the one call of `step` in `train`.
 
@@ -32,6 +33,7 @@ import gzip
 import os
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 from collections.abc import Callable
@@ -156,6 +158,14 @@ def convert(model: nn.Module, path: Path) -> int:
     return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
 
 
+def convert_for_core_ai(model: nn.Module, path: Path) -> None:
+    """Writes the Core AI program of a palettized model, where coreai-torch is installed."""
+    if find_spec("coreai_torch") is not None:
+        from palettizer import coreai
+
+        coreai.convert(model, torch.zeros(1, 1, 28, 28), progress=False).save(path, overwrite=True)
+
+
 def table(results: list[Result], test: Images) -> str:
     """A row for each model, compared with the first."""
     rows = ["model    test %  points  before fine-tuning       kB   smaller"]
@@ -235,7 +245,10 @@ def main() -> None:
     results = [Result("float", model, 0, train("float", model, data, epochs, RATE))]
     results += [fine_tune(results[0], bits, data, tuning_epochs) for bits in args.bits]
     for result in results:
-        result.size = convert(result.model, args.output / f"{result.name.replace(' ', '-')}.mlpackage")
+        path = args.output / f"{result.name.replace(' ', '-')}.mlpackage"
+        result.size = convert(result.model, path)
+        if result is not results[0]:
+            convert_for_core_ai(result.model, path.with_suffix(".aimodel"))
     plot(results, args.output / "accuracy.svg")
     print(f"\n{table(results, data.test)}\n\nThe packages and the plot are in {args.output}")
 

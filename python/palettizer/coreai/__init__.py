@@ -4,6 +4,8 @@ It needs Apple's wheel `coreai-core` (`pip install 'palettizer[coreai]'`), which
 with Apple Silicon and on Linux.
 """
 
+from palettizer.coreai._convert import convert
+from palettizer.coreai._opt_config import module_config, program_config
 from palettizer.coreai._program import Program, decompress_weights, get_weights_metadata, load, palettize_weights
 from palettizer.coreml import Budget, OpPalettizerConfig, OptimizationConfig, Report
 
@@ -13,8 +15,11 @@ __all__ = [
     "OptimizationConfig",
     "Program",
     "Report",
+    "convert",
     "decompress_weights",
     "get_weights_metadata",
     "load",
+    "module_config",
     "palettize_weights",
+    "program_config",
 ]

@@ -18,8 +18,8 @@ _ADVICE = f"pip install 'palettizer[coreai]' (it brings {PACKAGE}=={VERSION})"
 _NAMES = {
     "coreai.authoring": ("AIModelAsset", "AIProgram"),
     "coreai._compiler.ir": (
-        "DenseElementsAttr", "DenseResourceElementsAttr", "FloatAttr", "InsertionPoint", "IntegerAttr", "IntegerType",
-        "RankedTensorType", "WalkResult",
+        "BF16Type", "DenseElementsAttr", "DenseResourceElementsAttr", "F16Type", "F32Type", "FloatAttr", "InsertionPoint",
+        "IntegerAttr", "IntegerType", "RankedTensorType", "WalkResult",
     ),
     "coreai._compiler.dialects.coreai": ("ConstantOp", "blockwise_shift_scale", "lut_to_dense"),
     "coreai._compiler._mlir_libs._coreaiIR._bindings.compiler": ("copy_constant_value_to_array",),

@@ -92,10 +92,11 @@ class Bench:
 def compress(row, subject):
     """(the compressed model, what each part of the work cost)."""
     model, costs = subject.model, {}
-    budget = _budget(row, subject) if row.method.endswith(MIXED) else None
+    mixed = row.method.endswith(MIXED)
     row = replace(row, method=row.method.removesuffix(MIXED))
     folder = downloads.cache() / f"statistics-{subject.cache}"
     folder.mkdir(parents=True, exist_ok=True)
+    budget = _budget(row, subject, folder) if mixed else None
     if row.method == "k-means":
         palettizer, arguments = api.PostTrainingPalettizer(model, _config("PostTrainingPalettizer", row, subject)), {}
     elif row.method == "skm":
@@ -118,13 +119,15 @@ def compress(row, subject):
     return done, costs
 
 
-def _budget(row, subject):
-    """The size of the file with the same bits for all."""
+def _budget(row, subject, folder):
+    """The size of the file with the same bits for all. What each form costs a weight is kept: the first row pays for it."""
     uniform = api.PostTrainingPalettizer(subject.model, _config("PostTrainingPalettizer", row, subject)).compress(progress=False)
     with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
         api.save_safetensors(uniform, file.name)
         size = Path(file.name).stat().st_size
-    return api.Budget(target_size=size, choices={"nbits": [1, 2, 3, 4, 6, 8], "group_size": [LAYOUTS[row.layout].get("group_size")]})
+    forms = {"nbits": [bits for bits in (1, 2, 3, 4, 6, 8) if bits < 2 * row.bits + 1], "group_size": [LAYOUTS[row.layout].get("group_size")]}
+    curves = folder / f"curves-{row.method}-{row.layout}-{row.samples}-{row.seed}.json"
+    return api.Budget(target_size=size, choices=forms, curves=curves)
 
 
 def _sensitivity_of(moments, path):

@@ -1,14 +1,10 @@
 """Configurations of coreai_opt: what they mean for modules and for programs, and what is refused."""
 
-import importlib.util
-import pytest
-if importlib.util.find_spec("coreai") is None:
-    pytest.skip("coreai-core has no wheel for this machine", allow_module_level=True)
-
 import io
 import re
 from enum import Enum
 
+import pytest
 import torch
 from torch import nn
 from torch_support import palettes

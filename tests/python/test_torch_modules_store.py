@@ -90,6 +90,26 @@ def test_shared_weights_are_stored_once(tmp_path):
     assert torch.equal(apart.head.weight, apart.embed.weight) and len(apart.head.weight.unique()) == 16
 
 
+class TiedToATable(nn.Module):
+    """The weight of a layer has another name, of no layer, in front of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(32, 64)
+        self.table = self.head.weight
+
+
+def test_a_palette_stays_with_its_layer(tmp_path):
+    path, model = tmp_path / "model.safetensors", PostTrainingPalettizer(TiedToATable()).compress(progress=False)
+    assert next(iter(model.state_dict())) == "table"
+    save_safetensors(model, path)
+    assert {"head.weight.palette.indices", "head.weight.palette.lut"} <= set(load_file(path)) and path.stat().st_size < 64 * 32 * 2
+    again = TiedToATable()
+    load_safetensors(again, path)
+    same(again, model)
+    assert again.table is again.head.weight and "_COREML_/weight/lut" in dict(again.head.named_buffers())
+
+
 def test_the_model_works_on(tmp_path):
     """Gradients, the optimizer's hold on the parameters, and other places of the weights are as before."""
     path, model = tmp_path / "model.safetensors", palettized()

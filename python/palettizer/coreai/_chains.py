@@ -13,11 +13,12 @@ def replace(op: Any, palette: _native.Palette) -> None:
     """Puts a palette in the place of a constant: its indices, its table, and scales where there are some."""
     kind = op.results[0].type.element_type
     with op.context, op.location, ir.InsertionPoint(op):
-        op.results[0].replace_all_uses_with(_dense(palette, kind))
+        op.results[0].replace_all_uses_with(emit(palette, kind))
     op.operation.erase()
 
 
-def _dense(palette: _native.Palette, kind: Any) -> Any:
+def emit(palette: _native.Palette, kind: Any) -> Any:
+    """Operations that make a weight of a palette, inserted where operations are: the value."""
     rank = len(palette.shape)
     indices = constant(palette.indices, palette.index_shape, ir.IntegerType.get_unsigned(palette.nbits))
     # a constant whose value the operation looks at while it is made: one in the bytes of a resource ends the process

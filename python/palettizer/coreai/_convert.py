@@ -10,7 +10,7 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from palettizer import _native
-from palettizer.coreai._chains import _dense
+from palettizer.coreai._chains import emit
 from palettizer.coreai._constants import read
 from palettizer.coreai._fold import LOOKUP
 from palettizer.coreai._opened import Opened
@@ -104,7 +104,7 @@ def convert(
     def lower(values: Any, node: Any, location: Any) -> Any:
         _, palette = used[node.args[0]]
         with location:
-            return _dense(palette, kinds[palette.dtype].get())
+            return emit(palette, kinds[palette.dtype].get())
 
     converter.register_torch_lowering(_LOWERING)(lower)
     with contextlib.nullcontext() if progress else contextlib.redirect_stdout(io.StringIO()):

@@ -91,23 +91,29 @@ def listed(model: nn.Module) -> tuple[list[Item], dict[str, str]]:
     Raises:
         ValueError: a state that is not of tensors.
     """
+    state = _state(model)
+    palettized = {name: None for name in state if _is_palettized(*_place(model, name))}
+    skipped = {_beside(_place(model, name)[0], name, field) for name in palettized for field in metadata.PALETTE_FIELDS}
+    # a tensor is stored under the first of its names that has a palette, else under the first
+    owners: dict[Any, str] = {}
+    for name in [*palettized, *state]:
+        owners.setdefault(_identity(state[name]), name)
     items: list[Item] = []
     shared: dict[str, str] = {}
-    seen: dict[Any, str] = {}
-    skipped: set[str] = set()
-    for name, value in _state(model).items():
-        module, inner = _place(model, name)
+    for name, value in state.items():
+        owner = owners[_identity(value)]
         if name in skipped:
             continue
-        if inner in module._parameters and metadata.PALETTIZATION in metadata.recorded(module, inner):
-            skipped.update(_beside(module, name, field) for field in metadata.PALETTE_FIELDS)
-        first = seen.setdefault(_identity(value), name)
-        if first != name:
-            shared[name] = first
-        else:
-            items.append(Item(name, module, inner, value, _beside(module, name, "lut") in skipped))
-    items = [item for item in items if item.name not in skipped]
-    return items, {name: first for name, first in shared.items() if name not in skipped}
+        if owner != name:
+            shared[name] = owner
+            continue
+        module, inner = _place(model, name)
+        items.append(Item(name, module, inner, value, name in palettized))
+    return items, shared
+
+
+def _is_palettized(module: nn.Module, name: str) -> bool:
+    return name in module._parameters and metadata.PALETTIZATION in metadata.recorded(module, name)
 
 
 def strings(shared: dict[str, str]) -> dict[str, str]:
@@ -139,7 +145,9 @@ def load_safetensors(model: nn.Module, path: Path, *, max_expansion: int | None 
                 metadata.remove(*_place(model, name))
         # The records come last: a palette writes its own, and the file may know better.
         for name in sorted(sources, key=metadata.is_record):
-            _restore(model, name, checkpoint.get(sources[name]), state.get(name))
+            # another name of a palettized weight has a palette of its own only if it had one when it was stored
+            own = sources[name] == name or _beside(_place(model, name)[0], name, "compression_type") in sources
+            _restore(model, name, checkpoint.get(sources[name]), state.get(name), own)
 
 
 def _state(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -273,7 +281,7 @@ def _describe(content: Any) -> tuple[tuple[int, ...], Sequence[torch.dtype]]:
     return tuple(shape), (_FROM_FILE[name],) if name in _FROM_FILE else (name,)
 
 
-def _restore(model: nn.Module, name: str, content: Any, value: torch.Tensor | None) -> None:
+def _restore(model: nn.Module, name: str, content: Any, value: torch.Tensor | None, own: bool) -> None:
     module, inner = _place(model, name)
     if value is None or metadata.is_record(name):
         dtype, shape, data = content
@@ -286,6 +294,6 @@ def _restore(model: nn.Module, name: str, content: Any, value: torch.Tensor | No
         target.copy_(from_bytes(content[2], target.dtype, content[1]))
         return
     write_values(content, target)
-    if inner in module._parameters:
+    if own and inner in module._parameters:
         metadata.register(module, inner, metadata.buffers(content, target.dtype), content.lut_integers is not None)
         metadata.register_version(model)

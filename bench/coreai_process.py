@@ -1,7 +1,7 @@
 """One call of one side on a Core AI program, in a process of its own: SIDE PROGRAM OUT OPTIONS-AS-JSON RESULT-FILE.
 
 What is measured is the call that palettizes, of a program that is loaded: its user and system time, its wall-clock time, and how
-far the resident memory rises above what it was before.
+far the resident memory rises above what it was before, and to what.
 """
 
 import json
@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from coreai.authoring import AIModelAsset
-from torch_process import Meter
+from meter import Meter
 
 side, path, out, options, result = sys.argv[1:]
 options = json.loads(options)
@@ -33,6 +33,6 @@ else:
 with Meter() as meter:
     made = call()
 made.save_asset(Path(out))
-Path(result).write_text(json.dumps({"cpu": meter.cpu, "wall": meter.wall, "peak": meter.peak}))
+Path(result).write_text(json.dumps({"cpu": meter.cpu, "wall": meter.wall, "peak": meter.peak, "whole": meter.whole}))
 sys.stdout.flush()
 os._exit(0)  # Apple's runtime sometimes aborts at the end of a process

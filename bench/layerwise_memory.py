@@ -31,7 +31,7 @@ def check(blocks, algorithm):
 def main(blocks, algorithm, result):
     import palettizer.torch.palettization as api
     import torch
-    import torch_process
+    import meter
     import transformers
 
     torch.manual_seed(0)
@@ -43,13 +43,13 @@ def main(blocks, algorithm, result):
             n_bits=3, granularity="per_grouped_channel", group_size=1, algorithm=algorithm),
         module_name_configs={"model.embed_tokens": None, "lm_head": None}, calibration_nsamples=SAMPLES)
     palettizer = api.LayerwisePalettizer(model, config)
-    before = torch_process.status("VmRSS")
+    before = meter.status("VmRSS")
     palettizer.compress(items, num_kmeans_workers=2, inplace=True)
     rows = [row for name, row in palettizer.report().items() if "proj" in name]
     assert len(rows) == 7 * int(blocks) and all(row["fallback"] == "" for row in rows)
     Path(result).write_text(json.dumps({
         "weights": sum(p.numel() for p in model.parameters()), "model": sum(p.nbytes for p in model.parameters()) / 1e6,
-        "before": before, "peak": torch_process.status("VmHWM")}))
+        "before": before, "peak": meter.status("VmHWM")}))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import palettizer.torch.palettization as api
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch_process import Meter
+from meter import Meter
 
 GROUPED = "per_grouped_channel"
 LAYOUTS = {  # how many output channels share a table

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import runtime_networks as networks
 import torch
-from torch_process import Meter
+from meter import Meter
 
 MATRICES = 4096  # elements of the weights that gradients are made of, at least
 

@@ -27,7 +27,7 @@ def check(scratch):
 def main():
     import palettizer.torch.palettization as api
     import torch
-    import torch_process
+    import meter
     from torch import nn
 
     with torch.device("meta"):
@@ -39,13 +39,13 @@ def main():
             layer.weight.normal_(0, WIDTH**-0.5)
     size = sum(p.nbytes for p in model.parameters()) / 1e6
     batches = [torch.randn(2, WIDTH) for _ in range(2)]
-    before = torch_process.status("VmRSS")
+    before = meter.status("VmRSS")
     config = api.SKMPalettizerConfig(global_config=api.ModuleSKMPalettizerConfig(n_bits=4), calibration_nsamples=2)
     api.SKMPalettizer(model, config).compress(batches, lambda m, x: m(x).square().mean(), inplace=True)
     assert all(len(layer.weight[:64].unique()) <= 16 for layer in model)
     Path(sys.argv[1]).write_text(json.dumps({
         "weights": sum(p.numel() for p in model.parameters()), "model": size, "before": before,
-        "peak": torch_process.status("VmHWM")}))
+        "peak": meter.status("VmHWM")}))
 
 
 if __name__ == "__main__":

@@ -19,7 +19,8 @@ from pathlib import Path
 import torch
 import torch_dkm_models
 from torch.nn import functional
-from torch_process import Meter, side, status
+from meter import Meter, status
+from torch_process import side
 
 
 def prepared(order, model):

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use numpy::PyReadonlyArray1;
+use numpy::{PyArray1, PyReadonlyArray1};
 use palettizer::Model;
 use palettizer::budget::inform;
-use palettizer_palette::{Dtype, Palette as Inner};
+use palettizer_palette::{Dtype, Lut, Palette as Inner};
 use palettizer_pipeline::config::OptimizationConfig;
 use palettizer_pipeline::{
     Done, Error, Format, Known, Plan, Planned, Progress, Report, Source, User, Values, Weight,
@@ -41,6 +41,41 @@ pub(crate) struct Described {
     bytes: u64,
     /// Why it cannot be palettized, whatever the configuration says.
     problem: Option<String>,
+    /// The type of what joint compression palettizes of it, if there is something.
+    joint: Option<String>,
+    /// Whether that is what a mask keeps.
+    masked: bool,
+    /// Bytes of all else that it is made of.
+    beside: u64,
+}
+
+impl Described {
+    /// What it is palettized from.
+    fn source(&self, config: &OptimizationConfig) -> Result<Source, String> {
+        let joint = self.joint.as_ref().filter(|_| config.joint_compression());
+        if let (None, Some(problem)) = (joint, &self.problem) {
+            return Err(problem.clone());
+        }
+        let dtype = joint.unwrap_or(&self.dtype);
+        let masked = joint.is_some() && self.masked;
+        known_dtype(dtype)
+            .map(|dtype| Source { dtype, masked })
+            .ok_or_else(|| format!("{dtype} is no type of a weight: expected f32, f16 or bf16"))
+    }
+
+    /// Whether its integers are palettized, which others make numbers of.
+    fn is_quantized(&self) -> bool {
+        self.joint.is_some() && !self.masked
+    }
+}
+
+/// The type that a program has a name for, if weights can be of it.
+fn known_dtype(name: &str) -> Option<Dtype> {
+    match name {
+        "si8" => Some(Dtype::I8),
+        "ui8" => Some(Dtype::U8),
+        name => parse_dtype(name).ok(),
+    }
 }
 
 /// A program whose weights Python reads: an object of the Python package, and what it says of the weights.
@@ -48,13 +83,15 @@ pub(crate) struct Described {
 pub(crate) struct Program {
     opened: Py<PyAny>,
     weights: Vec<Described>,
-    dtypes: Vec<Option<Dtype>>,
     raised: Arc<Raised>,
     /// Bytes of the program as it is.
     before: u64,
     /// Bytes that a palette's ops, types and names take at most, beside its data.
     overhead: u64,
 }
+
+/// The bytes of a weight, and of what a mask keeps of it the mask.
+type Read<'py> = (PyReadonlyArray1<'py, u8>, Option<PyReadonlyArray1<'py, u8>>);
 
 /// Palettizes the weights of a program: see `_native.pyi`.
 #[pyfunction]
@@ -81,9 +118,7 @@ pub(crate) fn palettize_program(
 impl Program {
     pub(crate) fn new(opened: &Bound<'_, PyAny>, raised: Arc<Raised>) -> PyResult<Self> {
         let weights: Vec<Described> = opened.getattr("described")?.extract()?;
-        let dtypes = weights.iter().map(|weight| parse_dtype(&weight.dtype).ok());
         Ok(Self {
-            dtypes: dtypes.collect(),
             weights,
             raised,
             before: opened.getattr("before")?.extract()?,
@@ -176,28 +211,21 @@ impl Format for Program {
         known
     }
 
-    fn weights(&self, _config: &OptimizationConfig) -> Result<Vec<Weight<usize>>, Error> {
+    fn weights(&self, config: &OptimizationConfig) -> Result<Vec<Weight<usize>>, Error> {
         let user = |(name, op_type): &(String, String)| User {
             name: name.clone(),
             op_type: op_type.clone(),
         };
         let weight = |(place, weight): (usize, &Described)| {
-            let source = match (&weight.problem, self.dtypes[place]) {
-                (Some(problem), _) => Err(problem.clone()),
-                (None, None) => Err(format!(
-                    "{} is no type of a weight: expected f32, f16 or bf16",
-                    weight.dtype
-                )),
-                (None, Some(dtype)) => Ok(Source {
-                    dtype,
-                    masked: false,
-                }),
-            };
+            let source = weight.source(config);
             Weight {
                 names: weight.names.clone(),
                 users: Some(weight.users.iter().map(user).collect()),
                 shape: weight.shape.clone(),
-                dtype: self.dtypes[place].map_or("other", Dtype::name),
+                dtype: source.as_ref().map_or_else(
+                    |_| known_dtype(&weight.dtype).map_or("other", Dtype::name),
+                    |source| source.dtype.name(),
+                ),
                 bytes: weight.bytes,
                 output_axis: weight.output_axis,
                 data: None,
@@ -210,14 +238,16 @@ impl Format for Program {
     }
 
     fn values<'v>(&'v self, weight: &'v Weight<usize>) -> Result<Values<'v>, Error> {
-        let bytes = Python::attach(|py| {
+        let read = Python::attach(|py| -> PyResult<_> {
             let found = self.opened.call_method1(py, "read", (weight.place,))?;
-            let found: PyReadonlyArray1<'_, u8> = found.extract(py)?;
-            Ok(slice("values", &found)?.to_vec())
+            let (bytes, mask): Read<'_> = found.extract(py)?;
+            let mask = mask.map(|mask| Ok::<_, PyErr>(slice("mask", &mask)?.to_vec()));
+            Ok((slice("values", &bytes)?.to_vec(), mask.transpose()?))
         });
+        let (bytes, mask) = read.map_err(|error| self.stopped(error))?;
         Ok(Values {
-            bytes: Cow::Owned(bytes.map_err(|error| self.stopped(error))?),
-            mask: None,
+            bytes: Cow::Owned(bytes),
+            mask: mask.map(Cow::Owned),
         })
     }
 
@@ -230,8 +260,23 @@ impl Format for Program {
         Ok(self.before.saturating_sub(palettized))
     }
 
-    fn palette_bytes(&self, _planned: &Planned<usize>, palette: &Inner) -> Result<u64, Error> {
-        Ok(palette.stored_bytes() as u64 + self.overhead)
+    fn palette_bytes(&self, planned: &Planned<usize>, palette: &Inner) -> Result<u64, Error> {
+        let beside = self.weights[planned.weight.place].beside;
+        let mask = palette.mask.as_ref().map_or(0, Vec::len);
+        let own = palette.stored_bytes().saturating_sub(mask);
+        // Python stores a table of numbers where one with an offset would not leave the zeros of a mask
+        let numbers = match (&palette.mask, &palette.lut) {
+            (
+                Some(_),
+                Lut::Quantized {
+                    data,
+                    offset: Some(_),
+                    ..
+                },
+            ) => data.len() * palette.dtype.size(),
+            _ => 0,
+        };
+        Ok((own + numbers) as u64 + beside + self.overhead)
     }
 
     fn stored_len(&self) -> u64 {
@@ -240,10 +285,21 @@ impl Format for Program {
 
     fn finish(
         &self,
-        _weight: &Weight<usize>,
+        weight: &Weight<usize>,
         _values: &Values<'_>,
-        _palette: Option<&mut Inner>,
+        palette: Option<&mut Inner>,
     ) -> Result<(), Error> {
+        let (true, Some(palette)) = (self.weights[weight.place].is_quantized(), palette) else {
+            return Ok(());
+        };
+        // integers are all alike, but each counts with the scale of its block
+        let found = Python::attach(|py| -> PyResult<(f64, f64)> {
+            let integers = PyArray1::from_vec(py, palette.decompress());
+            let asked = (weight.place, integers);
+            self.opened.call_method1(py, "error", asked)?.extract(py)
+        });
+        let (squared_error, energy) = found.map_err(|error| self.stopped(error))?;
+        (palette.error.squared_error, palette.error.energy) = (squared_error, energy);
         Ok(())
     }
 }

@@ -33,6 +33,20 @@ def chains(program: Any) -> Iterator[Any]:
     yield from found
 
 
+def joint(op: Any) -> Any:
+    """The constant in a chain that can be palettized in its turn: integers that are scaled, or the values that a mask keeps."""
+    if op.name not in (SCALE, DENSE):
+        return None
+    inner = op.operands[0].owner
+    if op.name == SCALE and inner.name == CONSTANT and element(inner.results[0]) in ("si8", "ui8"):
+        return inner
+    if op.name == DENSE and inner.name == SPARSE:
+        kept = inner.operands[0].owner
+        if kept.name == CONSTANT and element(kept.results[0]) in FLOATS and 0 not in shape(kept.results[0]):
+            return kept
+    return None
+
+
 def ends_chain(op: Any) -> bool:
     """Whether an operation gives a weight that is stored in another form."""
     if op.name not in (LOOKUP, SCALE, DENSE) or any(use.owner.name in _STEPS for use in op.results[0].uses):
@@ -96,12 +110,13 @@ def fold(op: Any) -> None:
     op.operation.erase()
 
 
-def evaluate(value: Any) -> Any:
-    """The values of a constant, or of a chain of operations on constants."""
+def evaluate(value: Any, instead: dict[Any, Array] | None = None) -> Any:
+    """The values of a constant, or of a chain of operations on constants, some of which may have other values."""
     op = value.owner
-    if op.name == CONSTANT:
-        return _array(op)
-    return _STEPS[op.name](*(evaluate(operand) for operand in op.operands))
+    if op.name != CONSTANT:
+        return _STEPS[op.name](*(evaluate(operand, instead) for operand in op.operands))
+    other = (instead or {}).get(op)
+    return _array(op) if other is None else other.reshape(shape(value))
 
 
 def _array(op: Any) -> Array:
@@ -112,6 +127,8 @@ def _array(op: Any) -> Array:
     if width < 8:
         ones: Array = np.unpackbits(data, bitorder="little")[: count * width].reshape(count, width)
         whole: Array = (ones << np.arange(width, dtype=np.uint8)).sum(1, dtype=np.uint8)
+        if name[0] == "s":
+            whole = (whole.astype(np.int8) ^ (1 << width - 1)) - np.int8(1 << width - 1)  # of two's complement
         return whole.reshape(shape(value))
     return data.view(_dtype(name)).reshape(shape(value))
 

@@ -13,7 +13,7 @@ from palettizer import _native
 from palettizer.coreai import _asset
 from palettizer.coreai._chains import replace
 from palettizer.coreai._constants import FLOATS, element, read, shape
-from palettizer.coreai._fold import chains, evaluate, fold, parts, stored
+from palettizer.coreai._fold import DENSE, chains, evaluate, fold, joint, parts, stored
 from palettizer.coreai._weights import Weight, weights
 from palettizer.coreai._wheel import AIModelAsset
 
@@ -60,9 +60,22 @@ class Opened:
         """The weights, as `_native.palettize_program` takes them."""
         return [_described(weight) for weight in self.weights]
 
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The bytes of the values of a weight."""
-        return read(self.weights[index].op)
+    def read(self, index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """The bytes of the values of a weight; of one that is pruned, the mask too, packed: zeros lie where it keeps none."""
+        op = self.weights[index].op
+        inner = joint(op)
+        if inner is None or op.name != DENSE:
+            return read(inner or op), None
+        values = np.ascontiguousarray(evaluate(op.results[0]))
+        return values.reshape(-1).view(np.uint8), read(op.operands[0].owner.operands[1].owner)
+
+    def error(self, index: int, integers: NDArray[np.uint8]) -> tuple[float, float]:
+        """Squared error and energy of a quantized weight whose integers are others."""
+        op = self.weights[index].op
+        inner = joint(op)
+        before = evaluate(op.results[0]).astype(np.float64)
+        after = evaluate(op.results[0], {inner: integers.view(evaluate(inner.results[0]).dtype)}).astype(np.float64)
+        return float(np.sum((before - after) ** 2)), float(np.sum(before**2))
 
     def put(self, index: int, palette: _native.Palette) -> None:
         """Puts a palette in the place of a weight. It is not to be read any more."""
@@ -108,6 +121,19 @@ def _described(weight: Weight) -> dict[str, Any]:
         "output_axis": weight.axis,
         "bytes": stored(value),
         "problem": "already compressed; decompress_weights makes it dense" if weight.compressed else None,
+        **_joint(weight.op),
+    }
+
+
+def _joint(op: Any) -> dict[str, Any]:
+    """What can be palettized of a weight that is compressed: its type, whether a mask keeps it, the bytes of all else."""
+    inner = joint(op)
+    if inner is None:
+        return {"joint": None, "masked": False, "beside": 0}
+    return {
+        "joint": element(inner.results[0]),
+        "masked": op.name == DENSE,
+        "beside": stored(op.results[0]) - stored(inner.results[0]),
     }
 
 

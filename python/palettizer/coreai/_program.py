@@ -56,6 +56,7 @@ def load(path: Path) -> Program:
 def palettize_weights(
     program: Any,
     config: OptimizationConfig | None = None,
+    joint_compression: bool = False,
     *,
     budget: Budget | None = None,
     sensitivity: Path | None = None,
@@ -66,10 +67,44 @@ def palettize_weights(
     threads: int | None = None,
     progress: bool = True,
 ) -> Any:
-    """Palettizes the weights of a program, which stays as it is."""
+    """Palettizes the weights of a program, which stays as it is.
+
+    Args:
+        program: a path, a `Program`, or an `AIProgram` of coreai-core.
+        config: of all weights, by type and by name, as of `palettizer.coreml`. Types are those that `docs/coreai.md` lists;
+            names are as in `get_weights_metadata`. With a budget it may be left out.
+        joint_compression: also palettize the integers of quantized weights, and the values that pruned ones keep.
+        budget: a size or a quality; the form of each weight is chosen.
+        sensitivity: a safetensors file with a tensor for each weight, by its name, that says what an error there costs.
+        sensitivity_default: `"ones"` for weights that the file does not have.
+        strict: fail if a weight is skipped that was not to be.
+        exact: cluster fp32 weights exactly, too.
+        seed: where random numbers start, with vectors.
+        threads: one for each core unless given.
+        progress: show a progress bar on a terminal.
+
+    Returns:
+        Of the kind that came in; a path gives a `Program`, whose `report` says what became of each weight.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the program is damaged, the configuration cannot be, a budget cannot be met, or `strict` found something.
+
+    >>> import torch
+    >>> import palettizer.coreai as coreai
+    >>> from palettizer.torch.palettization import PostTrainingPalettizer
+    >>> model = PostTrainingPalettizer(torch.nn.Linear(128, 64)).compress(progress=False)
+    >>> program = coreai.decompress_weights(coreai.convert(model, torch.rand(1, 128), progress=False))
+    >>> config = coreai.OptimizationConfig(global_config=coreai.OpPalettizerConfig(nbits=2))
+    >>> small = coreai.palettize_weights(program, config, progress=False)
+    >>> [(name, row["nbits"]) for name, row in small.report.items()]
+    [('main.Linear_1.linear_0', 2)]
+    >>> [weight.unique_values for weight in coreai.get_weights_metadata(small).values()]
+    [4]
+    """
     opened = _opened(program)
     ours = _ours(OptimizationConfig() if config is None and budget is not None else config)
-    fields = _fields(ours, False)
+    fields = _fields(ours, joint_compression)
     chosen = ours.budget if budget is None else budget
     fields.update(
         minimum_deployment_target=None, sensitivity=None if sensitivity is None else os.path.expanduser(sensitivity),

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from torch_support import nets
 
 import palettizer.coreai as core_ai
 from palettizer.coreai import Budget, OpPalettizerConfig, OptimizationConfig
+from palettizer.coreai._wheel import AIProgram, ir, mlir
 
 TOKENS = (torch.arange(8)[None] * 7 % 64,)
 
@@ -266,3 +268,33 @@ def test_many_weights_of_one_program_are_told_apart():
         f"main.linear_{at}": OpPalettizerConfig(nbits=bits, weight_threshold=0) for at, bits in enumerate((1, 4, 2))})
     small = core_ai.palettize_weights(made, config, progress=False)
     assert [one.unique_values for one in core_ai.get_weights_metadata(small, 0).values()] == [2, 16, 4]
+
+
+PRODUCT = """
+  coreai.graph private noinline @product_qwertzui(%arg0: tensor<3x24xf32>, %arg1: tensor<16x24xf32>) -> tensor<3x16xf32> {
+    %0 = coreai.constant dense<[1, 0]> : tensor<2xui32>
+    %1 = coreai.transpose %arg1, %0 : (tensor<16x24xf32>, tensor<2xui32>) -> tensor<24x16xf32>
+    %2 = coreai.decomposable.broadcasting_batch_matmul %arg0, %1 : (tensor<3x24xf32>, tensor<24x16xf32>) -> tensor<3x16xf32>
+    coreai.output %2 : tensor<3x16xf32>
+  }
+"""
+TRANSPOSED = r"%\d+ = coreai.transpose %(\d+), %\d+ : .*\n    (%\d+) = coreai.decomposable.broadcasting_batch_matmul %arg0, %\d+ : .*\n"
+
+
+def test_weights_that_private_functions_take(tmp_path):
+    """Two products of one function, which a converter calls with a weight each."""
+    dense = program(Many(2), torch.randn(3, 24))
+    kind = "(tensor<3x24xf32>, tensor<16x24xf32>) -> tensor<3x16xf32>"
+    text, count = re.subn(TRANSPOSED, rf"\2 = coreai.invoke @product_qwertzui(%arg0, %\1) : {kind}\n", str(mlir(dense)))
+    assert count == 2
+    module = ir.Module.parse(text.replace("module {", "module {" + PRODUCT, 1), mlir(dense).context)
+    made = AIProgram._from_mlir_module(module)
+    found = core_ai.get_weights_metadata(made, 0)
+    assert {name: [op.op_type for op in one.child_ops] for name, one in found.items()} == {
+        "main.linear_0": ["linear"], "main.linear_1": ["linear"]}
+    x = torch.randn(3, 24)
+    config = OptimizationConfig(op_name_configs={"main.linear_1": OpPalettizerConfig(nbits=2, weight_threshold=0)})
+    outputs = check(made, tmp_path, [({"x": x}, "main")], config)
+    dense.save_asset(tmp_path / "dense.aimodel")
+    before = run(tmp_path, (tmp_path / "dense.aimodel", {"x": x}))[0]["y"]
+    assert np.array_equal(outputs[0]["y"][0], before[0]) and not np.array_equal(outputs[0]["y"][1], before[1])

@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from coremltools.converters.mil import Builder as mb
 
+import palettizer.coreml as cto
 from mil import assert_close, check, check_cases, model
 from palettizer.runtime import Session
 
@@ -114,3 +115,29 @@ def test_is_the_same_on_any_number_of_threads():
     mlmodel = model(lambda x, y: mb.matmul(x=x, y=y), inputs)
     found = [next(iter(Session(mlmodel, threads=threads).predict(inputs).values())) for threads in (1, 2, 3, 7)]
     assert all(np.array_equal(found[0], other) for other in found[1:])
+
+
+BLOCKED = [  # settings of a weight that is expanded by blocks of rows: tables of rows or columns, scales, vectors, integers
+    {"nbits": 4}, {"nbits": 3}, {"nbits": 8}, {"nbits": 1, "granularity": "per_grouped_channel", "group_size": 1},
+    {"nbits": 4, "granularity": "per_grouped_channel", "group_size": 4}, {"nbits": 6, "enable_per_channel_scale": True},
+    {"nbits": 4, "granularity": "per_grouped_channel", "group_size": 2, "channel_axis": 1},
+    {"nbits": 4, "cluster_dim": 2}, {"nbits": 2, "cluster_dim": 4, "granularity": "per_grouped_channel", "group_size": 4},
+    {"nbits": 4, "lut_dtype": "int8"}, {"nbits": 4, "lut_dtype": "uint8", "enable_per_channel_scale": True},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("outputs, inputs, rows, biased", [(604, 512, 5, True), (604, 512, 1, False), (197, 2048, 33, True), (9001, 40, 3, False)])
+def test_a_weight_that_is_expanded_by_blocks_is_the_whole_weight(outputs, inputs, rows, biased, dtype):
+    weight, bias = values(outputs, inputs, dtype=dtype), values(outputs, dtype=dtype) if biased else None
+    x = values(rows, inputs, dtype=dtype)
+    dense = model(lambda x: mb.linear(x=x, weight=weight, bias=bias, name="y"), {"x": x})
+    before = Session(dense).predict({"x": x})["y"]
+    for options in BLOCKED:
+        config = cto.OptimizationConfig(global_config=cto.OpPalettizerConfig(weight_threshold=0, **options))
+        small = cto.palettize_weights(dense, config)
+        found = Session(small).predict({"x": x})["y"]
+        whole = Session(cto.decompress_weights(small)).predict({"x": x})["y"]
+        np.testing.assert_array_equal(found, whole, err_msg=str(options))
+        skipped = [row["reason"] for row in small.report.values() if row["status"] != "compressed"]
+        assert skipped or not np.array_equal(found, before), options

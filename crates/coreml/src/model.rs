@@ -180,8 +180,9 @@ impl Model {
         data: Option<Dense>,
         of: usize,
         named: &[usize],
+        room: Option<Vec<f32>>,
     ) -> Result<Option<Dense>, Error> {
-        evaluate_rows(&self.package, op, made, data, Rows { of, named })
+        evaluate_rows(&self.package, op, made, data, Rows { of, named }, room)
     }
 
     /// The package that the model came in.

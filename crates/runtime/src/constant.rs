@@ -15,6 +15,7 @@ use palettizer_coreml::proto::{self, DataType};
 use palettizer_coreml::{Dense, Model, Numbers};
 use std::collections::HashMap;
 use std::mem;
+use std::ops::Range;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 /// Elements up to which a constant is kept once it was read.
@@ -164,10 +165,11 @@ impl Constant {
         all: &[Constant],
         of: usize,
         named: &[usize],
+        room: Option<Vec<f32>>,
     ) -> Result<Option<Tensor>, Error> {
         let Form::Stored(value) = &self.form else {
             let declared = Declared::of(self.declared()).dtype;
-            let rows = self.expand_rows(model, all, of, named)?;
+            let rows = self.expand_rows(model, all, of, named, room)?;
             return Ok(rows.and_then(|rows| from_dense(rows, declared)));
         };
         let constant = model.constant(&self.name, value)?;
@@ -175,7 +177,8 @@ impl Constant {
         let (Some(dtype), Some(rows)) = (dtype, constant.rows(named)) else {
             return Ok(None);
         };
-        let elements = widened(rows.dtype, &rows.bytes, &rows.shape, Vec::new());
+        let room = room.unwrap_or_default();
+        let elements = widened(rows.dtype, &rows.bytes, &rows.shape, room);
         Ok(elements.and_then(|elements| Tensor::new(dtype, &rows.shape, elements)))
     }
 
@@ -185,6 +188,7 @@ impl Constant {
         all: &[Constant],
         of: usize,
         named: &[usize],
+        room: Option<Vec<f32>>,
     ) -> Result<Option<Dense>, Error> {
         let Form::Expression {
             op,
@@ -200,7 +204,7 @@ impl Constant {
             .and_then(|data| data.arguments.first());
         let data = data.filter(|data| data.value.is_none());
         let rows = match data.and_then(|data| from.get(&data.name)) {
-            Some(&at) => match all[at].expand_rows(model, all, of, named)? {
+            Some(&at) => match all[at].expand_rows(model, all, of, named, None)? {
                 None => return Ok(None),
                 rows => rows,
             },
@@ -210,7 +214,15 @@ impl Constant {
             .iter()
             .filter(|(name, _)| data.is_none_or(|data| data.name != **name));
         let made = self.made(model, all, others)?;
-        Ok(model.expand_rows(op, &|name| made.get(name), rows, of, named)?)
+        Ok(model.expand_rows(op, &|name| made.get(name), rows, of, named, room)?)
+    }
+
+    /// Whether its elements are made when they are needed: read as they lie they are not.
+    pub(crate) fn is_made(&self) -> bool {
+        match &self.form {
+            Form::Stored(_) => Declared::of(self.declared()).dtype != Some(Dtype::F32),
+            Form::Expression { .. } => true,
+        }
     }
 
     fn bad(&self, what: &str) -> Error {
@@ -270,6 +282,7 @@ impl Constant {
 pub(crate) struct Unread<'a> {
     model: &'a Model,
     all: &'a [Constant],
+    spare: Option<&'a Spare>,
     /// Which of them it is.
     pub at: usize,
     /// It without its elements.
@@ -278,7 +291,12 @@ pub(crate) struct Unread<'a> {
 
 impl<'a> Unread<'a> {
     /// A constant whose type and shape are known; `None` for one that is kept, or would be.
-    pub(crate) fn new(model: &'a Model, all: &'a [Constant], at: usize) -> Option<Self> {
+    pub(crate) fn new(
+        model: &'a Model,
+        all: &'a [Constant],
+        spare: Option<&'a Spare>,
+        at: usize,
+    ) -> Option<Self> {
         let constant = &all[at];
         let hollow = Tensor::hollow(Declared::of(constant.declared()).dtype?, &constant.shape()?)?;
         if constant.kept.get().is_some() || hollow.len() <= KEPT {
@@ -287,6 +305,7 @@ impl<'a> Unread<'a> {
         Some(Unread {
             model,
             all,
+            spare,
             at,
             hollow,
         })
@@ -301,15 +320,45 @@ impl<'a> Unread<'a> {
         if named.is_empty() || named.len() >= of {
             return Ok(None);
         }
-        let rows = self.all[self.at].rows(self.model, self.all, of, named)?;
+        self.read(of, row, named, None)
+    }
+
+    /// The rows of a range along the first axis, which may lie in `room`; `None` if they cannot be read apart from the others.
+    pub(crate) fn block(
+        &self,
+        range: Range<usize>,
+        room: Vec<f32>,
+    ) -> Result<Option<Tensor>, Error> {
+        let Some((&of, row)) = self.hollow.shape().split_first() else {
+            return Ok(None);
+        };
+        let named: Vec<usize> = range.collect();
+        self.read(of, row, &named, Some(room))
+    }
+
+    fn read(
+        &self,
+        of: usize,
+        row: &[usize],
+        named: &[usize],
+        room: Option<Vec<f32>>,
+    ) -> Result<Option<Tensor>, Error> {
+        let rows = self.all[self.at].rows(self.model, self.all, of, named, room)?;
         let shape = [&[named.len()], row].concat();
         Ok(rows.filter(|rows| rows.shape() == shape))
+    }
+
+    /// Takes the memory of all of it back.
+    pub(crate) fn give_back(&self, whole: Tensor) {
+        if let Some(spare) = self.spare {
+            spare.give(whole);
+        }
     }
 
     /// All of it.
     pub(crate) fn whole(&self) -> Result<Tensor, Error> {
         let constant = &self.all[self.at];
-        let value = constant.value(self.model, self.all, false, None)?;
+        let value = constant.value(self.model, self.all, false, self.spare)?;
         let (found, shape) = (value.tensor(), self.hollow.shape());
         match found {
             Some(found) if found.shape() == shape => Ok(found.clone()),

@@ -310,19 +310,24 @@ impl<'a, 's> Execution<'a, 's> {
 
     /// The large constant that an operation takes rows of.
     fn unread(&self, op: &'a Op) -> Option<Unread<'a>> {
-        match op_source(op, "x") {
-            Ok(Source::Constant(at)) if op.def.reads_rows && !self.keep_constants => {
-                Unread::new(self.model, &self.function.constants, at)
+        let param = op.def.reads_rows?;
+        let constants = &self.function.constants;
+        match op_source(op, param) {
+            Ok(Source::Constant(at)) if !self.keep_constants => {
+                // a factor is needed for the gradient of the other, and one that is read as it lies needs no blocks
+                let factor = op.def.keeps.factors.is_some();
+                let whole = factor && (self.tape.is_some() || !constants[at].is_made());
+                (!whole).then(|| Unread::new(self.model, constants, self.spare, at))?
             }
             _ => None,
         }
     }
 
-    /// The arguments; what nothing else will need is handed over, so that its memory can be used again. `x` is hollow if it is unread.
+    /// The arguments; what nothing else will need is handed over, so that its memory can be used again. One that is unread is hollow.
     fn args(&mut self, op: &'a Op, unread: Option<&Unread<'_>>) -> Result<Args<'a>, Error> {
         let mut items = Vec::with_capacity(op.args.len());
         for (param, sources) in &op.args {
-            if let (Some(unread), "x") = (unread, param.as_str()) {
+            if let Some(unread) = unread.filter(|_| op.def.reads_rows == Some(param)) {
                 let value = Value::Tensor(unread.hollow.clone());
                 let tape = self.tape.as_ref();
                 let node = tape.and_then(|tape| tape.constants.get(&unread.at).copied());

@@ -28,8 +28,8 @@ pub(crate) struct Def {
     pub backward: Option<BackwardFn>,
     /// Whether it only moves elements about: what it gives is as exact as what it was given, and is not rounded again.
     pub moves: bool,
-    /// Whether it takes rows of its `x`, and reads them itself where that is a large constant.
-    pub reads_rows: bool,
+    /// The parameter that it takes rows of, and reads itself where that is a large constant.
+    pub reads_rows: Option<&'static str>,
     /// What its gradients are made of, beside the shapes: all else is let go before they are taken.
     pub keeps: Keeps,
 }
@@ -53,9 +53,9 @@ impl Def {
     }
 
     /// The same, as one that reads rows of a large constant itself.
-    pub(crate) const fn reading_rows(self) -> Self {
+    pub(crate) const fn reading_rows(self, of: &'static str) -> Self {
         Def {
-            reads_rows: true,
+            reads_rows: Some(of),
             ..self
         }
     }
@@ -122,7 +122,7 @@ pub(crate) const fn op(name: &'static str, run: fn(&mut Call<'_>) -> Outcome) ->
         run: Run::Op(run),
         backward: None,
         moves: false,
-        reads_rows: false,
+        reads_rows: None,
         keeps: KEEPS,
     }
 }
@@ -138,7 +138,7 @@ pub(crate) const fn differentiable(
         run: Run::Op(run),
         backward: Some(backward),
         moves: false,
-        reads_rows: false,
+        reads_rows: None,
         keeps: KEEPS,
     }
 }
@@ -150,7 +150,7 @@ pub(crate) const fn executed(name: &'static str, run: Run) -> Def {
         run,
         backward: None,
         moves: false,
-        reads_rows: false,
+        reads_rows: None,
         keeps: KEEPS,
     }
 }

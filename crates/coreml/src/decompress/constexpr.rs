@@ -110,7 +110,7 @@ pub(crate) struct Rows<'a> {
 }
 
 /// What [`evaluate`] makes, but rows of it alone; `data` are those of the data that `op` is chained to. `None` for what cannot be read
-/// by rows, which may be damaged.
+/// by rows, which may be damaged. With `room`, fp16 rows of a table may come as fp32, and lie in it.
 ///
 /// # Errors
 /// As [`evaluate`].
@@ -120,10 +120,11 @@ pub(crate) fn evaluate_rows<'a>(
     made: &'a dyn Fn(&str) -> Option<&'a Dense>,
     data: Option<Dense>,
     rows: Rows<'_>,
+    room: Option<Vec<f32>>,
 ) -> Result<Option<Dense>, Error> {
     let params = Params { package, op, made };
     match (op.r#type.as_str(), data) {
-        ("constexpr_lut_to_dense", None) => params.rows_looked_up(rows),
+        ("constexpr_lut_to_dense", None) => params.rows_looked_up(rows, room),
         ("constexpr_blockwise_shift_scale", data) => params.rows_scaled(data, rows),
         _ => Ok(None),
     }
@@ -276,7 +277,11 @@ impl Params<'_> {
         dense
     }
 
-    fn rows_looked_up(&self, rows: Rows<'_>) -> Result<Option<Dense>, Error> {
+    fn rows_looked_up(
+        &self,
+        rows: Rows<'_>,
+        room: Option<Vec<f32>>,
+    ) -> Result<Option<Dense>, Error> {
         let (indices, lut) = self.palette()?;
         let Some((&of, row)) = indices.shape.split_first() else {
             return Ok(None);
@@ -301,7 +306,7 @@ impl Params<'_> {
             nbits: indices.nbits,
             bytes: Cow::Owned(bytes),
         };
-        self.looked_up(&indices, lut, None).map(Some)
+        self.looked_up(&indices, lut, room).map(Some)
     }
 
     /// Indices and tables, shaped as in iOS18.

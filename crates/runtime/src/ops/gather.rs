@@ -15,7 +15,7 @@ use crate::registry::{Def, differentiable};
 pub(super) const OPS: &[Def] = &[
     differentiable("gather", take::gather, take::gather_backward)
         .moving()
-        .reading_rows(),
+        .reading_rows("x"),
     differentiable(
         "gather_along_axis",
         take::along_axis,

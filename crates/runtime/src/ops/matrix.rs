@@ -8,14 +8,20 @@ mod einsum;
 
 use crate::axis::product as count;
 use crate::call::{Args, Call, Fault, Outcome, wrong};
+use crate::constant::Unread;
 use crate::grad::{Backward, Gradients};
 use crate::registry::{Def, differentiable};
 use crate::tensor::Elements;
 use batched::{Factor, integers, multiply, multiply_backward};
-use palettizer_kernels::{Matrix, product};
+use palettizer_kernels::{Matrix, product, product_alone};
+use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
+use std::mem;
+use std::ops::Range;
 
 pub(super) const OPS: &[Def] = &[
-    differentiable("linear", linear, linear_backward).by_factors("x", "weight"),
+    differentiable("linear", linear, linear_backward)
+        .by_factors("x", "weight")
+        .reading_rows("weight"),
     differentiable("matmul", matmul, matmul_backward).by_factors("x", "y"),
     differentiable("einsum", einsum::einsum, einsum::backward),
     differentiable(
@@ -55,10 +61,97 @@ fn linear(call: &mut Call<'_>) -> Outcome {
             .for_each(|row| row.copy_from_slice(bias));
     }
     let x = Matrix::new(call.floats("x")?, rows, inputs);
-    let weight = Matrix::new(call.floats("weight")?, outputs, inputs);
-    product(x, weight.transposed(), &mut out, outputs, bias.is_some());
+    let accumulate = bias.is_some();
+    let Some(unread) = &call.unread else {
+        let weight = Matrix::new(call.floats("weight")?, outputs, inputs);
+        product(x, weight.transposed(), &mut out, outputs, accumulate);
+        return call.output(&shape, out);
+    };
+    if !by_blocks(x, unread, &mut out, (outputs, inputs), accumulate)? {
+        let weight = unread.whole()?;
+        let floats = weight
+            .floats()
+            .ok_or_else(|| wrong("weight", &weight, "fp16 or fp32"))?;
+        let factor = Matrix::new(floats, outputs, inputs);
+        product(x, factor.transposed(), &mut out, outputs, accumulate);
+        unread.give_back(weight);
+    }
     call.output(&shape, out)
 }
+
+/// Elements of a weight that are made at a time: they stay in the cache of a core until they are used.
+const BLOCK: usize = 1 << 17;
+
+/// Blocks of a weight at most: each looks at all of its tables.
+const BLOCKS: usize = 64;
+
+/// `x · weightᵀ`, where the rows of a weight are made a block at a time, each by whoever multiplies by it: what is made never has to
+/// go through memory. `false`, and nothing done, if rows cannot be read apart from the others.
+fn by_blocks(
+    x: Matrix<'_>,
+    weight: &Unread<'_>,
+    out: &mut [f32],
+    (outputs, inputs): (usize, usize),
+    accumulate: bool,
+) -> Result<bool, Fault> {
+    if out.is_empty() {
+        return Ok(false);
+    }
+    // smaller products are summed in another order, which a result should not show
+    let least = (SMALL_PRODUCT / (out.len() / outputs).max(1) + 1).max(SMALL_SIDE + 1);
+    let rows = (BLOCK / inputs.max(1)).max(outputs.div_ceil(BLOCKS));
+    let rows = rows.max(least).next_multiple_of(LANES);
+    let count = outputs / rows;
+    if count < 2 {
+        return Ok(false);
+    }
+    let range = |at: usize| {
+        at * rows..if at + 1 == count {
+            outputs
+        } else {
+            (at + 1) * rows
+        }
+    };
+    let before = &*out;
+    let tile = |room: &mut Vec<f32>, range: Range<usize>| -> Result<Option<Vec<f32>>, Fault> {
+        let Some(block) = weight.block(range.clone(), mem::take(room))? else {
+            return Ok(None);
+        };
+        let floats = block
+            .floats()
+            .ok_or_else(|| wrong("weight", &block, "fp16 or fp32"))?;
+        let factor = Matrix::new(floats, range.len(), inputs);
+        let rows = before.chunks_exact(outputs).map(|row| &row[range.clone()]);
+        let mut tile = rows.collect::<Vec<_>>().concat();
+        product_alone(x, factor.transposed(), &mut tile, range.len(), accumulate);
+        *room = block.into_floats().unwrap_or_default();
+        Ok(Some(tile))
+    };
+    let tiles: Result<Vec<_>, Fault> = (0..count)
+        .into_par_iter()
+        .map_init(Vec::new, |room, at| tile(room, range(at)))
+        .collect();
+    let Some(tiles) = tiles?.into_iter().collect::<Option<Vec<_>>>() else {
+        return Ok(false);
+    };
+    for (at, tile) in tiles.iter().enumerate() {
+        let range = range(at);
+        for (to, from) in out
+            .chunks_exact_mut(outputs)
+            .zip(tile.chunks_exact(range.len()))
+        {
+            to[range.clone()].copy_from_slice(from);
+        }
+    }
+    Ok(true)
+}
+
+/// Rows of a block are a multiple of what the product takes at a time.
+const LANES: usize = 16;
+
+/// Products of no more elements, or with no longer sides, are summed in an order of their own (`gemm` 0.19).
+const SMALL_PRODUCT: usize = 256;
+const SMALL_SIDE: usize = 64;
 
 fn linear_backward(call: &Backward<'_>) -> Result<Gradients, Fault> {
     let (x, weight) = (call.tensor("x")?, call.tensor("weight")?);

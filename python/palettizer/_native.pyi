@@ -29,6 +29,7 @@ __all__ = [
     "main",
     "normalise_sensitivity",
     "palettize",
+    "palettize_program",
     "panic_for_tests",
     "read_curves",
     "recover",

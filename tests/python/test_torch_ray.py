@@ -223,6 +223,8 @@ def test_errors_come_from_the_cluster_and_before_it(checkpoint, tmp_path):
         compress(net(), SETTINGS)
     with pytest.raises(TypeError, match="Module"):
         compress({"weight": torch.ones(2)})
+    with pytest.raises(ValueError, match="the config has a budget, which is kept over the whole model"):
+        compress(net(), PostTrainingPalettizerConfig.from_dict({"budget": {"target_bpw": 3}}), progress=False)
     bad = net()
     with torch.no_grad():
         bad[1].weight[0, 0] = float("nan")

@@ -513,7 +513,7 @@ def _rank(rank, folder):
 
 
 def test_processes_share_the_samples(tmp_path):
-    mp.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="fork")
+    mp.start_processes(_rank, (str(tmp_path),), nprocs=2, start_method="spawn")
     (first, losses), (second, _) = (torch.load(tmp_path / str(rank)) for rank in range(2))
     assert equal(first, second)
     original, model = net(**GROUPS)

@@ -48,7 +48,12 @@ def compress_module(
             palettizer = SKMPalettizer(model, config)
         else:
             palettizer = PostTrainingPalettizer(model, config)
-        plan = palettizer._plan(inplace)
+        if palettizer._budget(None) is not None:
+            raise ValueError(
+                "the config has a budget, which is kept over the whole model: choose on one machine, with compress(budget=...), or "
+                "give the bits that its report names"
+            )
+        plan = palettizer._plan(inplace, None)
         of = None if sensitivity_path is None else stored(sensitivity_path, plan.weights)
         with parts_folder(None if out is None else out.resolve()) as folder:
             parts = {weight.name: folder / _part_name(weight, of) for weight in plan.weights}

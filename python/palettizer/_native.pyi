@@ -501,7 +501,7 @@ def palettize_program(
     """Palettizes the weights of a program that Python reads and writes: the report, as JSON.
 
     `opened` has attributes `described`, a list of weights (dicts of `names`, `users`, name and type of each operation that uses
-    it, `shape`, `dtype`, `output_axis`, `bytes` and `problem`, why it cannot be palettized, or `None`), `before`, the bytes of
+    it, `shape`, `dtype`, `output_axis`, `role`, `bytes`, `problem`, and what joint compression finds), `before`, the bytes of
     the program, and `overhead`, those that a palette takes at most beside its data; and methods `read(index)`, which gives the
     values of a weight, and `put(index, palette)`, which takes the palettes, in order.
     """

@@ -262,6 +262,19 @@ def test_metadata_prints_as_of_core_ml(transformer):
     assert len(core_ai.get_weights_metadata(small, 2049)) < len(found)
 
 
+def test_the_preset_for_language_models():
+    """Embedding and head at 8 bits, tied or not; the rest as the configuration says."""
+    for tied in (True, False):
+        made = program(Transformer(tied=tied), *TOKENS)
+        config = everything(2)
+        config.preset = "llm"
+        found = core_ai.get_weights_metadata(core_ai.palettize_weights(made, config, progress=False), 0)
+        wide = [name for name, one in found.items() if one.unique_values > 4]
+        assert len(wide) == (1 if tied else 2) and all(found[name].val.shape == (64, 32) for name in wide), wide
+        kinds = {op.op_type for name in wide for op in found[name].child_ops}
+        assert kinds == {"gather", "linear"}
+
+
 def test_many_weights_of_one_program_are_told_apart():
     made = program(Many(3), torch.randn(2, 24))
     config = OptimizationConfig(op_name_configs={

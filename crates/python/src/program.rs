@@ -9,7 +9,7 @@ use numpy::{PyArray1, PyReadonlyArray1};
 use palettizer::Model;
 use palettizer::budget::inform;
 use palettizer_palette::{Dtype, Lut, Palette as Inner};
-use palettizer_pipeline::config::OptimizationConfig;
+use palettizer_pipeline::config::{OptimizationConfig, Role};
 use palettizer_pipeline::{
     Done, Error, Format, Known, Plan, Planned, Progress, Report, Source, User, Values, Weight,
     check_promise, execute, plan,
@@ -37,6 +37,8 @@ pub(crate) struct Described {
     /// `f32`, `f16` or `bf16`; of a weight that cannot be palettized, anything.
     dtype: String,
     output_axis: Option<usize>,
+    /// What it is to a language model: `embedding` or `head`.
+    role: Option<String>,
     /// Bytes that it takes now.
     bytes: u64,
     /// Why it cannot be palettized, whatever the configuration says.
@@ -66,6 +68,14 @@ impl Described {
     /// Whether its integers are palettized, which others make numbers of.
     fn is_quantized(&self) -> bool {
         self.joint.is_some() && !self.masked
+    }
+}
+
+fn role(name: &str) -> Option<Role> {
+    match name {
+        "embedding" => Some(Role::Embedding),
+        "head" => Some(Role::Head),
+        _ => None,
     }
 }
 
@@ -229,7 +239,7 @@ impl Format for Program {
                 bytes: weight.bytes,
                 output_axis: weight.output_axis,
                 data: None,
-                role: None,
+                role: weight.role.as_deref().and_then(role),
                 source,
                 place,
             }

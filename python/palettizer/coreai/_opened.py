@@ -119,6 +119,7 @@ def _described(weight: Weight) -> dict[str, Any]:
         "shape": shape(value),
         "dtype": element(value),
         "output_axis": weight.axis,
+        "role": weight.role,
         "bytes": stored(value),
         "problem": "already compressed; decompress_weights makes it dense" if weight.compressed else None,
         **_joint(weight.op),

@@ -17,7 +17,7 @@ from palettizer.coreai._constants import CONSTANT, bits, element, is_tensor, rea
 from palettizer.coreai._fold import ends_chain
 from palettizer.coreai._wheel import ir, mlir
 
-GRAPH, INVOKE = "coreai.graph", "coreai.invoke"
+GRAPH, INVOKE, OUTPUT = "coreai.graph", "coreai.invoke", "coreai.output"
 
 Axis = Callable[[int], int]
 """The axis of output channels of a weight of some rank."""
@@ -35,6 +35,17 @@ USERS: dict[tuple[str, int], tuple[str, Axis]] = {
     ("coreai.gather_along_axis", 0): ("gather", lambda rank: 0),
 }
 """Operation and operand -> what it is called in configurations, as in Core ML, and the axis of the weight's channels."""
+
+
+ENDS = {
+    f"coreai.{name}"
+    for name in (
+        "cast", "reshape", "transpose", "expand_dims", "shrink_dims", "slice", "softmax", "log_softmax", "tanh",
+        "decomposable.broadcasting_add", "decomposable.broadcasting_sub", "decomposable.broadcasting_mul",
+        "decomposable.broadcasting_divide",
+    )
+}  # fmt: skip
+"""Operations that logits may go through before they are given."""
 
 
 @dataclass
@@ -63,6 +74,16 @@ class Weight:
     def compressed(self) -> bool:
         """Whether it is stored in another form."""
         return bool(self.op.name != CONSTANT)
+
+    @property
+    def role(self) -> str | None:
+        """What it is to a language model: `embedding` where rows of it are looked up, `head` where it makes what is given of less."""
+        sizes = shape(self.op.results[0])
+        if len(sizes) == 2 and any(use.kind == "gather" for use in self.uses):
+            return "embedding"
+        axes = [use.axis for use in self.uses if use.kind in ("linear", "matmul") and _is_given(use.op)]
+        wide = any(axis is not None and sizes[axis] == max(sizes) > min(sizes) for axis in axes)
+        return "head" if len(sizes) == 2 and wide else None
 
     @property
     def axis(self) -> int | None:
@@ -116,6 +137,19 @@ def _call(found: list[Weight]) -> None:
         for use, name in zip(weight.uses, short):
             use.name = counted(".".join([weight.graph, *use.modules, use.kind])) if use.modules else name
         weight.names = list(dict.fromkeys([weight.uses[0].name, *(use.name for use in weight.uses), *short]))
+
+
+def _is_given(op: Any) -> bool:
+    """Whether what an operation makes, or little more than it, is an output."""
+    seen, left = {op}, [op]
+    while left:
+        for use in left.pop().results[0].uses:
+            if use.owner.name == OUTPUT:
+                return True
+            if use.owner.name in ENDS and use.owner not in seen:
+                seen.add(use.owner)
+                left.append(use.owner)
+    return False
 
 
 def _modules(op: Any) -> list[str]:

@@ -22,7 +22,7 @@ from palettizer.torch.palettization import (
     save_safetensors,
 )
 from palettizer.torch.palettization._io.safetensors import check_place
-from palettizer.torch.palettization._plan.palettize import Made, SensitivityOf, native_arguments
+from palettizer.torch.palettization._plan.palettize import Made, SensitivityOf, make_palette, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import to_native
 from palettizer.torch.palettization._sensitivity.source import stored
@@ -54,7 +54,7 @@ def compress_module(
                 "give the bits that its report names"
             )
         plan = palettizer._plan(inplace, None)
-        of = None if sensitivity_path is None else stored(sensitivity_path, plan.weights)
+        of = None if sensitivity_path is None else stored(sensitivity_path, plan.weights).of
         with parts_folder(None if out is None else out.resolve()) as folder:
             parts = {weight.name: folder / _part_name(weight, of) for weight in plan.weights}
             missing = [weight for weight in plan.weights if not parts[weight.name].exists()]
@@ -62,7 +62,8 @@ def compress_module(
             results = spread(ray, _make_part, tasks, cpus)
             for name, data in shown(results, progress, "palettizing", len(missing)):
                 put(data, parts[name])
-            done: torch.nn.Module = palettizer._palettize(plan, partial(_take, parts), inplace, False)
+            palettes = [make_palette(weight, partial(_take, parts)) for weight in plan.weights]
+            done: torch.nn.Module = palettizer._put(plan, palettes, inplace, {}, None)
             if out is not None:
                 save_safetensors(done, out)
         return done

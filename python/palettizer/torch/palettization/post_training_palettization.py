@@ -105,7 +105,7 @@ class PostTrainingPalettizer(Compressor, BasePostTrainingModelOptimizer):
     With a budget, the bits of each weight are chosen so that least is lost:
 
     >>> from palettizer.torch.palettization import Budget
-    >>> palettized = palettizer.compress(budget=Budget(target_bpw=4.5), progress=False)
+    >>> palettized = palettizer.compress(budget=Budget(target_bpw=5.5), progress=False)
     >>> palettizer.report()["conv2.weight"]["form"]
     'n_bits=4'
     """

@@ -42,6 +42,20 @@ def quantized(bits, signed):
     return change
 
 
+def cast(values, kind):
+    """As coreai-opt writes tables of integers: cast, scaled, and cast again."""
+    table = np.linspace(-127, 127, 16).round().astype(np.int8)
+    step = (np.abs(values).max() / 127).astype(values.dtype)
+    indices = np.abs(values[..., None] / step - table).argmin(-1)
+    lut = constant(table, (1, 1, 16, 1), ir.IntegerType.get_signed(8))
+    axis = splat(0, (), ir.IntegerType.get_signed(16))
+    found = ops.lut_to_dense(constant(packed(indices, 4), values.shape, ir.IntegerType.get_unsigned(4)), lut, axis)
+    dense = ir.RankedTensorType.get(list(values.shape), kind)
+    zero = splat(0, (1, 1), kind)
+    scaled = ops.blockwise_shift_scale(ops.CastOp(dense, found).result, constant(step, (1, 1), kind), zero, zero)
+    return ops.CastOp(dense, scaled).result
+
+
 def pruned(values, kind):
     kept = np.abs(values) >= np.median(np.abs(values))
     mask = constant(np.packbits(kept.reshape(-1), bitorder="little"), values.shape, ir.IntegerType.get_unsigned(1))
@@ -56,6 +70,7 @@ def packed(whole, bits):
 
 FORMS = {
     "int8": quantized(8, True), "uint8": quantized(8, False), "int4": quantized(4, True), "uint4": quantized(4, False), "sparse": pruned,
+    "cast": cast,
 }  # fmt: skip
 
 

@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 LOOKUP, SCALE = "coreai.lut_to_dense", "coreai.blockwise_shift_scale"
 SPARSE, SPARSE_LOOKUP = "coreai.build_sparse_with_bitmask", "coreai.lut_to_sparse_with_bitmask"
-DENSE = "coreai.sparse_with_bitmask_to_dense"
+DENSE, CAST = "coreai.sparse_with_bitmask_to_dense", "coreai.cast"
 
 
 def chains(program: Any) -> Iterator[Any]:
@@ -49,9 +49,15 @@ def joint(op: Any) -> Any:
 
 def ends_chain(op: Any) -> bool:
     """Whether an operation gives a weight that is stored in another form."""
-    if op.name not in (LOOKUP, SCALE, DENSE) or any(use.owner.name in _STEPS for use in op.results[0].uses):
+    if op.name not in (LOOKUP, SCALE, DENSE) or _goes_on(op.results[0]):
         return False
     return is_constant(op.results[0])
+
+
+def _goes_on(value: Any) -> bool:
+    """Whether a chain goes on behind a value, at once or after a cast."""
+    users = [use.owner for use in value.uses]
+    return any(user.name in _STEPS or (user.name == CAST and _goes_on(user.results[0])) for user in users)
 
 
 def is_constant(value: Any) -> bool:
@@ -60,7 +66,7 @@ def is_constant(value: Any) -> bool:
     name = getattr(op, "name", "")  # an argument of a graph belongs to a block
     if name == CONSTANT:
         return True
-    return name in _STEPS and all(is_constant(operand) for operand in op.operands)
+    return (name in _STEPS or name == CAST) and all(is_constant(operand) for operand in op.operands)
 
 
 def stored(value: Any) -> int:
@@ -113,6 +119,8 @@ def fold(op: Any) -> None:
 def evaluate(value: Any, instead: dict[Any, Array] | None = None) -> Any:
     """The values of a constant, or of a chain of operations on constants, some of which may have other values."""
     op = value.owner
+    if op.name == CAST:
+        return evaluate(op.operands[0], instead).astype(_dtype(element(value)))
     if op.name != CONSTANT:
         return _STEPS[op.name](*(evaluate(operand, instead) for operand in op.operands))
     other = (instead or {}).get(op)

@@ -60,6 +60,12 @@ def program(module, *inputs, names=("x",), entry="main", mode=None, dynamic=None
     return converter.to_coreai()
 
 
+def cnn(folder):
+    """The folder of a program of a small network."""
+    program(Cnn(), torch.randn(1, 3, 8, 8)).save_asset(folder / "m.aimodel")
+    return folder / "m.aimodel"
+
+
 class Cnn(nn.Module):
     """Every kind of convolution that has a weight, and a linear layer."""
 

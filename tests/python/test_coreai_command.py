@@ -5,17 +5,14 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from coreai_support import Cnn, program
+from coreai_support import cnn
 
 import palettizer.coreai as core_ai
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    path = tmp_path_factory.mktemp("model") / "m.aimodel"
-    program(Cnn(), torch.randn(1, 3, 8, 8)).save_asset(path)
-    return path
+    return cnn(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture
@@ -79,7 +76,7 @@ def test_sizes(model, command, tmp_path):
 
 @pytest.mark.parametrize("args, code, said", [
     (("compress", "MODEL", "-o", "x.mlpackage", "--nbits", 4), 1, "must end in .aimodel"),
-    (("compress", "MODEL", "-o", "MODEL", "--nbits", 4), 1, "exists already"),
+    (("compress", "MODEL", "-o", "MODEL", "--nbits", 4), 1, "exists already: use --force to replace it"),
     (("compress", "none.aimodel", "-o", "x.aimodel", "--nbits", 4), 1, "there is no none.aimodel"),
     (("compress", "MODEL", "-o", "x.aimodel", "--nbits", 4, "--group-size", 7, "--strict"), 3, "does not divide"),
     (("compress", "MODEL", "-o", "x.aimodel", "--nbits", 4, "--verify", "x.npz"), 2, "--verify is for Core ML models"),

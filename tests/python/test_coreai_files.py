@@ -7,8 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-import torch
-from coreai_support import Cnn, program
+from coreai_support import cnn
 
 import palettizer.coreai as core_ai
 from palettizer.coreai import OpPalettizerConfig, OptimizationConfig
@@ -18,9 +17,7 @@ FOUR = OptimizationConfig(global_config=OpPalettizerConfig(nbits=4, weight_thres
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
-    path = tmp_path_factory.mktemp("sound") / "m.aimodel"
-    program(Cnn(), torch.randn(1, 3, 8, 8)).save_asset(path)
-    return path
+    return cnn(tmp_path_factory.mktemp("sound"))
 
 
 @pytest.fixture

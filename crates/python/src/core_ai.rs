@@ -9,7 +9,7 @@ use palettizer::budget::{Chosen, Curves};
 use palettizer::coreml::{Compression, Consumer, WeightInfo};
 use palettizer::{
     Decompressed, Error, OptimizationConfig, PaletteInfo, PipelineError, Progress, Report,
-    SaveOptions, core_ai,
+    SaveOptions, StagedOutput, core_ai,
 };
 use palettizer_pipeline::{chosen, curves};
 use pyo3::exceptions::{PyException, PyImportError, PyOSError, PyValueError};
@@ -17,6 +17,7 @@ use pyo3::prelude::*;
 
 use crate::arrays::slice;
 use crate::program::Program;
+use crate::staged_output::no_program;
 
 /// Lets this process open Core AI programs.
 pub(crate) fn install() {
@@ -103,10 +104,23 @@ impl Program {
     }
 }
 
-/// Writes the program; gives its bytes.
-fn save(opened: &Bound<'_, PyAny>, out: &Path, options: SaveOptions) -> PyResult<u64> {
-    let written = opened.call_method1("save", (out, options.overwrite))?;
-    written.extract()
+/// The place that a program goes to: found out before the work whether it can.
+fn place(out: &Path, options: SaveOptions) -> Result<StagedOutput, Error> {
+    if !out
+        .extension()
+        .is_some_and(|end| end.eq_ignore_ascii_case("aimodel"))
+    {
+        return Err(Error::CoreAi(format!(
+            "{}: the name of a Core AI program must end in .aimodel",
+            out.display()
+        )));
+    }
+    Ok(StagedOutput::folder(out, options, no_program)?)
+}
+
+/// Writes the program where an output is built; gives its bytes.
+fn write(opened: &Bound<'_, PyAny>, staged: &StagedOutput) -> PyResult<u64> {
+    opened.call_method1("write", (staged.built(),))?.extract()
 }
 
 impl core_ai::Program for Program {
@@ -141,11 +155,13 @@ impl core_ai::Program for Program {
         options: SaveOptions,
         progress: &dyn Progress,
     ) -> Result<Report, Error> {
+        let staged = place(out, options)?;
         let copy = self.copied(|opened| Program::new(opened, Arc::default()))?;
         let mut report = copy.settle(copy.palettize(config, progress))?;
         progress.finish();
-        let written = Python::attach(|py| save(copy.opened().bind(py), out, options));
+        let written = Python::attach(|py| write(copy.opened().bind(py), &staged));
         report.bytes_after = written.map_err(|error| foreign(&error))?;
+        staged.commit()?;
         Ok(report)
     }
 
@@ -166,10 +182,13 @@ impl core_ai::Program for Program {
     }
 
     fn decompress_to(&self, out: &Path, options: SaveOptions) -> Result<Decompressed, Error> {
-        self.copied(|opened| {
+        let staged = place(out, options)?;
+        let done = self.copied(|opened| {
             let weights = opened.call_method0("decompress")?.extract()?;
-            save(opened, out, options)?;
+            write(opened, &staged)?;
             Ok(Decompressed::new(weights))
-        })
+        })?;
+        staged.commit()?;
+        Ok(done)
     }
 }

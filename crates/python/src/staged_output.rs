@@ -9,7 +9,7 @@ use pyo3::prelude::*;
 use std::path::{Path, PathBuf};
 
 /// Why a folder is not replaced by a program.
-fn no_program(out: &Path) -> Option<String> {
+pub(crate) fn no_program(out: &Path) -> Option<String> {
     let program = out.join(PROGRAM_FILE).is_file();
     (out.is_dir() && !program).then(|| {
         format!("this is a folder without {PROGRAM_FILE}; only Core AI programs are replaced")

@@ -77,8 +77,13 @@ def save(program: Any, path: str | os.PathLike[str], metadata: Any, overwrite: b
     if out.suffix != SUFFIX:
         raise ValueError(f"{out} must end in {SUFFIX}")
     with _native.StagedOutput.program(out, overwrite=overwrite) as built:
-        made = built.with_name(f"made{SUFFIX}")  # the wheel looks at the name
-        program.save_asset(made, **({} if metadata is None else {"metadata": metadata}))
-        check(made)
-        made.rename(built)
-        return length(built)
+        return write(program, built, metadata)
+
+
+def write(program: Any, built: Path, metadata: Any) -> int:
+    """Writes a program to a place that has nothing, in a folder of its own, and looks at it. Gives its bytes."""
+    made = built.with_name(f"made{SUFFIX}")  # the wheel looks at the name
+    program.save_asset(made, **({} if metadata is None else {"metadata": metadata}))
+    check(made)
+    made.rename(built)
+    return length(built)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,10 @@ class Opened:
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> int:
         """Writes the program, whole or not at all; gives its bytes."""
         return _asset.save(self.program, path, self.metadata, overwrite)
+
+    def write(self, built: str) -> int:
+        """Writes the program to where an output is built; gives its bytes."""
+        return _asset.write(self.program, Path(built), self.metadata)
 
     def listed(self, threshold: int) -> list[dict[str, Any]]:
         """The weights of more elements, as `palettizer inspect` lists them."""

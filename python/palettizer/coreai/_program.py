@@ -60,7 +60,7 @@ def palettize_weights(
     *,
     budget: Budget | None = None,
     sensitivity: Path | None = None,
-    sensitivity_default: str | None = None,
+    sensitivity_default: str = "error",
     strict: bool = False,
     exact: bool = False,
     seed: int = 0,
@@ -76,7 +76,7 @@ def palettize_weights(
         joint_compression: also palettize the integers of quantized weights, and the values that pruned ones keep.
         budget: a size or a quality; the form of each weight is chosen.
         sensitivity: a safetensors file with a tensor for each weight, by its name, that says what an error there costs.
-        sensitivity_default: `"ones"` for weights that the file does not have.
+        sensitivity_default: what weights get that the file does not have: `"error"`, or `"ones"`.
         strict: fail if a weight is skipped that was not to be.
         exact: cluster fp32 weights exactly, too.
         seed: where random numbers start, with vectors.

@@ -1,5 +1,6 @@
 //! Bins and bounds against sorting all values.
 
+use super::any_values::cost;
 use super::{KINDS, Kind, Noise, naive};
 use crate::scalar::lagrangian;
 use crate::{Precision, ValueHistogram, Weights};
@@ -18,7 +19,7 @@ fn refined_is_optimal() {
             for precision in [Precision::Refined, Precision::Exact] {
                 let found = ValueHistogram::new(&values, Weights::Equal, precision).cluster(k);
                 let excess = found.cost - best.cost;
-                assert!(found.gap <= 1e-6 && (precision == Precision::Refined || found.gap == 0.0));
+                assert!(found.gap <= 1e-4 && (precision == Precision::Refined || found.gap == 0.0));
                 assert!(
                     excess <= (found.gap + 1e-9) * best.cost,
                     "{kind:?} {precision:?} k = {k}: {excess}"
@@ -28,6 +29,53 @@ fn refined_is_optimal() {
             }
         }
     }
+}
+
+/// What [`Precision::Refined`] promises, against values of which all are sorted: the gap holds, the cost is no less than that of the
+/// centroids, and most answers are much nearer than the promise.
+#[test]
+fn refined_is_near_the_optimum() {
+    let mut noise = Noise(15);
+    let mut excesses = Vec::new();
+    for (kind, n) in KINDS
+        .into_iter()
+        .zip([8192, 60_000, 150_000].into_iter().cycle())
+    {
+        let mut values = noise.values(kind, n);
+        values[n / 2] = f32::NAN;
+        let weights: Vec<f32> = (0..n).map(|_| noise.normal().exp() as f32).collect();
+        for given in [Weights::Equal, Weights::Each(&weights)] {
+            let mut pairs = Vec::new();
+            given.each(0, n, |i, w| {
+                if values[i].is_finite() {
+                    pairs.push((f64::from(values[i]), w));
+                }
+            });
+            let points = naive::points(&pairs);
+            let histogram = ValueHistogram::new(&values, given, Precision::Refined);
+            for k in [2, 3, 8, 16, 64, 256] {
+                let best = lagrangian::cluster(&points, k);
+                let found = histogram.cluster(k);
+                let real = cost(&points, &found.centroids);
+                let context = format!("{kind:?}, {n} values, k = {k}");
+                assert!(found.gap <= 1e-4, "{context}: {}", found.gap);
+                assert!(real <= found.cost * (1.0 + 1e-9), "{context}: {real}");
+                if best.cost == 0.0 {
+                    assert_eq!(found.cost, 0.0);
+                    continue;
+                }
+                let excess = real / best.cost - 1.0;
+                assert!(
+                    (-1e-9..=found.gap + 1e-9).contains(&excess),
+                    "{context}: {excess}"
+                );
+                excesses.push(excess);
+            }
+        }
+    }
+    excesses.sort_by(f64::total_cmp);
+    let (middle, most) = (excesses[excesses.len() / 2], excesses[excesses.len() - 1]);
+    assert!(middle < 2e-6 && most < 5e-5, "{middle} {most}");
 }
 
 #[test]
@@ -66,7 +114,7 @@ fn refined_agrees_with_divide_and_conquer() {
     let pairs: Vec<(f64, f64)> = values.iter().map(|&x| (f64::from(x), 1.0)).collect();
     let best = naive::divide(&naive::points(&pairs), 6);
     let found = ValueHistogram::new(&values, Weights::Equal, Precision::Refined).cluster(6);
-    assert!((found.cost - best).abs() <= 1e-6 * best);
+    assert!((found.cost - best).abs() <= 1e-4 * best);
 }
 
 /// So many values to a bin that bins are split before any value is sorted.
@@ -92,7 +140,7 @@ fn split_bins_are_optimal() {
             let found = ValueHistogram::new(&values, given, precision).cluster(k);
             // A gap means that no values were sorted.
             assert_eq!(found.gap > 0.0, precision == Precision::Refined);
-            assert!(found.gap <= 1e-6);
+            assert!(found.gap <= 1e-4);
             let excess = found.cost - best.cost;
             assert!(
                 excess <= (found.gap + 1e-9) * best.cost,
@@ -116,7 +164,7 @@ fn many_clusters_of_many_values_are_those_of_16_bits() {
     let histogram = ValueHistogram::new(&wide, Weights::Equal, Precision::Refined);
     let found = histogram.cluster(256);
     let excess = (found.cost - best.cost) / best.cost;
-    assert!(found.gap <= 1e-6, "{}", found.gap);
+    assert!(found.gap <= 1e-4, "{}", found.gap);
     assert!((-1e-9..=found.gap + 1e-9).contains(&excess), "{excess}");
     assert_eq!(found.centroids.len(), 256);
 }

@@ -16,10 +16,11 @@ use crate::simd::nearest_whole;
 
 /// Values looked at to find the middle.
 const MEDIAN: usize = 1 << 10;
-/// Values looked at to learn the distribution.
-const SAMPLE: usize = 1 << 16;
+/// Values looked at to learn the distribution, at most and at least; else one of sixteen.
+const SAMPLE: (usize, usize) = (1 << 12, 1 << 16);
 /// Bits of a key that select a cell: sign, exponent and four more.
 const CELL_BITS: u32 = 13;
+const CELLS: usize = 1 << CELL_BITS;
 /// Bins of a cell in which the sample has nothing.
 const SPARE: usize = 4;
 
@@ -60,8 +61,8 @@ impl Bins {
         let anchor = anchor.map_or(range.0, |&key| unkey(key));
         // Less -0, both zeros are +0; less +0, -0 would stay what it is and fall below a range that begins with zero.
         let anchor = if anchor == 0.0 { -0.0 } else { anchor };
-        let mut counts = vec![0_u32; 1 << CELL_BITS];
-        for x in sample(SAMPLE) {
+        let mut counts = vec![0_u32; CELLS];
+        for x in sample((values.len() / 16).clamp(SAMPLE.0, SAMPLE.1)) {
             counts[cell(x - anchor)] += 1;
         }
         let range = (range.0 - anchor, range.1 - anchor);
@@ -72,7 +73,7 @@ impl Bins {
         };
         let mut bins = Bins {
             anchor,
-            cells: vec![closed; counts.len()],
+            cells: vec![closed; CELLS],
             len: 0,
             split: Vec::new(),
             parts: 1.0,
@@ -101,6 +102,30 @@ impl Bins {
         let part = if part < cell.last { part } else { cell.last };
         let bin = nearest_whole(part);
         (cell.base as usize + bin, part - bin as f32)
+    }
+
+    /// The bins of values that are finite and in the range; the same as [`place`](Self::place), step by step for all of them.
+    #[inline(always)]
+    pub(super) fn places<const N: usize>(&self, values: &[f32; N]) -> [u32; N] {
+        let (mut y, mut origin, mut scale, mut last) = ([0.0; N], [0.0; N], [0.0; N], [0.0; N]);
+        let (mut cells, mut bins) = ([0_u32; N], [0_u32; N]);
+        for i in 0..N {
+            y[i] = values[i] - self.anchor;
+            cells[i] = cell(y[i]) as u32;
+        }
+        if let Some(table) = self.cells.first_chunk::<CELLS>() {
+            for i in 0..N {
+                let cell = table[cells[i] as usize % CELLS];
+                (origin[i], scale[i], last[i], bins[i]) =
+                    (cell.origin, cell.scale, cell.last, cell.base);
+            }
+        }
+        for i in 0..N {
+            let part = (y[i] - origin[i]) * scale[i];
+            let part = if part < last[i] { part } else { last[i] };
+            bins[i] += nearest_whole(part) as u32;
+        }
+        bins
     }
 
     /// Part of a bin that a value falls into, or [`CLOSED`].

@@ -183,6 +183,11 @@ impl Coarse {
         self.closed + self.bins.iter().map(|bin| bin.spread).sum::<f64>()
     }
 
+    /// Half the width of a bin whose values are spread evenly.
+    pub(super) fn half_width(&self, bin: usize) -> f64 {
+        (3.0 * self.bins[bin].spread / self.points.w[bin]).sqrt()
+    }
+
     /// The optimal partition that cuts no bin; `hint` is a λ to try first.
     pub(super) fn partition(&self, prefix: &PrefixSums, k: usize, hint: Option<f64>) -> Partition {
         let some = k + 1 < self.borders.len() && self.borders.len() <= self.points.len();
@@ -216,37 +221,40 @@ impl Coarse {
 
 /// For each bin, how far the centroid left of a border in that bin can be from the border.
 ///
-/// Take any run of bins before it. If the cluster begins inside the run, so does its centroid; it does so if the run
-/// begins at the first value. Else splitting it before the run would gain at least
-/// `weight of run · (mean of run - centroid)²`, which is at most `limit`. Every run gives a bound; we move its start
-/// along with the bin and keep the best seen. `ends` are the first and the last value.
+/// A cluster that ends in the bin and holds the run of bins from `start` up to it could be split like that run, which gains no less
+/// (the costs are Monge). If the best split of the run gains more than `limit`, no cluster of an optimum holds it: the cluster begins
+/// inside, and its centroid is no farther away than the mean of the run. `start` moves along with the bin; any split gives a bound, and
+/// we take the one at the mean. `ends` are the first and the last value.
 fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums, limit: f64) -> Vec<f64> {
     let m = x.len();
-    let bound = |b: usize, start: usize| {
-        // Values of a bin lie before the mean of the next, and after that of the one before.
+    let sums = |lo: usize, hi: usize| {
+        let w = prefix.w[hi] - prefix.w[lo];
+        (w, (prefix.s1[hi] - prefix.s1[lo]) / w)
+    };
+    let (mut start, mut middle) = (0, 0);
+    let bound = |b: usize| {
+        // Values of a bin lie before the mean of the next.
         let end = if b + 1 < m { x[b + 1] } else { ends.1 };
-        if start == 0 {
+        if b == 0 {
             return end - ends.0;
         }
-        let w = prefix.w[b] - prefix.w[start];
-        if w <= 0.0 {
-            return f64::INFINITY;
-        }
-        let mean = prefix.anchor + (prefix.s1[b] - prefix.s1[start]) / w;
-        (end - x[start - 1]).max(end - mean + (limit / w).sqrt())
-    };
-    let mut start = 0;
-    let mut out = Vec::with_capacity(m);
-    for b in 0..m {
-        let mut best = bound(b, start);
         while start + 1 < b {
-            let next = bound(b, start + 1);
-            if next > best {
+            let next = start + 1;
+            let mean = prefix.anchor + sums(next, b).1;
+            while middle + 1 < b && (middle <= next || x[middle] < mean) {
+                middle += 1;
+            }
+            let split = middle > next && {
+                let ((w0, mean0), (w1, mean1)) = (sums(next, middle), sums(middle, b));
+                let apart = mean1 - mean0;
+                w0 * w1 / (w0 + w1) * (apart * apart) > limit
+            };
+            if !split {
                 break;
             }
-            (best, start) = (next, start + 1);
+            start = next;
         }
-        out.push(best);
-    }
-    out
+        end - (prefix.anchor + sums(start, b).1)
+    };
+    (0..m).map(bound).collect()
 }

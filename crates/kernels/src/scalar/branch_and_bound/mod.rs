@@ -6,22 +6,25 @@
 //!    the bin to the centroids on its sides. In an optimum `d` is bounded: if the centroid were farther, splitting off
 //!    the values next to the border would gain more than λ. With that much discount for each border, the same
 //!    search gives a lower bound, for the whole and for each single border (forwards plus backwards).
-//! 4. A border whose lower bound exceeds the upper bound is in no optimum. The bins next to the others are open, the rest
-//!    closed for good. Where open bins hold many values each, they are split and counted again, and the bounds, that much
-//!    nearer, are all that [`Precision::Refined`] asks for.
-//! 5. Else the values in the open bins are gathered, sorted, and the search runs once more with those values one by one.
-//!    Its answer is optimal.
+//! 4. For [`Precision::Refined`] some hundred bins for each cluster bring the two that near to each other. The [near] answer is found
+//!    among few borders and settled where the bins say that the middle between two centroids is, and one search for the lower bound
+//!    proves it.
+//! 5. For the optimum itself, a border whose lower bound exceeds the upper bound is in none. The bins next to the others are open, the
+//!    rest closed for good. Where open bins hold many values each, they are split and counted again. Then the values in the open bins
+//!    are gathered, sorted, and the search runs once more with those values one by one.
 //!
 //! About `1.5 k²` bins stay open however many there are, since all borders may give way a little together. For very many
 //! clusters that is nearly all, and then large groups begin with bins that are narrow enough at once.
 //!
-//! Cost: two or three passes over the values. Wrong choice: for few values or very many clusters, where nearly all bins
-//! stay; then [`cluster`] gives up and all values are sorted.
+//! Cost: one pass over the values, two or three for the optimum. Wrong choice: for few values or very many clusters, where nearly all
+//! bins stay; then [`cluster`] gives up and all values are sorted.
 //! Source: ours; reduction by bounds as in branch and bound, discounts as in Lagrangian relaxation.
 
 mod bins;
 mod coarse;
 mod moments;
+mod near;
+mod settle;
 
 use rayon::prelude::*;
 
@@ -34,7 +37,7 @@ use bins::Bins;
 use coarse::{Coarse, Open};
 
 /// A coarse answer this near to its bound is good enough for [`Precision::Refined`].
-const NEAR: f64 = 1e-6;
+const NEAR: f64 = 1e-4;
 /// Above this part of the values, sorting all of them is as quick.
 const MANY: f64 = 0.6;
 /// Fewer values than this are sorted at once if about all bins would have to be resolved.
@@ -47,6 +50,14 @@ const PARTS: usize = 32;
 const CROWD: f64 = 2.0;
 /// From so many clusters on, few bins would be closed.
 const MIDDLE: usize = 180;
+/// Fewer values than this are sorted.
+const SMALLER: usize = 1 << 13;
+/// Fewer values than this are sorted where the optimum itself is wanted.
+const SMALL: usize = 1 << 14;
+/// Bins for each cluster whose moments prove that an answer is near enough: what they leave open goes with their inverse square.
+const PER_CLUSTER: usize = 400;
+/// The same for all clusters together: few clusters leave more open than that rule says.
+const FEWEST: usize = 1 << 11;
 /// Bins per square of the clusters for a gap that is near enough.
 const FINE: usize = 14;
 /// More bins than this are never made.
@@ -56,14 +67,15 @@ const CHUNK: usize = 1 << 17;
 /// Rounding errors up to this part of the cost are left in it.
 const CLEAR: f64 = 1e-11;
 /// No split of a cluster of an optimum gains more than this many times λ.
-const LIMIT: f64 = 1.5;
+const LIMIT: f64 = 1.25;
 /// Room for rounding in the bounds.
 const ROOM: f64 = 1.0 + 1e-9;
 
 /// How far to go for 32-bit values; 16-bit values are always clustered exactly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Precision {
-    /// Within a proven distance of the optimum, at most 1e-6 and reported as [`Clusters::gap`].
+    /// Within a proven distance of the optimum, at most 1e-4 of its cost and reported as [`Clusters::gap`]. What is not proven is
+    /// mostly some 1e-6.
     Refined,
     /// The optimum itself.
     Exact,
@@ -80,7 +92,11 @@ pub(crate) struct Group<'a> {
 
 /// Clusters, or `None` if sorting all values is no slower.
 pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
-    let mut bins = Bins::new(group.values, group.range, target(group.values.len(), k)?);
+    let mut bins = Bins::new(
+        group.values,
+        group.range,
+        target(group.values.len(), k, group.precision)?,
+    );
     let mut coarse = Coarse::new(&bins.moments(group.values, group.weights, group.finite));
     if coarse.points.len() < 8 * k {
         return None;
@@ -94,6 +110,11 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     let ends = (f64::from(low) - anchor, f64::from(high) - anchor);
     let mut limit = None;
     let mut lambda = None;
+    if group.precision == Precision::Refined
+        && let Some((clusters, gap)) = near::near(&mut coarse, k, ends)
+    {
+        return Some(finished(group, clusters, anchor, &coarse, gap));
+    }
     loop {
         let prefix = PrefixSums::new(&coarse.points);
         let (answer, start) = match lambda {
@@ -141,8 +162,15 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     }
 }
 
-/// How many bins to begin with for so many values; `None` where all of them would stay open.
-fn target(len: usize, k: usize) -> Option<usize> {
+/// How many bins to begin with for so many values; `None` where sorting all is quicker.
+fn target(len: usize, k: usize, precision: Precision) -> Option<usize> {
+    if precision == Precision::Refined {
+        let target = (PER_CLUSTER * k).max(FEWEST);
+        return (len >= (target / 5 * 7).max(SMALLER)).then_some(target);
+    }
+    if len < SMALL {
+        return None;
+    }
     // About 1.5 k² bins stay open, however many there are. Where that is most of them, begin with as many as will do.
     let fine = (FINE * k * k).min(MOST);
     let target = if k > MIDDLE && len > 4 * fine {

@@ -20,6 +20,8 @@ const GATHER: usize = 1 << 18;
 const LARGE: usize = 1 << 18;
 /// Bins of a segment: as many as fit a cache.
 const SEGMENT: usize = 1 << 14;
+/// Values put into bins together.
+const BLOCK: usize = 64;
 /// Values sifted together.
 const SIFT: usize = 1 << 14;
 
@@ -55,16 +57,8 @@ impl Bins {
                             add(&mut bins[part as usize], moments_of(anchor, x, w));
                         }
                     });
-                } else if weights.is_equal() && finite {
-                    count(self, chunk, &mut bins);
                 } else {
-                    weights.each(c * CHUNK, chunk.len(), |i, w| {
-                        let x = chunk[i];
-                        if x.is_finite() && w > 0.0 {
-                            let bin = &mut bins[self.place(x - self.anchor).0];
-                            add(bin, moments_of(anchor, x, w));
-                        }
-                    });
+                    count(self, chunk, c * CHUNK, weights, finite, &mut bins);
                 }
                 bins
             })
@@ -186,16 +180,54 @@ impl Bins {
 }
 
 dispatch! {
-    fn count(bins: &Bins, values: &[f32], moments: &mut [Moments]) = count_body
+    fn count(bins: &Bins, values: &[f32], start: usize, weights: Weights<'_>, finite: bool, moments: &mut [Moments]) = count_body
 }
 
-/// Finite values that all count once.
+/// A block of values is put into its bins before any of them is added there: else the load of the next value's cell would wait until
+/// it is known where the last one is stored. The first value is element `start`.
 #[inline(always)]
-fn count_body(bins: &Bins, values: &[f32], moments: &mut [Moments]) {
+fn count_body(
+    bins: &Bins,
+    values: &[f32],
+    start: usize,
+    weights: Weights<'_>,
+    finite: bool,
+    moments: &mut [Moments],
+) {
     let anchor = f64::from(bins.anchor);
-    for &x in values {
-        let bin = &mut moments[bins.place(x - bins.anchor).0];
-        add(bin, moments_of(anchor, x, 1.0));
+    let mut block = [bins.anchor; BLOCK];
+    let (mut w, mut number) = ([1.0_f64; BLOCK], [1.0_f64; BLOCK]);
+    let plain = weights.is_equal() && finite;
+    for (b, values) in values.chunks(BLOCK).enumerate() {
+        block[..values.len()].copy_from_slice(values);
+        if !plain {
+            weights.each(start + b * BLOCK, values.len(), |i, weight| {
+                let counts = block[i].is_finite() && weight > 0.0;
+                // what does not count adds nothing, wherever that is
+                block[i] = if counts { block[i] } else { bins.anchor };
+                w[i] = if counts { weight } else { 0.0 };
+                number[i] = f64::from(u8::from(counts));
+            });
+        }
+        let places = bins.places(&block);
+        let mut y = [0.0; BLOCK];
+        for (y, &x) in y.iter_mut().zip(&block) {
+            *y = f64::from(x) - anchor;
+        }
+        let places = &places[..values.len()];
+        if plain {
+            for (&place, &y) in places.iter().zip(&y) {
+                add(&mut moments[place as usize], [1.0, y, y * y, 1.0]);
+            }
+        } else {
+            for (i, &place) in places.iter().enumerate() {
+                let wy = w[i] * y[i];
+                add(
+                    &mut moments[place as usize],
+                    [w[i], wy, wy * y[i], number[i]],
+                );
+            }
+        }
     }
 }
 

@@ -16,8 +16,6 @@ use crate::scalar::radix_sort::{key, radix, unkey};
 use crate::simd::dispatch;
 use crate::weights::Weights;
 
-/// Below this many values, sort.
-const SMALL: usize = 1 << 14;
 /// Values looked at by one task; also the unit in which sums are added up.
 const CHUNK: usize = 1 << 17;
 
@@ -69,9 +67,7 @@ impl<'a> SingleHistogram<'a> {
     }
 
     pub(super) fn cluster(&self, k: usize) -> Clusters {
-        if self.values.len() >= SMALL
-            && let Some(range) = self.summary.range
-        {
+        if let Some(range) = self.summary.range {
             let group = Group {
                 values: self.values,
                 weights: self.weights,

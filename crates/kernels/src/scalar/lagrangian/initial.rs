@@ -2,7 +2,7 @@
 //!
 //! Source: Panter and Dite 1951: an optimal quantizer of many levels puts them in proportion to the integral of density^(1/3).
 
-use super::search::{Corner, middle, search};
+use super::search::{Corner, Found, middle, search};
 use crate::scalar::least_weight_path::LeastWeightPath;
 use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
@@ -12,6 +12,12 @@ use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
 const SHIFT: f64 = 0.45;
 /// Borders per cluster in the selections that λ is looked for in, one after the other.
 const STAGES: [usize; 3] = [10, 40, 160];
+/// Places for each border in one search among those near it.
+const CHOICES: u32 = 16;
+/// Searches among places next to each other at most.
+const ROUNDS: usize = 6;
+/// Borders of a selection at least.
+const NODES: usize = 400;
 /// From so many clusters on, the range of λ that buys them is easily missed.
 pub(crate) const MANY_CLUSTERS: usize = 64;
 
@@ -24,26 +30,122 @@ pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> 
             break;
         }
         let (selection, integral) = select_borders(points, prefix, nodes.min(m));
-        let start = lambda.unwrap_or(integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3)));
+        let start = lambda.unwrap_or_else(|| guess(integral, k));
         if nodes > m / 3 || selection.len() <= 2 * k {
             return start;
         }
-        let thin = prefix.at_borders(&selection);
-        let found = search(&thin, k, start);
-        lambda = Some(found.middle.unwrap_or_else(|| {
-            if k < MANY_CLUSTERS {
-                return found.lambda;
-            }
-            // At once: then it may be at an end of its range. Look at a λ that is higher by about that range.
-            let higher = found.lambda * (1.0 + 3.0 / k as f64);
-            let mut path = LeastWeightPath::default();
-            path.find(&thin, higher);
-            let other = Corner::new(&thin, higher, path.borders(thin.len()));
-            let found = Corner::new(&thin, found.lambda, found.borders);
-            middle(&found, [&other; 2]).unwrap_or(f64::midpoint(found.lambda, higher))
-        }));
+        lambda = Some(at_selection(prefix, &selection, k, start).0);
     }
     lambda.unwrap_or(0.0)
+}
+
+/// A λ that buys `k` clusters, or nearly so, and a partition whose borders are the best within some distance: a search among few
+/// borders, and then among ever more of those near the ones found. `None` for few points.
+pub(crate) fn near_optimum(
+    points: &Points,
+    prefix: &PrefixSums,
+    k: usize,
+) -> Option<(f64, Vec<u32>)> {
+    let nodes = (STAGES[1] * k).max(NODES);
+    if nodes > points.len() / 3 {
+        return None;
+    }
+    let mut start = None;
+    if STAGES[0] * k >= NODES {
+        let (selection, integral) = select_borders(points, prefix, STAGES[0] * k);
+        start = Some(at_selection(prefix, &selection, k, guess(integral, k)).0);
+    }
+    let (selection, integral) = select_borders(points, prefix, nodes);
+    if selection.len() <= 2 * k {
+        return None;
+    }
+    let start = start.unwrap_or_else(|| guess(integral, k));
+    let (lambda, found) = at_selection(prefix, &selection, k, start);
+    let neighbour = |border: u32, to: isize| {
+        let at = (border as usize).saturating_add_signed(to);
+        selection[at.min(selection.len() - 1)]
+    };
+    let windows = found
+        .borders
+        .iter()
+        .map(|&border| (neighbour(border, -1), neighbour(border, 1)));
+    let mut windows: Vec<(u32, u32)> = windows.collect();
+    let end = points.len() as u32;
+    let mut rounds = 0;
+    loop {
+        let near = Near::new(&windows);
+        let found = search(&prefix.at_borders(&near.places), k, lambda);
+        let best = || found.borders.iter().map(|&at| at as usize);
+        if best().all(|at| near.steps[at] == 1) {
+            rounds += 1;
+            let inner = best().filter(|&at| at > 0 && at + 1 < near.places.len());
+            if rounds == ROUNDS || inner.clone().all(|at| near.is_inside(at)) {
+                return Some((lambda, best().map(|at| near.places[at]).collect()));
+            }
+        }
+        windows = best()
+            .map(|at| {
+                let (place, reach) = (near.places[at], (near.steps[at] - 1).max(CHOICES / 2));
+                (place.saturating_sub(reach), (place + reach).min(end))
+            })
+            .collect();
+    }
+}
+
+/// Places around some borders, and how far each is from the next.
+struct Near {
+    places: Vec<u32>,
+    steps: Vec<u32>,
+}
+
+impl Near {
+    /// Some places in each window, of which the first and the last are the ends of everything.
+    fn new(windows: &[(u32, u32)]) -> Self {
+        let mut near = Near {
+            places: vec![0],
+            steps: vec![1],
+        };
+        for &(first, last) in windows {
+            let step = (last - first).div_ceil(CHOICES).max(1);
+            let places = (first..last).step_by(step as usize).chain([last]);
+            for place in places {
+                if place > near.places[near.places.len() - 1] {
+                    near.places.push(place);
+                    near.steps.push(step);
+                }
+            }
+        }
+        near
+    }
+
+    /// Whether the places next to one are there, too.
+    fn is_inside(&self, at: usize) -> bool {
+        self.places[at + 1] - self.places[at - 1] == 2
+    }
+}
+
+/// λ from the density.
+fn guess(integral: f64, k: usize) -> f64 {
+    integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3))
+}
+
+/// The middle of the λ that buy `k` clusters at a selection of the borders, and what they buy there.
+fn at_selection(prefix: &PrefixSums, selection: &[u32], k: usize, start: f64) -> (f64, Found) {
+    let thin = prefix.at_borders(selection);
+    let found = search(&thin, k, start);
+    let middle = found.middle.or_else(|| {
+        if k < MANY_CLUSTERS {
+            return None;
+        }
+        // At once: then it may be at an end of its range. Look at a λ that is higher by about that range.
+        let higher = found.lambda * (1.0 + 3.0 / k as f64);
+        let mut path = LeastWeightPath::default();
+        path.find(&thin, higher);
+        let other = Corner::new(&thin, higher, path.borders(thin.len()));
+        let found = Corner::new(&thin, found.lambda, found.borders.clone());
+        middle(&found, [&other; 2]).or(Some(f64::midpoint(found.lambda, higher)))
+    });
+    (middle.unwrap_or(found.lambda), found)
 }
 
 /// About `nodes` borders between which an optimal quantizer would put equally many centroids, first and last
@@ -51,25 +153,29 @@ pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> 
 fn select_borders(points: &Points, prefix: &PrefixSums, nodes: usize) -> (Vec<u32>, f64) {
     let m = points.len();
     let step = (m / (2 * nodes).max(1)).clamp(1, 1 << 16);
-    let ends: Vec<usize> = (1..=m.div_ceil(step)).map(|i| (i * step).min(m)).collect();
-    let mut at = 0;
-    let mut total = 0.0;
-    let sums: Vec<f64> = ends
-        .iter()
-        .map(|&end| {
-            let width = points.x[end.min(m - 1)] - points.x[at];
-            total += cube_root((prefix.w[end] - prefix.w[at]) * width * width);
-            at = end;
-            total
-        })
-        .collect();
+    let part = |lo: usize, hi: usize| {
+        let width = points.x[hi.min(m - 1)] - points.x[lo];
+        cube_root((prefix.w[hi] - prefix.w[lo]) * width * width)
+    };
+    let runs = || (0..m).step_by(step).map(|lo| (lo, (lo + step).min(m)));
+    let parts: Vec<f64> = runs().map(|(lo, hi)| part(lo, hi)).collect();
+    let total: f64 = parts.iter().sum();
     let share = total / nodes as f64;
     let mut borders = vec![0];
-    let mut next = share;
-    for (&end, &sum) in ends.iter().zip(&sums) {
+    let (mut sum, mut next) = (0.0, share);
+    let mut add = |end: usize, part: f64| {
+        sum += part;
         if sum >= next || end == m {
             borders.push(end as u32);
             next = sum + share * 0.75;
+        }
+    };
+    for ((lo, hi), whole) in runs().zip(parts) {
+        // In the tails a run of points may be worth many clusters: there each point is a run.
+        if whole > share {
+            (lo..hi).for_each(|at| add(at + 1, part(at, at + 1)));
+        } else {
+            add(hi, whole);
         }
     }
     (borders, total)

@@ -19,7 +19,8 @@ mod search;
 use super::double_double::DoubleDoubleSums;
 use super::points::Points;
 use super::prefix_sums::PrefixSums;
-pub(crate) use initial::{MANY_CLUSTERS, cube_root, initial_lambda};
+pub(crate) use initial::initial_lambda;
+pub(crate) use initial::{MANY_CLUSTERS, cube_root, near_optimum};
 use search::search;
 
 /// How much smaller the rounding is with twice the digits; some are left for the arithmetic.
@@ -82,6 +83,22 @@ impl Partition {
 
     pub(crate) fn cost(&self) -> f64 {
         self.intervals.iter().map(|run| run.1).sum()
+    }
+
+    /// These intervals as clusters with other centroids, and what they cost with those.
+    pub(crate) fn moved(&self, points: &Points, centroids: Vec<f64>) -> Clusters {
+        let weight = |run: &[u32]| {
+            points.w[run[0] as usize..run[1] as usize]
+                .iter()
+                .sum::<f64>()
+        };
+        let runs = self.borders.windows(2).zip(&self.intervals).zip(&centroids);
+        let more = runs.map(|((run, (mean, _)), c)| weight(run) * (c - mean) * (c - mean));
+        Clusters {
+            cost: self.cost() + more.sum::<f64>(),
+            centroids,
+            gap: 0.0,
+        }
     }
 
     pub(crate) fn clusters(&self) -> Clusters {

@@ -5,6 +5,9 @@
 use crate::scalar::least_weight_path::LeastWeightPath;
 use crate::scalar::prefix_sums::IntervalCosts;
 
+/// Corners with so few clusters between them are followed along the chord, which finds one between them if there is one.
+const CLOSE: usize = 6;
+
 /// What a search has found.
 pub(super) struct Found {
     pub(super) borders: Vec<u32>,
@@ -28,7 +31,8 @@ pub(super) fn search(intervals: &impl IntervalCosts, k: usize, mut lambda: f64) 
     loop {
         let bracketed = few.lambda.is_finite() && many.lambda > 0.0;
         let cut = !(lambda > many.lambda && lambda < few.lambda)
-            || misses > if bracketed { 1 } else { 8 };
+            || misses > if bracketed { 1 } else { 8 }
+            || bracketed && many.clusters() - few.clusters() <= CLOSE;
         if cut {
             lambda = (few.cost - many.cost) / (many.clusters() - few.clusters()) as f64;
             misses = 0;

@@ -128,7 +128,7 @@ def test_error_is_at_most_the_peers(row, op_model, compress):
 
 
 @pytest.mark.parametrize("nbits", [1, 4, 8])
-@pytest.mark.parametrize("dtype, flags, most", [("fp16", [], 0), ("fp32", [], 1e-6), ("fp32", ["--exact"], 0)], ids=str)
+@pytest.mark.parametrize("dtype, flags, most", [("fp16", [], 0), ("fp32", [], 1e-4), ("fp32", ["--exact"], 0)], ids=str)
 def test_how_far_from_the_optimum_is_proven(dtype, flags, most, nbits, op_model, compress):
     for values in ("normal", "tails", "outlier"):
         _, report = compress(op_model("linear", "iOS18", dtype, values), "--nbits", nbits, *flags)

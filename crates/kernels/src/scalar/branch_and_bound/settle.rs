@@ -174,9 +174,9 @@ impl State {
                 0.0
             };
         }
-        for j in 0..len {
-            let room = 0.25 * (self.centroids[j + 1] - self.centroids[j]);
-            step[j] = step[j].clamp(-room, room);
+        for (step, pair) in step.iter_mut().zip(self.centroids.windows(2)) {
+            let room = 0.25 * (pair[1] - pair[0]);
+            *step = step.clamp(-room, room);
         }
         step
     }

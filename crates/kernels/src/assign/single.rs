@@ -1,37 +1,58 @@
 //! Nearest entries for slices of 32-bit floats.
 //!
-//! Up to 16 entries, each value is compared with every border and the comparisons are added up. Beyond, a grid of equal
-//! cells over the range of the borders tells how many borders lie in the cells before the value's own, and
-//! what is left are comparisons with the few borders in its cell. The cell is a rounded product, but rounding is
+//! Up to 16 entries, each value is compared with every border and the comparisons are added up. Beyond, a grid of cells
+//! tells how many borders lie in the cells before the value's own, and what is left are comparisons with the few borders in its cell.
+//! The cells are equal parts of the range of the borders, or, for palettes of heavy tails, the leading bits of a float. Either is
 //! monotone, so a border in an earlier cell is below the value and none is missed.
 //!
-//! Cost: 0.4 to 1.5 ns a value. Wrong choice: where many borders share a cell (palettes of heavy tails), we search
-//! them by bisection.
+//! Cost: 0.4 to 1.5 ns a value. Wrong choice: where many borders share a cell of both grids (tight clumps), or too few values make up
+//! for the second grid, we search the borders by bisection.
 
 use rayon::prelude::*;
 
 use super::Borders;
+use crate::scalar::radix_sort::key;
 use crate::simd::{dispatch, nearest_whole};
 
 /// Values handled by one task; also the unit in which errors are added up.
 const CHUNK: usize = 1 << 17;
 /// Values handled together.
 const BLOCK: usize = 64;
-/// Cells of a grid.
+/// Cells of a grid of equal cells.
 const CELLS: usize = 4096;
+/// Leading bits that make a cell of the other grid: sign, exponent and seven more.
+const LEADING: u32 = 16;
+/// Fewer values than this are not worth that grid.
+const FEW: usize = 1 << 15;
 /// Borders in one cell that are still compared one after the other.
 const CROWD: usize = 3;
 
 /// How indices are found.
 enum Search {
     Compare,
-    Grid(Grid),
+    Equal(EqualCells, Grid),
+    Leading(Grid),
     Bisect,
 }
 
+impl Search {
+    /// For ascending borders and so many values.
+    fn new(borders: &[f32], values: usize) -> Self {
+        if borders.len() < 16 {
+            return Search::Compare;
+        }
+        let equal = EqualCells::new(borders)
+            .and_then(|cells| Some((cells, Grid::new(borders, CELLS, |x| cells.cell(x))?)));
+        if let Some((cells, grid)) = equal {
+            return Search::Equal(cells, grid);
+        }
+        let leading = (values >= FEW).then(|| Grid::new(borders, 1 << LEADING, leading));
+        leading.flatten().map_or(Search::Bisect, Search::Leading)
+    }
+}
+
+/// Borders by cells.
 struct Grid {
-    origin: f32,
-    scale: f32,
     /// Borders in the cells before each.
     before: Vec<u8>,
     /// Most borders in one cell.
@@ -39,34 +60,46 @@ struct Grid {
 }
 
 impl Grid {
+    /// `None` if too many borders share a cell.
+    fn new(borders: &[f32], cells: usize, cell: impl Fn(f32) -> usize) -> Option<Self> {
+        let mut inside = vec![0_u8; cells];
+        // no value is above an infinite border
+        for &border in borders.iter().filter(|&&border| border < f32::INFINITY) {
+            // a border at -0 is one at +0: neither zero is above it
+            inside[cell(border + 0.0)] += 1;
+        }
+        let crowd = usize::from(inside.iter().copied().max().unwrap_or(0));
+        let mut before = 0;
+        for slot in &mut inside {
+            before += std::mem::replace(slot, before);
+        }
+        (crowd <= CROWD).then_some(Grid {
+            before: inside,
+            crowd,
+        })
+    }
+}
+
+/// Equal parts of a range, and what lies beyond it.
+#[derive(Clone, Copy)]
+struct EqualCells {
+    origin: f32,
+    scale: f32,
+}
+
+impl EqualCells {
+    /// Of the range of the borders that are inside of what floats can be.
     fn new(borders: &[f32]) -> Option<Self> {
-        let inner: Vec<f32> = borders
+        let mut inner = borders
             .iter()
             .copied()
-            .filter(|b| b.is_finite() && b.abs() < f32::MAX)
-            .collect();
-        let (first, last) = (*inner.first()?, *inner.last()?);
-        let scale = (CELLS - 2) as f32 / (last - first);
-        if !scale.is_finite() || scale <= 0.0 {
-            return None;
-        }
-        let mut grid = Grid {
+            .filter(|b| b.is_finite() && b.abs() < f32::MAX);
+        let first = inner.next()?;
+        let scale = (CELLS - 2) as f32 / (inner.next_back()? - first);
+        (scale.is_finite() && scale > 0.0).then_some(EqualCells {
             origin: first,
             scale,
-            before: vec![0; CELLS],
-            crowd: 0,
-        };
-        let mut inside = vec![0_usize; CELLS];
-        for &border in borders {
-            inside[grid.cell(border)] += 1;
-        }
-        let mut before = 0;
-        for (slot, inside) in grid.before.iter_mut().zip(&inside) {
-            *slot = before as u8;
-            before += inside;
-        }
-        grid.crowd = inside.into_iter().max().unwrap_or(0);
-        (grid.crowd <= CROWD).then_some(grid)
+        })
     }
 
     /// Rises with `x`.
@@ -83,13 +116,15 @@ impl Grid {
     }
 }
 
+/// Rises with `x`.
+#[inline(always)]
+fn leading(x: f32) -> usize {
+    (key(x) >> (32 - LEADING)) as usize
+}
+
 /// Fills `indices` and returns the squared error of the finite values.
 pub(crate) fn assign(borders: &Borders, values: &[f32], finite: bool, indices: &mut [u8]) -> f64 {
-    let search = if borders.borders.len() < 16 {
-        Search::Compare
-    } else {
-        Grid::new(&borders.borders).map_or(Search::Bisect, Search::Grid)
-    };
+    let search = Search::new(&borders.borders, values.len());
     let run = |values: &[f32], indices: &mut [u8]| {
         if finite {
             clean(borders, &search, values, indices)
@@ -143,7 +178,8 @@ fn clean_body(borders: &Borders, search: &Search, values: &[f32], indices: &mut 
         let mut at = [0_u8; BLOCK];
         match search {
             Search::Compare => compare(&borders.borders, &x, &mut at),
-            Search::Grid(grid) => look_up(grid, &walls, &x, &mut at),
+            Search::Equal(cells, grid) => look_up(grid, |x| cells.cell(x), &walls, &x, &mut at),
+            Search::Leading(grid) => look_up(grid, leading, &walls, &x, &mut at),
             Search::Bisect => bisect(&walls, &x, &mut at),
         }
         let mut error = [0.0_f64; BLOCK];
@@ -186,9 +222,15 @@ fn compare(borders: &[f32], x: &[f32; BLOCK], at: &mut [u8; BLOCK]) {
 
 /// By comparing with the borders in the cell of each value.
 #[inline(always)]
-fn look_up(grid: &Grid, walls: &Walls, x: &[f32; BLOCK], at: &mut [u8; BLOCK]) {
+fn look_up(
+    grid: &Grid,
+    cell: impl Fn(f32) -> usize,
+    walls: &Walls,
+    x: &[f32; BLOCK],
+    at: &mut [u8; BLOCK],
+) {
     for (at, &x) in at.iter_mut().zip(x) {
-        let mut index = usize::from(grid.before[grid.cell(x)]);
+        let mut index = usize::from(grid.before[cell(x)]);
         for _ in 0..grid.crowd {
             index += usize::from(x > walls[index]);
         }

@@ -133,6 +133,24 @@ fn large_groups() {
     }
 }
 
+/// Entries that no grid of equal cells can tell apart, and zeros of both signs at a border.
+#[test]
+fn heavy_tails_and_zeros() {
+    let powers = || (-20..12).map(|e| 2.0_f32.powi(3 * e));
+    let mut lut: Vec<f32> = powers().rev().map(|x| -x).chain(powers()).collect();
+    let mut values = Noise(22).values(super::Kind::Cauchy, 40_000);
+    for (i, x) in values.iter_mut().enumerate() {
+        *x = match i % 4 {
+            0 => 0.0,
+            1 => -0.0,
+            _ => x.powi(5),
+        };
+    }
+    check(&values, &lut);
+    lut.resize(100, 2.0_f32.powi(33));
+    check(&values, &lut);
+}
+
 #[test]
 fn every_bit_pattern() {
     let lut = [

@@ -120,6 +120,28 @@ fn sensitivities(n: usize) -> Vec<f32> {
     gradients.iter().enumerate().map(spread).collect()
 }
 
+/// How far refined clusters are from the optimum: what is proven, and what sorting all values tells.
+fn gap(values: &[f32], k: usize) -> String {
+    let found = ValueHistogram::new(values, Weights::Equal, Precision::Refined).cluster(k);
+    let best = ValueHistogram::new(values, Weights::Equal, Precision::Exact).cluster(k);
+    let borders: Vec<f64> = found
+        .centroids
+        .windows(2)
+        .map(|pair| f64::midpoint(pair[0], pair[1]))
+        .collect();
+    let error = |&x: &f32| {
+        let x = f64::from(x);
+        (x - found.centroids[borders.partition_point(|&border| x > border)]).powi(2)
+    };
+    let cost: f64 = values.iter().map(error).sum();
+    format!(
+        "{} values, k = {k}: within {:.1e} of the optimum, proven {:.1e}",
+        values.len(),
+        (cost / best.cost - 1.0).max(0.0),
+        found.gap
+    )
+}
+
 fn groups_of_f32(c: &mut Criterion) {
     let values = normal(LARGE);
     let mut group = c.benchmark_group("groups of f32");
@@ -131,10 +153,15 @@ fn groups_of_f32(c: &mut Criterion) {
         (16_384, 16),
         (102_400, 16),
         (102_400, 256),
+        (147_456, 16),
+        (147_456, 256),
         (589_824, 16),
         (589_824, 256),
+        (2_359_296, 16),
+        (2_359_296, 256),
     ] {
         let mut indices = vec![0; len];
+        println!("{}", gap(&values[..len], k));
         let some = (values.len() / 8).max(len) / len * len;
         group.throughput(Throughput::Elements(some as u64));
         group.bench_function(BenchmarkId::new(format!("{len}"), k), |b| {

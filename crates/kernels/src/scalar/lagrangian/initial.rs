@@ -1,4 +1,5 @@
-//! A λ to begin the search with, from the density of the values.
+//! A λ to begin the search with, from the density of the values; and a partition that is about as good as one can be without a look at
+//! all borders.
 //!
 //! Source: Panter and Dite 1951: an optimal quantizer of many levels puts them in proportion to the integral of density^(1/3).
 
@@ -74,6 +75,9 @@ pub(crate) fn near_optimum(
     let mut rounds = 0;
     loop {
         let near = Near::new(&windows);
+        if near.places.len() <= k {
+            return None;
+        }
         let found = search(&prefix.at_borders(&near.places), k, lambda);
         let best = || found.borders.iter().map(|&at| at as usize);
         if best().all(|at| near.steps[at] == 1) {

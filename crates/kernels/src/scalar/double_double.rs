@@ -5,7 +5,7 @@
 //! [`PrefixSums`](crate::scalar::prefix_sums::PrefixSums).
 //! Wrong choice: whenever [`PrefixSums::rounding_error`](crate::scalar::prefix_sums::PrefixSums::rounding_error) is small, which is nearly always.
 //! Source: Dekker 1971; Hida, Li and Bailey 2001.
-//! Our deviations: (1) no fused multiply-add, so that all machines agree. (2) The cost itself is rounded to one float.
+//! Our deviation: the cost itself is rounded to one float.
 
 use super::points::Points;
 use super::prefix_sums::IntervalCosts;
@@ -72,8 +72,11 @@ impl IntervalCosts for DoubleDoubleSums {
 
     #[inline(always)]
     fn costs<V: F64x8>(a: &[V; 6], b: &[V; 6]) -> V {
-        let sum = |s: usize| difference((b[s], b[s + 3]), (a[s], a[s + 3]));
-        cost(sum(0), sum(1), sum(2)).positive()
+        // no closure: it would be compiled for any processor, and called
+        let w = difference((b[0], b[3]), (a[0], a[3]));
+        let s1 = difference((b[1], b[4]), (a[1], a[4]));
+        let s2 = difference((b[2], b[5]), (a[2], a[5]));
+        cost(w, s1, s2).positive()
     }
 }
 
@@ -90,28 +93,12 @@ fn difference<V: F64x8>(a: (V, V), b: (V, V)) -> (V, V) {
 /// `s2 - s1² / w`.
 #[inline(always)]
 fn cost<V: F64x8>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
-    let (square, rest) = product(s1.0, s1.0);
+    let (square, rest) = s1.0.product(s1.0);
     let rest = rest + V::splat(2.0) * s1.0 * s1.1;
     let first = square / w.0;
-    let (back, back_rest) = product(first, w.0);
+    let (back, back_rest) = first.product(w.0);
     let second = ((square - back) - back_rest + rest - first * w.1) / w.0;
     (s2.0 - first) + (s2.1 - second)
-}
-
-/// `a * b`, and what rounding took off.
-#[inline(always)]
-fn product<V: F64x8>(a: V, b: V) -> (V, V) {
-    let hi = a * b;
-    let (a1, b1) = (high(a), high(b));
-    let (a2, b2) = (a - a1, b - b1);
-    (hi, ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2)
-}
-
-/// The upper half of the digits.
-#[inline(always)]
-fn high<V: F64x8>(x: V) -> V {
-    let scaled = V::splat(134_217_729.0) * x;
-    scaled - (scaled - x)
 }
 
 /// The sum of two floats, the second at most half a unit in the last place of the first.
@@ -149,6 +136,6 @@ impl Double {
 
 /// `a * b` and its rest, for one pair.
 fn exact(a: f64, b: f64) -> (f64, f64) {
-    let (hi, lo) = product(Portable::splat(a), Portable::splat(b));
+    let (hi, lo) = Portable::splat(a).product(Portable::splat(b));
     (hi.array()[0], lo.array()[0])
 }

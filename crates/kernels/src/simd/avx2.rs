@@ -71,6 +71,19 @@ impl F64x8 for Avx2 {
     }
 
     #[inline(always)]
+    fn product(self, other: Self) -> (Self, Self) {
+        let hi = self * other;
+        // SAFETY: AVX2 and FMA are there; see `Avx2`.
+        let rest = unsafe {
+            Avx2(
+                _mm256_fmsub_pd(self.0, other.0, hi.0),
+                _mm256_fmsub_pd(self.1, other.1, hi.1),
+            )
+        };
+        (hi, rest)
+    }
+
+    #[inline(always)]
     fn less(self, other: Self) -> Self {
         // SAFETY: AVX2 is there; see `Avx2`.
         unsafe {

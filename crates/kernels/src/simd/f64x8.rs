@@ -22,6 +22,16 @@ pub(crate) trait F64x8:
     /// `self * factor + sum`, rounded once. Where the machine has no such instruction it is slow: a processor without AVX2 and FMA
     /// that is not ARM's.
     fn mul_add(self, factor: Self, sum: Self) -> Self;
+    /// The product, rounded, and what the rounding took off, exactly: the same numbers on all machines, if neither overflows nor is
+    /// too small to have all its digits.
+    #[inline(always)]
+    fn product(self, other: Self) -> (Self, Self) {
+        let hi = self * other;
+        let (a1, b1) = (high(self), high(other));
+        let (a2, b2) = (self - a1, other - b1);
+        (hi, ((a1 * b1 - hi) + a1 * b2 + a2 * b1) + a2 * b2)
+    }
+
     fn less(self, other: Self) -> Self::Mask;
     /// `yes` where the mask is set, else `no`.
     fn pick(mask: Self::Mask, yes: Self, no: Self) -> Self;
@@ -38,6 +48,13 @@ pub(crate) trait F64x8:
         let zero = Self::splat(0.0);
         Self::pick(zero.less(self), self, zero)
     }
+}
+
+/// The upper half of the digits.
+#[inline(always)]
+fn high<V: F64x8>(x: V) -> V {
+    let scaled = V::splat(134_217_729.0) * x;
+    scaled - (scaled - x)
 }
 
 /// Fetches the entries `lo..hi` from memory, one after the other, which is how the hardware likes it.

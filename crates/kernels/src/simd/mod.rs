@@ -64,3 +64,23 @@ pub(crate) fn nearest_whole(x: f32) -> usize {
     const SHIFT: f32 = (1_u32 << 23) as f32;
     ((x + SHIFT).to_bits() & 0x7f_ffff) as usize
 }
+
+#[cfg(all(test, target_arch = "x86_64"))]
+mod tests {
+    use object::{Object, ObjectSymbol};
+
+    /// A closure in a kernel that is not inlined is compiled without the instruction set of the kernel: then each of its instructions is a
+    /// function, called with its arguments in memory.
+    #[test]
+    fn no_instruction_is_a_call() {
+        let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+        let program = object::File::parse(&*program).unwrap();
+        let names: Vec<&str> = program.symbols().filter_map(|s| s.name().ok()).collect();
+        assert!(names.iter().any(|name| name.contains("avx2")));
+        let called: Vec<_> = names
+            .iter()
+            .filter(|name| name.contains("_mm256_"))
+            .collect();
+        assert!(called.is_empty(), "{called:?}");
+    }
+}

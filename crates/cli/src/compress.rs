@@ -32,7 +32,7 @@ use crate::summary;
 /// Palettize the weights of a model or of a checkpoint
 #[derive(clap::Args)]
 #[command(
-    override_usage = "palettizer compress <IN> --output <OUT> --nbits <N> [OPTIONS]",
+    override_usage = "palettizer compress <IN> --output <OUT> <--nbits <N>|--target-size <SIZE>|--config <FILE>> [OPTIONS]",
     after_help = "Examples:
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4
   palettizer compress Model.mlpackage -o Small.mlpackage --nbits 4 --group-size 16 \\

@@ -15,6 +15,7 @@ os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "AVX512_ICL AVX512_SPR")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
+import lanes
 import pytest
 
 import zoo
@@ -37,23 +38,22 @@ def pytest_configure():
         assert len(np.unique(values)) == len(set(values.tolist())), "this numpy sorts float16 wrongly"
 
 
-def pytest_collection_modifyitems(config, items):
-    """`PALETTIZER_LANE=0/2` runs the first of two halves: whole files, with about as many tests in each."""
-    lane = os.environ.get("PALETTIZER_LANE")
-    if not lane:
-        return
-    own, lanes = (int(number) for number in lane.split("/"))
-    files = {}
-    for item in items:
-        files.setdefault(item.nodeid.split("::")[0], []).append(item)
-    totals, kept = [0] * lanes, []
-    for name in sorted(files, key=lambda name: (-len(files[name]), name)):
-        least = totals.index(min(totals))
-        totals[least] += len(files[name])
-        kept += files[name] if least == own else []
-    chosen = set(map(id, kept))
-    config.hook.pytest_deselected(items=[item for item in items if id(item) not in chosen])
-    items[:] = [item for item in items if id(item) in chosen]
+def pytest_runtestloop(session):
+    """With `PALETTIZER_LANES`, a folder, runs only the files that no other process with that folder has begun."""
+    folder = os.environ.get("PALETTIZER_LANES")
+    if not folder or session.testsfailed or session.config.option.collectonly:
+        return None
+    items = lanes.shared(session.items, Path(folder))
+    item = next(items, None)
+    while item is not None:
+        following = next(items, None)  # known before the item is run, after which goes what the next has no use for
+        item.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        item = following
+    return True
 
 
 def pytest_runtest_setup():

@@ -103,29 +103,31 @@ fn pytest(
     built: &Installed,
     arguments: &[String],
 ) -> Result<(), String> {
-    let lane = |lane: usize| -> Result<Command, String> {
+    let command = |lanes: Option<&Path>| -> Result<Command, String> {
         let mut command = with_environment(found, built, root, Profile::Dev)?;
         command
             .args(["-m", "pytest", "tests/python"])
             .args(arguments);
-        if arguments.is_empty() {
+        if let Some(lanes) = lanes {
             // the cache of one process would be written over by the other's
             let cache = ["-p", "no:cacheprovider"];
-            command
-                .env("PALETTIZER_LANE", format!("{lane}/{LANES}"))
-                .args(cache);
+            command.env("PALETTIZER_LANES", lanes).args(cache);
         }
         Ok(command)
     };
     if !arguments.is_empty() {
-        return run(&mut lane(0)?, "pytest");
+        return run(&mut command(None)?, "pytest");
     }
+    // what each process has begun; one that was killed may have left it
+    let lanes = std::env::temp_dir().join(format!("palettizer-lanes-{}", std::process::id()));
+    let _ = std::fs::remove_dir_all(&lanes);
+    std::fs::create_dir(&lanes).map_err(|error| format!("{}: {error}", lanes.display()))?;
     let mut others = Vec::new();
-    for number in 1..LANES {
-        let mut command = lane(number)?;
+    for _ in 1..LANES {
+        let mut command = command(Some(&lanes))?;
         others.push(std::thread::spawn(move || command.output()));
     }
-    let mut result = run(&mut lane(0)?, "pytest");
+    let mut result = run(&mut command(Some(&lanes))?, "pytest");
     for other in others {
         let output = other
             .join()
@@ -137,6 +139,7 @@ fn pytest(
             result = Err(format!("pytest failed: {}", output.status));
         }
     }
+    let _ = std::fs::remove_dir_all(&lanes);
     result
 }
 

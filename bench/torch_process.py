@@ -1,7 +1,7 @@
 """One run of one side in a process of its own: ORDER-AS-JSON RESULT-FILE.
 
-The order names the side, the model, the method and the options. What is measured is `compress` alone: its user and
-system time, its wall-clock time, and how far the resident memory rises above what it was before (on Linux; elsewhere
+The order names the side, the model, the method and the options. What is measured is `compress` alone, or `prepare` and
+`finalize` of coreai-opt: its user and system time, its wall-clock time, and how far the resident memory rises above what it was before (on Linux; elsewhere
 the peak of the whole process counts from before the call).
 """
 
@@ -14,21 +14,58 @@ import torch_models
 from meter import Meter
 
 
-def side(name):
-    if name == "ours":
-        import palettizer.torch.palettization as module
+def palettization(order, model):
+    """The call that palettizes the model in place, and gives it back."""
+    if order["side"] == "coreai-opt":
+        return of_coreai_opt(order["options"], model)
+    if order["side"] == "ours":
+        import palettizer.torch.palettization as api
     else:
-        import coremltools.optimize.torch.palettization as module
-    return module
-
-
-def palettizer(api, order, model):
-    """(the compressor, the arguments of its compress)."""
+        import coremltools.optimize.torch.palettization as api
     if order["method"] == "SKM":
         config = api.SKMPalettizerConfig(global_config=api.ModuleSKMPalettizerConfig(**order["options"]))
-        return api.SKMPalettizer(model, config), {"sensitivity_path": order["sensitivity"]}
-    config = api.PostTrainingPalettizerConfig(global_config=api.ModulePostTrainingPalettizerConfig(**order["options"]))
-    return api.PostTrainingPalettizer(model, config), {}
+        compressor, arguments = api.SKMPalettizer(model, config), {"sensitivity_path": order["sensitivity"]}
+    else:
+        config = api.PostTrainingPalettizerConfig(global_config=api.ModulePostTrainingPalettizerConfig(**order["options"]))
+        compressor, arguments = api.PostTrainingPalettizer(model, config), {}
+    return lambda: compressor.compress(inplace=True, **arguments)
+
+
+class EachOnce(torch.nn.Module):
+    """Runs every layer on the least that it takes: coreai-opt finds by a run what there is to palettize."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = layers
+
+    def forward(self):
+        for layer in self.layers.values():
+            if isinstance(layer, torch.nn.Linear):
+                layer(torch.zeros(1, layer.in_features))
+            elif isinstance(layer, torch.nn.Conv2d):
+                layer(torch.zeros(1, layer.in_channels, *layer.kernel_size))
+            else:
+                layer(torch.zeros(1, dtype=torch.int64))
+
+
+def of_coreai_opt(options, model):
+    from coreai_opt.common import ExportBackend
+    from coreai_opt.palettization import KMeansPalettizer
+    from coreai_opt.palettization.config import KMeansPalettizerConfig, ModuleKMeansPalettizerConfig, OpKMeansPalettizerConfig
+    from coreai_opt.palettization.spec import PalettizationSpec, PerGroupedChannelGranularity
+
+    options = dict(options)
+    if options.pop("granularity", None):
+        options["granularity"] = PerGroupedChannelGranularity(axis=0, group_size=options.pop("group_size"))
+    spec = PalettizationSpec(**options)
+    module = ModuleKMeansPalettizerConfig(
+        op_input_spec=None, op_output_spec=None, op_state_spec=dict.fromkeys(OpKMeansPalettizerConfig.get_default_state_spec(), spec))
+
+    def call():
+        compressor = KMeansPalettizer(EachOnce(model), KMeansPalettizerConfig(global_config=module))
+        compressor.prepare(())
+        return compressor.finalize(backend=ExportBackend.CoreML).layers
+    return call
 
 
 def errors(order, done):
@@ -48,11 +85,11 @@ def errors(order, done):
 def main():
     order, result = json.loads(sys.argv[1]), Path(sys.argv[2])
     torch.set_num_threads(1)
-    api, model = side(order["side"]), torch_models.make(order["model"])
-    compressor, arguments = palettizer(api, order, model)
+    model = torch_models.make(order["model"])
+    call = palettization(order, model)
     largest = max(p.nbytes for p in model.parameters()) / 1e6
     with Meter() as meter:
-        done = compressor.compress(inplace=True, **arguments)
+        done = call()
     error, energy = errors(order, done)
     result.write_text(json.dumps({
         "cpu": meter.cpu, "wall": meter.wall, "peak": meter.peak, "largest": largest, "error": error, "energy": energy}))

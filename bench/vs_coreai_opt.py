@@ -1,7 +1,10 @@
-"""`palettizer.coreai` against coreai-opt 0.4.0 on a Core AI program: whole calls, in turn, in processes of their own.
+"""`palettizer` against coreai-opt 0.4.0: whole calls, in turn, in processes of their own.
 
-    cargo xtask python bench/vs_coreai_opt.py                       # 26 M weights in fp32, every setting, three runs
+    cargo xtask python bench/vs_coreai_opt.py                       # a Core AI program of 26 M weights in fp32, every setting, three runs
     cargo xtask python bench/vs_coreai_opt.py --dtype float16 --settings 4bits --runs 1
+    cargo xtask python bench/vs_coreai_opt.py --modules             # a torch module with ResNet-50's layers in fp32
+
+Of modules, `PostTrainingPalettizer.compress` is beside `KMeansPalettizer`'s `prepare` and `finalize` for Core ML.
 
 The program has 25 matrices of 1024 × 1024: normal values, columns of very different sizes, heavy tails, small values, in turn. CPU
 time is that of the call on one thread; memory is what it adds to the resident memory, and the peak of the whole process, which for
@@ -18,6 +21,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests/python")]
@@ -27,6 +31,7 @@ import downloads
 import numpy as np
 import palettizer.coreai as core_ai
 import torch
+import vs_coremltools_torch
 
 COUNT, SIZE = 25, 1024
 PEER = ("coreai-opt==0.4.0", "torchao==0.18.0", "ninja==1.13.0")
@@ -40,6 +45,8 @@ SETTINGS = {
     "4bits-int8-scale": {"n_bits": 4, "lut_dtype": "int8", "enable_per_channel_scale": True},
     "3bits": {"n_bits": 3},
 }
+
+MODULES = {("resnet50", "4bits"): 25, ("resnet50", "8bits"): 40, ("resnet50", "4bits-groups16"): 25}  # and times less CPU, wanted
 
 
 def network(dtype):
@@ -96,8 +103,12 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--modules", action="store_true", help="of torch modules")
     args = parser.parse_args()
     surroundings = environment()
+    if args.modules:
+        modules(args.runs, surroundings)
+        return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         path = folder / "model.aimodel"
@@ -116,6 +127,14 @@ def main():
             report(setting, before, costs, outputs)
     sys.stdout.flush()
     os._exit(0)  # Apple's runtime sometimes aborts at the end of a process
+
+
+def modules(runs, surroundings):
+    """The same of modules, in the table of `vs_coremltools_torch`."""
+    with tempfile.TemporaryDirectory() as scratch:
+        args = SimpleNamespace(models=None, settings=None, rows=MODULES, peer="coreai-opt", runs=runs, scratch=Path(scratch), surroundings=surroundings)
+        vs_coremltools_torch.run(args, args.peer, "linear", "4bits")  # compiles the clustering, and is not counted
+        vs_coremltools_torch.table(args)
 
 
 def report(setting, before, costs, outputs):

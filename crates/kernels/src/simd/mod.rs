@@ -48,11 +48,12 @@ macro_rules! dispatch {
 
 pub(crate) use dispatch;
 
-/// Whether the force_portable form is to be used although there is a better one: in the tests that compare them.
+/// Whether the portable form is to be used although there is a better one: in the tests that compare them, and in a build with
+/// `--cfg portable`, which tells how fast a machine without a form of its own would be.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) const fn force_portable() -> bool {
-    false
+    cfg!(portable)
 }
 
 #[cfg(test)]

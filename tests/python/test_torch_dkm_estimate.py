@@ -12,9 +12,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from torch_support import dkm
-from torch_support.sides import ours
 
 import palettizer
+import palettizer.torch.palettization as ours
 from palettizer.torch.palettization._dkm.estimate import KEPT_BY_A_THREAD, LOADED
 
 

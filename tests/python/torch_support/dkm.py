@@ -5,7 +5,8 @@ import copy
 import torch
 from torch import nn
 from torch.nn import functional
-from torch_support import sides
+
+import palettizer.torch.palettization as ours
 
 
 THE_PEERS_NUMBERS = {"palett_tau": 1e-4, "prune_threshold": 1e-7, "zero_threshold": 1e-7}
@@ -17,7 +18,7 @@ def config(side, **options):
     return side.DKMPalettizerConfig(global_config=side.ModuleDKMPalettizerConfig(**{"weight_threshold": 0, **options}))
 
 
-def prepared(model, side=sides.ours, **options):
+def prepared(model, side=ours, **options):
     """The palettizer and its prepared copy of a model."""
     palettizer = side.DKMPalettizer(copy.deepcopy(model), config(side, **options))
     return palettizer, palettizer.prepare(inplace=True)

@@ -64,7 +64,7 @@ fn test_steps() -> Vec<Step> {
         ),
         step("Rust tests and doctests", "about 2 minutes"),
         step("command and wheel", "about 1 minute"),
-        step("Python tests", "about 15 minutes"),
+        step("Python tests", "about 25 minutes"),
     ]
 }
 

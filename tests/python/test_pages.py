@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,6 +134,17 @@ def test_links_lead_somewhere():
         text = (ROOT / name).read_text(encoding="utf-8")
         for link in re.findall(r"\]\(([^)#]+)", text):
             assert link.startswith("http") or (ROOT / name).parent.joinpath(link).exists(), f"{name}: {link}"
+
+
+def test_every_room_is_there():
+    """What ARCHITECTURE.md names with a folder, or by a file's name, is a file or folder of the repository, by the end of its path."""
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    places = {f"/{place}" for file in files for place in (Path(file), *Path(file).parents)}
+    text = re.sub("```.*?```", "", (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    named = re.findall(r"`([\w.-]+(?:/[\w.-]+)+|[\w-]+\.(?:rs|py|pyi|md|toml|tsv|html|js))`", text)
+    assert len(named) > 100
+    missing = [name for name in named if not any(place.endswith(f"/{name}") for place in places)]
+    assert not missing, missing
 
 
 def differences():

@@ -1,8 +1,8 @@
 """One run of one side in a process of its own: ORDER-AS-JSON RESULT-FILE.
 
-The order names the side, the model, the method and the options. What is measured is `compress` alone, or `prepare` and
-`finalize` of coreai-opt: its user and system time, its wall-clock time, and how far the resident memory rises above what it was before (on Linux; elsewhere
-the peak of the whole process counts from before the call).
+The order names the side, the model, the method and the options. What is measured is `compress` alone, of coreai-opt `prepare`
+and `finalize`: its user and system time, its wall-clock time, and how far the resident memory rises above what it was before (on
+Linux; elsewhere the peak of the whole process counts from before the call).
 """
 
 import json
@@ -49,6 +49,7 @@ class EachOnce(torch.nn.Module):
 
 
 def of_coreai_opt(options, model):
+    """The same call of coreai-opt, for Core ML: it has the names of the options, but for groups."""
     from coreai_opt.common import ExportBackend
     from coreai_opt.palettization import KMeansPalettizer
     from coreai_opt.palettization.config import KMeansPalettizerConfig, ModuleKMeansPalettizerConfig, OpKMeansPalettizerConfig

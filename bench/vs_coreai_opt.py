@@ -103,11 +103,12 @@ def main():
     parser.add_argument("--dtype", choices=("float32", "float16", "bfloat16"), default="float32")
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
     parser.add_argument("--runs", type=int, default=3)
-    parser.add_argument("--modules", action="store_true", help="of torch modules")
+    parser.add_argument("--modules", action="store_true", help="a torch module, in fp32, at three settings of its own")
     args = parser.parse_args()
     surroundings = environment()
     if args.modules:
-        modules(args.runs, surroundings)
+        if not modules(args.runs, surroundings):
+            sys.exit(vs_coremltools_torch.MISSED)
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
@@ -130,11 +131,11 @@ def main():
 
 
 def modules(runs, surroundings):
-    """The same of modules, in the table of `vs_coremltools_torch`."""
+    """The same of modules, in the table of `vs_coremltools_torch`; whether every row is as wanted."""
     with tempfile.TemporaryDirectory() as scratch:
         args = SimpleNamespace(models=None, settings=None, rows=MODULES, peer="coreai-opt", runs=runs, scratch=Path(scratch), surroundings=surroundings)
         vs_coremltools_torch.run(args, args.peer, "linear", "4bits")  # compiles the clustering, and is not counted
-        vs_coremltools_torch.table(args)
+        return vs_coremltools_torch.table(args)
 
 
 def report(setting, before, costs, outputs):

@@ -15,9 +15,9 @@ os.environ.setdefault("NPY_DISABLE_CPU_FEATURES", "AVX512_ICL AVX512_SPR")
 sys.path.insert(0, str(Path(__file__).parent))
 
 import numpy as np
-import lanes
 import pytest
 
+import lanes
 import zoo
 from chromium import Chromium
 

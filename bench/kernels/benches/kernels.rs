@@ -1,4 +1,7 @@
 //! Throughput of every kernel, on the shapes that occur in models. One thread: what is measured is work, not waiting.
+//!
+//! `RUSTFLAGS="--cfg portable"` builds the kernels without what is dispatched at run time: how fast another machine's compiler can
+//! make them, by what it makes of them with SSE2.
 
 use std::hint::black_box;
 

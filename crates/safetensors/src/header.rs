@@ -127,7 +127,7 @@ pub(crate) fn read(file: &[u8]) -> Result<Header, String> {
         .ok_or_else(too_large)?;
     let json = rest.get(..wanted).ok_or_else(|| {
         format!(
-            "the header has {length} bytes, but only {} follow: truncated?",
+            "the header has {length} bytes, but only {} follow: truncated? Copy the file again",
             rest.len()
         )
     })?;
@@ -209,7 +209,7 @@ fn covered(tensors: &[Entry], data: usize, len: usize) -> Result<(), String> {
     match end.cmp(&len) {
         std::cmp::Ordering::Equal => Ok(()),
         std::cmp::Ordering::Greater => Err(format!(
-            "the data of \"{before}\" end at {end}, but the file at {len}: truncated?"
+            "the data of \"{before}\" end at {end}, but the file at {len}: truncated? Copy it again"
         )),
         std::cmp::Ordering::Less => Err(format!(
             "{} bytes after the last tensor belong to none",

@@ -70,7 +70,7 @@ pub enum BlobError {
     },
     /// A blob's data end past the end of the file.
     #[error(
-        "{}: the blob at offset {offset} has {size} bytes at {data_offset}, but the file ends at {len}: truncated?",
+        "{}: the blob at offset {offset} has {size} bytes at {data_offset}, but the file ends at {len}: truncated? Copy the package again",
         file.display()
     )]
     Truncated {

@@ -234,7 +234,7 @@ def test_a_gpt_learns_the_same_with_smaller_weights(small_gpt):
     model, codes, test = small_gpt
 
     def losses(**options):
-        return [chars.tested(chars.fine_tuned(dkm.sides.ours, model, codes, 12, 1e-3, by, n_bits=3, **options), test)
+        return [chars.tested(chars.fine_tuned(dkm.ours, model, codes, 12, 1e-3, by, n_bits=3, **options), test)
                 for by in (1, 4, 16)]
 
     found = losses()

@@ -209,7 +209,7 @@ def test_preparing_keeps_layers_parameters_names_and_hooks():
     model[0].weight.register_hook(lambda _: heard.append("weight"))
     layers, parameters = list(model), dict(model.named_parameters())
     names = list(model.state_dict())
-    palettizer = dkm.sides.ours.DKMPalettizer(model, dkm.config(dkm.sides.ours, n_bits=2))
+    palettizer = dkm.ours.DKMPalettizer(model, dkm.config(dkm.ours, n_bits=2))
     prepared = palettizer.prepare(inplace=True)
     assert prepared is model and prepared.training
     assert all(one is other for one, other in zip(model, layers))

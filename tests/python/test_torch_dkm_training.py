@@ -272,7 +272,7 @@ def test_a_float_checkpoint_is_loaded_before_preparing_or_not_strictly():
 def test_an_optimizer_made_before_trains_the_prepared_model():
     model = Mixed()
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    palettizer = dkm.sides.ours.DKMPalettizer(model, dkm.config(dkm.sides.ours, n_bits=2))
+    palettizer = dkm.ours.DKMPalettizer(model, dkm.config(dkm.ours, n_bits=2))
     palettizer.prepare(inplace=True)
     before = copy.deepcopy(dict(model.named_parameters()))
     dkm.train(model, words(1), palettizer=palettizer, optimizer=optimizer)

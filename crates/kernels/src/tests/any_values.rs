@@ -184,6 +184,21 @@ fn zeros_of_both_signs() {
     }
 }
 
+/// Two values that have nearly all of the density, so that whatever selects borders by it finds next to none, and more clusters than those.
+#[test]
+fn all_density_in_the_tails() {
+    let ordinary = Draw::Normal.values(30_000, f32::MAX, 5);
+    for tails in [&[f32::MAX][..], &[f32::MAX, f32::MIN], &[3e38, -1e30, 2e38]] {
+        let mut values = ordinary.clone();
+        values.extend(tails);
+        let each = weights(values.len(), 1);
+        for k in [2, 5, 16, 39, 40, 41, 64, 256] {
+            scalars(&values, Weights::Equal, Precision::Refined, k);
+            scalars(&values, Weights::Each(&each), Precision::Refined, k);
+        }
+    }
+}
+
 /// So many values that they are counted by several tasks, and so many clusters that bins are filled by segments.
 #[test]
 fn very_many_scalars() {

@@ -32,10 +32,13 @@ pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> 
         }
         let (selection, integral) = select_borders(points, prefix, nodes.min(m));
         let start = lambda.unwrap_or_else(|| guess(integral, k));
-        if nodes > m / 3 || selection.len() <= 2 * k {
+        if nodes > m / 3 {
             return start;
         }
-        lambda = Some(at_selection(prefix, &selection, k, start).0);
+        match at_selection(prefix, &selection, k, start) {
+            Some((middle, _)) => lambda = Some(middle),
+            None => return start,
+        }
     }
     lambda.unwrap_or(0.0)
 }
@@ -54,14 +57,11 @@ pub(crate) fn near_optimum(
     let mut start = None;
     if STAGES[0] * k >= NODES {
         let (selection, integral) = select_borders(points, prefix, STAGES[0] * k);
-        start = Some(at_selection(prefix, &selection, k, guess(integral, k)).0);
+        start = at_selection(prefix, &selection, k, guess(integral, k)).map(|found| found.0);
     }
     let (selection, integral) = select_borders(points, prefix, nodes);
-    if selection.len() <= 2 * k {
-        return None;
-    }
     let start = start.unwrap_or_else(|| guess(integral, k));
-    let (lambda, found) = at_selection(prefix, &selection, k, start);
+    let (lambda, found) = at_selection(prefix, &selection, k, start)?;
     let neighbour = |border: u32, to: isize| {
         let at = (border as usize).saturating_add_signed(to);
         selection[at.min(selection.len() - 1)]
@@ -133,8 +133,17 @@ fn guess(integral: f64, k: usize) -> f64 {
     integral.powi(3) / (6.0 * (k as f64 + SHIFT).powi(3))
 }
 
-/// The middle of the λ that buy `k` clusters at a selection of the borders, and what they buy there.
-fn at_selection(prefix: &PrefixSums, selection: &[u32], k: usize, start: f64) -> (f64, Found) {
+/// The middle of the λ that buy `k` clusters at a selection of the borders, and what they buy there. `None` if it has few borders,
+/// however many were asked for: with all of the density in a few values, all others share one interval.
+fn at_selection(
+    prefix: &PrefixSums,
+    selection: &[u32],
+    k: usize,
+    start: f64,
+) -> Option<(f64, Found)> {
+    if selection.len() <= 2 * k {
+        return None;
+    }
     let thin = prefix.at_borders(selection);
     let found = search(&thin, k, start);
     let middle = found.middle.or_else(|| {
@@ -149,7 +158,7 @@ fn at_selection(prefix: &PrefixSums, selection: &[u32], k: usize, start: f64) ->
         let found = Corner::new(&thin, found.lambda, found.borders.clone());
         middle(&found, [&other; 2]).or(Some(f64::midpoint(found.lambda, higher)))
     });
-    (middle.unwrap_or(found.lambda), found)
+    Some((middle.unwrap_or(found.lambda), found))
 }
 
 /// About `nodes` borders between which an optimal quantizer would put equally many centroids, first and last

@@ -474,15 +474,21 @@ def choose(
     other: int,
     elements: int,
     kept: Sequence[tuple[str, int]],
+    responses: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    forms: Mapping[str, str] | None = None,
 ) -> str:
     """A form for each weight, so that least is lost.
 
     As JSON: a report of the budget and for each weight {"Ok": its form and neighbours} or {"Err": why it can have none}.
     `curves` are as files of curves have them; a weight is (name, bytes as it is, forms to choose from, whether its own config
     left no choice). `before` are the bytes of the model as it is, `other` those of the new one without the weights;
-    `elements` are those of all weights, `kept` the weights, with their bytes, that stay as they are. `ValueError` if the
-    budget cannot be met.
+    `elements` are those of all weights, `kept` the weights, with their bytes, that stay as they are. `responses` are (error,
+    harm to the outputs of the model) of some forms of each weight, if that is known; `forms` are taken if they are one for each
+    weight that has several, and fit. `ValueError` if the budget cannot be met.
     """
+
+def telling_errors(errors: Sequence[float]) -> list[int]:
+    """The places of the few errors of forms, each once, that tell most about what a weight's error does to outputs."""
 
 def read_curves(path: _Path) -> str | None:
     """The curves of a file, as JSON, without those whose numbers cannot be; `None` if there is no file.

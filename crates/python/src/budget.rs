@@ -1,9 +1,10 @@
 //! Forms chosen for weights that Python prices.
 
 use palettizer::budget::{
-    Budget, Candidate, Choices, Curves, GoalName, Room, choose as choose_forms,
+    Budget, Candidate, Choices, Curves, GoalName, Response, Room, choose as choose_forms, telling,
 };
 use pyo3::prelude::*;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use crate::error::bad_value;
@@ -40,12 +41,18 @@ pub(crate) fn write_curves(py: Python<'_>, path: PathBuf, curves: &str) -> PyRes
     work::brief(py, || palettizer::budget::write_curves(path, &curves))
 }
 
+/// The places of the few errors that tell most about a response: see `_native.pyi`.
+#[pyfunction]
+pub(crate) fn telling_errors(errors: Vec<f64>) -> Vec<usize> {
+    telling(&errors)
+}
+
 /// A weight: its name, its bytes as it is, the forms to choose from, and whether its own configuration left no choice.
 type Weight = (String, u64, Vec<String>, bool);
 
 /// Chooses a form for each weight: see `_native.pyi`.
 #[pyfunction]
-#[pyo3(signature = (goal, number, curves, weights, *, before, other, elements, kept))]
+#[pyo3(signature = (goal, number, curves, weights, *, before, other, elements, kept, responses=None, forms=None))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub(crate) fn choose(
     py: Python<'_>,
@@ -57,9 +64,19 @@ pub(crate) fn choose(
     other: u64,
     elements: u64,
     kept: Vec<(String, u64)>,
+    responses: Option<BTreeMap<String, Vec<(f64, f64)>>>,
+    forms: Option<BTreeMap<String, String>>,
 ) -> PyResult<String> {
     let goal: GoalName = goal.parse().map_err(bad_value)?;
-    let budget = Budget::new(goal.read(number).map_err(bad_value)?);
+    let responses = responses.map(|all| {
+        let all = all.into_iter();
+        all.map(|(name, points)| (name, Response::new(points)))
+            .collect::<BTreeMap<_, _>>()
+    });
+    let goal = goal.read(number).map_err(bad_value)?;
+    let budget = Budget::new(goal)
+        .with_responses(responses)
+        .with_forms(forms);
     let curves: Curves = serde_json::from_str(curves).map_err(bad_value)?;
     let mut candidates = Vec::with_capacity(weights.len());
     for (name, bytes, forms, pinned) in &weights {

@@ -45,7 +45,7 @@ mod work;
 #[pyo3::pymodule]
 mod _native {
     #[pymodule_export]
-    use crate::budget::{budget_forms, choose, read_curves, write_curves};
+    use crate::budget::{budget_forms, choose, read_curves, telling_errors, write_curves};
     #[pymodule_export]
     use crate::checkpoint::Checkpoint;
     #[pymodule_export]

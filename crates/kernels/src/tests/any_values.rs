@@ -379,7 +379,7 @@ fn any_draw() -> impl Strategy<Value = Draw> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(3000))]
 
     #[test]
     fn scalars_of_any_kind(draw in any_draw(), n in 0_usize..40_000, k in 0_usize..257, exact: bool, seed: u32) {

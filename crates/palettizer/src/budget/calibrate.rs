@@ -10,7 +10,7 @@
 //! Source: sensitivities of layers that are measured one at a time are the usual way to mixed precision (Dong et al., "HAWQ", 2019,
 //! estimate them instead); the rest follows from what is measured here.
 
-use super::{Budget, Chosen, Curve, Curves, Goal, Priced, Response};
+use super::{Budget, Chosen, Curve, Curves, Goal, Priced, Response, telling};
 use crate::compare::OutputNoise;
 use crate::coreml::{self, Model, WeightForms};
 use crate::runtime::{Named, RunOptions, Session};
@@ -22,9 +22,6 @@ use std::collections::BTreeMap;
 
 /// Samples that a calibration uses if nobody says how many.
 pub const CALIBRATION_SAMPLES: usize = 16;
-
-/// The relative errors that are measured, or those of the forms that are nearest: about those of one to six bits.
-const MEASURED_AT: [f64; 5] = [0.4, 0.15, 0.05, 0.015, 0.001];
 
 /// Forms that all weights have alike which are measured whole.
 const ALIKE: usize = 3;
@@ -291,26 +288,16 @@ fn measured_forms<'w>(weight: &'w WeightForms, curves: &Curves) -> Vec<(&'w Pale
         return Vec::new();
     };
     let error = |spec: &PaletteSpec| match curve.forms.get(&Curve::form(spec))? {
-        Priced::Costs { error, .. } if *error > 0.0 => Some(*error),
-        Priced::Costs { .. } | Priced::Refused(_) => None,
+        Priced::Costs { error, .. } => Some(*error),
+        Priced::Refused(_) => None,
     };
     let forms = weight.forms.iter();
     let forms: Vec<(&PaletteSpec, f64)> = forms
         .filter_map(|spec| Some((spec, error(spec)?)))
         .collect();
-    let mut found: Vec<(&PaletteSpec, f64)> = Vec::new();
-    for wanted in MEASURED_AT {
-        let far = |error: f64| (error / wanted).ln().abs();
-        let nearest = forms
-            .iter()
-            .min_by(|(_, a), (_, b)| far(*a).total_cmp(&far(*b)));
-        if let Some(nearest) = nearest
-            && !found.contains(nearest)
-        {
-            found.push(*nearest);
-        }
-    }
-    found
+    let errors: Vec<f64> = forms.iter().map(|(_, error)| *error).collect();
+    let found = telling(&errors).into_iter();
+    found.map(|at| forms[at]).collect()
 }
 
 /// One weight palettized alone, as it would be with the others.

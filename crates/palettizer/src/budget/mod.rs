@@ -22,7 +22,7 @@ pub use file::{read_curves, write_curves};
 pub use inform::{Informed, inform};
 pub use palettizer_pipeline::budget::{
     Allotted, Budget, BudgetReport, Candidate, Choice, Choices, ChoicesError, Chosen, Curve,
-    Curves, Goal, GoalError, GoalName, Measure, Neighbour, Priced, Response, Room, choose,
+    Curves, Goal, GoalError, GoalName, Measure, Neighbour, Priced, Response, Room, choose, telling,
 };
 pub use recipe::recipe;
 pub use recommend::{RECOMMENDATIONS, RecommendOptions, Recommendation, recommend};

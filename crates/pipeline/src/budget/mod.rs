@@ -28,5 +28,5 @@ pub(crate) use goal::Specs;
 pub use goal::{Budget, Goal, GoalError, GoalName};
 pub use knapsack::{Allocation, Form, allocate};
 pub use report::{Allotted, BudgetReport, Chosen, Measure, Neighbour, check_promise};
-pub use response::Response;
+pub use response::{Response, telling};
 pub use room::Room;

@@ -1,5 +1,31 @@
 //! How the outputs of a model respond to the error of one weight, as it was measured.
 
+/// The relative errors that are measured, or those of the forms that are nearest: about those of one to six bits.
+const MEASURED_AT: [f64; 5] = [0.4, 0.15, 0.05, 0.015, 0.001];
+
+/// The places of the few errors, each once, that tell most about a weight's response: those of forms that lose from much to little.
+/// What loses nothing tells nothing.
+///
+/// ```
+/// use palettizer_pipeline::budget::telling;
+///
+/// assert_eq!(telling(&[0.0, 0.3, 0.11, 0.1, 0.002]), [1, 2, 4]);
+/// ```
+pub fn telling(errors: &[f64]) -> Vec<usize> {
+    let mut found = Vec::new();
+    for wanted in MEASURED_AT {
+        let far = |&at: &usize| (errors[at] / wanted).ln().abs();
+        let some = (0..errors.len()).filter(|&at| errors[at] > 0.0 && errors[at].is_finite());
+        let nearest = some.min_by(|a, b| far(a).total_cmp(&far(b)));
+        if let Some(nearest) = nearest
+            && !found.contains(&nearest)
+        {
+            found.push(nearest);
+        }
+    }
+    found
+}
+
 /// What the error of a weight does to the outputs of its model: the harm at a few errors, and in between on lines through the
 /// logarithms of both. Below the smallest error and above the largest, harm is in proportion to error.
 ///

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Generator, Iterable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from palettizer import _native
 from palettizer._budget import Budget
 from palettizer._progress import shown
 from palettizer.torch._report import Report
@@ -20,16 +22,20 @@ from palettizer.torch._settings import above, at_least, one_of, setting
 from palettizer.torch.base_model_optimizer import BaseDataCalibratedModelOptimizer
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._layerwise import file
+from palettizer.torch.palettization._layerwise.calibrate import calibrated
 from palettizer.torch.palettization._layerwise.collect import Collector, Memory, Stage
-from palettizer.torch.palettization._layerwise.fitting import fitted, price
-from palettizer.torch.palettization._layerwise.samples import ForwardFunction, Samples
+from palettizer.torch.palettization._layerwise.fitting import fitted, price, quick
+from palettizer.torch.palettization._layerwise.outputs import Outputs
+from palettizer.torch.palettization._layerwise.samples import ForwardFunction, Samples, calibrating
 from palettizer.torch.palettization._plan.compressor import Compressor
-from palettizer.torch.palettization._plan.budget import Allotment
+from palettizer.torch.palettization._plan.budget import Allotment, Chosen
 from palettizer.torch.palettization._plan.config import BudgetedConfig, ModulePalettizerConfig
 from palettizer.torch.palettization._plan.palettize import Made
-from palettizer.torch.palettization._plan.plan import Plan, make_plan
+from palettizer.torch.palettization._plan.plan import Plan, Weight, make_plan
 from palettizer.torch.palettization._plan.sharding import distributed, is_sharded
 from palettizer.torch.palettization._sensitivity.gradients import LossFunction
+
+_logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -185,7 +191,8 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             safetensors.check_place(statistics_path)
         plan = make_plan(self._model, self._config)
         tensors: dict[str, torch.Tensor] = {}
-        with closing(self._stages(plan, dataloader, loss_fn, statistics_path, forward_fn, progress)) as found:
+        samples = self._samples(dataloader, loss_fn, forward_fn, progress)
+        with closing(self._stages(plan, samples, statistics_path)) as found:
             for weights, of in found:
                 for weight in weights:
                     statistics = of(weight)
@@ -217,7 +224,9 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             forward_fn: as in compute_statistics.
             budget: a size or a quality that bits are chosen for, in the place of the config's. Every form of every weight is
                 fitted for that by the fast algorithm, "gptq", in a first pass over the statistics; without a
-                statistics_path they are in a temporary file meanwhile.
+                statistics_path they are in a temporary file meanwhile. What errors do to the outputs of the model is measured
+                on the first 16 samples, with or without a file of statistics; without samples, the errors of the layers'
+                outputs have to do.
             progress: show a progress bar, if tqdm is installed.
 
         Raises:
@@ -235,20 +244,22 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
         came_to: dict[str, Any] | None = None
         made: dict[str, Made] = {}
         more: dict[str, dict[str, Any]] = {}
+        samples = None if dataloader is None else self._samples(dataloader, loss_fn, forward_fn, progress)
         with ExitStack() as stack:
-            looked = partial(self._looked, plan, dataloader, loss_fn, forward_fn=forward_fn, progress=progress)
             if budget is None:
-                guided, stages = looked(statistics_path)
+                guided, stages = self._looked(plan, samples, statistics_path)
             else:
                 path = stack.enter_context(_temporary_file()) if statistics_path is None else statistics_path
                 allotment = Allotment(budget, self._model, plan)
-                guided, stages = looked(path)
+                guided, stages = self._looked(plan, samples, path)
                 with closing(stages):
                     for weights, of in stages:
                         for weight in shown(weights, progress, "pricing"):
                             price(allotment, weight, of(weight), guided, threads)
-                plan, columns, came_to = allotment.chosen()
-                more.update(columns)
+                allotment.keep()
+                chosen = self._chosen(allotment, plan, samples, path, threads)
+                plan, came_to = chosen.plan, chosen.report
+                more.update(chosen.columns)
                 guided, of = file.reading(path, plan.weights)
                 stages = (stage for stage in [(plan.weights, of)])
             with closing(stages):
@@ -258,14 +269,33 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
                         more[weight.name] = {**more.get(weight.name, {}), **figures}
         return self._put(plan, [made[weight.name] for weight in plan.weights], inplace, more, came_to)
 
+    def _samples(
+        self, dataloader: Any, loss_fn: LossFunction | None, forward_fn: ForwardFunction | None, progress: bool
+    ) -> Samples:
+        return Samples(dataloader, self._config.calibration_nsamples, loss_fn, forward_fn, progress)
+
+    def _chosen(
+        self, allotment: Allotment, plan: Plan, samples: Samples | None, path: str | os.PathLike[str], threads: int
+    ) -> Chosen:
+        """The forms that a budget comes to: by what they do to the outputs of the model, where there are samples to see it."""
+        if samples is None:
+            return allotment.chosen()
+
+        def make(weights: list[Weight]) -> Iterator[_native.Palette]:
+            guided, of = file.reading(path, weights)
+            for weight in weights:
+                yield fitted(quick(weight), of(weight), guided, threads)[0][0]
+
+        with calibrating(self._model):
+            try:
+                outputs = Outputs(self._model, samples)
+            except ValueError as error:
+                _logger.warning("%s; bits are chosen by the errors of layers", error)
+                return allotment.chosen()
+            return calibrated(allotment, plan, outputs, make)
+
     def _looked(
-        self,
-        plan: Plan,
-        dataloader: Any,
-        loss_fn: LossFunction | None,
-        path: str | os.PathLike[str] | None,
-        forward_fn: ForwardFunction | None,
-        progress: bool,
+        self, plan: Plan, samples: Samples | None, path: str | os.PathLike[str] | None
     ) -> tuple[bool, Generator[Stage, None, None]]:
         """Whether statistics are guided, and the weights with theirs: from a file that is there, or from samples."""
         if path is not None and os.path.exists(path):
@@ -273,16 +303,11 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             return guided, (stage for stage in [(plan.weights, of)])
         if path is not None:
             safetensors.check_place(path)
-        return loss_fn is not None, self._stages(plan, dataloader, loss_fn, path, forward_fn, progress)
+        assert samples is not None  # compress has seen to it
+        return samples.guided, self._stages(plan, samples, path)
 
     def _stages(
-        self,
-        plan: Plan,
-        dataloader: Any,
-        loss_fn: LossFunction | None,
-        path: str | os.PathLike[str] | None,
-        forward_fn: ForwardFunction | None,
-        progress: bool,
+        self, plan: Plan, samples: Samples, path: str | os.PathLike[str] | None
     ) -> Generator[Stage, None, None]:
         """The weights with their statistics, which are written to a file as they are asked for."""
         config = self._config
@@ -291,7 +316,6 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
                 "the parameters of the model are sharded; statistics are computed block by block instead: "
                 "give every process the whole model, and they share the samples"
             )
-        samples = Samples(dataloader, config.calibration_nsamples, loss_fn, forward_fn, progress)
         memory = Memory(config.layers, config.max_cached_bytes)
         with ExitStack() as stack:
             write = path is not None and (not distributed() or dist.get_rank() == 0)

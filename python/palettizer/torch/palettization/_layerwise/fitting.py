@@ -40,6 +40,11 @@ def fitted(weight: Weight, found: Statistics, guided: bool, threads: int) -> tup
         return (palette, palette.error["mse"]), {"fallback": why}
 
 
+def quick(weight: Weight) -> Weight:
+    """The weight as the fast algorithm fits it."""
+    return replace(weight, config=replace(weight.config, algorithm="gptq"))
+
+
 def price(allotment: Allotment, weight: Weight, found: Statistics, guided: bool, threads: int) -> None:
     """Prices the forms of a weight by the fast algorithm, whose errors are in proportion to those of the other."""
     sensitivity = _sensitivity(weight, found)
@@ -47,7 +52,7 @@ def price(allotment: Allotment, weight: Weight, found: Statistics, guided: bool,
     by_k_means = pricer(threads, sensitivity, largest)
 
     def make(weight: Weight, dense: torch.Tensor) -> Price:
-        fast = replace(weight, config=replace(weight.config, algorithm="gptq"))
+        fast = quick(weight)
         if found.moments is None or _why_not(weight, found):
             return by_k_means(fast, dense)
         (palette, _), figures = fitted(fast, found, guided, threads)

@@ -14,6 +14,9 @@ from palettizer._progress import shown
 from palettizer.torch.palettization._layerwise.watch import without_fast_paths
 from palettizer.torch.palettization._sensitivity.gradients import LossFunction, backward, left_as_it_was, share
 
+_FIRST = 16
+"""Samples that are kept for more than one look, as for Core ML models."""
+
 ForwardFunction = Callable[[nn.Module, Any], Any]
 
 
@@ -63,11 +66,21 @@ class Samples:
         self._loss_fn, self._forward = loss_fn, forward_fn or forward
         self.progress, self.count = progress, 0
         self._items, self._nsamples = islice(dataloader, nsamples), nsamples
+        self._first: list[Any] = []
 
     def __iter__(self) -> Iterator[Any]:
         for item in shown(share(self._items, whole_rounds=False), self.progress, "calibrating", self._nsamples):
             self.count += 1
+            if self.count <= _FIRST:
+                self._first.append(item)
             yield item
+
+    def first(self) -> list[Any]:
+        """Some that can be had again: those that were taken first, or are taken now."""
+        if not self._first:
+            for _ in islice(self, _FIRST):
+                pass
+        return self._first
 
     def run(self, model: nn.Module, item: Any) -> None:
         """Runs the model on one of them, and with a loss the way back too."""
@@ -80,9 +93,29 @@ class Samples:
             for parameter in model.parameters():
                 parameter.grad = None
 
+    def outputs(self, model: nn.Module, item: Any) -> list[torch.Tensor]:
+        """What the model gives for one of them: the tensors of floats that a function returns, or else those of the model's calls."""
+        heard: list[Any] = []
+        handle = model.register_forward_hook(lambda module, inputs, output: heard.append(output))
+        try:
+            returned = (self._loss_fn or self._forward)(model, item)
+        finally:
+            handle.remove()
+        whole, called = _floats(returned), _floats(heard)
+        return (called or whole) if self.guided else (whole or called)
+
     def run_forward(self, model: nn.Module, item: Any) -> None:
         """Runs the model on one of them, and not the way back."""
         (self._forward if self._loss_fn is None else self._loss_fn)(model, item)
+
+
+def _floats(found: Any) -> list[torch.Tensor]:
+    """The tensors of floats in some nested lists and dicts."""
+    if isinstance(found, torch.Tensor):
+        return [found] if found.is_floating_point() else []
+    if isinstance(found, Mapping):
+        found = list(found.values())
+    return [tensor for one in found for tensor in _floats(one)] if isinstance(found, (list, tuple)) else []
 
 
 @contextmanager

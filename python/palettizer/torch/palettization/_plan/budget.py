@@ -69,6 +69,20 @@ def part(error: float, energy: float) -> float:
     return error / energy if error > 0 else 0.0
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """A form for each weight."""
+
+    plan: Plan
+    """The plan with these forms."""
+    forms: dict[str, str]
+    """What they are called, by the names of the weights."""
+    columns: dict[str, dict[str, Any]]
+    """What the report says of each weight."""
+    report: dict[str, Any]
+    """What the budget came to."""
+
+
 class Allotment:
     """Forms of the weights of a plan: priced one weight after the other, then chosen.
 
@@ -79,7 +93,7 @@ class Allotment:
     def __init__(self, budget: Budget, model: torch.nn.Module, plan: Plan) -> None:
         self._budget, self._plan = budget, plan
         native = budget._native(None)
-        self._goal, self._number, self._path = native["goal"], native["number"], native["curves"]
+        self.goal, self.asked, self._path = native["goal"], native["number"], native["curves"]
         self._choices = [_settings(form) for form in _native.budget_forms(_named(native["choices"]))]
         known = None if self._path is None else _native.read_curves(self._path)
         self._known: dict[str, Any] = {} if known is None else json.loads(known)["weights"]
@@ -91,9 +105,9 @@ class Allotment:
             quantized = any(form.get("lut_dtype") is not None for form in self._choices)
             quantized = quantized or any(weight.config.lut_dtype is not None for weight in plan.weights)
             self._before, self._other, self._most = lengths(model, owners, quantized)
-        elif self._goal in ("target_size", "target_ratio"):
+        elif self.goal in ("target_size", "target_ratio"):
             raise ValueError(
-                f"{self._goal} is of the file that a model makes, and the parameters of this one are sharded; "
+                f"{self.goal} is of the file that a model makes, and the parameters of this one are sharded; "
                 "give target_bpw or min_snr"
             )
 
@@ -115,28 +129,58 @@ class Allotment:
                         curve["weighted_energy"] = energy
         self._curves[weight.name] = curve
 
-    def chosen(self) -> tuple[Plan, dict[str, dict[str, Any]], dict[str, Any]]:
-        """The plan with the forms that were chosen, columns of the report by weight, and what the budget came to.
+    def keep(self) -> None:
+        """Writes the curves to the file that was named for them, if one was."""
+        path = self._path
+        if path is not None:
+            by_the_first(lambda: _native.write_curves(path, self._json()))
+
+    def telling(self, weight: Weight) -> list[tuple[float, Weight]]:
+        """The errors of the few forms of a weight that tell most about what its error does to outputs, and the weight in each."""
+        priced = self._curves[weight.name]["forms"]
+        forms = self._forms[weight.name].items()
+        known = [(priced[form]["costs"]["error"], config) for form, config in forms if "costs" in priced[form]]
+        found = (known[at] for at in _native.telling_errors([error for error, _ in known]))
+        return [(error, replace(weight, config=config)) for error, config in found]
+
+    def all_forms(self) -> list[str]:
+        """The forms that weights which are free may take."""
+        return list(dict.fromkeys(form for weight in self._plan.weights if weight.free for form in self._forms[weight.name]))
+
+    def chosen(
+        self,
+        responses: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+        *,
+        alike: str | None = None,
+        forms: Mapping[str, str] | None = None,
+        min_snr: float | None = None,
+    ) -> Chosen:
+        """The forms that lose least in the bytes, or have the quality in the fewest bytes.
+
+        Args:
+            responses: what errors of each weight do to the outputs of the model, where that is known.
+            alike: the one form that there is for weights that are free.
+            forms: a choice that was made already, by name; if it is none for all weights, or does not fit, the best is chosen.
+            min_snr: another quality than that which was asked for.
 
         Raises:
             ValueError: the budget cannot be met; the least that can be had, and what is in the way.
         """
-        curves = json.dumps({"version": 1, "weights": self._curves})
-        if self._path is not None:
-            path = self._path
-            by_the_first(lambda: _native.write_curves(path, curves))
         plan = self._plan
         candidates = [
-            (weight.name, _bytes(weight), list(self._forms[weight.name]), not weight.free) for weight in plan.weights
+            (weight.name, _bytes(weight), [alike] if alike and weight.free else list(self._forms[weight.name]), not weight.free)
+            for weight in plan.weights
         ]
         kept = list(_kept(plan))
         elements = sum(weight.owners[0].facts.numel for weight in [*plan.weights, *kept])
         text = _native.choose(
-            self._goal, self._number, curves, candidates, before=self._before, other=self._other, elements=elements,
-            kept=[(weight.name, _bytes(weight)) for weight in kept],
+            self.goal, self.asked if min_snr is None else str(min_snr), self._json(), candidates, before=self._before,
+            other=self._other, elements=elements, kept=[(weight.name, _bytes(weight)) for weight in kept], responses=responses,
+            forms=forms,
         )  # fmt: skip
         report, found = json.loads(text)
         weights: list[Weight] = []
+        names: dict[str, str] = {}
         reasons = dict(plan.reasons)
         columns: dict[str, dict[str, Any]] = {}
         for weight, one in zip(plan.weights, found):
@@ -144,6 +188,7 @@ class Allotment:
                 reasons.update(dict.fromkeys((owner.name for owner in weight.owners), one["Err"]))
                 continue
             allotted = one["Ok"]
+            names[weight.name] = allotted["form"]
             weights.append(replace(weight, config=self._forms[weight.name][allotted["form"]]))
             columns[weight.name] = {
                 "form": allotted["form"] + " (its own)" * allotted["pinned"],
@@ -152,7 +197,10 @@ class Allotment:
                 "next_better": _neighbour(allotted["next_better"]),
                 "next_worse": _neighbour(allotted["next_worse"]),
             }
-        return Plan(plan.owners, weights, reasons), columns, report
+        return Chosen(Plan(plan.owners, weights, reasons), names, columns, report)
+
+    def _json(self) -> str:
+        return json.dumps({"version": 1, "weights": self._curves})
 
     def _configs(self, weight: Weight) -> Iterator[Any]:
         """The configs that a weight may have."""

@@ -85,7 +85,9 @@ class Compressor(BaseModelOptimizer):
                 values = None if of is None else of(weight)
                 energy = sensitivities.largest(weight)
                 allotment.price(weight, (values, energy), pricer(threads, values, energy))
-            plan, more, came_to = allotment.chosen()
+            allotment.keep()
+            chosen = allotment.chosen()
+            plan, more, came_to = chosen.plan, chosen.columns, chosen.report
         make = maker(threads, of)
         palettes = []
         for weight in shown(plan.weights, progress, "palettizing"):

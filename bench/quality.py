@@ -111,6 +111,8 @@ def compress(row, subject):
         arguments = {"sensitivity_path": str(path), "progress": False}
     else:
         palettizer, arguments = _layerwise(row, subject, folder, costs)
+        if mixed:  # what errors do to the outputs is measured
+            arguments |= {"dataloader": subject.samples, "forward_fn": subject.forward}
     done, costs["compress"] = _measured(lambda: palettizer.compress(**arguments, budget=budget))
     if row.steps:
         run = {"forward_fn": subject.tuning_forward} if subject.tuning_forward else {}

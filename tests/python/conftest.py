@@ -1,6 +1,5 @@
 """The binary under test, the models, and what a failed run looks like."""
 
-import gc
 import importlib.util
 import json
 import os
@@ -23,6 +22,7 @@ from chromium import Chromium
 
 
 CORE_AI = importlib.util.find_spec("coreai") is not None
+pytest_plugins = ["quick_peer"]
 collect_ignore_glob = [] if CORE_AI else ["test_coreai*.py"]
 
 
@@ -54,17 +54,6 @@ def pytest_runtestloop(session):
             raise session.Interrupted(session.shouldstop)
         item = following
     return True
-
-
-def pytest_runtest_setup():
-    """What is there stays, so that collecting garbage need not look at it: the peer's `convert` does so at each call."""
-    gc.collect()
-    gc.freeze()
-
-
-def pytest_unconfigure():
-    """Else what is never freed would be called a leak at the end."""
-    gc.unfreeze()
 
 
 def _required(variable, what):

@@ -22,7 +22,7 @@ def outcomes(request, tmp_path_factory):
     out = tmp_path_factory.mktemp("outcomes") / "outcomes.json"
     files = sorted({str(tests / name.partition("::")[0]) for name in SUITES[request.param]})
     command = [
-        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "peer_suite.bridge", "-W", "ignore",
+        sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "quick_peer", "-p", "peer_suite.bridge", "-W", "ignore",
         "--tb=short", "--no-header", "--continue-on-collection-errors",
         f"--rootdir={tests}", f"--confcutdir={tests}", f"--suite={request.param}", f"--outcomes={out}", *files,
     ]  # fmt: skip

@@ -33,6 +33,7 @@ __all__ = [
     "panic_for_tests",
     "read_curves",
     "recover",
+    "telling_errors",
     "write_curves",
     "yaml_file",
     "yaml_text",

@@ -199,6 +199,31 @@ fn all_density_in_the_tails() {
     }
 }
 
+/// Values so far apart that most of them are beyond the digits of the sums: prices that are lower may then buy fewer clusters, and the
+/// search for a price once went round and round between two of them.
+#[test]
+fn values_beyond_each_others_digits() {
+    let cases = [
+        (Draw::Outlier, 4866, Draw::Tail, 881, 27, 391_854_938),
+        (
+            Draw::Constant,
+            15_049,
+            Draw::Subnormal,
+            9584,
+            39,
+            838_039_223,
+        ),
+        (Draw::Ladder, 9000, Draw::Extreme, 6000, 14, 1),
+        (Draw::Tail, 9000, Draw::Subnormal, 6000, 48, 2),
+    ];
+    for (one, n, other, m, k, seed) in cases {
+        let mut values = one.values(n, f32::MAX, seed);
+        values.extend(other.values(m, f32::MAX, seed + 1));
+        scalars(&values, Weights::Equal, Precision::Refined, k);
+        scalars(&values, Weights::Equal, Precision::Exact, k);
+    }
+}
+
 /// So many values that they are counted by several tasks, and so many clusters that bins are filled by segments.
 #[test]
 fn very_many_scalars() {

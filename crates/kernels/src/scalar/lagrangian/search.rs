@@ -54,6 +54,12 @@ pub(super) fn search(intervals: &impl IntervalCosts, k: usize, mut lambda: f64) 
                 middle: Some(lambda),
             };
         }
+        // Prices below the rounding of costs may buy fewer clusters than higher ones do. The ends never part again for that, or this
+        // would not end: every cut brings them nearer.
+        if found.clusters() < few.clusters() || found.clusters() > many.clusters() {
+            misses = usize::MAX;
+            continue;
+        }
         // A count stands for a range of λ; of a wrong one, the end towards `k` is the better guess. Steps
         // that do not reach the other side grow.
         let toward = if found.clusters() < k { 0.5 } else { -0.5 };

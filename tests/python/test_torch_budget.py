@@ -98,7 +98,9 @@ def test_a_file_is_never_above_a_target_and_hardly_below_what_was_promised(cls, 
     assert after <= report.budget["bytes"] <= int(before * share)
     # places in a header are counted with a digit or two more than they have, and records with a number or two more
     assert report.budget["bytes"] - after <= 40 * (len(report) + 1)
-    assert report.budget["gap"] <= 1e-3
+    # none of a choice that is not the best by the sum, but was by measurement
+    gap = report.budget["gap"]
+    assert gap <= 1e-3 if gap is not None else cls is LayerwisePalettizer
     again = model(kind)[0]
     load_safetensors(again, tmp_path / "model.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(again.state_dict().values(), small.state_dict().values()))

@@ -9,7 +9,7 @@ const MEASURED_AT: [f64; 5] = [0.4, 0.15, 0.05, 0.015, 0.001];
 /// ```
 /// use palettizer_pipeline::budget::telling;
 ///
-/// assert_eq!(telling(&[0.0, 0.3, 0.11, 0.1, 0.002]), [1, 2, 4]);
+/// assert_eq!(telling(&[0.0, 0.3, 0.28, 0.1, 0.002]), [1, 3, 4]);
 /// ```
 pub fn telling(errors: &[f64]) -> Vec<usize> {
     let mut found = Vec::new();

@@ -24,7 +24,7 @@ from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._layerwise import file
 from palettizer.torch.palettization._layerwise.calibrate import calibrated
 from palettizer.torch.palettization._layerwise.collect import Collector, Memory, Stage
-from palettizer.torch.palettization._layerwise.fitting import fitted, price, quick
+from palettizer.torch.palettization._layerwise.fitting import fitted, price, quick, start
 from palettizer.torch.palettization._layerwise.outputs import Outputs
 from palettizer.torch.palettization._layerwise.samples import ForwardFunction, Samples, calibrating
 from palettizer.torch.palettization._plan.compressor import Compressor
@@ -286,13 +286,18 @@ class LayerwisePalettizer(Compressor, BaseDataCalibratedModelOptimizer):
             for weight in weights:
                 yield fitted(quick(weight), of(weight), guided, threads)[0][0]
 
+        def starts(weights: list[Weight]) -> Iterator[tuple[float, _native.Palette]]:
+            guided, of = file.reading(path, weights)
+            for weight in weights:
+                yield start(weight, of(weight), guided, threads)
+
         with calibrating(self._model):
             try:
                 outputs = Outputs(self._model, samples)
             except ValueError as error:
                 _logger.warning("%s; bits are chosen by the errors of layers", error)
                 return allotment.chosen()
-            return calibrated(allotment, plan, outputs, make)
+            return calibrated(allotment, plan, outputs, make, starts)
 
     def _looked(
         self, plan: Plan, samples: Samples | None, path: str | os.PathLike[str] | None

@@ -1,6 +1,7 @@
 """The choice for a budget that is best by what it does to the outputs of the model, as for Core ML models.
 
 1. *Responses*: what a few forms of each weight do to the outputs, alone (see `outputs.py`), and by their errors what all others do.
+   These forms are palettes by k-means: one that is fitted to the samples tells too little of what it does to others.
 2. *Candidates*: harms add up as far as errors are small and independent. So the best choice by their sum is held against that
    by the errors of the layers' outputs, and against the largest forms that all weights can have alike: each is put into the model,
    which is run, and the one whose outputs are nearest is taken.
@@ -35,7 +36,11 @@ MakePalettes = Callable[[list[Weight]], Iterator[_native.Palette]]
 """Makes the palettes of some weights in the forms that their configs say, in their order."""
 
 
-def calibrated(allotment: Allotment, plan: Plan, outputs: Outputs, make: MakePalettes) -> Chosen:
+Starts = Callable[[list[Weight]], Iterator[tuple[float, _native.Palette]]]
+"""Gives the palettes that fits start from in such forms, with their errors."""
+
+
+def calibrated(allotment: Allotment, plan: Plan, outputs: Outputs, make: MakePalettes, starts: Starts) -> Chosen:
     """The best choice by measurement.
 
     A model without a way back from its outputs to its weights is told of in the log; then the candidates are measured alone.
@@ -45,7 +50,7 @@ def calibrated(allotment: Allotment, plan: Plan, outputs: Outputs, make: MakePal
     """
     candidates = _Candidates(allotment, outputs, make)
     try:
-        responses = _responses(allotment, plan, outputs, make)
+        responses = _responses(allotment, plan, outputs, starts)
     except RuntimeError as error:  # of autograd
         if isinstance(error, MemoryError) or "out of memory" in str(error):
             raise
@@ -56,14 +61,11 @@ def calibrated(allotment: Allotment, plan: Plan, outputs: Outputs, make: MakePal
     return candidates.best(responses)
 
 
-def _responses(
-    allotment: Allotment, plan: Plan, outputs: Outputs, make: MakePalettes
-) -> Responses:
-    """What the errors of a few forms of each weight do to the outputs."""
-    telling = {weight.name: allotment.telling(weight) for weight in plan.weights}
-    palettes = {name: list(make([weight for _, weight in forms])) for name, forms in telling.items()}
-    harms = outputs.harms(plan.weights, palettes)
-    return {name: [(error, harm) for (error, _), harm in zip(telling[name], harms[name])] for name in harms}
+def _responses(allotment: Allotment, plan: Plan, outputs: Outputs, starts: Starts) -> Responses:
+    """What the errors of a few forms of each weight do to the outputs: of palettes that are not fitted to the same samples."""
+    found = {weight.name: list(starts([form for _, form in allotment.telling(weight)])) for weight in plan.weights}
+    harms = outputs.harms(plan.weights, {name: [palette for _, palette in forms] for name, forms in found.items()})
+    return {name: [(error, harm) for (error, _), harm in zip(found[name], harms[name])] for name in harms}
 
 
 class _Candidates:

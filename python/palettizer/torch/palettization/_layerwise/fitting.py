@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.budget import Allotment, Price, part, pricer, sampled
 from palettizer.torch.palettization._plan.palettize import Made, native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
-from palettizer.torch.palettization._plan.tensors import to_native
+from palettizer.torch.palettization._plan.tensors import as_bytes, to_native
 
 GUIDED_DAMPING, PLAIN_DAMPING = 0.03, 0.1
 """Where a config names none; measured on language models."""
@@ -63,6 +64,26 @@ def price(allotment: Allotment, weight: Weight, found: Statistics, guided: bool,
 
     moments = None if found.moments is None else sampled(found.moments.to("cpu", torch.float32).numpy())
     allotment.price(weight, ("layerwise", guided, weight.config.damping, sensitivity, moments), make)
+
+
+def start(weight: Weight, found: Statistics, guided: bool, threads: int) -> tuple[float, _native.Palette]:
+    """The palette by k-means that a fit starts from, and its error, as `price` has it of fits.
+
+    What is fitted to samples loses little of their outputs, and more of others'. This palette does not know them.
+    """
+    with torch.no_grad(), weight.owners[0].values() as tensor:
+        dense = to_native(tensor)
+        arguments = {**native_arguments(weight, dense, None), "threads": threads}
+        sensitivity = _sensitivity(weight, found)
+        palette = _native.palettize(**{**arguments, "sensitivity": sensitivity})
+        if found.moments is not None and not _why_not(weight, found):
+            with suppress(_native.Refusal):
+                fit = _fit(quick(weight), tensor, arguments, found, guided)
+                if fit.objective:
+                    return part(fit.objective[0], fit.error["output_energy"]), palette
+        if sensitivity is None:
+            return part(palette.error["squared_error"], palette.error["energy"]), palette
+        return part(*palette.weighted_error(as_bytes(dense), sensitivity)), palette
 
 
 def _why_not(weight: Weight, found: Statistics) -> str:

@@ -163,7 +163,7 @@ def test_whatever_runs_the_model_gives_its_outputs():
     assert abs(snr(dense, small, samples) - report.budget["measured_snr_db"]) < 0.01, "of the outputs, and not of the loss"
 
 
-def test_more_samples_than_are_kept_and_fewer_processes():
+def test_more_samples_than_are_kept():
     dense, samples = model("cnn")
     many = [sample + at for at, sample in enumerate(samples * 4)]
     assert len(many) > 16
@@ -215,6 +215,15 @@ def test_what_fails_meanwhile_leaves_the_model_whole(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         compress(dense, samples, Budget(target_bpw=3), inplace=True)
     assert all(torch.equal(value, before[name]) for name, value in dense.state_dict().items())
+
+
+def test_outputs_that_break_are_the_worst(monkeypatch):
+    """A NaN is no number that is smaller than others."""
+    dense, samples = bottleneck()
+    with calibrating(dense):
+        outputs = Outputs(dense, Samples(samples, 6, None, None, False))
+        monkeypatch.setattr(Samples, "outputs", lambda self, model, item: [model(item) * math.nan])
+        assert outputs.noise() == math.inf
 
 
 def test_telling_errors():

@@ -35,7 +35,6 @@ Responses = dict[str, list[tuple[float, float]]]
 MakePalettes = Callable[[list[Weight]], Iterator[_native.Palette]]
 """Makes the palettes of some weights in the forms that their configs say, in their order."""
 
-
 Starts = Callable[[list[Weight]], Iterator[tuple[float, _native.Palette]]]
 """Gives the palettes that fits start from in such forms, with their errors."""
 

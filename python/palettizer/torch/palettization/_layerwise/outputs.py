@@ -24,6 +24,7 @@ from palettizer.torch.palettization._layerwise.processes import gathered
 from palettizer.torch.palettization._layerwise.samples import Samples
 from palettizer.torch.palettization._plan.palettize import undisturbed
 from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._plan.sharding import distributed
 from palettizer.torch.palettization._plan.tensors import DTYPES, as_bytes, write_values
 
 _PROBES = 32
@@ -56,7 +57,7 @@ class Outputs:
             raise ValueError("the model gives no tensor of finite floats that are not all 0")
 
     def noise(self) -> float:
-        """How far the outputs are off now, as a part of their energy: the mean over the outputs."""
+        """How far the outputs are off now, as a part of their energy: the mean over the outputs; infinite if one is broken."""
         errors, energies = ([0.0] * len(self._energies) for _ in range(2))
         with torch.no_grad():
             for item, before in zip(self._items, self._before):
@@ -68,7 +69,8 @@ class Outputs:
             for error, energy, sound in zip(_totals(errors), _totals(energies), self._energies)
             if sound and energy > 0.0
         ]
-        return sum(parts) / len(parts)
+        noise = sum(parts) / len(parts)
+        return math.inf if math.isnan(noise) else noise
 
     def harms(self, weights: Sequence[Weight], palettes: Mapping[str, Sequence[_native.Palette]]) -> dict[str, list[float]]:
         """What each of some palettes of each weight, alone, does to the outputs, as a part of their energy.
@@ -77,21 +79,36 @@ class Outputs:
             RuntimeError: there is no way back from the outputs to the weights.
         """
         sums = {weight.name: [0.0] * len(palettes[weight.name]) for weight in weights}
+        problem = ""
+        try:
+            self._add_harms(weights, palettes, sums)
+        except RuntimeError as error:
+            if not distributed():
+                raise
+            problem = str(error)
+        # a process without samples has no problem, and would wait for those that have one
+        problem = next((problem for problem in gathered(problem) if problem), "")
+        if problem:
+            raise RuntimeError(problem)
+        everything = sum(self._energies)
+        return {name: [total / everything for total in _totals(found)] for name, found in sums.items()}
+
+    def _add_harms(
+        self, weights: Sequence[Weight], palettes: Mapping[str, Sequence[_native.Palette]], sums: dict[str, list[float]]
+    ) -> None:
         draw = torch.Generator().manual_seed(0)
         dots: dict[str, list[float]] = {}
+        rounds = -(-_PROBES // max(1, len(self._items)))
         with ExitStack() as stack:
             stack.enter_context(torch.enable_grad())
             stack.enter_context(_heard(weights, palettes, dots))
-            rounds = -(-_PROBES // len(self._items))
             for item in shown(self._items * rounds, self._samples.progress, "measuring"):
                 torch.autograd.backward(self._probe(self._samples.outputs(self._model, item), draw))
                 for parameter in self._model.parameters():
                     parameter.grad = None
                 for name, found in dots.items():
-                    sums[name] = [total + dot * dot for total, dot in zip(sums[name], found)]
+                    sums[name] = [total + dot * dot / rounds for total, dot in zip(sums[name], found)]
                 dots.clear()
-        everything = sum(self._energies) * rounds
-        return {name: [total / everything for total in _totals(found)] for name, found in sums.items()}
 
     def _probe(self, outputs: Sequence[torch.Tensor], draw: torch.Generator) -> torch.Tensor:
         """Σ vᵀy over the outputs, in which each counts as it does in the noise; its size is that of the outputs, for half precision."""

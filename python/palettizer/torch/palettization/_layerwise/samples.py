@@ -67,8 +67,10 @@ class Samples:
         self.progress, self.count = progress, 0
         self._items, self._nsamples = islice(dataloader, nsamples), nsamples
         self._first: list[Any] = []
+        self._taken = False
 
     def __iter__(self) -> Iterator[Any]:
+        self._taken = True
         for item in shown(share(self._items, whole_rounds=False), self.progress, "calibrating", self._nsamples):
             self.count += 1
             if self.count <= _FIRST:
@@ -77,7 +79,7 @@ class Samples:
 
     def first(self) -> list[Any]:
         """Some that can be had again: those that were taken first, or are taken now."""
-        if not self._first:
+        if not self._taken:
             for _ in islice(self, _FIRST):
                 pass
         return self._first

@@ -56,12 +56,29 @@ impl IntervalCosts for DoubleDoubleSums {
 
     #[inline(always)]
     fn at<V: F64x8>(&self, i: usize) -> [V; 6] {
-        std::array::from_fn(|s| V::splat(self.sums[s][i]))
+        // no closure, here and in those below: it would be compiled for any processor, and called
+        let [a, b, c, d, e, f] = &self.sums;
+        [
+            V::splat(a[i]),
+            V::splat(b[i]),
+            V::splat(c[i]),
+            V::splat(d[i]),
+            V::splat(e[i]),
+            V::splat(f[i]),
+        ]
     }
 
     #[inline(always)]
     fn from<V: F64x8>(&self, i: usize) -> [V; 6] {
-        std::array::from_fn(|s| V::load(&self.sums[s], i))
+        let [a, b, c, d, e, f] = &self.sums;
+        [
+            V::load(a, i),
+            V::load(b, i),
+            V::load(c, i),
+            V::load(d, i),
+            V::load(e, i),
+            V::load(f, i),
+        ]
     }
 
     fn prefetch(&self, lo: usize, hi: usize) {
@@ -72,7 +89,6 @@ impl IntervalCosts for DoubleDoubleSums {
 
     #[inline(always)]
     fn costs<V: F64x8>(a: &[V; 6], b: &[V; 6]) -> V {
-        // no closure: it would be compiled for any processor, and called
         let w = difference((b[0], b[3]), (a[0], a[3]));
         let s1 = difference((b[1], b[4]), (a[1], a[4]));
         let s2 = difference((b[2], b[5]), (a[2], a[5]));

@@ -50,6 +50,9 @@ JOBS = [("whole", guided, sharing, blocks, 7) for guided in (0, 1, 2) for sharin
 JOBS += [("whole", 0, True, True, 1), ("whole", 1, False, True, 1), ("replicas", 1, True, False, 4), ("whole", 0, True, True, 0)]
 JOBS += [("fully_shard", 0, True, False, 4)]
 
+# Samples of budgets: unequally many for the processes, and none for one.
+BUDGETS = (5, 1)
+
 
 def work(how, guided, sharing, blocks, count):
     torch.manual_seed(0)
@@ -72,6 +75,19 @@ def work(how, guided, sharing, blocks, count):
     return found, {name.replace("module.", ""): value for name, value in small.state_dict().items()}
 
 
+def chosen(count, path=None):
+    """What a budget comes to, and the model that it makes; `path` is a file of statistics that all processes can read."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 64), nn.Tanh(), nn.Linear(64, 16)).eval()
+    model[2].weight.data *= 4
+    items = [torch.randn(8, 64) for _ in range(count)]
+    palettizer = ours.LayerwisePalettizer(model)
+    small = palettizer.compress(items, budget=ours.Budget(target_bpw=3), statistics_path=path, progress=False)
+    report = palettizer.report()
+    forms = {name: row["form"] for name, row in report.items()}
+    return report.budget["measured_snr_db"], forms, small.state_dict()
+
+
 def done(job):
     """The tensors, or what the error says."""
     try:
@@ -82,7 +98,11 @@ def done(job):
 
 def main(out):
     dist.init_process_group("gloo")
-    results = {job: done(job) for job in JOBS}
+    results = {job: done(job) for job in JOBS} | {("budget", count): chosen(count, f"{out}.{count}.safetensors") for count in BUDGETS}
+    try:
+        chosen(BUDGETS[0])
+    except ValueError as error:
+        results["no path"] = str(error)
     torch.save(results, f"{out}.{dist.get_rank()}")
     dist.barrier()
     dist.destroy_process_group()
@@ -112,10 +132,20 @@ def test_two_processes_give_what_one_gives(job, together):
     assert all(torch.equal(value, other_state[name]) for name, value in state.items())
 
 
+@pytest.mark.parametrize("count", BUDGETS)
+def test_two_processes_choose_what_one_chooses(count, together):
+    (snr, forms, state), (other_snr, other_forms, other_state) = (results["budget", count] for results in together)
+    alone, expected, _ = chosen(count)
+    assert forms == other_forms == expected and len(set(map(str, forms.values()))) > 1
+    assert snr == other_snr == pytest.approx(alone, abs=1e-3)
+    assert all(torch.equal(value, other_state[name]) for name, value in state.items())
+
+
 def test_what_cannot_be_is_an_error_on_all_processes(together):
     for results in together:
         assert "no samples" in results["whole", 0, True, True, 0]
         assert "sharded" in results["fully_shard", 0, True, False, 4]
+        assert "statistics_path" in results["no path"]
 
 
 if __name__ == "__main__":

@@ -44,6 +44,11 @@ class Batch:
     """A number for all groups, or one for each, (groups, 1, 1)."""
     noise: int
 
+    @staticmethod
+    def together(groups: int, attentions: int) -> int:
+        """How many of some groups, each of so many attentions, are worked on at once: what fits into a block, or one."""
+        return min(groups, max(1, BLOCK // attentions))
+
     def blocks(self) -> Iterator[slice]:
         groups, vectors, _ = self.values.shape
         size = max(1, BLOCK // (groups * self.of.clusters))
@@ -100,15 +105,17 @@ class Batch:
 
         The mix is SplitMix64's (Steele, Lea and Flood 2014).
         """
-        device, odd = at.device, _wrapped(0x9E3779B97F4A7C15)
-        groups = torch.arange(self.first, self.first + len(at), device=device)
-        seeds = _mix(_mix(_wrapped(self.noise) + groups * odd) + (at + 1) * odd)
-        vectors = torch.arange(block.start, block.stop, device=device)
-        place = vectors[:, None] * 257 + torch.arange(self.of.clusters, device=device)
+        vectors = torch.arange(block.start, block.stop, device=at.device)
+        place = vectors[:, None] * 257 + torch.arange(self.of.clusters, device=at.device)
         digits = 53 if self.of.real == torch.float64 else 23  # so that no number is rounded to 1
-        bits = _shifted(_mix((place * odd).bitwise_xor(seeds[:, None, None])), 64 - digits)
+        bits = _shifted(_mix((place * _ODD).bitwise_xor(self.seeds(at)[:, None, None])), 64 - digits)
         unit = bits.to(self.of.real).add_(0.5).mul_(2.0**-digits)
         return unit.log_().neg_().log_().neg_()
+
+    def seeds(self, at: Tensor) -> Tensor:
+        """(groups,): what the noise of a step of each group begins with."""
+        groups = torch.arange(self.first, self.first + len(at), device=at.device)
+        return _mix(_mix(_wrapped(self.noise) + groups * _ODD) + (at + 1) * _ODD)
 
     def means(self, c: Tensor, at: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The weighted means of the vectors, the column sums of A, and the sum of least distances."""
@@ -122,6 +129,12 @@ class Batch:
             inertia += least.sum(1)
         # A cluster that nothing attends to keeps its centroid.
         return torch.where(columns[..., None] == 0, c, sums / columns[..., None]), columns, inertia
+
+    def put_product(self, out: Tensor, c: Tensor, at: Tensor, after: Tensor) -> None:
+        """Writes A·C, with the attention to `c` and the centroids `after`, times the scale: the soft weight."""
+        for block in self.blocks():
+            attention, _ = self.attend(block, self.load(block), c, at)
+            out[:, block] = self.scaled(block, rows_of(attention.clamp_(min=self.of.floor), after))
 
     def through_product(self, c: Tensor, at: Tensor, grad: Tensor) -> Tensor:
         """AᵀG: the gradient of the centroids that A was multiplied with."""
@@ -188,6 +201,9 @@ def outer(x: Tensor, c: Tensor) -> Tensor:
 def _wrapped(number: int) -> int:
     """64 bits as the signed integer that torch has for them."""
     return (number + 2**63) % 2**64 - 2**63
+
+
+_ODD = _wrapped(0x9E3779B97F4A7C15)
 
 
 def _shifted(z: Tensor, bits: int) -> Tensor:

@@ -24,8 +24,7 @@ from torch import Tensor
 
 from palettizer import _native
 from palettizer.torch.palettization._plan.tensors import as_bytes
-from palettizer.torch.palettization._soft import blocks
-from palettizer.torch.palettization._soft.blocks import Attention, Batch, rows_of
+from palettizer.torch.palettization._soft.blocks import Attention, Batch
 from palettizer.torch.palettization._soft.settings import NATIVE_NAMES, SoftSettings, real_dtype
 from palettizer.torch.palettization._soft.storage import Storage
 
@@ -51,6 +50,9 @@ class TorchSoftKMeans:
         >>> soft, centroids, saved = kmeans.forward(weight, centroids, None, temperatures, 0)
         >>> gradient = kmeans.backward(weight, None, temperatures, 0, saved, torch.ones_like(soft))
     """
+
+    passes: type[Batch] = Batch
+    """Who goes through the vectors of some groups."""
 
     def __init__(self, dtype: torch.dtype, shape: Sequence[int], **arguments: Any) -> None:
         self._native = _native.SoftKMeans(NATIVE_NAMES.get(dtype, str(dtype)), tuple(shape), **arguments)
@@ -129,9 +131,7 @@ class TorchSoftKMeans:
             if self.settings.mode == "ste":
                 batch.put_nearest(out[groups], after, after, batch.scale, self.real)
                 continue
-            for block in batch.blocks():
-                attention, _ = batch.attend(block, batch.load(block), before, steps - 1)
-                out[groups, block] = batch.scaled(block, rows_of(attention.clamp_(min=self.attention.floor), after))
+            batch.put_product(out[groups], before, steps - 1, after)
         for groups in self._batches(self.groups, self.soft_groups):
             batch, held = self._batch(groups, values, scale), centroids[groups]
             batch.put_nearest(out[groups], held, held, batch.scale, self.real)
@@ -270,8 +270,8 @@ class TorchSoftKMeans:
         return _Saved(saved[:groups], start, rest[..., :-1], rest[..., -1])
 
     def _batches(self, end: int, start: int = 0) -> Iterator[slice]:
-        """Groups to be worked on together: those that fit into one block, or else one."""
-        together = max(1, blocks.BLOCK // (self.vectors * self.clusters))
+        """Groups to be worked on together."""
+        together = max(1, self.passes.together(end - start, self.vectors * self.clusters))
         for first in range(start, end, together):
             yield slice(first, min(end, first + together))
 
@@ -282,7 +282,7 @@ class TorchSoftKMeans:
         temperature: Tensor | float = self.settings.temperature or 1.0
         if self.finds_temperature and temperatures is not None:
             temperature = temperatures[groups, None, None].to(self.real)
-        return Batch(self.attention, groups.start, values[groups], rows, temperature, noise)
+        return self.passes(self.attention, groups.start, values[groups], rows, temperature, noise)
 
 
 class _Saved(NamedTuple):

@@ -21,14 +21,16 @@ import zoo
 from chromium import Chromium
 
 
-CORE_AI = importlib.util.find_spec("coreai") is not None
+CORE_AI, TRITON = (importlib.util.find_spec(name) is not None for name in ("coreai", "triton"))
 pytest_plugins = ["quick_peer"]
-collect_ignore_glob = [] if CORE_AI else ["test_coreai*.py"]
+collect_ignore_glob = [*([] if CORE_AI else ["test_coreai*.py"]), *([] if TRITON else ["test_torch_soft_triton.py"])]
 
 
 def pytest_terminal_summary(terminalreporter):
     if not CORE_AI:
         terminalreporter.write_line("Core AI was not tested: Apple's wheel coreai-core is not for this machine")
+    if not TRITON:
+        terminalreporter.write_line("Kernels of Triton were not tested: it comes with PyTorch on Linux alone")
 
 
 def pytest_configure():

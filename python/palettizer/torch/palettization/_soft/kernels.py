@@ -1,11 +1,13 @@
-"""Who computes soft k-means of a weight: the native kernel on the CPU, `TorchSoftKMeans` on other devices.
+"""Who computes soft k-means of a weight: the native kernel on the CPU, kernels of Triton on NVIDIA GPUs, else torch.
 
-Both take the same settings and have the same methods. Tensors go to the native kernel as the bytes that they lie in.
+All take the same settings and have the same methods. Tensors go to the native kernel as the bytes that they lie in.
 """
 
 from __future__ import annotations
 
 import ctypes
+import importlib.util
+import warnings
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
@@ -109,8 +111,30 @@ def kernel(device: str, dtype: torch.dtype, shape: tuple[int, ...], settings: So
     Raises:
         ValueError: settings that such a weight cannot be palettized with.
     """
-    make = NativeSoftKMeans if device == "cpu" else TorchSoftKMeans
+    make: type[Kernel] = NativeSoftKMeans if device == "cpu" else TorchSoftKMeans
+    if device == "cuda" and _has_triton():
+        from palettizer.torch.palettization._soft.triton_k_means import TritonSoftKMeans
+
+        if TritonSoftKMeans.takes(dtype, shape, settings):
+            make = TritonSoftKMeans
     return make(dtype, settings.permuted(shape), **settings.arguments())
+
+
+@cache
+def _has_triton() -> bool:
+    """Whether kernels of Triton work on the GPUs of this process: those of NVIDIA, from Ampere on."""
+    if torch.version.cuda is None or not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return False
+    if torch.cuda.get_device_capability() < (8, 0):
+        return False
+    try:
+        from palettizer.torch.palettization._soft.triton_k_means import try_out
+
+        try_out()
+    except Exception as error:  # of a compiler, a driver, a version
+        warnings.warn(f"Triton does not work here, and training with palettes is slower: {error}", stacklevel=2)
+        return False
+    return True
 
 
 def arranged(weight: Tensor, settings: SoftSettings) -> Tensor:

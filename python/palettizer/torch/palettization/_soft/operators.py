@@ -2,7 +2,7 @@
 
 An operator takes tensors and returns new ones, whatever state they stand for, so that it may be traced, and be run
 again with the same result. On the CPU the native kernel does the work, on the memory of the tensors; on other devices,
-`TorchSoftKMeans`. What is kept for the backward pass: the weight itself, its scale, and the state of each step (`saved`).
+`TorchSoftKMeans`, with kernels of Triton where there are some. What is kept for the backward pass: the weight itself, its scale, and the state of each step (`saved`).
 
 Within an optimizer step a weight may be used several times: by modules that share it, for each part of an accumulated
 gradient, and again when a checkpoint is recomputed. All of these must see the same soft weight, and the centroids move
@@ -87,11 +87,8 @@ class _Work(NamedTuple):
 
 def _work(weight: Tensor, text: str) -> _Work:
     settings = parsed(text)
-    return _Work(_kernel_of(weight, text), arranged(weight, settings), settings)
-
-
-def _kernel_of(weight: Tensor, text: str) -> Kernel:
-    return kernel(weight.device.type, weight.dtype, tuple(weight.shape), parsed(text))
+    made = kernel(weight.device.type, weight.dtype, tuple(weight.shape), settings)
+    return _Work(made, arranged(weight, settings), settings)
 
 
 def bit_sum(values: Tensor) -> Tensor:
@@ -185,7 +182,9 @@ def _(
     real = real_dtype(weight.dtype)
     out = torch.empty_like(weight, memory_format=torch.contiguous_format)
     following, begun = (torch.empty_like(centroids, dtype=real) for _ in range(2))
-    saved = weight.new_empty(_kernel_of(weight, settings).saved_len, dtype=real)
+    # Of a device without data: to look for the kernels of a GPU would launch one.
+    saved_len = kernel("meta", weight.dtype, tuple(weight.shape), parsed(settings)).saved_len
+    saved = weight.new_empty(saved_len, dtype=real)
     kept = torch.empty_like(scale, dtype=real), torch.empty_like(temperature), torch.empty_like(seen)
     return out, following, begun, *kept, saved
 

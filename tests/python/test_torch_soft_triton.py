@@ -63,6 +63,13 @@ def test_memory(interpreted):
     assert largest == weight
 
 
+def test_a_fault_is_found_when_triton_is_tried_out(interpreted):
+    """Of any of the kernels; of those that are right, nothing is said."""
+    faults = dict(interpreted["faults"])
+    assert faults.pop("none") is None
+    assert len(faults) == 5 and all("not close" in said for said in faults.values())
+
+
 @pytest.mark.parametrize("name", soft_compiled.RUNS)
 def test_nothing_is_spilled(compiled, name):
     """Tiles stay in registers, on the GPUs that they are made for."""

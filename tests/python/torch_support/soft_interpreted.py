@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from palettizer.torch.palettization import DKMPalettizer, DKMPalettizerConfig
 from palettizer.torch.palettization._soft import kernels, triton_k_means
-from palettizer.torch.palettization._soft.triton_k_means import TritonSoftKMeans
+from palettizer.torch.palettization._soft.triton_k_means import TritonBatch, TritonSoftKMeans
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torch_support.largest import Largest
@@ -88,6 +88,35 @@ def largest():
     return most.bytes, weight.nbytes
 
 
+def faults():
+    """What trying out says of kernels that are right, and of each pass when it does nothing."""
+    triton_k_means.LANE, triton_k_means.PROGRAMS = 256, 2
+    said = {"none": fault()}
+    for name in ("means", "put_product", "through_product", "gradient", "put_nearest"):
+        right = getattr(TritonBatch, name)
+        setattr(TritonBatch, name, idle(name))
+        said[name] = fault()
+        setattr(TritonBatch, name, right)
+    return said
+
+
+def fault():
+    try:
+        triton_k_means.try_out("cpu")
+    except AssertionError as error:
+        return str(error)
+    return None
+
+
+def idle(name):
+    """The pass without anything done."""
+    if name == "means":
+        return lambda self, c, at: (c, torch.ones_like(c[..., 0]), c[:, 0, 0])
+    if name.startswith("put"):
+        return lambda self, out, *rest: out.zero_()
+    return lambda self, c, *rest: torch.zeros_like(c)
+
+
 def trained():
     """The weights of a small model after two steps, with a checkpoint and autocast."""
     torch.manual_seed(0)
@@ -111,9 +140,9 @@ def trained():
 def main(path):
     """Writes what all of this makes."""
     made = {name: interpreted(run) for name, run in RUNS.items()}
-    sizes = largest()
+    sizes, said = largest(), faults()
     kernels.NativeSoftKMeans = TritonSoftKMeans
-    torch.save({"cases": made, "largest": sizes, "trained": trained()}, path)
+    torch.save({"cases": made, "largest": sizes, "trained": trained(), "faults": said}, path)
 
 
 if __name__ == "__main__":

@@ -144,11 +144,24 @@ class TritonSoftKMeans(TorchSoftKMeans):
         return math.prod(shape) <= 2**30 and table <= _TABLE
 
 
-def try_out() -> None:
-    """Compiles and launches a kernel on the current GPU.
+def try_out(device: str = "cuda") -> None:
+    """Makes a step of a small weight with all kernels, and compares it with torch operations on the CPU.
 
     Raises:
         Exception: of any kind, if that fails. Triton needs a C compiler, and a driver that is not too old.
+        AssertionError: if something else comes out.
     """
-    kmeans = TritonSoftKMeans(torch.float32, (2, 1), **SoftSettings(1).arguments())
-    kmeans.assign(torch.zeros(2, 1, device="cuda"), torch.zeros(1, 2, 1, device="cuda"), None)
+    weight, centroids = torch.linspace(-1, 1, 256).view(4, 64), torch.tensor([-0.8, -0.31, 0.35, 0.9]).view(1, 4, 1)
+    theirs, ours = (
+        _step(make(torch.float32, (4, 64), **SoftSettings(2, temperature=0.1).arguments()), weight.to(on), centroids.to(on))
+        for make, on in ((TorchSoftKMeans, "cpu"), (TritonSoftKMeans, device))
+    )
+    torch.testing.assert_close([tensor.cpu() for tensor in ours], theirs, rtol=1e-3, atol=1e-4)
+
+
+def _step(kmeans: TorchSoftKMeans, weight: Tensor, centroids: Tensor) -> list[Tensor]:
+    """The soft weight, the next centroids, a gradient, and the hard weight."""
+    none = torch.empty(0, device=weight.device)
+    out, following, saved = kmeans.forward(weight, centroids, None, none, 0)
+    gradient = kmeans.backward(weight, None, none, 0, saved, weight)
+    return [out, following, gradient, kmeans.assign(weight, centroids, None)]

@@ -14,6 +14,7 @@
 //! | `shifted` | sums of shifted copies, as convolutions of few channels are |
 //! | `fold` | sums and extremes of rows and columns |
 //! | `pointwise`, [`functions`] | functions of each element; exponentials and their like in vector instructions |
+//! | `stop` | whether work is still wanted |
 //! | `simd` | one kernel, several instruction sets |
 //!
 //! Nothing here knows a model, an op or a file. Work is split over the rayon pool of the caller, in pieces whose
@@ -54,6 +55,7 @@ mod shifted;
 mod simd;
 mod soft;
 mod softmax;
+mod stop;
 #[cfg(test)]
 mod tests;
 mod vector;

@@ -2,7 +2,9 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
+
+use crate::stop::Stop;
 
 /// A layer's weights and what its inputs look like.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +109,7 @@ pub struct LayerwiseOptions<'a> {
 
 impl LayerwiseOptions<'_> {
     pub(super) fn stopped(&self) -> Result<(), LayerwiseError> {
-        match self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+        match Stop(self.stop).requested() {
             true => Err(LayerwiseError::Stopped),
             false => Ok(()),
         }

@@ -39,6 +39,7 @@ impl Tables {
             let weights: Vec<f32> = weights.iter().map(|&w| (w / most) as f32).collect();
             let histogram =
                 ValueHistogram::new(&values, Weights::Each(&weights), Precision::Refined);
+            let histogram = histogram.with_stop(layer.options.stop);
             let centroids = histogram.cluster(table.len()).centroids;
             // Where there are fewer values than entries, the last is there more than once, and the others may find a use for it.
             let last = centroids.last().copied().unwrap_or(0.0);

@@ -11,16 +11,18 @@ use super::points::Points;
 use super::prefix_sums::IntervalCosts;
 use crate::simd::f64x8::{F64x8, LANES, prefetch};
 use crate::simd::portable::Portable;
+use crate::stop::Stop;
 
 /// Prefix sums of weight, weighted value and weighted square, relative to the weighted median and growing outwards;
 /// the rests of the rounded sums in the second half.
-pub(crate) struct DoubleDoubleSums {
+pub(crate) struct DoubleDoubleSums<'s> {
     len: usize,
     sums: [Vec<f64>; 6],
+    stop: Stop<'s>,
 }
 
-impl DoubleDoubleSums {
-    pub(crate) fn new(points: &Points) -> Self {
+impl<'s> DoubleDoubleSums<'s> {
+    pub(crate) fn new(points: &Points<'s>) -> Self {
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
         let mut sums: [Vec<f64>; 6] = std::array::from_fn(|_| vec![0.0; points.len() + 1 + LANES]);
@@ -43,11 +45,12 @@ impl DoubleDoubleSums {
         DoubleDoubleSums {
             len: points.len(),
             sums,
+            stop: points.stop,
         }
     }
 }
 
-impl IntervalCosts for DoubleDoubleSums {
+impl IntervalCosts for DoubleDoubleSums<'_> {
     type Sums<V: F64x8> = [V; 6];
 
     fn len(&self) -> usize {
@@ -85,6 +88,10 @@ impl IntervalCosts for DoubleDoubleSums {
         for sums in &self.sums {
             prefetch(sums, lo, hi);
         }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.requested()
     }
 
     #[inline(always)]

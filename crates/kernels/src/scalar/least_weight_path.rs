@@ -26,6 +26,8 @@ use crate::simd::portable::Portable;
 const NEAR: usize = 1024;
 /// Columns that are ruled out together.
 const BLOCK: usize = 32;
+/// Whether to stop is asked for lines longer than this.
+const OFTEN: usize = 1 << 14;
 /// Fewer columns than this are looked at one by one.
 const FEW: usize = 256;
 /// Room for rounding in a bound.
@@ -40,7 +42,7 @@ pub(crate) struct LeastWeightPath {
 }
 
 impl LeastWeightPath {
-    /// Finds the paths at this λ.
+    /// Finds the paths at this λ; none, if it is stopped.
     pub(crate) fn find<R: IntervalCosts>(&mut self, intervals: &R, lambda: f64) {
         let len = intervals.len() + 1 + LANES;
         self.best.clear();
@@ -50,6 +52,9 @@ impl LeastWeightPath {
         self.best[0] = 0.0;
         if intervals.len() > 0 {
             solve(intervals, lambda, &mut self.best, &mut self.from);
+        }
+        if intervals.stopped() {
+            self.from.fill(0);
         }
     }
 
@@ -101,6 +106,9 @@ fn solve_body<V: F64x8, R: IntervalCosts>(
         if hi - lo <= LANES + 1 {
             graph.leaf::<V>(best, from, lo, hi);
             continue;
+        }
+        if hi - lo > OFTEN && intervals.stopped() {
+            return;
         }
         let mid = lo + (hi - lo).div_ceil(2 * (LANES + 1)) * (LANES + 1);
         if left_done {

@@ -1,15 +1,26 @@
 //! The values of a group as solvers want them: ascending, each once, with a weight.
 
 use crate::buffer::Buffer;
+use crate::stop::Stop;
 
 /// Ascending distinct values and their weights, all positive.
 #[derive(Debug, Default)]
-pub(crate) struct Points {
+pub(crate) struct Points<'s> {
     pub(crate) x: Buffer,
     pub(crate) w: Buffer,
+    /// Set when nobody waits for what is made of them.
+    pub(crate) stop: Stop<'s>,
 }
 
-impl Points {
+impl<'s> Points<'s> {
+    /// None yet.
+    pub(crate) fn new(stop: Stop<'s>) -> Self {
+        Points {
+            stop,
+            ..Points::default()
+        }
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.x.len()
     }

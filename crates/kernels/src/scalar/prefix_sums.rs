@@ -15,6 +15,7 @@ use super::points::Points;
 use crate::buffer::Buffer;
 use crate::simd::f64x8::{F64x8, LANES, prefetch};
 use crate::simd::portable::Portable;
+use crate::stop::Stop;
 
 /// A compensated sum (Neumaier): the rounding error of each addition is kept and added at the end.
 #[derive(Debug, Default, Clone, Copy)]
@@ -39,7 +40,7 @@ impl CompensatedSum {
 /// Prefix sums over [`Points`]; entry `i` stands for the border before point `i`. Padded at the end, for readers of
 /// whole blocks.
 #[derive(Debug, Default)]
-pub(crate) struct PrefixSums {
+pub(crate) struct PrefixSums<'s> {
     len: usize,
     /// Value that the sums are relative to.
     pub(crate) anchor: f64,
@@ -50,10 +51,11 @@ pub(crate) struct PrefixSums {
     pub(crate) s2: Buffer,
     /// Taken off the cost of a path for each border it visits; empty for none.
     pub(crate) discount: Buffer,
+    stop: Stop<'s>,
 }
 
-impl PrefixSums {
-    pub(crate) fn new(points: &Points) -> Self {
+impl<'s> PrefixSums<'s> {
+    pub(crate) fn new(points: &Points<'s>) -> Self {
         let m = points.len();
         let zeros = || Buffer::zeros(m + 1 + LANES);
         let middle = points.median();
@@ -78,6 +80,7 @@ impl PrefixSums {
             s1,
             s2,
             discount: Buffer::default(),
+            stop: points.stop,
         }
     }
 
@@ -96,6 +99,7 @@ impl PrefixSums {
             s1: pick(&self.s1),
             s2: pick(&self.s2),
             discount: Buffer::default(),
+            stop: self.stop,
         }
     }
 
@@ -126,6 +130,7 @@ impl PrefixSums {
             s1: turn(&self.s1, 1.0),
             s2: turn(&self.s2, -1.0),
             discount,
+            stop: self.stop,
         }
     }
 
@@ -179,6 +184,9 @@ pub(crate) trait IntervalCosts {
     /// Fetches the borders `lo..hi` from memory.
     fn prefetch(&self, lo: usize, hi: usize);
 
+    /// Whether nobody waits for what is made of them any longer.
+    fn stopped(&self) -> bool;
+
     /// Cost of one interval.
     #[inline(always)]
     fn cost(&self, i: usize, j: usize) -> f64 {
@@ -186,7 +194,7 @@ pub(crate) trait IntervalCosts {
     }
 }
 
-impl IntervalCosts for PrefixSums {
+impl IntervalCosts for PrefixSums<'_> {
     type Sums<V: F64x8> = [V; 3];
 
     fn len(&self) -> usize {
@@ -225,6 +233,10 @@ impl IntervalCosts for PrefixSums {
         for sums in [&self.w, &self.s1, &self.s2] {
             prefetch(sums, lo, hi);
         }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.requested()
     }
 
     #[inline(always)]

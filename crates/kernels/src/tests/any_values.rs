@@ -111,7 +111,7 @@ fn scalars<T: Element>(values: &[T], given: Weights<'_>, precision: Precision, k
     }
 }
 
-pub(super) fn cost(points: &crate::scalar::points::Points, table: &[f64]) -> f64 {
+pub(super) fn cost(points: &crate::scalar::points::Points<'_>, table: &[f64]) -> f64 {
     let nearest = |x: f64| {
         let at = table.partition_point(|&entry| entry < x);
         let around = [at.checked_sub(1), Some(at)].into_iter().flatten();

@@ -11,6 +11,7 @@ mod pack;
 mod same;
 mod scalar;
 mod soft;
+mod stop;
 mod vectors;
 
 pub(crate) use same::force_portable;

@@ -5,7 +5,7 @@ use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::IntervalCosts;
 
 /// Distinct ascending values with their weights added up.
-pub(super) fn points(pairs: &[(f64, f64)]) -> Points {
+pub(super) fn points(pairs: &[(f64, f64)]) -> Points<'static> {
     let mut pairs: Vec<(f64, f64)> = pairs.iter().copied().filter(|p| p.1 > 0.0).collect();
     pairs.sort_by(|a, b| a.0.total_cmp(&b.0));
     let mut points = Points::default();
@@ -16,7 +16,7 @@ pub(super) fn points(pairs: &[(f64, f64)]) -> Points {
 }
 
 /// Cost of one run, in two passes.
-pub(super) fn run(points: &Points, lo: usize, hi: usize) -> f64 {
+pub(super) fn run(points: &Points<'_>, lo: usize, hi: usize) -> f64 {
     let pairs = || points.x[lo..hi].iter().zip(&points.w[lo..hi]);
     let origin = points.x[lo];
     let total: f64 = pairs().map(|(_, w)| w).sum();
@@ -25,7 +25,7 @@ pub(super) fn run(points: &Points, lo: usize, hi: usize) -> f64 {
 }
 
 /// Least cost of any partition into at most `k` runs, by trying all.
-pub(super) fn brute(points: &Points, from: usize, k: usize) -> f64 {
+pub(super) fn brute(points: &Points<'_>, from: usize, k: usize) -> f64 {
     let m = points.len();
     if from == m {
         return 0.0;
@@ -39,7 +39,7 @@ pub(super) fn brute(points: &Points, from: usize, k: usize) -> f64 {
 }
 
 /// The same by dynamic programming over all pairs, for up to some hundred points.
-pub(super) fn quadratic(points: &Points, k: usize) -> f64 {
+pub(super) fn quadratic(points: &Points<'_>, k: usize) -> f64 {
     let m = points.len();
     let costs: Vec<Vec<f64>> = (0..m)
         .map(|i| (i + 1..=m).map(|j| run(points, i, j)).collect())
@@ -57,7 +57,7 @@ pub(super) fn quadratic(points: &Points, k: usize) -> f64 {
 }
 
 /// The same by divide and conquer for each number of runs, for some thousand points.
-pub(super) fn divide(points: &Points, k: usize) -> f64 {
+pub(super) fn divide(points: &Points<'_>, k: usize) -> f64 {
     let m = points.len();
     let prefix = DoubleDoubleSums::new(points);
     let mut last: Vec<f64> = (0..=m)
@@ -72,7 +72,7 @@ pub(super) fn divide(points: &Points, k: usize) -> f64 {
 }
 
 fn conquer(
-    prefix: &DoubleDoubleSums,
+    prefix: &DoubleDoubleSums<'_>,
     last: &[f64],
     next: &mut [f64],
     rows: (usize, usize),

@@ -18,7 +18,7 @@ fn all<T: Element>(values: &[T], weights: Weights<'_>, k: usize) -> Vec<Clusters
         .to_vec()
 }
 
-fn pairs<T: Element>(values: &[T], weights: Option<&[f32]>) -> Points {
+fn pairs<T: Element>(values: &[T], weights: Option<&[f32]>) -> Points<'static> {
     let weight = |i: usize| weights.map_or(1.0, |w| f64::from(w[i]));
     let pairs: Vec<(f64, f64)> = values
         .iter()
@@ -29,7 +29,7 @@ fn pairs<T: Element>(values: &[T], weights: Option<&[f32]>) -> Points {
 }
 
 /// That clusters are consistent and as good as they can be.
-fn check(found: &Clusters, points: &Points, k: usize, best: f64) {
+fn check(found: &Clusters, points: &Points<'_>, k: usize, best: f64) {
     let tolerance = 1e-9 * best + found.gap * best + 1e-300;
     assert!(
         (found.cost - best).abs() <= tolerance,
@@ -62,7 +62,7 @@ fn check_types(
     values: &[f32],
     weights: Option<&[f32]>,
     k: usize,
-    best: impl Fn(&Points, usize) -> f64,
+    best: impl Fn(&Points<'_>, usize) -> f64,
 ) {
     let given = weights.map_or(Weights::Equal, Weights::Each);
     let points = pairs(values, weights);

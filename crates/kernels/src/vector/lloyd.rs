@@ -25,9 +25,9 @@ pub(super) fn descend(
         if options.stopped() {
             break;
         }
-        let sums = sums(vectors, centroids);
+        let sums = sums(vectors, centroids, options);
         let cost = sums.cost;
-        if !cost.is_finite() {
+        if !cost.is_finite() || options.stopped() {
             break;
         }
         let mut means = centroids.clone();
@@ -35,7 +35,7 @@ pub(super) fn descend(
         let empty: Vec<usize> = (0..sums.weight.len())
             .filter(|&c| sums.weight[c] <= 0.0)
             .collect();
-        if !empty.is_empty() && reseed(vectors, &mut means, &empty) {
+        if !empty.is_empty() && reseed(vectors, &mut means, &empty, options) {
             last.clone_from(&means);
             best = (f64::INFINITY, means.clone());
             *centroids = means;
@@ -144,13 +144,16 @@ impl Sums {
     }
 }
 
-fn sums(vectors: &OrderedVectors, centroids: &[f32]) -> Sums {
+fn sums(vectors: &OrderedVectors, centroids: &[f32], options: VectorOptions<'_>) -> Sums {
     let (k, dim) = (centroids.len() / vectors.dim, vectors.dim);
     let centroids = &Centroids::new(centroids, dim);
     let tasks = vectors.tasks().into_par_iter();
     let parts: Vec<Sums> = tasks
         .map(|blocks| {
             let mut sums = Sums::new(k, dim);
+            if options.stopped() {
+                return sums;
+            }
             vectors.visit_blocks(blocks, centroids, |start, distances, indices| {
                 let found = (distances, indices);
                 match dim {
@@ -193,7 +196,12 @@ fn gather(
 }
 
 /// Moves the empty clusters to the vectors farthest from their centroids, or drops them; whether any moved.
-fn reseed(vectors: &OrderedVectors, centroids: &mut Vec<f32>, empty: &[usize]) -> bool {
+fn reseed(
+    vectors: &OrderedVectors,
+    centroids: &mut Vec<f32>,
+    empty: &[usize],
+    options: VectorOptions<'_>,
+) -> bool {
     let dim = vectors.dim;
     let mut left = empty.to_vec();
     while let Some(&c) = left.first() {
@@ -206,7 +214,7 @@ fn reseed(vectors: &OrderedVectors, centroids: &mut Vec<f32>, empty: &[usize]) -
                 far = (distance, at);
             }
         });
-        if far.0 <= 0.0 {
+        if far.0 <= 0.0 || options.stopped() {
             break;
         }
         for (d, x) in vectors.vector(far.1).enumerate() {

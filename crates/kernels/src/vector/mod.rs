@@ -18,8 +18,9 @@ mod nearest_centroid;
 mod seeding;
 mod z_order;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use crate::stop::Stop;
 use crate::weights::Weights;
 use z_order::OrderedVectors;
 
@@ -47,7 +48,7 @@ pub struct VectorOptions<'a> {
 impl VectorOptions<'_> {
     /// Whether the clusters are no longer wanted.
     fn stopped(&self) -> bool {
-        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+        Stop(self.stop).requested()
     }
 }
 
@@ -118,7 +119,10 @@ pub fn cluster_vectors(
     lloyd::descend(&vectors, &mut centroids, last);
     sort(&mut centroids, dim);
     let mut indices = vec![0; n];
-    let cost = vectors.assign(&centroids, &mut indices);
+    let mut cost = 0.0;
+    if !options.stopped() {
+        cost = vectors.assign(&centroids, &mut indices);
+    }
     VectorClusters {
         centroids,
         indices,

@@ -82,10 +82,10 @@ impl<T: Element> GroupEncoder<'_, T> {
                 elements.round(gathered);
             }
             let weights = elements.scaled_weights(channels, group, gathered);
-            scalar::table(&gathered.singles, weights, &request, indices)?
+            scalar::table(&gathered.singles, weights, &request, self.context, indices)?
         } else {
             let (values, weights) = elements.scalars(group, gathered);
-            scalar::table(values, weights, &request, indices)?
+            scalar::table(values, weights, &request, self.context, indices)?
         };
         if let Some(channels) = &elements.channels {
             products::finish(elements, channels, group, &mut table, indices);

@@ -9,19 +9,21 @@ use palettizer_kernels::{Element, ValueHistogram, Weights};
 use super::entries;
 use super::storage::Storage;
 use super::table::{GroupTable, MOST_ENTRIES, TableRequest, refuse_non_finite};
-use crate::{CustomLut, ErrorFigures, LutFunction, LutGroup, Mode, Nbits, Refusal};
+use crate::{Context, CustomLut, ErrorFigures, LutFunction, LutGroup, Mode, Nbits, Refusal};
 
 /// Finds the table of `values` and the index of each.
 pub(crate) fn table<T: Element>(
     values: &[T],
     weights: Weights<'_>,
     request: &TableRequest<'_>,
+    context: &Context<'_>,
     indices: &mut [u8],
 ) -> Result<GroupTable, Refusal> {
     if values.is_empty() {
         return Ok(GroupTable::default());
     }
     let histogram = ValueHistogram::new(values, weights, request.spec.precision());
+    let histogram = histogram.with_stop(context.stop);
     if request.may_list()
         && let Some(distinct) = histogram.distinct(request.limit())
     {
@@ -33,6 +35,7 @@ pub(crate) fn table<T: Element>(
     let (targets, gap) = match request.spec.mode() {
         Mode::Kmeans(nbits) => {
             let clusters = histogram.cluster(nbits.entries());
+            context.go_on()?;
             (clusters.centroids, clusters.gap)
         }
         Mode::Uniform(nbits) => return Ok(uniform(&histogram, *nbits, storage, indices)),

@@ -87,7 +87,7 @@ impl Dkm {
         refuse_non_finite(non_finite, vectors.len())?;
         let mut centroids: Vec<f64> = if dim == 1 {
             let histogram = ValueHistogram::new(&vectors, Weights::Equal, Precision::Refined);
-            histogram.cluster(k).centroids.to_vec()
+            histogram.with_stop(stop).cluster(k).centroids
         } else {
             let options = VectorOptions {
                 seed: group_seed(self.spec.seed, number),

@@ -9,6 +9,7 @@ use crate::buffer::Buffer;
 use crate::scalar::lagrangian::{self, Partition};
 use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::PrefixSums;
+use crate::stop::Stop;
 
 /// IntervalCosts of bins per cluster for which distances are bounded.
 const RUNS: usize = 64;
@@ -19,9 +20,9 @@ const ROOM: f64 = 1.0 + 1e-9;
 
 /// The bins that are not empty, and the borders that an optimum may have between them or next to one that it cuts.
 #[derive(Default)]
-pub(super) struct Coarse {
+pub(super) struct Coarse<'s> {
     /// Means of the bins, relative to the anchor, and weights.
-    pub(super) points: Points,
+    pub(super) points: Points<'s>,
     pub(super) bins: Vec<Bin>,
     /// Ascending, the first and the last included.
     pub(super) borders: Vec<u32>,
@@ -52,7 +53,7 @@ pub(super) struct Open {
 }
 
 impl Open {
-    pub(super) fn none(coarse: &Coarse) -> Self {
+    pub(super) fn none(coarse: &Coarse<'_>) -> Self {
         let len = coarse.bins.len();
         Open {
             borders: vec![false; len + 1],
@@ -61,7 +62,7 @@ impl Open {
     }
 
     /// Opens a border, and the bins on its sides that have more than one value.
-    pub(super) fn border(&mut self, coarse: &Coarse, at: usize) {
+    pub(super) fn border(&mut self, coarse: &Coarse<'_>, at: usize) {
         self.borders[at] = true;
         for bin in [at.wrapping_sub(1), at] {
             if coarse.bins.get(bin).is_some_and(|bin| bin.number > 1) {
@@ -71,16 +72,17 @@ impl Open {
     }
 
     /// The bins that may be cut.
-    pub(super) fn bins<'a>(&'a self, coarse: &'a Coarse) -> impl Iterator<Item = &'a Bin> {
+    pub(super) fn bins<'a>(&'a self, coarse: &'a Coarse<'_>) -> impl Iterator<Item = &'a Bin> {
         let bins = coarse.bins.iter().zip(&self.bins);
         bins.filter(|(_, open)| **open).map(|(bin, _)| bin)
     }
 }
 
-impl Coarse {
+impl<'s> Coarse<'s> {
     /// All of these bins are open, and their distances not known yet.
-    pub(super) fn new(moments: &[Moments]) -> Self {
+    pub(super) fn new(moments: &[Moments], stop: Stop<'s>) -> Self {
         let mut coarse = Coarse::default();
+        coarse.points.stop = stop;
         let full = moments.iter().filter(|bin| bin[3] > 0.0).count();
         coarse.points.x.reserve(full);
         coarse.points.w.reserve(full);
@@ -132,10 +134,11 @@ impl Coarse {
 
     /// The same with each open bin replaced by what `resolve` adds for it, and with no borders but those that are open or
     /// next to an open bin; the other bins are closed.
-    pub(super) fn refined(&self, open: &Open, mut resolve: impl FnMut(&mut Coarse, Bin)) -> Coarse {
+    pub(super) fn refined(&self, open: &Open, mut resolve: impl FnMut(&mut Self, Bin)) -> Self {
         let mut next = Coarse {
             closed: self.closed,
             rounding: self.rounding,
+            points: Points::new(self.points.stop),
             ..Coarse::default()
         };
         for (b, &bin) in self.bins.iter().enumerate() {
@@ -157,7 +160,13 @@ impl Coarse {
 
     /// Bounds all distances, given that no split of a cluster of an optimum of `k` gains more than `limit`. `ends` are
     /// the first and the last value.
-    pub(super) fn bound(&mut self, prefix: &PrefixSums, k: usize, ends: (f64, f64), limit: f64) {
+    pub(super) fn bound(
+        &mut self,
+        prefix: &PrefixSums<'_>,
+        k: usize,
+        ends: (f64, f64),
+        limit: f64,
+    ) {
         let m = self.points.len();
         // Distances differ little from bin to bin, so they are bounded for some neighbours at once.
         let step = (m / (RUNS * k)).max(1);
@@ -189,7 +198,12 @@ impl Coarse {
     }
 
     /// The optimal partition that cuts no bin; `hint` is a λ to try first.
-    pub(super) fn partition(&self, prefix: &PrefixSums, k: usize, hint: Option<f64>) -> Partition {
+    pub(super) fn partition(
+        &self,
+        prefix: &PrefixSums<'_>,
+        k: usize,
+        hint: Option<f64>,
+    ) -> Partition {
         let some = k + 1 < self.borders.len() && self.borders.len() <= self.points.len();
         let among = some.then_some(&self.borders[..]);
         lagrangian::partition(&self.points, prefix, among, k, hint)
@@ -225,7 +239,7 @@ impl Coarse {
 /// (the costs are Monge). If the best split of the run gains more than `limit`, no cluster of an optimum holds it: the cluster begins
 /// inside, and its centroid is no farther away than the mean of the run. `start` moves along with the bin; any split gives a bound, and
 /// we take the one at the mean. `ends` are the first and the last value.
-fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums, limit: f64) -> Vec<f64> {
+fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums<'_>, limit: f64) -> Vec<f64> {
     let m = x.len();
     let sums = |lo: usize, hi: usize| {
         let w = prefix.w[hi] - prefix.w[lo];

@@ -32,6 +32,7 @@ use super::lagrangian::{self, Clusters, MANY_CLUSTERS, Partition};
 use super::least_weight_path::LeastWeightPath;
 use super::prefix_sums::{IntervalCosts, PrefixSums};
 use super::radix_sort::unkey;
+use crate::stop::Stop;
 use crate::weights::Weights;
 use bins::Bins;
 use coarse::{Coarse, Open};
@@ -88,16 +89,20 @@ pub(crate) struct Group<'a> {
     pub(crate) range: (f32, f32),
     pub(crate) finite: bool,
     pub(crate) precision: Precision,
+    pub(crate) stop: Stop<'a>,
 }
 
-/// Clusters, or `None` if sorting all values is no slower.
+/// Clusters, or `None` if sorting all values is no slower, or nobody waits for them any longer.
 pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
     let mut bins = Bins::new(
         group.values,
         group.range,
         target(group.values.len(), k, group.precision)?,
     );
-    let mut coarse = Coarse::new(&bins.moments(group.values, group.weights, group.finite));
+    let mut coarse = Coarse::new(
+        &bins.moments(group.values, group.weights, group.finite),
+        group.stop,
+    );
     if coarse.points.len() < 8 * k {
         return None;
     }
@@ -143,6 +148,9 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
             return Some(finished(group, rough, anchor, &coarse, gap));
         }
         let open = bounds.open(&coarse, k);
+        if group.stop.requested() {
+            return None;
+        }
         let number: f64 = open.bins(&coarse).map(|bin| f64::from(bin.number)).sum();
         if number > MANY * group.values.len() as f64 {
             return None;
@@ -183,7 +191,13 @@ fn target(len: usize, k: usize, precision: Precision) -> Option<usize> {
 }
 
 /// The open bins split into so many parts each, and their values counted again.
-fn split(group: &Group<'_>, bins: &mut Bins, coarse: &Coarse, open: &Open, parts: usize) -> Coarse {
+fn split<'s>(
+    group: &Group<'_>,
+    bins: &mut Bins,
+    coarse: &Coarse<'s>,
+    open: &Open,
+    parts: usize,
+) -> Coarse<'s> {
     bins.split(open.bins(coarse).map(|bin| bin.id), parts);
     let moments = bins.moments(group.values, group.weights, group.finite);
     let mut next = 0;
@@ -194,7 +208,7 @@ fn split(group: &Group<'_>, bins: &mut Bins, coarse: &Coarse, open: &Open, parts
 }
 
 /// The open bins replaced by their values, sorted.
-fn resolved(group: &Group<'_>, bins: &Bins, coarse: &Coarse, open: &Open) -> Coarse {
+fn resolved<'s>(group: &Group<'_>, bins: &Bins, coarse: &Coarse<'s>, open: &Open) -> Coarse<'s> {
     let ids = open.bins(coarse).map(|bin| bin.id);
     let sorted = bins.gather(group.values, group.weights, ids);
     let mut rest = &sorted[..];
@@ -209,7 +223,7 @@ fn resolved(group: &Group<'_>, bins: &Bins, coarse: &Coarse, open: &Open) -> Coa
 }
 
 /// What is known of the optimum.
-struct Bounds {
+struct Bounds<'s> {
     /// An answer that cuts no bin.
     rough: Partition,
     /// Its cost.
@@ -218,15 +232,15 @@ struct Bounds {
     lower: f64,
     rounding: f64,
     /// The borders with their discounts, and the path from the first of them.
-    prefix: PrefixSums,
+    prefix: PrefixSums<'s>,
     forward: LeastWeightPath,
 }
 
-impl Bounds {
+impl<'s> Bounds<'s> {
     /// From a λ to begin with, and an answer that cuts no bin, if there is one.
     fn new(
-        coarse: &Coarse,
-        whole: PrefixSums,
+        coarse: &Coarse<'_>,
+        whole: PrefixSums<'s>,
         k: usize,
         lambda: f64,
         answer: Option<Partition>,
@@ -266,7 +280,7 @@ impl Bounds {
     }
 
     /// What an optimum may have: borders, or borders in a bin next to them, which it cuts.
-    fn open(&self, coarse: &Coarse, k: usize) -> Open {
+    fn open(&self, coarse: &Coarse<'_>, k: usize) -> Open {
         let m = self.prefix.len();
         let mut backward = LeastWeightPath::default();
         backward.find(&self.prefix.mirrored(), self.rough.lambda);
@@ -287,7 +301,7 @@ fn finished(
     group: &Group<'_>,
     mut clusters: Clusters,
     anchor: f64,
-    coarse: &Coarse,
+    coarse: &Coarse<'_>,
     gap: f64,
 ) -> Clusters {
     clusters.centroids.iter_mut().for_each(|c| *c += anchor);

@@ -19,12 +19,12 @@ use crate::scalar::prefix_sums::PrefixSums;
 const TRIES: usize = 6;
 
 /// Clusters of bins that all are open, and their gap, if it is small enough. `ends` are the first and the last value.
-pub(super) fn near(coarse: &mut Coarse, k: usize, ends: (f64, f64)) -> Option<(Clusters, f64)> {
+pub(super) fn near(coarse: &mut Coarse<'_>, k: usize, ends: (f64, f64)) -> Option<(Clusters, f64)> {
     let mut prefix = PrefixSums::new(&coarse.points);
     let (mut lambda, borders) = lagrangian::near_optimum(&coarse.points, &prefix, k)?;
     let spread = coarse.spread();
     let rounding = 16.0 * f64::EPSILON * prefix.sum_of_squares();
-    let settled = |coarse: &Coarse, prefix: &PrefixSums, borders: &[u32]| {
+    let settled = |coarse: &Coarse<'_>, prefix: &PrefixSums<'_>, borders: &[u32]| {
         let settled = settle(coarse, prefix, borders)?;
         let clusters = Partition::new(&coarse.points, settled.borders, 0.0);
         Some(clusters.moved(&coarse.points, settled.centroids))

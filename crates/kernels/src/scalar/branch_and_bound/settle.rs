@@ -48,7 +48,11 @@ struct State {
 }
 
 /// Settles the borders of an answer that cuts no bin. `None` where a cluster has no bin of its own.
-pub(super) fn settle(coarse: &Coarse, prefix: &PrefixSums, borders: &[u32]) -> Option<Settled> {
+pub(super) fn settle(
+    coarse: &Coarse<'_>,
+    prefix: &PrefixSums<'_>,
+    borders: &[u32],
+) -> Option<Settled> {
     let clusters = borders.len() - 1;
     let inner = &borders[1..clusters];
     let x = &coarse.points.x;
@@ -85,8 +89,8 @@ pub(super) fn settle(coarse: &Coarse, prefix: &PrefixSums, borders: &[u32]) -> O
 impl State {
     /// From borders in order, each with a bin near it. `None` if they are not in order, or a cluster is empty.
     fn new(
-        coarse: &Coarse,
-        prefix: &PrefixSums,
+        coarse: &Coarse<'_>,
+        prefix: &PrefixSums<'_>,
         borders: impl Iterator<Item = (f64, usize)>,
     ) -> Option<Self> {
         let mut before = vec![Before::at(prefix, 0)];
@@ -115,14 +119,20 @@ impl State {
     }
 
     /// After part of a step.
-    fn moved(&self, coarse: &Coarse, prefix: &PrefixSums, step: &[f64], part: f64) -> Option<Self> {
+    fn moved(
+        &self,
+        coarse: &Coarse<'_>,
+        prefix: &PrefixSums<'_>,
+        step: &[f64],
+        part: f64,
+    ) -> Option<Self> {
         let moved = self.borders.iter().zip(step).map(|(t, d)| t + part * d);
         let near = self.before[1..].iter().map(|before| before.bins);
         State::new(coarse, prefix, moved.zip(near))
     }
 
     /// How far a step of Newton's method moves each border.
-    fn step(&self, coarse: &Coarse, prefix: &PrefixSums) -> Vec<f64> {
+    fn step(&self, coarse: &Coarse<'_>, prefix: &PrefixSums<'_>) -> Vec<f64> {
         let around = (coarse.points.len() / (WINDOW * self.centroids.len())).max(2);
         let density = |before: &Before| {
             let lo = before.bins.saturating_sub(around + 1);
@@ -184,7 +194,7 @@ impl State {
 
 impl Before {
     /// Everything before a bin.
-    fn at(prefix: &PrefixSums, bins: usize) -> Self {
+    fn at(prefix: &PrefixSums<'_>, bins: usize) -> Self {
         Before {
             bins,
             w: prefix.w[bins],
@@ -193,7 +203,7 @@ impl Before {
     }
 
     /// Everything before a border, which lies near a bin.
-    fn new(coarse: &Coarse, prefix: &PrefixSums, border: f64, near: usize) -> Self {
+    fn new(coarse: &Coarse<'_>, prefix: &PrefixSums<'_>, border: f64, near: usize) -> Self {
         let x = &coarse.points.x;
         let mut bins = near;
         while bins > 0 && x[bins - 1] > border {

@@ -13,6 +13,7 @@ use crate::assign::Borders;
 use crate::assign::half::{self, key};
 use crate::scalar::points::Points;
 use crate::scalar::radix_sort::by_digits;
+use crate::stop::Stop;
 use crate::weights::Weights;
 
 /// Below this many values, sort.
@@ -148,8 +149,8 @@ impl<'a> HalfHistogram<'a> {
     }
 
     /// The values that have a weight.
-    pub(super) fn points(&self) -> Points {
-        let mut points = Points::default();
+    pub(super) fn points<'s>(&self, stop: Stop<'s>) -> Points<'s> {
+        let mut points = Points::new(stop);
         match &self.weights {
             None => {
                 points.x = self.values.iter().map(|&x| f64::from(x)).collect();

@@ -17,9 +17,11 @@ use crate::element::Element;
 use crate::element::sealed::{Bits, Sealed};
 use crate::scalar::branch_and_bound::Precision;
 use crate::scalar::lagrangian::{self, Clusters};
+use crate::stop::Stop;
 use crate::weights::Weights;
 use half::HalfHistogram;
 use single::SingleHistogram;
+use std::sync::atomic::AtomicBool;
 use summary::Summary;
 
 /// The values of one group, counted once and asked many times.
@@ -41,6 +43,7 @@ use summary::Summary;
 pub struct ValueHistogram<'a, T: Element> {
     values: &'a [T],
     store: Store<'a>,
+    stop: Stop<'a>,
 }
 
 #[derive(Debug)]
@@ -61,7 +64,32 @@ impl<'a, T: Element> ValueHistogram<'a, T> {
             )),
             Bits::Single(values) => Store::Single(SingleHistogram::new(values, weights, precision)),
         };
-        ValueHistogram { values, store }
+        ValueHistogram {
+            values,
+            store,
+            stop: Stop::default(),
+        }
+    }
+
+    /// With a flag that another thread sets when clusters are no longer wanted. Then [`cluster`](Self::cluster) ends soon, and what it
+    /// gives is of no use: look at the flag before using it.
+    ///
+    /// ```
+    /// use palettizer_kernels::{ValueHistogram, Precision, Weights};
+    /// use std::sync::atomic::AtomicBool;
+    ///
+    /// let stop = AtomicBool::new(false);
+    /// let values = [0.0_f32, 1.0, 10.0, 11.0];
+    /// let histogram = ValueHistogram::new(&values, Weights::Equal, Precision::Exact).with_stop(Some(&stop));
+    /// assert_eq!(histogram.cluster(2).centroids, [0.5, 10.5]);
+    /// ```
+    #[must_use]
+    pub fn with_stop(mut self, stop: Option<&'a AtomicBool>) -> Self {
+        self.stop = Stop(stop);
+        if let Store::Single(group) = &mut self.store {
+            group.stop = self.stop;
+        }
+        self
     }
 
     fn summary(&self) -> &Summary {
@@ -152,7 +180,7 @@ impl<'a, T: Element> ValueHistogram<'a, T> {
     /// ```
     pub fn cluster(&self, k: usize) -> Clusters {
         match &self.store {
-            Store::Half(group) => lagrangian::cluster(&group.points(), k),
+            Store::Half(group) => lagrangian::cluster(&group.points(self.stop), k),
             Store::Single(group) => group.cluster(k),
         }
     }

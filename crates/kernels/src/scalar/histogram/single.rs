@@ -14,6 +14,7 @@ use crate::scalar::lagrangian::{self, Clusters};
 use crate::scalar::points::Points;
 use crate::scalar::radix_sort::{key, radix, unkey};
 use crate::simd::dispatch;
+use crate::stop::Stop;
 use crate::weights::Weights;
 
 /// Values looked at by one task; also the unit in which sums are added up.
@@ -27,7 +28,8 @@ pub(super) struct SingleHistogram<'a> {
     precision: Precision,
     pub(super) summary: Summary,
     /// All points, sorted; made when first asked for.
-    points: OnceLock<Points>,
+    points: OnceLock<Points<'a>>,
+    pub(super) stop: Stop<'a>,
 }
 
 impl<'a> SingleHistogram<'a> {
@@ -63,6 +65,7 @@ impl<'a> SingleHistogram<'a> {
             precision,
             summary,
             points: OnceLock::new(),
+            stop: Stop::default(),
         }
     }
 
@@ -74,19 +77,23 @@ impl<'a> SingleHistogram<'a> {
                 range,
                 finite: self.summary.non_finite() == 0,
                 precision: self.precision,
+                stop: self.stop,
             };
             if let Some(clusters) = branch_and_bound::cluster(&group, k.max(1)) {
                 return clusters;
             }
         }
+        if self.stop.requested() {
+            return Clusters::default();
+        }
         lagrangian::cluster(self.points(), k)
     }
 
     /// All finite values that have a weight.
-    fn points(&self) -> &Points {
+    fn points(&self) -> &Points<'a> {
         self.points.get_or_init(|| {
             if self.weights.is_equal() {
-                return points_of(&self.sorted(), |key| (key, 1.0));
+                return points_of(&self.sorted(), |key| (key, 1.0), self.stop);
             }
             let mut pairs: Vec<(u32, f32)> = Vec::new();
             self.weights.each(0, self.values.len(), |i, w| {
@@ -96,7 +103,7 @@ impl<'a> SingleHistogram<'a> {
                 }
             });
             let sorted = radix(pairs, |pair: (u32, f32)| pair.0);
-            points_of(&sorted, |(key, w)| (key, f64::from(w)))
+            points_of(&sorted, |(key, w)| (key, f64::from(w)), self.stop)
         })
     }
 
@@ -146,8 +153,12 @@ impl<'a> SingleHistogram<'a> {
 }
 
 /// Distinct values and their weights, from sorted keys. Each is written, and moved on from when the next differs.
-fn points_of<T: Copy>(sorted: &[T], part: impl Fn(T) -> (u32, f64)) -> Points {
-    let mut points = Points::default();
+fn points_of<'s, T: Copy>(
+    sorted: &[T],
+    part: impl Fn(T) -> (u32, f64),
+    stop: Stop<'s>,
+) -> Points<'s> {
+    let mut points = Points::new(stop);
     points.x.resize(sorted.len(), 0.0);
     points.w.resize(sorted.len(), 0.0);
     let mut at = 0;

@@ -23,7 +23,7 @@ const NODES: usize = 400;
 pub(crate) const MANY_CLUSTERS: usize = 64;
 
 /// A λ to begin with: that of a selection of the borders, for which a guess will do.
-pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> f64 {
+pub(crate) fn initial_lambda(points: &Points<'_>, prefix: &PrefixSums<'_>, k: usize) -> f64 {
     let m = points.len();
     let mut lambda = None;
     for nodes in STAGES.map(|stage| stage * k) {
@@ -46,8 +46,8 @@ pub(crate) fn initial_lambda(points: &Points, prefix: &PrefixSums, k: usize) -> 
 /// A λ that buys `k` clusters, or nearly so, and a partition whose borders are the best within some distance: a search among few
 /// borders, and then among ever more of those near the ones found. `None` for few points.
 pub(crate) fn near_optimum(
-    points: &Points,
-    prefix: &PrefixSums,
+    points: &Points<'_>,
+    prefix: &PrefixSums<'_>,
     k: usize,
 ) -> Option<(f64, Vec<u32>)> {
     let nodes = (STAGES[1] * k).max(NODES);
@@ -136,7 +136,7 @@ fn guess(integral: f64, k: usize) -> f64 {
 /// The middle of the λ that buy `k` clusters at a selection of the borders, and what they buy there. `None` if it has few borders,
 /// however many were asked for: with all of the density in a few values, all others share one interval.
 fn at_selection(
-    prefix: &PrefixSums,
+    prefix: &PrefixSums<'_>,
     selection: &[u32],
     k: usize,
     start: f64,
@@ -163,7 +163,7 @@ fn at_selection(
 
 /// About `nodes` borders between which an optimal quantizer would put equally many centroids, first and last
 /// included, and Σ weight^(1/3) width^(2/3) over the intervals between them.
-fn select_borders(points: &Points, prefix: &PrefixSums, nodes: usize) -> (Vec<u32>, f64) {
+fn select_borders(points: &Points<'_>, prefix: &PrefixSums<'_>, nodes: usize) -> (Vec<u32>, f64) {
     let m = points.len();
     let step = (m / (2 * nodes).max(1)).clamp(1, 1 << 16);
     let part = |lo: usize, hi: usize| {

@@ -29,7 +29,7 @@ const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 const CLEAR: f64 = 5e-10;
 
 /// Optimal clusters of one group.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Clusters {
     /// Means of the clusters, ascending.
     pub centroids: Vec<f64>,
@@ -44,13 +44,9 @@ pub struct Clusters {
 }
 
 /// Optimal clusters of `points`.
-pub(crate) fn cluster(points: &Points, k: usize) -> Clusters {
+pub(crate) fn cluster(points: &Points<'_>, k: usize) -> Clusters {
     if points.len() == 0 {
-        return Clusters {
-            centroids: Vec::new(),
-            cost: 0.0,
-            gap: 0.0,
-        };
+        return Clusters::default();
     }
     partition(points, &PrefixSums::new(points), None, k.max(1), None).clusters()
 }
@@ -68,7 +64,7 @@ pub(crate) struct Partition {
 }
 
 impl Partition {
-    pub(crate) fn new(points: &Points, borders: Vec<u32>, lambda: f64) -> Self {
+    pub(crate) fn new(points: &Points<'_>, borders: Vec<u32>, lambda: f64) -> Self {
         let intervals = borders
             .windows(2)
             .map(|run| points.cluster(run[0] as usize, run[1] as usize))
@@ -86,7 +82,7 @@ impl Partition {
     }
 
     /// These intervals as clusters with other centroids, and what they cost with those.
-    pub(crate) fn moved(&self, points: &Points, centroids: Vec<f64>) -> Clusters {
+    pub(crate) fn moved(&self, points: &Points<'_>, centroids: Vec<f64>) -> Clusters {
         let weight = |run: &[u32]| {
             points.w[run[0] as usize..run[1] as usize]
                 .iter()
@@ -113,8 +109,8 @@ impl Partition {
 /// The optimal partition into `k` intervals, or as many as there are points; `hint` is a λ to try first. With `among`, it
 /// is known that an optimum has no other borders than those, which include the first and the last.
 pub(crate) fn partition(
-    points: &Points,
-    prefix: &PrefixSums,
+    points: &Points<'_>,
+    prefix: &PrefixSums<'_>,
     among: Option<&[u32]>,
     k: usize,
     hint: Option<f64>,
@@ -137,7 +133,8 @@ pub(crate) fn partition(
     }
     let lambda = found.lambda;
     let found = Partition::new(points, found.borders, lambda);
-    if prefix.rounding_error(&found.borders, &found.intervals) <= CLEAR * found.cost() {
+    let rounding = prefix.rounding_error(&found.borders, &found.intervals);
+    if rounding <= CLEAR * found.cost() || points.stop.requested() {
         return found;
     }
     let found = search(&DoubleDoubleSums::new(points), k, lambda);

@@ -16,7 +16,7 @@ pub(super) struct Found {
     pub(super) middle: Option<f64>,
 }
 
-/// Brackets λ, beginning with `lambda`.
+/// Brackets λ, beginning with `lambda`. If it is stopped, whatever it is at comes out.
 pub(super) fn search(intervals: &impl IntervalCosts, k: usize, mut lambda: f64) -> Found {
     let m = intervals.len();
     let mut few = Corner::new(intervals, f64::INFINITY, vec![0, m as u32]);
@@ -38,6 +38,13 @@ pub(super) fn search(intervals: &impl IntervalCosts, k: usize, mut lambda: f64) 
             misses = 0;
         }
         path.find(intervals, lambda);
+        if intervals.stopped() {
+            return Found {
+                borders: few.borders,
+                lambda,
+                middle: None,
+            };
+        }
         let found = Corner::new(intervals, lambda, path.borders(m));
         if found.clusters() == k {
             return Found {

@@ -66,7 +66,7 @@ def test_memory(interpreted):
 def test_a_fault_is_found_when_triton_is_tried_out(interpreted):
     """Of any of the kernels; of those that are right, nothing is said."""
     faults = dict(interpreted["faults"])
-    assert faults.pop("none") is None
+    assert faults.pop("none") is None and faults.pop("none, vectors") is None
     assert len(faults) == 5 and all("not close" in said for said in faults.values())
 
 
@@ -83,6 +83,7 @@ def on_a_gpu(monkeypatch):
     """Triton works."""
     kernels.kernel.cache_clear()
     monkeypatch.setattr(kernels, "_has_triton", lambda: True)
+    monkeypatch.setattr(kernels, "_works", lambda nbits, cluster_dim: True)
     yield
     kernels.kernel.cache_clear()
 
@@ -113,28 +114,33 @@ def test_what_is_too_large_for_the_kernels(on_a_gpu):
 @pytest.fixture
 def nvidia(monkeypatch):
     """A GPU of NVIDIA, as far as torch says."""
-    kernels._has_triton.cache_clear()
+    forget()
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: (9, 0))
     yield
-    kernels._has_triton.cache_clear()
+    forget()
+
+
+def forget():
+    """What was found out about Triton, and what was made of it."""
+    for cached in (kernels._has_triton, kernels._works, kernels.kernel):
+        cached.cache_clear()
 
 
 def test_triton_is_tried_out(nvidia, monkeypatch):
-    """Where it does not work, for want of a compiler or a driver, torch operations do, and a warning says why."""
+    """Where it does not work for tables of a size, torch operations do, and a warning says why, once."""
     from palettizer.torch.palettization._soft import triton_k_means
 
-    monkeypatch.setattr(triton_k_means, "try_out", lambda: None)
-    assert kernels._has_triton()
-    kernels._has_triton.cache_clear()
-
-    def fails():
-        raise RuntimeError("no C compiler")
+    def fails(nbits, cluster_dim):
+        if (nbits, cluster_dim) == (3, 2):
+            raise RuntimeError("no C compiler")
 
     monkeypatch.setattr(triton_k_means, "try_out", fails)
-    with pytest.warns(UserWarning, match="no C compiler"):
-        assert not kernels._has_triton()
+    assert made("cuda", nbits=3) == made("cuda", nbits=4, cluster_dim=2) == "TritonSoftKMeans"
+    with pytest.warns(UserWarning, match="no C compiler") as said:
+        assert made("cuda", nbits=3, cluster_dim=2) == made("cuda", shape=(32, 32), nbits=3, cluster_dim=2) == "TorchSoftKMeans"
+    assert len(said) == 1
 
 
 @pytest.mark.parametrize("lacking", [
@@ -142,11 +148,10 @@ def test_triton_is_tried_out(nvidia, monkeypatch):
     (torch.cuda, "get_device_capability", lambda: (7, 5)), (kernels.importlib.util, "find_spec", lambda name: None),
 ], ids=["NVIDIA", "GPU", "Ampere", "Triton"])  # fmt: skip
 def test_without_what_triton_needs(nvidia, monkeypatch, lacking, recwarn):
-    from palettizer.torch.palettization._soft import triton_k_means
-
-    monkeypatch.setattr(triton_k_means, "try_out", lambda: None)
+    assert kernels._has_triton()
+    kernels._has_triton.cache_clear()
     monkeypatch.setattr(*lacking)
-    assert not kernels._has_triton() and not recwarn.list
+    assert made("cuda") == "TorchSoftKMeans" and not recwarn.list
 
 
 def test_tracing_does_not_ask_for_a_gpu(monkeypatch):

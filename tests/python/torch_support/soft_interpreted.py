@@ -91,7 +91,7 @@ def largest():
 def faults():
     """What trying out says of kernels that are right, and of each pass when it does nothing."""
     triton_k_means.LANE, triton_k_means.PROGRAMS = 256, 2
-    said = {"none": fault()}
+    said = {"none": fault(), "none, vectors": fault(3, 2)}
     for name in ("means", "put_product", "through_product", "gradient", "put_nearest"):
         right = getattr(TritonBatch, name)
         setattr(TritonBatch, name, idle(name))
@@ -100,9 +100,9 @@ def faults():
     return said
 
 
-def fault():
+def fault(nbits=2, cluster_dim=1):
     try:
-        triton_k_means.try_out("cpu")
+        triton_k_means.try_out(nbits, cluster_dim, "cpu")
     except AssertionError as error:
         return str(error)
     return None

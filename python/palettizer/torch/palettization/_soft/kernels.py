@@ -115,22 +115,26 @@ def kernel(device: str, dtype: torch.dtype, shape: tuple[int, ...], settings: So
     if device == "cuda" and _has_triton():
         from palettizer.torch.palettization._soft.triton_k_means import TritonSoftKMeans
 
-        if TritonSoftKMeans.takes(dtype, shape, settings):
+        if TritonSoftKMeans.takes(dtype, shape, settings) and _works(settings.nbits, settings.cluster_dim):
             make = TritonSoftKMeans
     return make(dtype, settings.permuted(shape), **settings.arguments())
 
 
 @cache
 def _has_triton() -> bool:
-    """Whether kernels of Triton work on the GPUs of this process: those of NVIDIA, from Ampere on."""
+    """Whether there is Triton, and a GPU for its kernels: one of NVIDIA, from Ampere on."""
     if torch.version.cuda is None or not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
         return False
-    if torch.cuda.get_device_capability() < (8, 0):
-        return False
-    try:
-        from palettizer.torch.palettization._soft.triton_k_means import try_out
+    return torch.cuda.get_device_capability() >= (8, 0)
 
-        try_out()
+
+@cache
+def _works(nbits: int, cluster_dim: int) -> bool:
+    """Whether what Triton makes for tables of a size gives what torch operations do."""
+    from palettizer.torch.palettization._soft import triton_k_means
+
+    try:
+        triton_k_means.try_out(nbits, cluster_dim)
     except Exception as error:  # of a compiler, a driver, a version
         warnings.warn(f"Triton does not work here, and training with palettes is slower: {error}", stacklevel=2)
         return False

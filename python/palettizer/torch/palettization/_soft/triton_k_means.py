@@ -144,16 +144,22 @@ class TritonSoftKMeans(TorchSoftKMeans):
         return math.prod(shape) <= 2**30 and table <= _TABLE
 
 
-def try_out(device: str = "cuda") -> None:
+def try_out(nbits: int, cluster_dim: int, device: str = "cuda") -> None:
     """Makes a step of a small weight with all kernels, and compares it with torch operations on the CPU.
+
+    The bits and the size of vectors are those that tiles and tables have, for which kernels are compiled.
 
     Raises:
         Exception: of any kind, if that fails. Triton needs a C compiler, and a driver that is not too old.
         AssertionError: if something else comes out.
     """
-    weight, centroids = torch.linspace(-1, 1, 256).view(4, 64), torch.tensor([-0.8, -0.31, 0.35, 0.9]).view(1, 4, 1)
+    clusters, shape = 2**nbits, (4 * cluster_dim, 16 * 2**nbits)
+    weight = torch.linspace(-1, 1, math.prod(shape)).view(shape)
+    # Unevenly spread, so that no vector is as near to one as to another.
+    centroids = (torch.linspace(-0.93, 0.97, clusters) ** 3).view(1, clusters, 1).repeat(1, 1, cluster_dim)
+    settings = SoftSettings(nbits, cluster_dim, temperature=0.1)
     theirs, ours = (
-        _step(make(torch.float32, (4, 64), **SoftSettings(2, temperature=0.1).arguments()), weight.to(on), centroids.to(on))
+        _step(make(torch.float32, shape, **settings.arguments()), weight.to(on), centroids.to(on))
         for make, on in ((TorchSoftKMeans, "cpu"), (TritonSoftKMeans, device))
     )
     torch.testing.assert_close([tensor.cpu() for tensor in ours], theirs, rtol=1e-3, atol=1e-4)

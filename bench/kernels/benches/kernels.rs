@@ -179,6 +179,31 @@ fn groups_of_f32(c: &mut Criterion) {
     group.finish();
 }
 
+/// The optimum where a few values are far beyond all others.
+fn heavy_tails(c: &mut Criterion) {
+    const LEN: usize = 147_456;
+    let noise = normal(2 * LEN);
+    let cauchy: Vec<f32> = noise
+        .chunks_exact(2)
+        .map(|pair| pair[0] / pair[1])
+        .collect();
+    let mut outliers: Vec<f32> = noise[..LEN].iter().map(|x| x / 20.0).collect();
+    (outliers[7], outliers[70_000]) = (60_000.0, 60_000.0);
+    let mut indices = vec![0; LEN];
+    let mut group = c.benchmark_group("exact");
+    group
+        .throughput(Throughput::Elements(LEN as u64))
+        .sample_size(10);
+    for (name, values) in [("cauchy", &cauchy), ("outliers", &outliers)] {
+        for k in [16, 64, 256] {
+            group.bench_function(BenchmarkId::new(name, k), |b| {
+                b.iter(|| palettize(values, Weights::Equal, k, Precision::Exact, &mut indices))
+            });
+        }
+    }
+    group.finish();
+}
+
 fn weighted(c: &mut Criterion) {
     const LEN: usize = 768 * 3072;
     let values = normal(LEN);
@@ -433,6 +458,7 @@ fn all(c: &mut Criterion) {
     whole_tensors(c);
     many_groups(c);
     groups_of_f32(c);
+    heavy_tails(c);
     weighted(c);
     pieces(c);
     vectors(c);

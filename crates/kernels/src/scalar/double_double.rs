@@ -118,9 +118,11 @@ fn difference<V: F64x8>(a: (V, V), b: (V, V)) -> (V, V) {
 fn cost<V: F64x8>(w: (V, V), s1: (V, V), s2: (V, V)) -> V {
     let (square, rest) = s1.0.product(s1.0);
     let rest = rest + V::splat(2.0) * s1.0 * s1.1;
-    let first = square / w.0;
+    // What rounding makes of this factor is made up for by the second term.
+    let inverse = V::splat(1.0) / w.0;
+    let first = square * inverse;
     let (back, back_rest) = first.product(w.0);
-    let second = ((square - back) - back_rest + rest - first * w.1) / w.0;
+    let second = ((square - back) - back_rest + rest - first * w.1) * inverse;
     (s2.0 - first) + (s2.1 - second)
 }
 

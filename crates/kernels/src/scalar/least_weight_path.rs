@@ -290,15 +290,21 @@ impl<V: F64x8> Least<V> {
     /// The least of all lanes, the lowest column first.
     #[inline(always)]
     fn reduce(self) -> (f64, f64) {
-        let (mut cost, mut column) = (self.cost.array(), self.column.array());
-        for half in [4, 2, 1] {
-            for l in 0..half {
-                let (other, index) = (cost[l + half], column[l + half]);
-                let better = (other < cost[l]) | ((other == cost[l]) & (index < column[l]));
-                cost[l] = if better { other } else { cost[l] };
-                column[l] = if better { index } else { column[l] };
-            }
-        }
-        (cost[0], column[0])
+        let cost = lowest(self.cost.array());
+        let dearer = V::splat(cost).less(self.cost);
+        let column = V::pick(dearer, V::splat(f64::INFINITY), self.column);
+        (cost, lowest(column.array()))
     }
+}
+
+/// The lowest of the lanes.
+#[inline(always)]
+fn lowest(mut lanes: [f64; LANES]) -> f64 {
+    for half in [4, 2, 1] {
+        for l in 0..half {
+            let (a, b) = (lanes[l], lanes[l + half]);
+            lanes[l] = if a < b { a } else { b };
+        }
+    }
+    lanes[0]
 }

@@ -3,6 +3,9 @@
 use crate::buffer::Buffer;
 use crate::stop::Stop;
 
+/// Weights that are summed up together.
+const RUN: usize = 64;
+
 /// Ascending distinct values and their weights, all positive.
 #[derive(Debug, Default)]
 pub(crate) struct Points<'s> {
@@ -32,12 +35,19 @@ impl<'s> Points<'s> {
 
     /// Index of the weighted median: the value there is the anchor, which sums are taken relative to.
     pub(super) fn median(&self) -> usize {
-        let half = self.w.iter().sum::<f64>() / 2.0;
+        let runs: Vec<f64> = self.w.chunks(RUN).map(|w| sum(w, w, |w, _| w)).collect();
+        let half = runs.iter().sum::<f64>() / 2.0;
         let mut below = 0.0;
-        for (i, w) in self.w.iter().enumerate() {
-            below += w;
-            if below >= half {
-                return i;
+        for (r, run) in runs.iter().enumerate() {
+            if below + run < half {
+                below += run;
+                continue;
+            }
+            for (i, w) in self.w[r * RUN..].iter().enumerate() {
+                below += w;
+                if below >= half {
+                    return r * RUN + i;
+                }
             }
         }
         self.len().saturating_sub(1)

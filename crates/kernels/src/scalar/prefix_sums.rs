@@ -13,28 +13,72 @@
 
 use super::points::Points;
 use crate::buffer::Buffer;
+use crate::simd::dispatch;
 use crate::simd::f64x8::{F64x8, LANES, prefetch};
 use crate::simd::portable::Portable;
 use crate::stop::Stop;
 
-/// A compensated sum (Neumaier): the rounding error of each addition is kept and added at the end.
+/// Sums of weight, weighted value and weighted square side by side, compensated (Neumaier): the rounding error of each addition
+/// is kept and added at the end. The fourth lane fills up a register.
 #[derive(Debug, Default, Clone, Copy)]
-struct CompensatedSum {
-    hi: f64,
-    lo: f64,
+struct CompensatedSums {
+    hi: [f64; 4],
+    lo: [f64; 4],
 }
 
-impl CompensatedSum {
-    fn add(&mut self, value: f64) {
-        let sum = self.hi + value;
-        let part = sum - self.hi;
-        self.lo += (self.hi - (sum - part)) + (value - part);
-        self.hi = sum;
+impl CompensatedSums {
+    #[inline(always)]
+    fn add(&mut self, x: f64, w: f64) {
+        let values = [w, w * x, w * x * x, 0.0];
+        for ((hi, lo), value) in self.hi.iter_mut().zip(&mut self.lo).zip(values) {
+            let sum = *hi + value;
+            let part = sum - *hi;
+            *lo += (*hi - (sum - part)) + (value - part);
+            *hi = sum;
+        }
     }
 
-    fn value(self) -> f64 {
-        self.hi + self.lo
+    #[inline(always)]
+    fn values(&self, sign: f64) -> [f64; 4] {
+        let mut values = [0.0; 4];
+        for (value, (hi, lo)) in values.iter_mut().zip(self.hi.iter().zip(&self.lo)) {
+            *value = sign * (hi + lo);
+        }
+        values
     }
+}
+
+dispatch! {
+    fn sum_outwards(points: &Points<'_>, middle: usize, anchor: f64, sums: [&mut [f64]; 3]) = sum_outwards_body
+}
+
+/// The sums of weight, value and square at each border, from the point `middle` outwards.
+#[inline(always)]
+fn sum_outwards_body(
+    points: &Points<'_>,
+    middle: usize,
+    anchor: f64,
+    [w, s1, s2]: [&mut [f64]; 3],
+) {
+    let (values, weights) = (&points.x[..], &points.w[..]);
+    let mut sums = CompensatedSums::default();
+    for i in middle..values.len() {
+        sums.add(values[i] - anchor, weights[i]);
+        [w[i + 1], s1[i + 1], s2[i + 1], _] = sums.values(1.0);
+    }
+    sums = CompensatedSums::default();
+    for i in (0..middle).rev() {
+        sums.add(values[i] - anchor, weights[i]);
+        [w[i], s1[i], s2[i], _] = sums.values(-1.0);
+    }
+}
+
+/// Whether these are whole numbers, as far as adding a large one tells: it leaves no room for digits after the point.
+fn are_whole(weights: &[f64]) -> bool {
+    const LARGE: f64 = (1_u64 << 52) as f64;
+    weights
+        .iter()
+        .fold(true, |whole, w| whole & ((w + LARGE) - LARGE == *w))
 }
 
 /// Prefix sums over [`Points`]; entry `i` stands for the border before point `i`. Padded at the end, for readers of
@@ -61,21 +105,11 @@ impl<'s> PrefixSums<'s> {
         let middle = points.median();
         let anchor = points.x.get(middle).copied().unwrap_or(0.0);
         let (mut w, mut s1, mut s2) = (zeros(), zeros(), zeros());
-        let add = |sums: &mut [CompensatedSum; 3], i: usize| {
-            let (x, w) = (points.x[i] - anchor, points.w[i]);
-            sums[0].add(w);
-            sums[1].add(w * x);
-            sums[2].add(w * x * x);
-        };
-        points.sum_outwards(middle, add, |border, sums, sign| {
-            w[border] = sign * sums[0].value();
-            s1[border] = sign * sums[1].value();
-            s2[border] = sign * sums[2].value();
-        });
+        sum_outwards(points, middle, anchor, [&mut w, &mut s1, &mut s2]);
         PrefixSums {
             len: m,
             anchor,
-            counts: points.w.iter().all(|w| w.fract() == 0.0),
+            counts: points.w.chunks(64).all(are_whole),
             w,
             s1,
             s2,

@@ -23,7 +23,7 @@ pub(crate) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32
             items
         }
         // Long tables take longer than few values.
-        128..8192 => by_digits::<T, 4, 256>(items, key),
+        128..3072 => by_digits::<T, 4, 256>(items, key),
         _ => by_digits::<T, 3, 2048>(items, key),
     }
 }

@@ -212,6 +212,36 @@ fn outliers_cost_nothing() {
     assert_eq!(all.centroids[16], 60_000.0);
 }
 
+/// Else each step of a search goes over all values, five times and more.
+#[test]
+fn the_first_price_is_nearly_right() {
+    for kind in [
+        Kind::Normal,
+        Kind::Uniform,
+        Kind::Cauchy,
+        Kind::Lognormal,
+        Kind::Outlier,
+    ] {
+        for (n, k) in [(4608, 4), (4608, 16), (40_000, 64), (60_000, 256)] {
+            let points = pairs(&Noise(5).values(kind, n), None);
+            let prefix = PrefixSums::new(&points);
+            let (lambda, like) = lagrangian::initial(&points, &prefix, k);
+            let mut path = LeastWeightPath::default();
+            path.find(&prefix, lambda);
+            let bought = path.borders(points.len()).len() - 1;
+            assert!(
+                bought.abs_diff(k) <= 1 + k / 64,
+                "{kind:?}: {bought} of {k}"
+            );
+            let like = like.expect("a selection");
+            assert_eq!(
+                (like.len(), like[0], like[k] as usize),
+                (k + 1, 0, points.len())
+            );
+        }
+    }
+}
+
 #[test]
 fn nothing_and_next_to_nothing() {
     let none: [f32; 0] = [];

@@ -83,11 +83,6 @@ impl<'s> Coarse<'s> {
     pub(super) fn new(moments: &[Moments], stop: Stop<'s>) -> Self {
         let mut coarse = Coarse::default();
         coarse.points.stop = stop;
-        let full = moments.iter().filter(|bin| bin[3] > 0.0).count();
-        coarse.points.x.reserve(full);
-        coarse.points.w.reserve(full);
-        coarse.bins.reserve(full);
-        coarse.borders.reserve(full + 1);
         coarse.open(moments, 0, f64::INFINITY);
         coarse.border();
         coarse
@@ -95,26 +90,35 @@ impl<'s> Coarse<'s> {
 
     /// Adds open bins, the first of which is called `id`.
     pub(super) fn open(&mut self, moments: &[Moments], id: usize, distance: f64) {
+        let first = self.points.len();
+        let end = first + moments.iter().filter(|bin| bin[3] > 0.0).count();
+        self.points.x.resize(end, 0.0);
+        self.points.w.resize(end, 0.0);
+        self.bins.resize(end, Bin::default());
+        let mut at = first;
+        // Each is written, the next over one that is empty: how many values a bin has is hard to guess for the processor.
         for (id, &[w, s1, s2, number]) in (id as u32..).zip(moments) {
-            if number <= 0.0 {
-                continue;
+            if at == end {
+                break;
             }
-            self.border();
             let mean = s1 / w;
-            self.points.push(mean, w);
-            let mut bin = Bin {
+            let squares = if number > 1.0 { s2 } else { 0.0 };
+            let spread = squares - s1 * mean;
+            self.points.x[at] = mean;
+            self.points.w[at] = w;
+            self.bins[at] = Bin {
                 id,
                 number: number as u32,
+                spread: if spread > 0.0 { spread } else { 0.0 },
+                rounding: squares * ROUNDING,
                 distance,
-                ..Bin::default()
             };
-            if number > 1.0 {
-                self.rounding += s2 * f64::EPSILON;
-                bin.spread = (s2 - s1 * mean).max(0.0);
-                bin.rounding = s2 * ROUNDING;
-            }
-            self.bins.push(bin);
+            self.rounding += squares * f64::EPSILON;
+            at += usize::from(number > 0.0);
         }
+        let known = usize::from(self.borders.last() == Some(&(first as u32)));
+        self.borders
+            .extend((first + known..end).map(|at| at as u32));
     }
 
     /// Adds a value that is alone.
@@ -211,22 +215,27 @@ impl<'s> Coarse<'s> {
 
     /// For each border, how much less a path may cost for bins that its clusters cut there instead of passing by.
     pub(super) fn discount(&self, lambda: f64) -> Buffer {
-        let saving = |b: usize| {
-            let (bin, w) = (&self.bins[b], self.points.w[b]);
-            if bin.number <= 1 {
-                return 0.0;
-            }
+        // None for a bin of one value, which has no spread.
+        let saving = |(bin, w): (&Bin, &f64)| {
             let spread = bin.spread + bin.rounding;
             let saved = 2.0 * bin.distance * (w * spread).sqrt();
-            saved.max(spread).min(spread + lambda) * ROOM
+            let saved = if saved > spread { saved } else { spread };
+            let most = spread + lambda;
+            ROOM * if saved < most { saved } else { most }
         };
+        let savings: Buffer = self
+            .bins
+            .iter()
+            .zip(self.points.w.iter())
+            .map(saving)
+            .collect();
         let m = self.points.len();
         let discount = |&at: &u32| {
             let at = at as usize;
             if at == 0 || at == m {
                 return 0.0;
             }
-            let (before, after) = (saving(at - 1), saving(at));
+            let (before, after) = (savings[at - 1], savings[at]);
             before.max(after) + (before.min(after) - lambda).max(0.0)
         };
         self.borders.iter().map(discount).collect()

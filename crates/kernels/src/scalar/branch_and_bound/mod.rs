@@ -130,7 +130,7 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
                 let lambda = answer.lambda;
                 (Some(answer), lambda)
             }
-            None => (None, lagrangian::initial_lambda(&coarse.points, &prefix, k)),
+            None => (None, lagrangian::initial(&coarse.points, &prefix, k).0),
         };
         let limit = *limit.get_or_insert_with(|| {
             coarse.bound(&prefix, k, ends, LIMIT * start);

@@ -3,44 +3,58 @@
 //!
 //! Source: Panter and Dite 1951: an optimal quantizer of many levels puts them in proportion to the integral of density^(1/3).
 
-use super::search::{Corner, Found, middle, search};
-use crate::scalar::least_weight_path::LeastWeightPath;
+use super::search::{Found, search};
 use crate::scalar::points::Points;
-use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
+use crate::scalar::prefix_sums::PrefixSums;
 
 /// What to add to a count in the formula of Panter and Dite, which is exact for many clusters only: nothing would suit
 /// uniform values, and 0.85 normal ones.
 const SHIFT: f64 = 0.45;
-/// Borders per cluster in the selections that λ is looked for in, one after the other.
-const STAGES: [usize; 3] = [10, 40, 160];
+/// Borders per cluster in a selection that λ is looked for in.
+const ROUGH: usize = 10;
+/// The same where λ is known roughly.
+const FINE: usize = 40;
 /// Places for each border in one search among those near it.
 const CHOICES: u32 = 16;
 /// Searches among places next to each other at most.
 const ROUNDS: usize = 6;
 /// Borders of a selection at least.
 const NODES: usize = 400;
+/// Shares of a run that may be those of an outlier.
+const LONG: f64 = 4.0;
+/// Times that what outliers count is capped at most.
+const CAPS: usize = 12;
 /// From so many clusters on, the range of λ that buys them is easily missed.
 pub(crate) const MANY_CLUSTERS: usize = 64;
 
-/// A λ to begin with: that of a selection of the borders, for which a guess will do.
-pub(crate) fn initial_lambda(points: &Points<'_>, prefix: &PrefixSums<'_>, k: usize) -> f64 {
+/// A λ to begin with: that of a selection of the borders, for which a guess will do; and the partition that it buys there, if there is
+/// one.
+pub(crate) fn initial(
+    points: &Points<'_>,
+    prefix: &PrefixSums<'_>,
+    k: usize,
+) -> (f64, Option<Vec<u32>>) {
     let m = points.len();
-    let mut lambda = None;
-    for nodes in STAGES.map(|stage| stage * k) {
-        if lambda.is_some() && nodes > m / 3 {
-            break;
-        }
-        let (selection, integral) = select_borders(points, prefix, nodes.min(m));
-        let start = lambda.unwrap_or_else(|| guess(integral, k));
-        if nodes > m / 3 {
-            return start;
-        }
-        match at_selection(prefix, &selection, k, start) {
-            Some((middle, _)) => lambda = Some(middle),
-            None => return start,
+    let few = (ROUGH * k).min((m / 8).max(4 * k));
+    let (mut selection, integral) = select_borders(points, prefix, few.min(m));
+    let mut lambda = guess(integral, k);
+    if few > m / 3 {
+        return (lambda, None);
+    }
+    let Some((rough, mut found)) = at_selection(prefix, &selection, k, lambda) else {
+        return (lambda, None);
+    };
+    lambda = rough;
+    // The range of λ that buys k clusters is the narrower the more they are; few are seldom missed.
+    if k >= MANY_CLUSTERS && FINE * k <= m / 3 {
+        let (finer, _) = select_borders(points, prefix, FINE * k);
+        if let Some(better) = at_selection(prefix, &finer, k, rough) {
+            (lambda, found) = better;
+            selection = finer;
         }
     }
-    lambda.unwrap_or(0.0)
+    let borders = found.borders.iter().map(|&at| selection[at as usize]);
+    (lambda, Some(borders.collect()))
 }
 
 /// A λ that buys `k` clusters, or nearly so, and a partition whose borders are the best within some distance: a search among few
@@ -50,13 +64,13 @@ pub(crate) fn near_optimum(
     prefix: &PrefixSums<'_>,
     k: usize,
 ) -> Option<(f64, Vec<u32>)> {
-    let nodes = (STAGES[1] * k).max(NODES);
+    let nodes = (FINE * k).max(NODES);
     if nodes > points.len() / 3 {
         return None;
     }
     let mut start = None;
-    if STAGES[0] * k >= NODES {
-        let (selection, integral) = select_borders(points, prefix, STAGES[0] * k);
+    if ROUGH * k >= NODES {
+        let (selection, integral) = select_borders(points, prefix, ROUGH * k);
         start = at_selection(prefix, &selection, k, guess(integral, k)).map(|found| found.0);
     }
     let (selection, integral) = select_borders(points, prefix, nodes);
@@ -146,19 +160,7 @@ fn at_selection(
     }
     let thin = prefix.at_borders(selection);
     let found = search(&thin, k, start);
-    let middle = found.middle.or_else(|| {
-        if k < MANY_CLUSTERS {
-            return None;
-        }
-        // At once: then it may be at an end of its range. Look at a λ that is higher by about that range.
-        let higher = found.lambda * (1.0 + 3.0 / k as f64);
-        let mut path = LeastWeightPath::default();
-        path.find(&thin, higher);
-        let other = Corner::new(&thin, higher, path.borders(thin.len()));
-        let found = Corner::new(&thin, found.lambda, found.borders.clone());
-        middle(&found, [&other; 2]).or(Some(f64::midpoint(found.lambda, higher)))
-    });
-    Some((middle.unwrap_or(found.lambda), found))
+    Some((found.middle.unwrap_or(found.lambda), found))
 }
 
 /// About `nodes` borders between which an optimal quantizer would put equally many centroids, first and last
@@ -172,12 +174,24 @@ fn select_borders(points: &Points<'_>, prefix: &PrefixSums<'_>, nodes: usize) ->
     };
     let runs = || (0..m).step_by(step).map(|lo| (lo, (lo + step).min(m)));
     let parts: Vec<f64> = runs().map(|(lo, hi)| part(lo, hi)).collect();
-    let total: f64 = parts.iter().sum();
-    let share = total / nodes as f64;
+    let mut total: f64 = parts.iter().sum();
+    let mut share = total / nodes as f64;
+    // The way to the next point takes one border, however long it is: outliers would get all.
+    for _ in 0..CAPS {
+        let capped = |((lo, hi), whole): ((usize, usize), &f64)| match *whole > LONG * share {
+            true => (lo..hi).map(|at| part(at, at + 1).min(share)).sum(),
+            false => *whole,
+        };
+        let capped: f64 = runs().zip(&parts).map(capped).sum();
+        if capped >= 0.9 * total {
+            break;
+        }
+        (total, share) = (capped, capped / nodes as f64);
+    }
     let mut borders = vec![0];
     let (mut sum, mut next) = (0.0, share);
     let mut add = |end: usize, part: f64| {
-        sum += part;
+        sum += part.min(share);
         if sum >= next || end == m {
             borders.push(end as u32);
             next = sum + share * 0.75;

@@ -19,14 +19,16 @@ mod search;
 use super::double_double::DoubleDoubleSums;
 use super::points::Points;
 use super::prefix_sums::PrefixSums;
-pub(crate) use initial::initial_lambda;
-pub(crate) use initial::{MANY_CLUSTERS, cube_root, near_optimum};
+pub(crate) use initial::{MANY_CLUSTERS, cube_root, initial, near_optimum};
 use search::search;
 
 /// How much smaller the rounding is with twice the digits; some are left for the arithmetic.
 const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 /// Doubt about the optimum that is let pass, relative to the cost.
 const CLEAR: f64 = 5e-10;
+
+/// Doubt about a partition that is nearly the optimum, relative to its cost, which tells that more digits are needed.
+const HOPELESS: f64 = 100.0 * CLEAR;
 
 /// Optimal clusters of one group.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -122,24 +124,31 @@ pub(crate) fn partition(
     if k <= 1 {
         return Partition::new(points, vec![0, m as u32], f64::INFINITY);
     }
-    let lambda = hint.unwrap_or_else(|| initial_lambda(points, prefix, k));
-    let mut found = match among {
-        None => search(prefix, k, lambda),
-        Some(among) => search(&prefix.at_borders(among), k, lambda),
+    let (mut lambda, like) = match hint {
+        Some(lambda) => (lambda, None),
+        None => initial(points, prefix, k),
     };
-    if let Some(among) = among {
-        let borders = found.borders.iter_mut();
-        borders.for_each(|border| *border = among[*border as usize]);
-    }
-    let lambda = found.lambda;
-    let found = Partition::new(points, found.borders, lambda);
-    let rounding = prefix.rounding_error(&found.borders, &found.intervals);
-    if rounding <= CLEAR * found.cost() || points.stop.requested() {
-        return found;
+    let doubt = |found: &Partition| prefix.rounding_error(&found.borders, &found.intervals);
+    // Where the digits do not suffice for about the optimum, they will not for itself.
+    let like = like.map(|borders| Partition::new(points, borders, lambda));
+    if like.is_none_or(|like| doubt(&like) <= HOPELESS * like.cost()) {
+        let mut found = match among {
+            None => search(prefix, k, lambda),
+            Some(among) => search(&prefix.at_borders(among), k, lambda),
+        };
+        if let Some(among) = among {
+            let borders = found.borders.iter_mut();
+            borders.for_each(|border| *border = among[*border as usize]);
+        }
+        lambda = found.lambda;
+        let found = Partition::new(points, found.borders, lambda);
+        if doubt(&found) <= CLEAR * found.cost() || points.stop.requested() {
+            return found;
+        }
     }
     let found = search(&DoubleDoubleSums::new(points), k, lambda);
     let mut found = Partition::new(points, found.borders, found.lambda);
-    let rounding = prefix.rounding_error(&found.borders, &found.intervals) * DIGITS;
+    let rounding = doubt(&found) * DIGITS;
     if found.cost() > 0.0 && rounding > CLEAR * found.cost() {
         found.rounding = rounding / found.cost();
     }

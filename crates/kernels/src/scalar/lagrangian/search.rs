@@ -103,7 +103,7 @@ fn interpolate(few: &Corner, many: &Corner, k: usize) -> Option<f64> {
 
 /// Where the middle of the λ of `found` must be, given corners with a few clusters less or more. λ goes with the
 /// third power of the number of clusters.
-pub(super) fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
+fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
     let k = found.clusters() as f64;
     let (mut sum, mut weight) = (0.0, 0.0);
     for other in others {
@@ -114,18 +114,20 @@ pub(super) fn middle(found: &Corner, others: [&Corner; 2]) -> Option<f64> {
             weight += 1.0 / (more * more);
         }
     }
-    (weight > 0.0).then(|| sum / weight)
+    // It is in the same range as the λ that bought them; where it is far away, costs do not follow that rule.
+    let near = |middle: &f64| (middle / found.lambda - 1.0).abs() <= 4.0 / k;
+    (weight > 0.0).then(|| sum / weight).filter(near)
 }
 
 /// One corner of the convex hull of (clusters, cost).
-pub(super) struct Corner {
-    pub(super) lambda: f64,
+struct Corner {
+    lambda: f64,
     cost: f64,
     borders: Vec<u32>,
 }
 
 impl Corner {
-    pub(super) fn new(intervals: &impl IntervalCosts, lambda: f64, borders: Vec<u32>) -> Self {
+    fn new(intervals: &impl IntervalCosts, lambda: f64, borders: Vec<u32>) -> Self {
         let cost = borders
             .windows(2)
             .map(|edge| intervals.cost(edge[0] as usize, edge[1] as usize))

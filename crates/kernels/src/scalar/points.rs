@@ -3,6 +3,8 @@
 use crate::buffer::Buffer;
 use crate::stop::Stop;
 
+/// Whether to stop is asked for so often.
+const OFTEN: usize = 1 << 16;
 /// Weights that are summed up together.
 const RUN: usize = 64;
 
@@ -54,7 +56,7 @@ impl<'s> Points<'s> {
     }
 
     /// Sums that grow from the weighted median outwards on both sides: `add` takes in one point more, and `set` gets a border, the sums
-    /// up to it, and the sign that they count with.
+    /// up to it, and the sign that they count with. If it is stopped, the rest of the borders get none.
     #[inline(always)]
     pub(super) fn sum_outwards<S: Default>(
         &self,
@@ -62,13 +64,14 @@ impl<'s> Points<'s> {
         add: impl Fn(&mut S, usize),
         mut set: impl FnMut(usize, &S, f64),
     ) {
+        let stopped = |i: usize| i.is_multiple_of(OFTEN) && self.stop.requested();
         let mut sums = S::default();
-        for i in middle..self.len() {
+        for i in (middle..self.len()).take_while(|&i| !stopped(i)) {
             add(&mut sums, i);
             set(i + 1, &sums, 1.0);
         }
         sums = S::default();
-        for i in (0..middle).rev() {
+        for i in (0..middle).rev().take_while(|&i| !stopped(i)) {
             add(&mut sums, i);
             set(i, &sums, -1.0);
         }

@@ -3,6 +3,8 @@
 //! Cost: 5 to 20 ns an item, and a table for each digit. Wrong choice: fewer than a hundred items, which [`radix`] leaves to a sort that
 //! compares.
 
+use crate::stop::Stop;
+
 /// An integer that sorts like the value.
 #[inline(always)]
 pub(crate) fn key(x: f32) -> u32 {
@@ -15,16 +17,20 @@ pub(crate) fn unkey(key: u32) -> f32 {
     f32::from_bits(key ^ (((!key as i32 >> 31) as u32) | 0x8000_0000))
 }
 
-/// Sorts by a 32-bit key, keeping the order of equals; digits that all keys share cost nothing.
-pub(crate) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32) -> Vec<T> {
+/// Sorts by a 32-bit key, keeping the order of equals; digits that all keys share cost nothing. If it is stopped, they are in no order.
+pub(crate) fn radix<T: Copy + Default>(
+    mut items: Vec<T>,
+    key: impl Fn(T) -> u32,
+    stop: Stop<'_>,
+) -> Vec<T> {
     match items.len() {
         0..128 => {
             items.sort_by_key(|&item| key(item));
             items
         }
         // Long tables take longer than few values.
-        128..3072 => by_digits::<T, 4, 256>(items, key),
-        _ => by_digits::<T, 3, 2048>(items, key),
+        128..3072 => by_digits::<T, 4, 256>(items, key, stop),
+        _ => by_digits::<T, 3, 2048>(items, key, stop),
     }
 }
 
@@ -32,6 +38,7 @@ pub(crate) fn radix<T: Copy + Default>(mut items: Vec<T>, key: impl Fn(T) -> u32
 pub(crate) fn by_digits<T: Copy + Default, const DIGITS: usize, const SIZE: usize>(
     mut items: Vec<T>,
     key: impl Fn(T) -> u32,
+    stop: Stop<'_>,
 ) -> Vec<T> {
     let digit = |item: T, d: usize| (key(item) >> (d as u32 * SIZE.ilog2())) as usize & (SIZE - 1);
     let mut other = vec![T::default(); items.len()];
@@ -47,6 +54,9 @@ pub(crate) fn by_digits<T: Copy + Default, const DIGITS: usize, const SIZE: usiz
     for (d, counts) in counts.iter_mut().enumerate() {
         if counts[digit(first, d)] == items.len() {
             continue;
+        }
+        if stop.requested() {
+            return items;
         }
         let mut at = 0;
         for start in counts.iter_mut() {

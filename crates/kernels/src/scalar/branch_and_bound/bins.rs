@@ -13,6 +13,7 @@
 use crate::scalar::lagrangian::cube_root;
 use crate::scalar::radix_sort::{key, radix, unkey};
 use crate::simd::nearest_whole;
+use crate::stop::Stop;
 
 /// Values looked at to find the middle.
 const MEDIAN: usize = 1 << 10;
@@ -56,7 +57,11 @@ impl Bins {
             let every = values.iter().step_by((values.len() / size).max(1));
             every.copied().filter(|x| x.is_finite())
         };
-        let sorted = radix(sample(MEDIAN).map(|x| key(x + 0.0)).collect(), |key| key);
+        let sorted = radix(
+            sample(MEDIAN).map(|x| key(x + 0.0)).collect(),
+            |key| key,
+            Stop::default(),
+        );
         let anchor = sorted.get(sorted.len() / 2);
         let anchor = anchor.map_or(range.0, |&key| unkey(key));
         // Less -0, both zeros are +0; less +0, -0 would stay what it is and fall below a range that begins with zero.

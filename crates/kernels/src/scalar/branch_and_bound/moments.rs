@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::bins::{Bins, CLOSED};
 use crate::scalar::radix_sort::{key, radix};
 use crate::simd::dispatch;
+use crate::stop::Stop;
 use crate::weights::Weights;
 
 /// Values put into bins by one task; the unit in which sums are added up.
@@ -151,7 +152,7 @@ impl Bins {
                 found
             })
             .collect();
-        radix(parts.concat(), |pair: (u32, f32)| pair.0)
+        radix(parts.concat(), |pair: (u32, f32)| pair.0, Stop::default())
     }
 
     /// Visits the finite values that a sieve lets through and their weights, if positive; the first is element `start`.

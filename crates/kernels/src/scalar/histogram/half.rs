@@ -97,7 +97,7 @@ impl<'a> HalfHistogram<'a> {
         let order = |bits: u16| key(bits) as u16 ^ 0x8000;
         if weights.is_equal() {
             let keys = self.bits.iter().map(|&b| order(b));
-            let sorted = by_digits::<u16, 2, 256>(keys.collect(), u32::from);
+            let sorted = by_digits::<u16, 2, 256>(keys.collect(), u32::from, Stop::default());
             for run in sorted.chunk_by(|a, b| a == b) {
                 self.add(key(run[0] ^ 0x8000) as u16, run.len() as u64, 0.0, decode);
             }
@@ -109,7 +109,8 @@ impl<'a> HalfHistogram<'a> {
             .zip(0..)
             .map(|(&b, i)| (order(b), i))
             .collect();
-        let sorted = by_digits::<(u16, u32), 2, 256>(pairs, |pair| u32::from(pair.0));
+        let sorted =
+            by_digits::<(u16, u32), 2, 256>(pairs, |pair| u32::from(pair.0), Stop::default());
         for run in sorted.chunk_by(|a, b| a.0 == b.0) {
             let weight = run.iter().map(|pair| weights.at(pair.1 as usize)).sum();
             self.add(

@@ -102,7 +102,7 @@ impl<'a> SingleHistogram<'a> {
                     pairs.push((key(x + 0.0), w as f32));
                 }
             });
-            let sorted = radix(pairs, |pair: (u32, f32)| pair.0);
+            let sorted = radix(pairs, |pair: (u32, f32)| pair.0, self.stop);
             points_of(&sorted, |(key, w)| (key, f64::from(w)), self.stop)
         })
     }
@@ -139,7 +139,8 @@ impl<'a> SingleHistogram<'a> {
     /// The keys of the finite values, ascending.
     fn sorted(&self) -> Vec<u32> {
         let finite = self.values.iter().filter(|x| x.is_finite());
-        radix(finite.map(|&x| key(x + 0.0)).collect(), |key: u32| key)
+        let keys = finite.map(|&x| key(x + 0.0)).collect();
+        radix(keys, |key: u32| key, self.stop)
     }
 
     pub(super) fn assign(&self, borders: &Borders, indices: &mut [u8]) -> f64 {
@@ -152,13 +153,16 @@ impl<'a> SingleHistogram<'a> {
     }
 }
 
-/// Distinct values and their weights, from sorted keys. Each is written, and moved on from when the next differs.
+/// Distinct values and their weights, from sorted keys; none if it is stopped. Each is written, and moved on from when the next differs.
 fn points_of<'s, T: Copy>(
     sorted: &[T],
     part: impl Fn(T) -> (u32, f64),
     stop: Stop<'s>,
 ) -> Points<'s> {
     let mut points = Points::new(stop);
+    if stop.requested() {
+        return points;
+    }
     points.x.resize(sorted.len(), 0.0);
     points.w.resize(sorted.len(), 0.0);
     let mut at = 0;

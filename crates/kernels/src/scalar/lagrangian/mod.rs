@@ -47,7 +47,7 @@ pub struct Clusters {
 
 /// Optimal clusters of `points`.
 pub(crate) fn cluster(points: &Points<'_>, k: usize) -> Clusters {
-    if points.len() == 0 {
+    if points.len() == 0 || points.stop.requested() {
         return Clusters::default();
     }
     partition(points, &PrefixSums::new(points), None, k.max(1), None).clusters()
@@ -145,6 +145,9 @@ pub(crate) fn partition(
         if doubt(&found) <= CLEAR * found.cost() || points.stop.requested() {
             return found;
         }
+    }
+    if points.stop.requested() {
+        return Partition::new(points, vec![0, m as u32], lambda);
     }
     let found = search(&DoubleDoubleSums::new(points), k, lambda);
     let mut found = Partition::new(points, found.borders, found.lambda);

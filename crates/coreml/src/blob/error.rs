@@ -23,7 +23,7 @@ pub enum BlobError {
         found: u32,
     },
     /// A blob's offset leads past the end of the file.
-    #[error("{}: no blob at offset {offset}: the file ends at {len}", file.display())]
+    #[error("{}: no blob at offset {offset}: the file ends at {len}: truncated? Copy the package again", file.display())]
     Offset {
         /// The weight file.
         file: PathBuf,
@@ -33,7 +33,7 @@ pub enum BlobError {
         len: u64,
     },
     /// There is no blob where the program says.
-    #[error("{}: no blob at offset {offset}: found {found:#010x} there, expected 0xdeadbeef", file.display())]
+    #[error("{}: no blob at offset {offset}: found {found:#010x} there, expected 0xdeadbeef: damaged, or of another model? Copy the package again", file.display())]
     Sentinel {
         /// The weight file.
         file: PathBuf,

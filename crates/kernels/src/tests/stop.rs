@@ -8,9 +8,13 @@ use super::draws::Draw;
 use super::naive;
 use super::{Kind, Noise};
 use crate::scalar::double_double::DoubleDoubleSums;
+use crate::scalar::lagrangian;
 use crate::scalar::least_weight_path::LeastWeightPath;
+use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
+use crate::scalar::radix_sort::radix;
 use crate::simd::f64x8::F64x8;
+use crate::stop::Stop;
 use crate::{Precision, ValueHistogram, VectorOptions, Weights, cluster_vectors};
 
 /// Costs that are no longer wanted once somebody has asked `patience` times; counts how often a border is looked at.
@@ -131,6 +135,23 @@ fn what_is_not_stopped_is_right() {
         }
     }
     assert!(stopped < 5);
+}
+
+/// Each of these goes over all values, of which there may be millions.
+#[test]
+fn passes_over_sorted_values_end_early() {
+    let stop = AtomicBool::new(true);
+    let flag = Stop(Some(&stop));
+    let keys: Vec<u32> = (0..10_000).rev().collect();
+    assert_eq!(radix(keys.clone(), |key| key, flag), keys);
+    let mut points = Points::new(flag);
+    (0..200_000).for_each(|x| points.push(f64::from(x), 1.0));
+    assert!(lagrangian::cluster(&points, 4).centroids.is_empty());
+    let ends = |points: &Points<'_>| DoubleDoubleSums::new(points).cost(0, points.len());
+    assert_eq!(ends(&points), 0.0);
+    stop.store(false, Ordering::Relaxed);
+    assert!(ends(&points) > 1e14);
+    assert_eq!(lagrangian::cluster(&points, 4).centroids.len(), 4);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! The least cost with k clusters is convex in k, so each k is the answer at some λ (a Lagrange multiplier), and
 //! the answer for the right one is provably optimal. It is guessed from the density (Panter and Dite: cost
-//! proportional to the cube of the integral of density^(1/3), over k²), bracketed with a few of the borders, then with more, and at
+//! proportional to the cube of the integral of density^(1/3), over k²), bracketed with a few of the borders, for many clusters with more, and at
 //! last with all of them.
 //!
 //! Cost: 1 to 3 passes of O(n log n), hardly dependent on k. Memory O(n), never k × n.
@@ -11,7 +11,7 @@
 //! neighbouring solutions are spliced where an edge of one spans an edge of the other, which the Monge property
 //! proves to be optimal. (2) A bracket that does not shrink is cut at the slope of the chord between its two
 //! ends, which either finds a new corner of the convex hull or proves the tie. (3) Where the digits of
-//! the prefix sums do not suffice, the search is repeated with twice as many.
+//! the prefix sums do not suffice, the search is repeated with twice as many, or begun with them if what the few borders gave says so.
 
 mod initial;
 mod search;
@@ -26,7 +26,6 @@ use search::search;
 const DIGITS: f64 = 1.0 / (1_u64 << 46) as f64;
 /// Doubt about the optimum that is let pass, relative to the cost.
 const CLEAR: f64 = 5e-10;
-
 /// Doubt about a partition that is nearly the optimum, relative to its cost, which tells that more digits are needed.
 const HOPELESS: f64 = 100.0 * CLEAR;
 

@@ -24,6 +24,8 @@ use crate::simd::portable::Portable;
 
 /// Rows that are fetched from memory together: halving a longer line again and again means a cache miss for each row.
 const NEAR: usize = 1024;
+/// Rows that are solved level by level where their own columns do not matter.
+const TOGETHER: usize = 16 * (LANES + 1);
 /// Columns that are ruled out together.
 const BLOCK: usize = 32;
 /// Whether to stop is asked for lines longer than this.
@@ -105,6 +107,10 @@ fn solve_body<V: F64x8, R: IntervalCosts>(
     while let Some((lo, hi, left_done)) = stack.pop() {
         if hi - lo <= LANES + 1 {
             graph.leaf::<V>(best, from, lo, hi);
+            continue;
+        }
+        if hi - lo <= TOGETHER && !left_done && graph.are_apart(best, lo, hi) {
+            graph.together::<V>(best, from, lo, hi);
             continue;
         }
         if hi - lo > OFTEN && intervals.stopped() {
@@ -196,7 +202,40 @@ impl<R: IntervalCosts> Graph<'_, R> {
         let (cost, column) = least.reduce();
         if cost < best[row] {
             best[row] = cost;
-            from[row] = column as u32;
+            from[row] = whole(column);
+        }
+    }
+
+    /// Whether no column from `first` on can win in a row up to `hi`, not even a cluster of no cost.
+    #[inline(always)]
+    fn are_apart(&self, best: &[f64], first: usize, hi: usize) -> bool {
+        best[first] + self.lambda - 2.0 * self.margin >= best[hi]
+    }
+
+    /// Solves all rows between `lo` and `hi`, whose own columns do not matter. No row of a level waits for another, so that the
+    /// processor is at work on several.
+    #[inline(always)]
+    fn together<V: F64x8>(&self, best: &mut [f64], from: &mut [u32], lo: usize, hi: usize) {
+        let leaves = (hi - lo).div_ceil(LANES + 1);
+        let row = |leaf: usize| {
+            if leaf < leaves {
+                lo + leaf * (LANES + 1)
+            } else {
+                hi
+            }
+        };
+        let mut step = leaves.next_power_of_two() / 2;
+        while step > 0 {
+            let mut leaf = step;
+            while leaf < leaves {
+                let columns = window(from, row(leaf - step), row(leaf + step));
+                self.offer::<V>(best, from, columns, row(leaf));
+                leaf += 2 * step;
+            }
+            step /= 2;
+        }
+        for leaf in 0..leaves {
+            self.leaf::<V>(best, from, row(leaf), row(leaf + 1));
         }
     }
 
@@ -221,13 +260,17 @@ impl<R: IntervalCosts> Graph<'_, R> {
             least.see(V::splat(before) + (costs + fixed), column);
             column = column + one;
         }
-        let (cost, column) = (least.cost.array(), least.column.array());
-        for l in 0..rows {
-            best[first + l] = cost[l];
-            from[first + l] = column[l] as u32;
+        let cost = least.cost.array();
+        let column = least.column.array().map(whole);
+        if rows == LANES {
+            best[first..first + LANES].copy_from_slice(&cost);
+            from[first..first + LANES].copy_from_slice(&column);
+        } else {
+            best[first..hi].copy_from_slice(&cost[..rows]);
+            from[first..hi].copy_from_slice(&column[..rows]);
         }
         // Columns inside the leaf matter only where clusters are about as short as the leaf.
-        if best[first] + self.lambda - 2.0 * self.margin >= best[hi] {
+        if self.are_apart(best, first, hi) {
             return;
         }
         for row in first + 1..=hi {
@@ -257,7 +300,7 @@ impl<V: F64x8> Least<V> {
     #[inline(always)]
     fn see(&mut self, cost: V, column: V) {
         let better = cost.less(self.cost);
-        self.cost = V::pick(better, cost, self.cost);
+        self.cost = cost.lesser(self.cost);
         self.column = V::pick(better, column, self.column);
     }
 
@@ -295,6 +338,13 @@ impl<V: F64x8> Least<V> {
         let column = V::pick(dearer, V::splat(f64::INFINITY), self.column);
         (cost, lowest(column.array()))
     }
+}
+
+/// A whole number below 2^32. A conversion would look out for others.
+#[inline(always)]
+fn whole(x: f64) -> u32 {
+    const SHIFT: f64 = (1_u64 << 52) as f64;
+    (x + SHIFT).to_bits() as u32
 }
 
 /// The lowest of the lanes.

@@ -13,63 +13,100 @@
 
 use super::points::Points;
 use crate::buffer::Buffer;
+#[cfg(target_arch = "x86_64")]
+use crate::simd::avx2::Avx2;
 use crate::simd::dispatch;
 use crate::simd::f64x8::{F64x8, LANES, prefetch};
 use crate::simd::portable::Portable;
 use crate::stop::Stop;
 
-/// Sums of weight, weighted value and weighted square side by side, compensated (Neumaier): the rounding error of each addition
-/// is kept and added at the end. The fourth lane fills up a register.
+/// Sums of weight, weighted value and weighted square of the blocks so far, compensated (Neumaier): the rounding error of each
+/// addition is kept.
 #[derive(Debug, Default, Clone, Copy)]
 struct CompensatedSums {
-    hi: [f64; 4],
-    lo: [f64; 4],
+    hi: [f64; 3],
+    lo: [f64; 3],
 }
 
 impl CompensatedSums {
+    /// Takes in a block, and gives the sums after each of its points.
+    ///
+    /// Within a block nothing is kept, so that points go side by side: its own sum is small beside what it is added to, but for
+    /// the first block, in which sums are of no more than [`LANES`] points.
     #[inline(always)]
-    fn add(&mut self, x: f64, w: f64) {
-        let values = [w, w * x, w * x * x, 0.0];
-        for ((hi, lo), value) in self.hi.iter_mut().zip(&mut self.lo).zip(values) {
-            let sum = *hi + value;
+    fn add<V: F64x8>(&mut self, x: V, w: V) -> [V; 3] {
+        let wx = w * x;
+        let mut sums = [w.running(), wx.running(), (wx * x).running()];
+        for (sums, (hi, lo)) in sums.iter_mut().zip(self.hi.iter_mut().zip(&mut self.lo)) {
+            let block = sums.array()[LANES - 1];
+            *sums = V::splat(*hi) + (V::splat(*lo) + *sums);
+            let sum = *hi + block;
             let part = sum - *hi;
-            *lo += (*hi - (sum - part)) + (value - part);
+            *lo += (*hi - (sum - part)) + (block - part);
             *hi = sum;
         }
-    }
-
-    #[inline(always)]
-    fn values(&self, sign: f64) -> [f64; 4] {
-        let mut values = [0.0; 4];
-        for (value, (hi, lo)) in values.iter_mut().zip(self.hi.iter().zip(&self.lo)) {
-            *value = sign * (hi + lo);
-        }
-        values
+        sums
     }
 }
 
 dispatch! {
-    fn sum_outwards(points: &Points<'_>, middle: usize, anchor: f64, sums: [&mut [f64]; 3]) = sum_outwards_body
+    fn sum_outwards(points: &Points<'_>, middle: usize, anchor: f64, sums: [&mut [f64]; 3])
+        = sum_outwards_body::<Portable>, sum_outwards_body::<Avx2>
 }
 
 /// The sums of weight, value and square at each border, from the point `middle` outwards.
 #[inline(always)]
-fn sum_outwards_body(
+fn sum_outwards_body<V: F64x8>(
     points: &Points<'_>,
     middle: usize,
     anchor: f64,
     [w, s1, s2]: [&mut [f64]; 3],
 ) {
-    let (values, weights) = (&points.x[..], &points.w[..]);
+    let anchor = V::splat(anchor);
     let mut sums = CompensatedSums::default();
-    for i in middle..values.len() {
-        sums.add(values[i] - anchor, weights[i]);
-        [w[i + 1], s1[i + 1], s2[i + 1], _] = sums.values(1.0);
+    let mut at = middle;
+    while at < points.len() {
+        let len = LANES.min(points.len() - at);
+        let (x, weight): (V, V) = (load(&points.x, at, len), load(&points.w, at, len));
+        let [w8, s1_8, s2_8] = sums.add(x - anchor, weight);
+        store(w, at + 1, len, w8);
+        store(s1, at + 1, len, s1_8);
+        store(s2, at + 1, len, s2_8);
+        at += len;
     }
+    let zero = V::splat(0.0);
     sums = CompensatedSums::default();
-    for i in (0..middle).rev() {
-        sums.add(values[i] - anchor, weights[i]);
-        [w[i], s1[i], s2[i], _] = sums.values(-1.0);
+    at = middle;
+    while at > 0 {
+        let len = LANES.min(at);
+        at -= len;
+        let (x, weight): (V, V) = (load(&points.x, at, len), load(&points.w, at, len));
+        let [w8, s1_8, s2_8] = sums.add(x.reversed() - anchor, weight.reversed());
+        store(w, at, len, zero - w8.reversed());
+        store(s1, at, len, zero - s1_8.reversed());
+        store(s2, at, len, zero - s2_8.reversed());
+    }
+}
+
+/// Some entries, and zeros in the other lanes.
+#[inline(always)]
+fn load<V: F64x8>(values: &[f64], at: usize, len: usize) -> V {
+    if len == LANES {
+        return V::load(values, at);
+    }
+    let mut block = [0.0; LANES];
+    block[..len].copy_from_slice(&values[at..at + len]);
+    V::load(&block, 0)
+}
+
+/// Sets as many entries to the first lanes.
+#[inline(always)]
+fn store<V: F64x8>(to: &mut [f64], at: usize, len: usize, block: V) {
+    let block = block.array();
+    if len == LANES {
+        to[at..at + LANES].copy_from_slice(&block);
+    } else {
+        to[at..at + len].copy_from_slice(&block[..len]);
     }
 }
 

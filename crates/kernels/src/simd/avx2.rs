@@ -106,6 +106,43 @@ impl F64x8 for Avx2 {
     }
 
     #[inline(always)]
+    fn lesser(self, other: Self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`.
+        unsafe {
+            Avx2(
+                _mm256_min_pd(self.0, other.0),
+                _mm256_min_pd(self.1, other.1),
+            )
+        }
+    }
+
+    #[inline(always)]
+    fn running(self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`. Zeros are added where nothing is.
+        unsafe {
+            let four = |x| {
+                let twos = _mm256_add_pd(x, _mm256_unpacklo_pd(_mm256_setzero_pd(), x));
+                let second = _mm256_permute_pd::<0b1111>(twos);
+                _mm256_add_pd(twos, _mm256_permute2f128_pd::<0x08>(second, second))
+            };
+            let (low, high) = (four(self.0), four(self.1));
+            let last = _mm256_permute4x64_pd::<0b11_11_11_11>(low);
+            Avx2(low, _mm256_add_pd(last, high))
+        }
+    }
+
+    #[inline(always)]
+    fn reversed(self) -> Self {
+        // SAFETY: AVX2 is there; see `Avx2`.
+        unsafe {
+            Avx2(
+                _mm256_permute4x64_pd::<0b00_01_10_11>(self.1),
+                _mm256_permute4x64_pd::<0b00_01_10_11>(self.0),
+            )
+        }
+    }
+
+    #[inline(always)]
     fn positive(self) -> Self {
         // SAFETY: AVX2 is there; see `Avx2`. Of a pair with what is not a number, the second comes out.
         unsafe {

@@ -36,10 +36,35 @@ pub(crate) trait F64x8:
     /// `yes` where the mask is set, else `no`.
     fn pick(mask: Self::Mask, yes: Self, no: Self) -> Self;
 
+    /// The lesser of each pair; `other` if that is the same or one of them is not a number.
+    fn lesser(self, other: Self) -> Self;
+
     /// `from`, `from + 1` and so on.
     #[inline(always)]
     fn count(from: f64) -> Self {
         Self::splat(from) + Self::load(&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0], 0)
+    }
+
+    /// The sums up to each lane, in three steps.
+    #[inline(always)]
+    fn running(self) -> Self {
+        let mut sums = self.array();
+        for half in [1, 2, 4] {
+            for l in 0..LANES {
+                if l & half != 0 {
+                    sums[l] += sums[(l & !(half - 1)) - 1];
+                }
+            }
+        }
+        Self::load(&sums, 0)
+    }
+
+    /// The last lane first.
+    #[inline(always)]
+    fn reversed(self) -> Self {
+        let mut lanes = self.array();
+        lanes.reverse();
+        Self::load(&lanes, 0)
     }
 
     /// Itself, or zero where rounding has made it negative or it is not a number.

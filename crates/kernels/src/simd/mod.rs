@@ -66,6 +66,49 @@ pub(crate) fn nearest_whole(x: f32) -> usize {
     ((x + SHIFT).to_bits() & 0x7f_ffff) as usize
 }
 
+#[cfg(test)]
+mod lanes {
+    #[cfg(target_arch = "x86_64")]
+    use super::avx2::Avx2;
+    use super::f64x8::{F64x8, LANES};
+    use super::portable::Portable;
+    use crate::tests::Noise;
+
+    dispatch! {
+        fn best(a: &[f64], b: &[f64]) -> Vec<[f64; LANES]> = all::<Portable>, all::<Avx2>
+    }
+    #[inline(always)]
+    fn all<V: F64x8>(a: &[f64], b: &[f64]) -> Vec<[f64; LANES]> {
+        let (a, b) = (V::load(a, 0), V::load(b, 0));
+        let (hi, lo) = a.product(b);
+        let picked = V::pick(a.less(b), a, b);
+        let sums = [a + b, a - b, a * b, a / b, a.mul_add(b, a), hi, lo];
+        let others = [a.lesser(b), picked, a.positive(), a.running(), a.reversed()];
+        let mut out = vec![V::count(3.0).array()];
+        for lanes in sums {
+            out.push(lanes.array());
+        }
+        for lanes in others {
+            out.push(lanes.array());
+        }
+        out
+    }
+
+    #[test]
+    fn both_forms_give_the_same_bits() {
+        let mut noise = Noise(5);
+        let bits =
+            |lanes: Vec<[f64; LANES]>| lanes.concat().into_iter().map(f64::to_bits).collect();
+        for round in 0..20_000 {
+            let spread = f64::from(round % 60);
+            let mut draw = || noise.normal() * (spread * noise.normal()).exp();
+            let (a, b) = ([(); LANES].map(|()| draw()), [(); LANES].map(|()| draw()));
+            let plain: Vec<u64> = bits(all::<Portable>(&a, &b));
+            assert_eq!(plain, bits(best(&a, &b)), "{a:?} {b:?}");
+        }
+    }
+}
+
 #[cfg(all(test, target_arch = "x86_64"))]
 mod tests {
     use object::{Object, ObjectSymbol};

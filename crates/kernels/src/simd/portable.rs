@@ -58,6 +58,18 @@ impl F64x8 for Portable {
     }
 
     #[inline(always)]
+    fn lesser(self, other: Self) -> Self {
+        let lesser = |l: usize| {
+            if self.0[l] < other.0[l] {
+                self.0[l]
+            } else {
+                other.0[l]
+            }
+        };
+        Portable(std::array::from_fn(lesser))
+    }
+
+    #[inline(always)]
     fn pick(mask: Self::Mask, yes: Self, no: Self) -> Self {
         Portable(std::array::from_fn(|l| {
             if mask[l] { yes.0[l] } else { no.0[l] }

@@ -95,7 +95,7 @@ impl<'a> SingleHistogram<'a> {
             if self.weights.is_equal() {
                 return points_of(&self.sorted(), |key| (key, 1.0), self.stop);
             }
-            let mut pairs: Vec<(u32, f32)> = Vec::new();
+            let mut pairs: Vec<(u32, f32)> = Vec::with_capacity(self.values.len());
             self.weights.each(0, self.values.len(), |i, w| {
                 let x = self.values[i];
                 if x.is_finite() && w > 0.0 {
@@ -138,8 +138,13 @@ impl<'a> SingleHistogram<'a> {
 
     /// The keys of the finite values, ascending.
     fn sorted(&self) -> Vec<u32> {
-        let finite = self.values.iter().filter(|x| x.is_finite());
-        let keys = finite.map(|&x| key(x + 0.0)).collect();
+        let key_of = |&x: &f32| key(x + 0.0);
+        let keys = if self.summary.non_finite() == 0 {
+            self.values.iter().map(key_of).collect()
+        } else {
+            let finite = self.values.iter().filter(|x| x.is_finite());
+            finite.map(key_of).collect()
+        };
         radix(keys, |key: u32| key, self.stop)
     }
 

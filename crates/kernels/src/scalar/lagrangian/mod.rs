@@ -18,7 +18,7 @@ mod search;
 
 use super::double_double::DoubleDoubleSums;
 use super::points::Points;
-use super::prefix_sums::PrefixSums;
+use super::prefix_sums::{IntervalCosts, PrefixSums};
 pub(crate) use initial::{MANY_CLUSTERS, cube_root, initial, near_optimum};
 use search::search;
 
@@ -78,6 +78,21 @@ impl Partition {
         }
     }
 
+    /// The same by the prefix sums alone, as far as their digits go.
+    fn of_sums(prefix: &PrefixSums<'_>, borders: Vec<u32>, lambda: f64) -> Self {
+        let interval = |run: &[u32]| {
+            let (lo, hi) = (run[0] as usize, run[1] as usize);
+            let mean = (prefix.s1[hi] - prefix.s1[lo]) / (prefix.w[hi] - prefix.w[lo]);
+            (prefix.anchor + mean, prefix.cost(lo, hi))
+        };
+        Partition {
+            intervals: borders.windows(2).map(interval).collect(),
+            borders,
+            lambda,
+            rounding: 0.0,
+        }
+    }
+
     pub(crate) fn cost(&self) -> f64 {
         self.intervals.iter().map(|run| run.1).sum()
     }
@@ -129,7 +144,7 @@ pub(crate) fn partition(
     };
     let doubt = |found: &Partition| prefix.rounding_error(&found.borders, &found.intervals);
     // Where the digits do not suffice for about the optimum, they will not for itself.
-    let like = like.map(|borders| Partition::new(points, borders, lambda));
+    let like = like.map(|borders| Partition::of_sums(prefix, borders, lambda));
     if like.is_none_or(|like| doubt(&like) <= HOPELESS * like.cost()) {
         let mut found = match among {
             None => search(prefix, k, lambda),

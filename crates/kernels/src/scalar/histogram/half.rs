@@ -43,110 +43,65 @@ impl<'a> HalfHistogram<'a> {
         decode: fn(u16) -> f32,
         weights: Weights<'_>,
     ) -> Self {
+        let small = match weights.is_equal() {
+            true => SMALL,
+            false => SMALL_WEIGHTED,
+        };
+        let patterns = if bits.len() < small {
+            Patterns::sorted(bits, weights)
+        } else {
+            Patterns::counted(bits, weights)
+        };
         let mut group = HalfHistogram {
             bits,
             infinity,
             values: Vec::new(),
             counts: Vec::new(),
-            weights: (!weights.is_equal()).then(Vec::new),
+            weights: None,
             summary: Summary::default(),
         };
-        let small = match weights.is_equal() {
-            true => SMALL,
-            false => SMALL_WEIGHTED,
-        };
-        if bits.len() < small {
-            group.sort(decode, weights);
-        } else {
-            group.count(decode, weights);
-        }
-        group.weights = group.weights.filter(|w| w.iter().any(|&w| w != 0.0));
+        group.take(patterns, decode);
         group.summary.finish(&group.values, &group.counts);
         group
     }
 
-    /// Adds a bit pattern; they come in ascending order of value.
-    #[inline]
-    fn add(&mut self, bits: u16, count: u64, weight: f64, decode: fn(u16) -> f32) {
-        if bits & 0x7fff >= self.infinity {
-            match (bits & 0x7fff == self.infinity, bits >> 15 == 0) {
-                (false, _) => self.summary.nan += count,
-                (true, true) => self.summary.infinite += count,
-                (true, false) => self.summary.negative_infinite += count,
+    /// Takes over the patterns that are finite, with the two zeros as one; the others are only counted.
+    fn take(&mut self, patterns: Patterns, decode: fn(u16) -> f32) {
+        let Patterns {
+            bits,
+            mut counts,
+            mut weights,
+        } = patterns;
+        let finite = |bits: &u16| bits & 0x7fff < self.infinity;
+        let first = bits.iter().position(finite).unwrap_or(bits.len());
+        let end = bits.iter().rposition(finite).map_or(first, |at| at + 1);
+        for (at, &bits) in bits.iter().enumerate() {
+            if (first..end).contains(&at) {
+                continue;
             }
-            return;
+            *match (bits & 0x7fff == self.infinity, bits >> 15 == 0) {
+                (false, _) => &mut self.summary.nan,
+                (true, true) => &mut self.summary.infinite,
+                (true, false) => &mut self.summary.negative_infinite,
+            } += counts[at];
         }
-        let merge = bits == 0 && self.values.last() == Some(&0.0);
-        if merge {
-            if let Some(last) = self.counts.last_mut() {
-                *last += count;
-            }
-            if let Some(last) = self.weights.as_mut().and_then(|w| w.last_mut()) {
-                *last += weight;
-            }
-        } else {
-            self.values.push(decode(bits) + 0.0);
-            self.counts.push(count);
-            if let Some(weights) = &mut self.weights {
-                weights.push(weight);
+        let of_finite = bits[first..end].iter();
+        self.values = of_finite.map(|&bits| decode(bits) + 0.0).collect();
+        counts.truncate(end);
+        counts.drain(..first);
+        if !weights.is_empty() {
+            weights.truncate(end);
+            weights.drain(..first);
+        }
+        if let Some(at) = self.values.windows(2).position(|pair| pair[0] == pair[1]) {
+            self.values.remove(at);
+            counts[at] += counts.remove(at + 1);
+            if !weights.is_empty() {
+                weights[at] += weights.remove(at + 1);
             }
         }
-    }
-
-    fn sort(&mut self, decode: fn(u16) -> f32, weights: Weights<'_>) {
-        let order = |bits: u16| key(bits) as u16 ^ 0x8000;
-        if weights.is_equal() {
-            let keys = self.bits.iter().map(|&b| order(b));
-            let sorted = by_digits::<u16, 2, 256>(keys.collect(), u32::from, Stop::default());
-            for run in sorted.chunk_by(|a, b| a == b) {
-                self.add(key(run[0] ^ 0x8000) as u16, run.len() as u64, 0.0, decode);
-            }
-            return;
-        }
-        let pairs = self
-            .bits
-            .iter()
-            .zip(0..)
-            .map(|(&b, i)| (order(b), i))
-            .collect();
-        let sorted =
-            by_digits::<(u16, u32), 2, 256>(pairs, |pair| u32::from(pair.0), Stop::default());
-        for run in sorted.chunk_by(|a, b| a.0 == b.0) {
-            let weight = run.iter().map(|pair| weights.at(pair.1 as usize)).sum();
-            self.add(
-                key(run[0].0 ^ 0x8000) as u16,
-                run.len() as u64,
-                weight,
-                decode,
-            );
-        }
-    }
-
-    fn count(&mut self, decode: fn(u16) -> f32, weights: Weights<'_>) {
-        let counts = totals(self.bits.par_chunks(CHUNK).map(count).collect());
-        let sums = (!weights.is_equal()).then(|| {
-            let parts: Vec<Vec<f64>> = self
-                .bits
-                .par_chunks(CHUNK)
-                .enumerate()
-                .map(|(c, chunk)| {
-                    let mut sums = vec![0.0; 1 << 16];
-                    weights.each(c * CHUNK, chunk.len(), |i, weight| {
-                        sums[usize::from(chunk[i])] += weight
-                    });
-                    sums
-                })
-                .collect();
-            totals(parts)
-        });
-        let mut visit = |bits: usize| {
-            if counts[bits] > 0 {
-                let weight = sums.as_ref().map_or(0.0, |sums| sums[bits]);
-                self.add(bits as u16, counts[bits], weight, decode);
-            }
-        };
-        (0x8000..0x1_0000).rev().for_each(&mut visit);
-        (0..0x8000).for_each(&mut visit);
+        self.counts = counts;
+        self.weights = weights.iter().any(|&w| w != 0.0).then_some(weights);
     }
 
     /// The values that have a weight.
@@ -174,6 +129,92 @@ impl<'a> HalfHistogram<'a> {
     ) -> f64 {
         half::assign(borders, self.bits, self.infinity, decode, indices);
         borders.error_of(&self.values, &self.counts)
+    }
+}
+
+/// The bit patterns that occur, in ascending order of what they stand for, and how often.
+struct Patterns {
+    bits: Vec<u16>,
+    counts: Vec<u64>,
+    /// Sums of the weights; empty where these are the counts.
+    weights: Vec<f64>,
+}
+
+impl Patterns {
+    fn sorted(bits: &[u16], weights: Weights<'_>) -> Self {
+        let order = |bits: u16| key(bits) as u16 ^ 0x8000;
+        if weights.is_equal() {
+            let keys = bits.iter().map(|&bits| order(bits)).collect();
+            let sorted = by_digits::<u16, 2, 256>(keys, u32::from, Stop::default());
+            return Patterns::of_runs(&sorted, |&key| (key, None));
+        }
+        let mut pairs = vec![(0, 0.0); bits.len()];
+        weights.each(0, bits.len(), |i, w| pairs[i] = (order(bits[i]), w as f32));
+        let sorted =
+            by_digits::<(u16, f32), 2, 256>(pairs, |pair| u32::from(pair.0), Stop::default());
+        Patterns::of_runs(&sorted, |&(key, w)| (key, Some(f64::from(w))))
+    }
+
+    /// From sorted keys. Each is written, and moved on from when the next differs: how long a run is, is hard to guess for the processor.
+    fn of_runs<T>(sorted: &[T], part: impl Fn(&T) -> (u16, Option<f64>)) -> Self {
+        let (mut bits, mut ends) = (vec![0; sorted.len()], vec![0; sorted.len()]);
+        let mut sums = Vec::new();
+        let (mut at, mut sum) = (0, 0.0);
+        let mut last = sorted.first().map_or(0, |first| part(first).0);
+        for (i, (key_, w)) in sorted.iter().map(&part).enumerate() {
+            let same = key_ == last;
+            at += usize::from(!same);
+            bits[at] = key(key_ ^ 0x8000) as u16;
+            ends[at] = i as u64 + 1;
+            last = key_;
+            if let Some(w) = w {
+                if i == 0 {
+                    sums.resize(sorted.len(), 0.0);
+                }
+                sum = if same { sum + w } else { w };
+                sums[at] = sum;
+            }
+        }
+        let len = sorted.len().min(at + 1);
+        bits.truncate(len);
+        sums.truncate(len);
+        let mut before = 0;
+        let lengths = ends[..len]
+            .iter()
+            .map(|&end| end - std::mem::replace(&mut before, end));
+        Patterns {
+            bits,
+            counts: lengths.collect(),
+            weights: sums,
+        }
+    }
+
+    fn counted(bits: &[u16], weights: Weights<'_>) -> Self {
+        let counts: Vec<u64> = totals(bits.par_chunks(CHUNK).map(count).collect());
+        let sums: Option<Vec<f64>> = (!weights.is_equal()).then(|| {
+            let parts: Vec<Vec<f64>> = bits
+                .par_chunks(CHUNK)
+                .enumerate()
+                .map(|(c, chunk)| {
+                    let mut sums = vec![0.0; 1 << 16];
+                    weights.each(c * CHUNK, chunk.len(), |i, weight| {
+                        sums[usize::from(chunk[i])] += weight
+                    });
+                    sums
+                })
+                .collect();
+            totals(parts)
+        });
+        let occurs = |&bits: &u16| counts[usize::from(bits)] > 0;
+        // Those of negative values rise as the values fall.
+        let mut occurring: Vec<u16> = (0x8000..=0xffff).rev().filter(occurs).collect();
+        occurring.extend((0..0x8000).filter(occurs));
+        let places = || occurring.iter().map(|&bits| usize::from(bits));
+        Patterns {
+            counts: places().map(|at| counts[at]).collect(),
+            weights: sums.map_or_else(Vec::new, |sums| places().map(|at| sums[at]).collect()),
+            bits: occurring,
+        }
     }
 }
 

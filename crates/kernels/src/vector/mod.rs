@@ -11,6 +11,7 @@
 //! Our deviations: (1) starts compete on samples when there are many vectors; (2) a cluster that loses all its vectors is moved to the vector
 //! farthest from its centroid; (3) all sums are taken over fixed pieces and in order.
 
+mod draw;
 mod hartigan;
 mod lloyd;
 mod merge_split;

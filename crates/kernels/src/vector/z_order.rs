@@ -187,7 +187,8 @@ impl OrderedVectors {
         }
     }
 
-    fn bounds(&self, tile: usize) -> (&[f32], &[f32]) {
+    /// Least and greatest coordinates of a tile.
+    pub(super) fn bounds(&self, tile: usize) -> (&[f32], &[f32]) {
         self.boxes[tile * 2 * self.dim..(tile + 1) * 2 * self.dim].split_at(self.dim)
     }
 

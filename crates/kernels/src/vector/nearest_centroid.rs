@@ -10,7 +10,7 @@
 //! Source: the pruning test of Kanungo et al. 2002.
 //! Our deviations: (1) distances are rounded, so a centroid is out only if it is farther by more than rounding.
 
-use crate::simd::dispatch;
+use crate::simd::{dispatch, nearest_whole};
 
 /// Vectors side by side.
 pub(super) const TILE: usize = 16;
@@ -25,7 +25,7 @@ pub(super) struct Centroids {
 /// Some of the centroids, in order.
 #[derive(Default)]
 pub(super) struct Shortlist {
-    ids: Vec<u32>,
+    ids: Vec<u8>,
     /// Their coordinates, 256 entries for each dimension.
     columns: Vec<f32>,
 }
@@ -39,7 +39,7 @@ impl Centroids {
                 columns[d * 256 + c] = *x;
             }
         }
-        let ids = (0..len as u32).collect();
+        let ids = (0..len).map(|c| c as u8).collect();
         Centroids {
             dim,
             rows: rows[..len * dim].to_vec(),
@@ -54,44 +54,65 @@ impl Centroids {
 
 impl Shortlist {
     /// Those of the list that can be nearest to a vector between `lo` and `hi`.
-    pub(super) fn shorten(&self, lo: &[f32], hi: &[f32], out: &mut Shortlist, columns: bool) {
+    pub(super) fn shorten(&self, lo: &[f32], hi: &[f32], out: &mut Shortlist) {
         let mut keep = [false; 256];
         let len = self.ids.len();
         rule_out(lo, hi, &self.columns, len, &mut keep);
-        let mut places = [0_u8; 256];
-        let mut kept = 0;
-        for (eight, keep) in keep.as_chunks::<8>().0[..len.div_ceil(8)]
-            .iter()
-            .enumerate()
-        {
-            // One bit in each byte that is kept.
-            let mut bits = u64::from_le_bytes(keep.map(u8::from));
-            while bits != 0 {
-                let i = eight * 8 + bits.trailing_zeros() as usize / 8;
-                if i < len {
-                    places[kept] = i as u8;
-                    kept += 1;
-                }
-                bits &= bits - 1;
-            }
-        }
-        let places = &places[..kept];
+        let mut places = [0; 256 + 8];
+        let places = kept(&keep, len, &mut places);
         out.ids.clear();
         out.ids
             .extend(places.iter().map(|&i| self.ids[usize::from(i)]));
-        if columns {
-            out.columns.resize(lo.len() * 256, 0.0);
-            for (to, from) in out
-                .columns
-                .chunks_exact_mut(256)
-                .zip(self.columns.chunks_exact(256))
-            {
-                for (to, &i) in to.iter_mut().zip(places) {
-                    *to = from[usize::from(i)];
-                }
+        out.columns.resize(lo.len() * 256, 0.0);
+        let columns = self.columns.chunks_exact(256);
+        for (to, from) in out.columns.chunks_exact_mut(256).zip(columns) {
+            for (to, &i) in to.iter_mut().zip(places) {
+                *to = from[usize::from(i)];
             }
         }
     }
+
+    /// The nearest of the list for each vector of a tile, which lie between `lo` and `hi`; ties go to the first.
+    pub(super) fn nearest(&self, tile: &[f32], lo: &[f32], hi: &[f32], out: Out<'_>) {
+        nearest(tile, (lo, hi), &self.columns, &self.ids, out);
+    }
+}
+
+/// For each set of bits in a byte, their places in order, a byte for each.
+static PLACES: [u64; 256] = {
+    let mut table = [0; 256];
+    let mut set = 0;
+    while set < 256 {
+        let (mut bit, mut count) = (0, 0);
+        while bit < 8 {
+            if set >> bit & 1 == 1 {
+                table[set] |= (bit as u64) << (8 * count);
+                count += 1;
+            }
+            bit += 1;
+        }
+        set += 1;
+    }
+    table
+};
+
+/// The places of the first `len` that are kept. How many there are of eight is hard to guess for the processor: all eight are written.
+#[inline(always)]
+fn kept<'a>(keep: &[bool; 256], len: usize, places: &'a mut [u8; 256 + 8]) -> &'a [u8] {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let mut count = 0;
+    for (eight, keep) in keep.as_chunks::<8>().0[..len.div_ceil(8)]
+        .iter()
+        .enumerate()
+    {
+        // One bit in each byte that is kept; the product has them side by side in its last byte.
+        let bits = u64::from_le_bytes(keep.map(u8::from));
+        let set = (bits.wrapping_mul(0x0102_0408_1020_4080) >> 56) as usize;
+        let eight = PLACES[set] + EACH * (8 * eight as u64);
+        places[count..count + 8].copy_from_slice(&eight.to_le_bytes());
+        count += set.count_ones() as usize;
+    }
+    &places[..count]
 }
 
 dispatch! {
@@ -114,13 +135,10 @@ fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut
             }
         }
         for l in 0..SIDE {
-            let place = (distance[l].to_bits() & !0xff) | (at + l) as u32;
-            let inside = at + l < len;
-            least[l] = if inside && place < least[l] {
-                place
-            } else {
-                least[l]
-            };
+            let number = at as u32 + l as u32;
+            let place = (distance[l].to_bits() & !0xff) | number;
+            let place = if number < len as u32 { place } else { u32::MAX };
+            least[l] = if place < least[l] { place } else { least[l] };
         }
     }
     let star = least.into_iter().fold(u32::MAX, u32::min) as usize & 0xff;
@@ -146,7 +164,7 @@ fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut
         for l in 0..SIDE {
             // Negated, so that what is not a number stays.
             let out = farther[l] > room;
-            keep[at + l] = !out;
+            keep[at + l] = !out & (at as u32 + (l as u32) < len as u32);
         }
     }
 }
@@ -154,48 +172,57 @@ fn rule_out_body(lo: &[f32], hi: &[f32], columns: &[f32], len: usize, keep: &mut
 /// Distances and indices of a tile.
 type Out<'a> = (&'a mut [f32; TILE], &'a mut [u8; TILE]);
 
-/// Nearest of the candidates for each vector of a tile; ties go to the first.
-#[inline(always)]
-pub(super) fn compare(tile: &[f32], centroids: &Centroids, candidates: &Shortlist, out: Out<'_>) {
-    compare_rows(tile, centroids.dim, &centroids.rows, &candidates.ids, out);
-}
-
 dispatch! {
-    fn compare_rows(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) = by_dim
+    fn nearest(tile: &[f32], bounds: (&[f32], &[f32]), columns: &[f32], ids: &[u8], out: Out<'_>) = by_dim
 }
 
 /// With the length of the vectors as a constant where it is a usual one.
 #[inline(always)]
-fn by_dim(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) {
-    match dim {
-        1 => compare_body(tile, 1, rows, candidates, out),
-        2 => compare_body(tile, 2, rows, candidates, out),
-        3 => compare_body(tile, 3, rows, candidates, out),
-        4 => compare_body(tile, 4, rows, candidates, out),
-        8 => compare_body(tile, 8, rows, candidates, out),
-        _ => compare_body(tile, dim, rows, candidates, out),
+fn by_dim(tile: &[f32], bounds: (&[f32], &[f32]), columns: &[f32], ids: &[u8], out: Out<'_>) {
+    match bounds.0.len() {
+        1 => nearest_body(tile, 1, bounds, columns, ids, out),
+        2 => nearest_body(tile, 2, bounds, columns, ids, out),
+        3 => nearest_body(tile, 3, bounds, columns, ids, out),
+        4 => nearest_body(tile, 4, bounds, columns, ids, out),
+        8 => nearest_body(tile, 8, bounds, columns, ids, out),
+        dim => nearest_body(tile, dim, bounds, columns, ids, out),
     }
 }
 
 #[inline(always)]
-fn compare_body(tile: &[f32], dim: usize, rows: &[f32], candidates: &[u32], out: Out<'_>) {
+fn nearest_body(
+    tile: &[f32],
+    dim: usize,
+    (lo, hi): (&[f32], &[f32]),
+    columns: &[f32],
+    ids: &[u8],
+    out: Out<'_>,
+) {
+    let columns = &columns[..dim * 256];
+    let mut keep = [false; 256];
+    rule_out_body(&lo[..dim], &hi[..dim], columns, ids.len(), &mut keep);
     let mut least = [f32::INFINITY; TILE];
-    let mut which = [0_u32; TILE];
-    for &c in candidates {
-        let row = &rows[c as usize * dim..][..dim];
+    let mut which = [0.0_f32; TILE];
+    let mut places = [0; 256 + 8];
+    for &place in kept(&keep, ids.len(), &mut places) {
         let mut sum = [0.0_f32; TILE];
-        for (x, &c) in tile[..TILE * dim].as_chunks::<TILE>().0.iter().zip(row) {
+        let rows = tile[..TILE * dim].as_chunks::<TILE>().0.iter();
+        for (x, column) in rows.zip(columns.as_chunks::<256>().0) {
+            let c = column[usize::from(place)];
             for l in 0..TILE {
                 let difference = x[l] - c;
                 sum[l] += difference * difference;
             }
         }
+        let number = f32::from(place);
         for l in 0..TILE {
             let nearer = sum[l] < least[l];
             least[l] = if nearer { sum[l] } else { least[l] };
-            which[l] = if nearer { c } else { which[l] };
+            which[l] = if nearer { number } else { which[l] };
         }
     }
     *out.0 = least;
-    *out.1 = which.map(|c| c as u8);
+    for (out, which) in out.1.iter_mut().zip(which) {
+        *out = ids.get(nearest_whole(which)).copied().unwrap_or(0);
+    }
 }

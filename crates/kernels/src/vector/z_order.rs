@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::nearest_centroid::{Centroids, Shortlist, TILE, compare};
+use super::nearest_centroid::{Centroids, Shortlist, TILE};
 use crate::simd::dispatch;
 
 /// Vectors in a block.
@@ -42,7 +42,6 @@ struct Block {
     lo: Vec<f32>,
     hi: Vec<f32>,
     candidates: Shortlist,
-    few: Shortlist,
     distance: [f32; BLOCK],
     index: [u8; BLOCK],
 }
@@ -119,7 +118,6 @@ impl OrderedVectors {
             lo: Vec::new(),
             hi: Vec::new(),
             candidates: Shortlist::default(),
-            few: Shortlist::default(),
             distance: [0.0; BLOCK],
             index: [0; BLOCK],
         };
@@ -158,7 +156,6 @@ impl OrderedVectors {
             lo,
             hi,
             candidates,
-            few,
             distance,
             index,
         } = block;
@@ -177,13 +174,12 @@ impl OrderedVectors {
                 .zip(high)
                 .for_each(|(all, x)| *all = all.max(*x));
         }
-        centroids.all.shorten(lo, hi, candidates, true);
+        centroids.all.shorten(lo, hi, candidates);
         let distances = distance.as_chunks_mut::<TILE>().0.iter_mut();
         let outs = distances.zip(index.as_chunks_mut::<TILE>().0);
         for (t, out) in tiles.zip(outs) {
             let (low, high) = self.bounds(t);
-            candidates.shorten(low, high, few, false);
-            compare(&self.tiles[t * size..(t + 1) * size], centroids, few, out);
+            candidates.nearest(&self.tiles[t * size..(t + 1) * size], low, high, out);
         }
     }
 

@@ -11,8 +11,8 @@ use crate::scalar::points::Points;
 use crate::scalar::prefix_sums::PrefixSums;
 use crate::stop::Stop;
 
-/// IntervalCosts of bins per cluster for which distances are bounded.
-const RUNS: usize = 64;
+/// Runs of bins for each cluster, the distances of whose bins are bounded together.
+const RUNS: usize = 32;
 /// Rounding error of a spread relative to the sum of squares it is the rest of.
 const ROUNDING: f64 = 8.0 * f64::EPSILON;
 /// Room for rounding in the bounds.
@@ -250,10 +250,7 @@ impl<'s> Coarse<'s> {
 /// we take the one at the mean. `ends` are the first and the last value.
 fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums<'_>, limit: f64) -> Vec<f64> {
     let m = x.len();
-    let sums = |lo: usize, hi: usize| {
-        let w = prefix.w[hi] - prefix.w[lo];
-        (w, (prefix.s1[hi] - prefix.s1[lo]) / w)
-    };
+    let sums = |lo: usize, hi: usize| (prefix.w[hi] - prefix.w[lo], prefix.s1[hi] - prefix.s1[lo]);
     let (mut start, mut middle) = (0, 0);
     let bound = |b: usize| {
         // Values of a bin lie before the mean of the next.
@@ -263,21 +260,23 @@ fn reach(x: &[f64], ends: (f64, f64), prefix: &PrefixSums<'_>, limit: f64) -> Ve
         }
         while start + 1 < b {
             let next = start + 1;
-            let mean = prefix.anchor + sums(next, b).1;
-            while middle + 1 < b && (middle <= next || x[middle] < mean) {
+            let (w, s1) = sums(next, b);
+            // Means and gains are compared without a division.
+            while middle + 1 < b && (middle <= next || (x[middle] - prefix.anchor) * w < s1) {
                 middle += 1;
             }
             let split = middle > next && {
-                let ((w0, mean0), (w1, mean1)) = (sums(next, middle), sums(middle, b));
-                let apart = mean1 - mean0;
-                w0 * w1 / (w0 + w1) * (apart * apart) > limit
+                let ((w0, s0), (w1, s1)) = (sums(next, middle), sums(middle, b));
+                let apart = s1 * w0 - s0 * w1;
+                apart * apart > limit * (w0 * w1 * (w0 + w1))
             };
             if !split {
                 break;
             }
             start = next;
         }
-        end - (prefix.anchor + sums(start, b).1)
+        let (w, s1) = sums(start, b);
+        end - (prefix.anchor + s1 / w)
     };
     (0..m).map(bound).collect()
 }

@@ -51,8 +51,10 @@ const PARTS: usize = 32;
 const CROWD: f64 = 2.0;
 /// From so many clusters on, few bins would be closed.
 const MIDDLE: usize = 180;
-/// Fewer values than this are sorted.
-const SMALLER: usize = 1 << 13;
+/// Fewer values for each bin than this are sorted: of those that are sorted in the cache, and of others.
+const SPARSE: (f64, f64) = (2.75, 1.4);
+/// Fewer values than the first are always sorted; up to the second they are in the cache.
+const SMALLER: (usize, usize) = (11 << 10, 26 << 10);
 /// Fewer values than this are sorted where the optimum itself is wanted.
 const SMALL: usize = 1 << 14;
 /// Bins for each cluster whose moments prove that an answer is near enough: what they leave open goes with their inverse square.
@@ -174,7 +176,9 @@ pub(crate) fn cluster(group: &Group<'_>, k: usize) -> Option<Clusters> {
 fn target(len: usize, k: usize, precision: Precision) -> Option<usize> {
     if precision == Precision::Refined {
         let target = (PER_CLUSTER * k).max(FEWEST);
-        return (len >= (target / 5 * 7).max(SMALLER)).then_some(target);
+        let times = |values: f64| (target as f64 * values) as usize;
+        let fewest = times(SPARSE.0).clamp(SMALLER.0, SMALLER.1);
+        return (len >= fewest.max(times(SPARSE.1))).then_some(target);
     }
     if len < SMALL {
         return None;

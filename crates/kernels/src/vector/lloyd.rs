@@ -5,6 +5,7 @@ use rayon::prelude::*;
 use super::VectorOptions;
 use super::nearest_centroid::{Centroids, TILE};
 use super::z_order::OrderedVectors;
+use crate::simd::dispatch;
 
 /// Moves the centroids until a step lowers the cost by no more than the tolerance times the cost, in at most
 /// `max_iterations` steps; returns the last cost seen. Clusters that lose all their vectors move to the farthest vectors, or vanish if those are at no distance.
@@ -155,14 +156,18 @@ fn sums(vectors: &OrderedVectors, centroids: &[f32], options: VectorOptions<'_>)
                 return sums;
             }
             vectors.visit_blocks(blocks, centroids, |start, distances, indices| {
-                let found = (distances, indices);
-                match dim {
-                    1 => gather(vectors, 1, start, found, &mut sums),
-                    2 => gather(vectors, 2, start, found, &mut sums),
-                    4 => gather(vectors, 4, start, found, &mut sums),
-                    8 => gather(vectors, 8, start, found, &mut sums),
-                    _ => gather(vectors, dim, start, found, &mut sums),
-                }
+                let end = start + indices.len();
+                let weights = vectors
+                    .weights
+                    .as_deref()
+                    .map_or(&[][..], |w| &w[start..end]);
+                add(
+                    &vectors.tiles[start * dim..],
+                    dim,
+                    weights,
+                    (distances, indices),
+                    &mut sums,
+                );
             });
             sums
         })
@@ -170,29 +175,61 @@ fn sums(vectors: &OrderedVectors, centroids: &[f32], options: VectorOptions<'_>)
     parts.into_iter().fold(Sums::new(k, dim), Sums::add)
 }
 
-/// Adds the vectors of a block to the sums of their centroids.
+dispatch! {
+    fn add(tiles: &[f32], dim: usize, weights: &[f32], found: (&[f32], &[u8]), sums: &mut Sums) = by_dim
+}
+
+/// With the length of the vectors as a constant where it is a usual one.
 #[inline(always)]
-fn gather(
-    vectors: &OrderedVectors,
+fn by_dim(tiles: &[f32], dim: usize, weights: &[f32], found: (&[f32], &[u8]), sums: &mut Sums) {
+    match dim {
+        1 => add_body(tiles, 1, weights, found, sums),
+        2 => add_body(tiles, 2, weights, found, sums),
+        4 => add_body(tiles, 4, weights, found, sums),
+        8 => add_body(tiles, 8, weights, found, sums),
+        _ => add_body(tiles, dim, weights, found, sums),
+    }
+}
+
+/// Adds the vectors of a block to the sums of their centroids; all count alike if there are no weights.
+#[inline(always)]
+fn add_body(
+    tiles: &[f32],
     dim: usize,
-    start: usize,
+    weights: &[f32],
     (distances, indices): (&[f32], &[u8]),
     sums: &mut Sums,
 ) {
-    let len = indices.len();
-    let tiles = vectors.tiles[start * dim..].chunks_exact(TILE * dim);
-    for (t, tile) in tiles.enumerate().take(len.div_ceil(TILE)) {
-        for lane in 0..TILE.min(len - t * TILE) {
-            let i = t * TILE + lane;
-            let c = usize::from(indices[i]);
-            let weight = vectors.weight(start + i);
-            sums.cost += weight * f64::from(distances[i]);
-            sums.weight[c] += weight;
-            for (d, total) in sums.total[c * dim..(c + 1) * dim].iter_mut().enumerate() {
-                *total += weight * f64::from(tile[d * TILE + lane]);
+    let mut cost = [0.0; TILE];
+    let tiles = tiles.chunks_exact(TILE * dim);
+    let blocks = distances.chunks(TILE).zip(indices.chunks(TILE));
+    for (t, (tile, (distances, indices))) in tiles.zip(blocks).enumerate() {
+        if weights.is_empty() {
+            for (cost, &distance) in cost.iter_mut().zip(distances) {
+                *cost += f64::from(distance);
+            }
+            for (lane, &c) in indices.iter().enumerate() {
+                let c = usize::from(c);
+                sums.weight[c] += 1.0;
+                for (d, total) in sums.total[c * dim..][..dim].iter_mut().enumerate() {
+                    *total += f64::from(tile[d * TILE + lane]);
+                }
+            }
+        } else {
+            let weights = &weights[t * TILE..][..indices.len()];
+            for ((cost, &distance), &weight) in cost.iter_mut().zip(distances).zip(weights) {
+                *cost += f64::from(weight) * f64::from(distance);
+            }
+            for (lane, (&c, &weight)) in indices.iter().zip(weights).enumerate() {
+                let (c, weight) = (usize::from(c), f64::from(weight));
+                sums.weight[c] += weight;
+                for (d, total) in sums.total[c * dim..][..dim].iter_mut().enumerate() {
+                    *total += weight * f64::from(tile[d * TILE + lane]);
+                }
             }
         }
     }
+    sums.cost += cost.iter().sum::<f64>();
 }
 
 /// Moves the empty clusters to the vectors farthest from their centroids, or drops them; whether any moved.

@@ -59,7 +59,7 @@ impl Default for VectorOptions<'_> {
             seed: 0,
             starts: 1,
             max_iterations: 100,
-            tolerance: 6e-4,
+            tolerance: 2e-4,
             stop: None,
         }
     }

@@ -29,7 +29,7 @@ const FEW: usize = 1 << 14;
 /// Most of them that reach a later sample, and the work that they may be there.
 const FINALISTS: (usize, usize) = (4, 1 << 23);
 
-/// The best of several starts, at most `k` centroids that are nearly settled on all vectors.
+/// The best of several starts, at most `k` centroids that are nearly settled on all vectors, or on a large sample.
 pub(super) fn start(vectors: &OrderedVectors, k: usize, options: VectorOptions<'_>) -> Vec<f32> {
     let mut random = Random::new(options.seed);
     let rough = VectorOptions {
@@ -70,10 +70,15 @@ pub(super) fn start(vectors: &OrderedVectors, k: usize, options: VectorOptions<'
     for level in levels {
         found.sort_by(|a, b| a.0.total_cmp(&b.0));
         found.truncate(share(FINALISTS, level, k));
+        let alone = found.len() == 1;
         for (cost, centroids) in &mut found {
             if centroids.len() < k * vectors.dim {
                 // The sample has fewer distinct vectors than clusters; this one may have more.
                 draw(level, k, centroids, &mut random, options);
+            }
+            if alone && level.len == vectors.len && level.len * k > MOVED {
+                // There is nothing to choose, and the steps on all vectors are the caller's.
+                continue;
             }
             *cost = descend(level, centroids, rough);
             if level.len * k <= MOVED {

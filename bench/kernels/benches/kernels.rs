@@ -330,7 +330,7 @@ fn vectors(c: &mut Criterion) {
         let mut indices = vec![0; n];
         let name = format!("assign {dim}");
         group.bench_function(BenchmarkId::new(name, k), |b| {
-            b.iter(|| assign_vectors(values, dim, &found.centroids, &mut indices));
+            b.iter(|| assign_vectors(values, dim, &found.centroids, &mut indices, None));
         });
     }
     group.finish();

@@ -286,7 +286,7 @@ fn vectors_of(draw: Draw, n: usize, dim: usize, k: usize, seed: u64) {
         "{draw:?} {n} {dim} {k}"
     );
     let mut indices = vec![255; n];
-    let error = assign_vectors(&values, dim, &found.centroids, &mut indices);
+    let error = assign_vectors(&values, dim, &found.centroids, &mut indices, None);
     // Squares of 32-bit floats end at the root of the largest.
     let squares = values.iter().all(|x| x.abs() < 1e17);
     if squares {

@@ -81,7 +81,7 @@ fn everything() -> Vec<u64> {
             out.extend(found.centroids.iter().map(|c| u64::from(c.to_bits())));
             out.extend(found.indices.iter().map(|&i| u64::from(i)));
             let mut indices = vec![0; values.len() / dim];
-            out.push(assign_vectors(values, dim, &found.centroids, &mut indices).to_bits());
+            out.push(assign_vectors(values, dim, &found.centroids, &mut indices, None).to_bits());
         }
     }
     out

@@ -15,7 +15,7 @@ use crate::scalar::prefix_sums::{IntervalCosts, PrefixSums};
 use crate::scalar::radix_sort::radix;
 use crate::simd::f64x8::F64x8;
 use crate::stop::Stop;
-use crate::{Precision, ValueHistogram, VectorOptions, Weights, cluster_vectors};
+use crate::{Precision, ValueHistogram, VectorOptions, Weights, assign_vectors, cluster_vectors};
 
 /// Costs that are no longer wanted once somebody has asked `patience` times; counts how often a border is looked at.
 struct Impatient<R> {
@@ -168,6 +168,10 @@ fn vectors_can_be_stopped_at_any_time() {
                 };
                 let found = cluster_vectors(&finite, dim, k, None, options);
                 assert_eq!(found.indices.len(), finite.len() / dim);
+                let mut indices = found.indices;
+                let centroid = finite.get(..dim).unwrap_or_default();
+                let error = assign_vectors(&finite, dim, centroid, &mut indices, Some(&stop));
+                assert_eq!(error, 0.0);
             }
         }
     }

@@ -50,7 +50,7 @@ proptest! {
         let centroids = noise.values(kind, k * dim);
         let (wanted, cost) = naive(&values, dim, &centroids, None);
         let mut indices = vec![0; n];
-        let error = assign_vectors(&values, dim, &centroids, &mut indices);
+        let error = assign_vectors(&values, dim, &centroids, &mut indices, None);
         prop_assert_eq!(indices, wanted);
         prop_assert!((error - cost).abs() <= 1e-9 * cost);
     }

@@ -122,7 +122,7 @@ pub fn cluster_vectors(
     let mut indices = vec![0; n];
     let mut cost = 0.0;
     if !options.stopped() {
-        cost = vectors.assign(&centroids, &mut indices);
+        cost = vectors.assign(&centroids, &mut indices, Stop(options.stop));
     }
     VectorClusters {
         centroids,
@@ -134,20 +134,27 @@ pub fn cluster_vectors(
 /// Index of the nearest of at most 256 centroids for each vector, ties going to the lower index; returns the squared
 /// error.
 ///
-/// Distances are compared as sums of squared differences of 32-bit floats, in order of the coordinates.
+/// Distances are compared as sums of squared differences of 32-bit floats, in order of the coordinates. Another thread sets `stop` when
+/// the indices are no longer wanted: they are not worth using then.
 ///
 /// ```
 /// use palettizer_kernels::assign_vectors;
 /// let mut indices = [0; 2];
-/// let error = assign_vectors(&[0.0, 0.0, 2.0, 1.0], 2, &[0.0, 0.0, 2.0, 2.0], &mut indices);
+/// let error = assign_vectors(&[0.0, 0.0, 2.0, 1.0], 2, &[0.0, 0.0, 2.0, 2.0], &mut indices, None);
 /// assert_eq!((indices, error), ([0, 1], 1.0));
 /// ```
-pub fn assign_vectors(values: &[f32], dim: usize, centroids: &[f32], indices: &mut [u8]) -> f64 {
+pub fn assign_vectors(
+    values: &[f32],
+    dim: usize,
+    centroids: &[f32],
+    indices: &mut [u8],
+    stop: Option<&AtomicBool>,
+) -> f64 {
     let dim = dim.max(1);
     let n = (values.len() / dim).min(indices.len());
     let k = (centroids.len() / dim).min(256);
-    OrderedVectors::new(&values[..n * dim], dim, None)
-        .assign(&centroids[..k * dim], &mut indices[..n])
+    let vectors = OrderedVectors::new(&values[..n * dim], dim, None);
+    vectors.assign(&centroids[..k * dim], &mut indices[..n], Stop(stop))
 }
 
 /// Ascending order of vectors, coordinate by coordinate.

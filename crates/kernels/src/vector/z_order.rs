@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::nearest_centroid::{Centroids, Shortlist, TILE};
 use crate::simd::dispatch;
+use crate::stop::Stop;
 
 /// Vectors in a block.
 const BLOCK: usize = 256;
@@ -188,8 +189,8 @@ impl OrderedVectors {
         self.boxes[tile * 2 * self.dim..(tile + 1) * 2 * self.dim].split_at(self.dim)
     }
 
-    /// Fills the index of every vector; returns the weighted squared error.
-    pub(super) fn assign(&self, centroids: &[f32], indices: &mut [u8]) -> f64 {
+    /// Fills the index of every vector; returns the weighted squared error. If it is stopped, both are of no use.
+    pub(super) fn assign(&self, centroids: &[f32], indices: &mut [u8], stop: Stop<'_>) -> f64 {
         if centroids.len() < self.dim {
             indices.fill(0);
             return 0.0;
@@ -197,7 +198,10 @@ impl OrderedVectors {
         let centroids = &Centroids::new(centroids, self.dim);
         let tasks = self.tasks().into_par_iter();
         let parts: Vec<_> = tasks
-            .map(|task| self.assign_task(task, centroids))
+            .map(|task| match stop.requested() {
+                true => (Vec::new(), 0.0),
+                false => self.assign_task(task, centroids),
+            })
             .collect();
         let mut cost = 0.0;
         let mut at = 0;

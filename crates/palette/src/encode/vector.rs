@@ -55,7 +55,8 @@ pub(crate) fn table(
     context.go_on()?;
     let targets: Vec<f64> = clusters.centroids.iter().map(|&c| f64::from(c)).collect();
     let entries = entries::vectors(&targets, request.storage);
-    let squared_error = assign_vectors(values, dim, &entries.values, indices);
+    let squared_error = assign_vectors(values, dim, &entries.values, indices, context.stop);
+    context.go_on()?;
     Ok(GroupTable {
         error: ErrorFigures {
             squared_error,

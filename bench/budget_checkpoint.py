@@ -1,6 +1,7 @@
 """What a budget takes of time and memory for a large checkpoint: 1.5 billion weights of bfloat16 in the shapes of a small Llama.
 
     cargo xtask python bench/budget_checkpoint.py
+    cargo xtask python bench/budget_checkpoint.py --rows 4     # one table for each row, without a budget
 
 The values are normal, each row with its own scale. PALETTIZER_BIN is the command of a release build.
 """
@@ -36,6 +37,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", type=int, default=24)
     parser.add_argument("--bits", type=float, default=3.5, help="bits for each weight, on the average")
+    parser.add_argument("--rows", type=int, metavar="BITS", help="one table for each row at so many bits, in place of a budget")
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
@@ -44,7 +46,8 @@ def main():
         weights = sum(tensor.numel() for tensor in tensors.values())
         save_file(tensors, whole)
         del tensors
-        flags = ["--target-bpw", args.bits, "--threads", args.threads, "--quiet"]
+        form = ["--nbits", args.rows, "--group-size", 1] if args.rows else ["--target-bpw", args.bits]
+        flags = [*form, "--threads", args.threads, "--quiet"]
         cost = measure.run([os.environ["PALETTIZER_BIN"], "compress", whole, "-o", small, *flags])
         print(f"{weights:,} weights: {cost.cpu:.0f} CPU s, {cost.wall:.0f} s, peak {cost.peak:.0f} MB; "
               f"{small.stat().st_size * 8 / weights:.3f} bits a weight")

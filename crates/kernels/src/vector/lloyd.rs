@@ -243,15 +243,23 @@ fn reseed(
     let mut left = empty.to_vec();
     while let Some(&c) = left.first() {
         let mut far = (0.0, usize::MAX);
-        vectors.visit_nearest(&Centroids::new(centroids, dim), |at, distance, _| {
-            let distance = f64::from(distance) * vectors.weight(at);
-            // The first in the original order, of equals.
-            let first = || vectors.original(at) < vectors.original(far.1);
-            if distance > far.0 || (distance == far.0 && distance > 0.0 && first()) {
-                far = (distance, at);
+        let nearest = Centroids::new(centroids, dim);
+        for blocks in vectors.tasks() {
+            if options.stopped() {
+                return false;
             }
-        });
-        if far.0 <= 0.0 || options.stopped() {
+            vectors.visit_blocks(blocks, &nearest, |start, distances, _| {
+                for (at, &distance) in (start..).zip(distances) {
+                    let distance = f64::from(distance) * vectors.weight(at);
+                    // The first in the original order, of equals.
+                    let first = || vectors.original(at) < vectors.original(far.1);
+                    if distance > far.0 || (distance == far.0 && distance > 0.0 && first()) {
+                        far = (distance, at);
+                    }
+                }
+            });
+        }
+        if far.0 <= 0.0 {
             break;
         }
         for (d, x) in vectors.vector(far.1).enumerate() {

@@ -20,8 +20,13 @@ thread_local! {
 pub(crate) struct Buffer(Vec<f64>);
 
 impl Buffer {
+    /// So many zeros. Where they come fresh from the system they are zeros already, and nothing waits for their pages until they are
+    /// written.
     pub(crate) fn zeros(len: usize) -> Self {
         let mut buffer = Buffer::default();
+        if buffer.capacity() < len {
+            return Buffer(vec![0.0; len]);
+        }
         buffer.resize(len, 0.0);
         buffer
     }

@@ -55,6 +55,12 @@ impl<'s> Points<'s> {
         self.len().saturating_sub(1)
     }
 
+    /// Whether to stop after so many points; that is asked now and then.
+    #[inline(always)]
+    pub(super) fn stopped(&self, done: usize) -> bool {
+        done.is_multiple_of(OFTEN) && self.stop.requested()
+    }
+
     /// Sums that grow from the weighted median outwards on both sides: `add` takes in one point more, and `set` gets a border, the sums
     /// up to it, and the sign that they count with. If it is stopped, the rest of the borders get none.
     #[inline(always)]
@@ -64,14 +70,13 @@ impl<'s> Points<'s> {
         add: impl Fn(&mut S, usize),
         mut set: impl FnMut(usize, &S, f64),
     ) {
-        let stopped = |i: usize| i.is_multiple_of(OFTEN) && self.stop.requested();
         let mut sums = S::default();
-        for i in (middle..self.len()).take_while(|&i| !stopped(i)) {
+        for i in (middle..self.len()).take_while(|&i| !self.stopped(i)) {
             add(&mut sums, i);
             set(i + 1, &sums, 1.0);
         }
         sums = S::default();
-        for i in (0..middle).rev().take_while(|&i| !stopped(i)) {
+        for i in (0..middle).rev().take_while(|&i| !self.stopped(i)) {
             add(&mut sums, i);
             set(i, &sums, -1.0);
         }

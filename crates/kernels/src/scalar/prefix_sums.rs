@@ -54,7 +54,7 @@ dispatch! {
         = sum_outwards_body::<Portable>, sum_outwards_body::<Avx2>
 }
 
-/// The sums of weight, value and square at each border, from the point `middle` outwards.
+/// The sums of weight, value and square at each border, from the point `middle` outwards. If it is stopped, the rest are zeros.
 #[inline(always)]
 fn sum_outwards_body<V: F64x8>(
     points: &Points<'_>,
@@ -65,7 +65,7 @@ fn sum_outwards_body<V: F64x8>(
     let anchor = V::splat(anchor);
     let mut sums = CompensatedSums::default();
     let mut at = middle;
-    while at < points.len() {
+    while at < points.len() && !points.stopped(at - middle) {
         let len = LANES.min(points.len() - at);
         let (x, weight): (V, V) = (load(&points.x, at, len), load(&points.w, at, len));
         let [w8, s1_8, s2_8] = sums.add(x - anchor, weight);
@@ -77,7 +77,7 @@ fn sum_outwards_body<V: F64x8>(
     let zero = V::splat(0.0);
     sums = CompensatedSums::default();
     at = middle;
-    while at > 0 {
+    while at > 0 && !points.stopped(middle - at) {
         let len = LANES.min(at);
         at -= len;
         let (x, weight): (V, V) = (load(&points.x, at, len), load(&points.w, at, len));

@@ -19,6 +19,13 @@ pub(super) struct Found {
 /// Brackets λ, beginning with `lambda`. If it is stopped, whatever it is at comes out.
 pub(super) fn search(intervals: &impl IntervalCosts, k: usize, mut lambda: f64) -> Found {
     let m = intervals.len();
+    if intervals.stopped() {
+        return Found {
+            borders: vec![0, m as u32],
+            lambda,
+            middle: None,
+        };
+    }
     let mut few = Corner::new(intervals, f64::INFINITY, vec![0, m as u32]);
     let mut many = Corner {
         lambda: 0.0,

@@ -6,7 +6,7 @@ Users have better-dressed names for most of it in `palettizer.coreml` and `palet
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeAlias, final
+from typing import Any, Final, Literal, Protocol, TypeAlias, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 __all__ = [
     "StagedOutput",
     "Checkpoint",
+    "DeferredPalette",
     "Model",
     "Palette",
     "Refusal",
@@ -113,6 +114,16 @@ class Palette:
 
     def decompress_into(self, out: _Bytes) -> None:
         """Writes the dense weight. `ValueError` if `out` has not its number of bytes."""
+
+@final
+class DeferredPalette:
+    """The tables of a weight, whose indices are found when they are needed: of nearest scalars, without scales."""
+
+    def replace(self, values: _Bytes) -> Palette:
+        """Replaces the values of the weight by those of the palette, which comes without its indices.
+
+        `Refusal` for another number of values.
+        """
 
 @final
 class Model:
@@ -364,6 +375,7 @@ class SoftKMeans:
     def palette(self, values: _Bytes, centroids: _Bytes, scale: _Bytes | None, threads: int | None = None) -> Palette:
         """The palette of the same; of `"f64"` weights in `"f32"`."""
 
+@overload
 def palettize(
     values: _Bytes,
     dtype: str,
@@ -387,6 +399,7 @@ def palettize(
     algorithm: str = ...,
     rounds: int = ...,
     damping: float = ...,
+    deferred: Literal[False] = False,
     threads: int | None = None,
 ) -> Palette:
     """Palettizes one weight of `shape` and `dtype` (`"f32"`, `"f16"` or `"bf16"`).
@@ -400,9 +413,36 @@ def palettize(
     one or two): tables and indices are then fitted to the layer's outputs with `algorithm` (`"lnq"` or `"gptq"`, else
     "lnq"), `rounds` (else 2) and `damping` (else 0.1), and `sensitivity` weighs the k-means that they start from. Rows are output channels; each
     of `row_runs` equal runs of them has matrices of its own, and the columns are cut into `blocks`. `threads` is one for each core
-    unless given. Ctrl-C ends it. Raises `Refusal` for a weight that cannot be palettized so, `ValueError` for
+    unless given. With `deferred`, indices that can be found again are left for later, and with them the error. Ctrl-C ends it. Raises `Refusal` for a weight that cannot be palettized so, `ValueError` for
     arguments that nothing can be done with.
     """
+@overload
+def palettize(
+    values: _Bytes,
+    dtype: str,
+    shape: Sequence[int],
+    *,
+    mode: str = "kmeans",
+    nbits: int | None = None,
+    granularity: str = "per_tensor",
+    group_size: int | None = None,
+    channel_axis: int | None = None,
+    output_axis: int | None = None,
+    cluster_dim: int = 1,
+    enable_per_channel_scale: bool = False,
+    lut_dtype: str | None = None,
+    fold_scale: bool = False,
+    half_scales: bool = False,
+    exact: bool = False,
+    seed: int = 0,
+    sensitivity: NDArray[np.float32] | None = None,
+    second_moments: NDArray[np.float32] | None = None,
+    algorithm: str = ...,
+    rounds: int = ...,
+    damping: float = ...,
+    deferred: Literal[True],
+    threads: int | None = None,
+) -> Palette | DeferredPalette: ...
 
 def assemble(
     values: _Bytes,

@@ -36,6 +36,26 @@ SETTINGS = [
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", SETTINGS, ids=str)
+def test_what_is_replaced_later_is_the_same(options, dtype):
+    values = weight(dtype)
+    now = _native.palettize(flat(values), dtype, values.shape, **options)
+    later = _native.palettize(flat(values), dtype, values.shape, deferred=True, **options)
+    nearest = not {"mode", "cluster_dim", "enable_per_channel_scale"} & options.keys()
+    assert isinstance(later, _native.DeferredPalette if nearest else _native.Palette)
+    if not nearest:
+        assert np.array_equal(later.indices, now.indices)
+        return
+    written = flat(values).copy()
+    with pytest.raises(_native.Refusal, match=f"must hold {values.size} numbers, found {values.size - 1}"):
+        later.replace(written[values.itemsize :])
+    assert np.array_equal(written, flat(values))
+    palette = later.replace(written)
+    assert np.array_equal(written.view(values.dtype), dense(now).ravel()) and palette.indices.size == 0
+    assert np.array_equal(palette.entries(), now.entries()) and palette.error == now.error
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("options", SETTINGS, ids=str)
 def test_parts_make_the_whole(options, dtype):
     values = weight(dtype)
     palette = _native.palettize(flat(values), dtype, values.shape, **options)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from palettizer import _native
 from palettizer.torch.palettization import (
     DKMPalettizer,
     DKMPalettizerConfig,
@@ -16,7 +17,7 @@ from palettizer.torch.palettization import (
     save_safetensors,
 )
 from palettizer.torch.palettization._dkm import finalize
-from palettizer.torch.palettization._plan import compressor, metadata
+from palettizer.torch.palettization._plan import compressor, metadata, palettize
 
 CONFIG = PostTrainingPalettizerConfig.from_dict({"global_config": {"n_bits": 2}})
 
@@ -67,6 +68,47 @@ def test_before_all_palettes_are_made_nothing_changes(monkeypatch, error, at):
     with pytest.raises(error):
         PostTrainingPalettizer(model, CONFIG).compress(inplace=True, progress=False)
     assert same(model, net()) and len(made) == at + 1
+
+
+class Tied(nn.Module):
+    """Weights in every place that they may lie in: one in two modules, one that is transposed, one of another float."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(6)
+        self.table, self.head = nn.Embedding(96, 48), nn.Linear(48, 96, bias=False)
+        self.head.weight = self.table.weight
+        self.turned, self.halved, self.doubled = nn.Linear(64, 48), nn.Linear(48, 64).half(), nn.Linear(48, 64).double()
+        self.turned.weight = nn.Parameter(torch.randn(64, 48).t())
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("settings", [
+    {"n_bits": 4}, {"n_bits": 8, "lut_dtype": torch.int8}, {"n_bits": 3, "granularity": "per_grouped_channel", "group_size": 4},
+    {"n_bits": 4, "granularity": "per_grouped_channel", "group_size": 4, "channel_axis": 1}, {"n_bits": 4, "cluster_dim": 2},
+    {"n_bits": 4, "enable_per_channel_scale": True},
+], ids=str)
+def test_what_is_found_later_is_the_same(monkeypatch, settings, inplace):
+    """Indices of weights that are read where they lie are found when they are written; elsewhere, and in other forms, at once."""
+    config = PostTrainingPalettizerConfig.from_dict({"global_config": settings})
+    held, put = [], compressor.put
+
+    def looked_at(made, *owners):
+        held.append(isinstance(made[0], _native.DeferredPalette))
+        return put(made, *owners)
+
+    def compressed():
+        held.clear()
+        palettizer = PostTrainingPalettizer(Tied(), config)
+        model = palettizer.compress(inplace=inplace, progress=False)
+        return model, {name: row["error"] for name, row in palettizer.report().items()}, sum(held)
+
+    monkeypatch.setattr(compressor, "put", looked_at)
+    model, errors, later = compressed()
+    monkeypatch.setattr(palettize, "_read_in_place", lambda *_: False)
+    wanted, its_errors, none = compressed()
+    assert (later, none, len(held)) == (0 if "cluster_dim" in settings or "enable_per_channel_scale" in settings else 2, 0, 4)
+    assert same(model, wanted) and errors == its_errors and min(errors.values()) == 0 < max(errors.values())
 
 
 @pytest.mark.parametrize("times", [1, 3])

@@ -61,6 +61,7 @@ mod tests;
 mod vector;
 mod weights;
 
+pub use assign::replace;
 pub use element::Element;
 pub use fold::{Fold, fold};
 pub use layerwise::{

@@ -47,7 +47,7 @@ mod tensor;
 mod training;
 
 pub use context::Context;
-pub use encode::{RecoverError, assemble, palettize};
+pub use encode::{Deferred, RecoverError, assemble, palettize};
 pub use figures::{ErrorFigures, weighted_error};
 pub use layerwise::{
     DEFAULT_DAMPING, DEFAULT_GUIDED_DAMPING, DEFAULT_ROUNDS, FittedTables, Layerwise,

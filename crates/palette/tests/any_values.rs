@@ -10,9 +10,9 @@ use draws::{Bits, Draw};
 use half::{bf16, f16};
 use naive::check::check;
 use palettizer_palette::{
-    Context, CustomLut, Dkm, DkmConstants, DkmForward, DkmSpec, Dtype, Granularity, LutDtype,
-    LutFunction, Mode, Nbits, Palette, PaletteSpec, Precision, Refusal, Tensor, layout, palettize,
-    suits,
+    Context, CustomLut, Deferred, Dkm, DkmConstants, DkmForward, DkmSpec, Dtype, Granularity,
+    LutDtype, LutFunction, Mode, Nbits, Palette, PaletteSpec, Precision, Refusal, Tensor, layout,
+    palettize, suits,
 };
 use proptest::prelude::*;
 
@@ -123,7 +123,21 @@ fn one(
         .and_then(|plan| suits(dtype, mask.is_some(), spec).map(|()| plan));
     let finite = (0..n).all(|at| naive::read(dtype, &bytes, at).is_finite());
     let what = || format!("{draw:?} {dtype:?} {shape:?} seed {seed} {spec:?}");
-    match (planned, palettize(&tensor, spec, &context)) {
+    let found = palettize(&tensor, spec, &context);
+    match Deferred::new(&tensor, spec, &context) {
+        Ok(None) => {}
+        Ok(Some(deferred)) => {
+            let mut dense = bytes.clone();
+            let mut later = deferred.palette(&bytes).unwrap();
+            assert_eq!(found.as_ref(), Ok(&later), "{}", what());
+            let replaced = deferred.replace(&mut dense).unwrap();
+            assert!(dense == later.decompress(), "{}", what());
+            later.indices.clear();
+            assert_eq!(replaced, later, "{}", what());
+        }
+        Err(refusal) => assert_eq!(found, Err(refusal), "{}", what()),
+    }
+    match (planned, found) {
         (Err(planned), found) => assert_eq!(found, Err(planned)),
         (Ok(_), Err(Refusal::NonFinite { .. })) => assert!(!finite, "{}", what()),
         (Ok(_), Err(Refusal::TooManyDistinct { .. })) => assert_eq!(spec.mode(), &Mode::Unique),

@@ -5,8 +5,8 @@ mod naive;
 
 use naive::check::check;
 use palettizer_palette::{
-    Context, CustomLut, Dtype, Granularity, LutDtype, LutFunction, Mode, Nbits, PaletteSpec,
-    Refusal, Tensor, layout, palettize, suits,
+    Context, CustomLut, Deferred, Dtype, Granularity, LutDtype, LutFunction, Mode, Nbits,
+    PaletteSpec, Refusal, Tensor, layout, palettize, suits,
 };
 
 const SHAPE: [usize; 3] = [8, 6, 4];
@@ -81,13 +81,36 @@ fn requests() -> Vec<(PaletteSpec, Option<usize>)> {
 #[test]
 fn every_combination() {
     let requests = requests();
-    let mut palettes = 0;
+    let (mut palettes, mut deferred) = (0, 0);
     for dtype in Dtype::ALL {
         let bytes = naive::weight(dtype, SHAPE.iter().product(), 24, 5);
         let tensor = Tensor::new(dtype, &SHAPE, &bytes).unwrap();
         for (spec, axis) in &requests {
             let plan = layout(&SHAPE, *axis, spec);
             let found = palettize(&tensor, spec, &naive::on(*axis));
+            match Deferred::new(&tensor, spec, &naive::on(*axis)) {
+                Ok(None) => {}
+                Ok(Some(later)) => {
+                    let mut palette = later.palette(&bytes).unwrap();
+                    assert_eq!(found.as_ref(), Ok(&palette));
+                    let mut dense = bytes.clone();
+                    let replaced = later.replace(&mut dense).unwrap();
+                    assert_eq!(dense, palette.decompress());
+                    palette.indices.clear();
+                    assert_eq!(replaced, palette);
+                    let short = later.replace(&mut dense[dtype.size()..]);
+                    assert!(matches!(
+                        short,
+                        Err(Refusal::Length {
+                            expected: 192,
+                            found: 191,
+                            ..
+                        })
+                    ));
+                    deferred += 1;
+                }
+                Err(refusal) => assert_eq!(found, Err(refusal)),
+            }
             match (
                 plan.and_then(|plan| suits(dtype, false, spec).map(|()| plan)),
                 found,
@@ -101,7 +124,7 @@ fn every_combination() {
             }
         }
     }
-    assert!(palettes > 3000, "{palettes}");
+    assert!(palettes > 3000 && deferred > 300, "{palettes} {deferred}");
 }
 
 #[test]

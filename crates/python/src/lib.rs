@@ -59,7 +59,7 @@ mod _native {
     #[pymodule_export]
     use crate::model::Model;
     #[pymodule_export]
-    use crate::palette::Palette;
+    use crate::palette::{DeferredPalette, Palette};
     #[pymodule_export]
     use crate::palettize::{assemble, normalise_sensitivity, palettize};
     #[pymodule_export]

@@ -2,7 +2,7 @@
 
 use numpy::{PyArray1, PyReadonlyArray1, PyReadwriteArray1};
 use palettizer::safetensors::Checkpoint;
-use palettizer_palette::{Lut, Palette as Inner, Tensor, weighted_error};
+use palettizer_palette::{Deferred, Lut, Palette as Inner, Tensor, weighted_error};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyTuple};
 
@@ -170,5 +170,22 @@ impl Palette {
             self.nbits(),
             self.0.luts()
         )
+    }
+}
+
+/// A palette whose indices are still to be found.
+#[pyclass(frozen, module = "palettizer._native")]
+pub(crate) struct DeferredPalette {
+    pub(crate) deferred: Deferred,
+    /// As many threads find the indices as have found the tables.
+    pub(crate) threads: Option<usize>,
+}
+
+#[pymethods]
+impl DeferredPalette {
+    /// Puts the palette's values in the place of those it was deferred for.
+    fn replace(&self, py: Python<'_>, mut values: PyReadwriteArray1<'_, u8>) -> PyResult<Palette> {
+        let values = slice_mut("values", &mut values)?;
+        work::run(py, self.threads, None, |_| self.deferred.replace(values)).map(Palette)
     }
 }

@@ -2,16 +2,16 @@
 
 use numpy::{PyReadonlyArray1, PyReadonlyArrayDyn, PyReadwriteArray1, PyUntypedArrayMethods};
 use palettizer_palette::{
-    Context, DEFAULT_DAMPING, DEFAULT_ROUNDS, FittedTables, GranularityName, Layerwise,
+    Context, DEFAULT_DAMPING, DEFAULT_ROUNDS, Deferred, FittedTables, GranularityName, Layerwise,
     LayerwiseAlgorithm, LayerwiseSettings, ModeName, MomentsShape, Nbits, PaletteSpec, Precision,
-    SpecError, SpecOptions, Tensor,
+    Refusal, SpecError, SpecOptions, Tensor,
 };
 use pyo3::prelude::*;
 
 use crate::arrays::{optional_slice, slice, slice_mut};
 use crate::error::bad_value;
 use crate::names::{dtype as parse_dtype, name};
-use crate::palette::Palette;
+use crate::palette::{DeferredPalette, Palette};
 use crate::whole;
 use crate::work;
 
@@ -21,7 +21,8 @@ use crate::work;
     values, dtype, shape, *, mode = "kmeans", nbits = None, granularity = "per_tensor", group_size = None,
     channel_axis = None, output_axis = None, cluster_dim = 1, enable_per_channel_scale = false, lut_dtype = None,
     fold_scale = false, half_scales = false, exact = false, seed = 0, sensitivity = None, second_moments = None,
-    algorithm = LayerwiseAlgorithm::default(), rounds = DEFAULT_ROUNDS, damping = DEFAULT_DAMPING, threads = None
+    algorithm = LayerwiseAlgorithm::default(), rounds = DEFAULT_ROUNDS, damping = DEFAULT_DAMPING, deferred = false,
+    threads = None
 ))]
 #[expect(clippy::too_many_arguments, reason = "they are keywords in Python")]
 pub(crate) fn palettize(
@@ -47,8 +48,9 @@ pub(crate) fn palettize(
     #[pyo3(from_py_with = name)] algorithm: LayerwiseAlgorithm,
     #[pyo3(from_py_with = whole::rounds)] rounds: usize,
     damping: f64,
+    deferred: bool,
     #[pyo3(from_py_with = whole::threads)] threads: Option<usize>,
-) -> PyResult<Palette> {
+) -> PyResult<Palettized> {
     let spec = Asked {
         mode,
         nbits,
@@ -73,7 +75,7 @@ pub(crate) fn palettize(
         damping,
     };
     let layerwise = inputs(&second_moments, settings)?;
-    let palette = work::run(py, threads, None, |line| {
+    work::run(py, threads, None, |line| {
         let context = Context {
             output_axis,
             sensitivity,
@@ -81,9 +83,19 @@ pub(crate) fn palettize(
             stop: Some(line.stop),
             ..Context::default()
         };
-        palettizer_palette::palettize(&tensor, &spec, &context)
-    });
-    palette.map(Palette)
+        if deferred && let Some(deferred) = Deferred::new(&tensor, &spec, &context)? {
+            return Ok(Palettized::Later(DeferredPalette { deferred, threads }));
+        }
+        let palette = palettizer_palette::palettize(&tensor, &spec, &context)?;
+        Ok::<_, Refusal>(Palettized::Now(Palette(palette)))
+    })
+}
+
+/// What `palettize` gives.
+#[derive(IntoPyObject)]
+pub(crate) enum Palettized {
+    Now(Palette),
+    Later(DeferredPalette),
 }
 
 /// The palette of tables that were fitted elsewhere. See `_native.pyi` for the arguments.

@@ -99,6 +99,15 @@ impl Borders {
         }
     }
 
+    /// The entries of indices.
+    pub(crate) fn look_up(&self, indices: &[u8], values: &mut [f32]) {
+        let mut entries = [0.0; 256];
+        entries[..self.lut.len()].copy_from_slice(&self.lut);
+        for (value, &index) in values.iter_mut().zip(indices) {
+            *value = entries[usize::from(index)];
+        }
+    }
+
     /// Squared error of `x` at entry `index`; none for values that are not finite.
     pub(crate) fn error(&self, x: f32, index: u8) -> f64 {
         match self.lut.get(usize::from(index)) {
@@ -128,4 +137,22 @@ fn border(a: f32, b: f32) -> f32 {
     } else {
         near
     }
+}
+
+/// Replaces each value by the nearest entry of `lut`, ties going to the lower one; returns the squared error. Indices and error are
+/// those of [`ValueHistogram::assign`](crate::ValueHistogram::assign), without memory for all indices.
+///
+/// ```
+/// use palettizer_kernels::replace;
+///
+/// let mut values = [0.25_f32, 1.0, 2.0];
+/// assert_eq!(replace(&mut values, &[0.0, 2.0]), 0.0625 + 1.0);
+/// assert_eq!(values, [0.0, 0.0, 2.0]);
+/// ```
+pub fn replace(values: &mut [f32], lut: &[f32]) -> f64 {
+    if lut.is_empty() {
+        values.fill(0.0);
+        return 0.0;
+    }
+    single::replace(&Borders::new(lut), values)
 }

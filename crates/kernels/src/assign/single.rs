@@ -122,16 +122,10 @@ fn leading(x: f32) -> usize {
     (key(x) >> (32 - LEADING)) as usize
 }
 
-/// Fills `indices` and returns the squared error of the finite values.
+/// Fills `indices` and returns the squared error of the finite values; `finite` is whether all are.
 pub(crate) fn assign(borders: &Borders, values: &[f32], finite: bool, indices: &mut [u8]) -> f64 {
     let search = Search::new(&borders.borders, values.len());
-    let run = |values: &[f32], indices: &mut [u8]| {
-        if finite {
-            clean(borders, &search, values, indices)
-        } else {
-            ragged(borders, values, indices)
-        }
-    };
+    let run = |values: &[f32], indices: &mut [u8]| run(borders, &search, values, finite, indices);
     if values.len() <= CHUNK {
         return run(values, indices);
     }
@@ -140,6 +134,40 @@ pub(crate) fn assign(borders: &Borders, values: &[f32], finite: bool, indices: &
         .map(|(values, indices)| run(values, indices))
         .collect();
     errors.iter().sum()
+}
+
+/// Replaces each value by its entry and returns the same error.
+///
+/// What is found of a chunk is used while the chunk is in a cache.
+pub(crate) fn replace(borders: &Borders, values: &mut [f32]) -> f64 {
+    let search = Search::new(&borders.borders, values.len());
+    let run = |indices: &mut Vec<u8>, values: &mut [f32]| {
+        indices.resize(values.len(), 0);
+        let finite = values.iter().fold(true, |all, x| all & x.is_finite());
+        let error = run(borders, &search, values, finite, indices);
+        borders.look_up(indices, values);
+        error
+    };
+    if values.len() <= CHUNK {
+        return run(&mut Vec::new(), values);
+    }
+    let chunks = values.par_chunks_mut(CHUNK);
+    let errors: Vec<f64> = chunks.map_init(Vec::new, run).collect();
+    errors.iter().sum()
+}
+
+fn run(
+    borders: &Borders,
+    search: &Search,
+    values: &[f32],
+    finite: bool,
+    indices: &mut [u8],
+) -> f64 {
+    if finite {
+        clean(borders, search, values, indices)
+    } else {
+        ragged(borders, values, indices)
+    }
 }
 
 /// Some values are not finite.

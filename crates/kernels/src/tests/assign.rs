@@ -4,7 +4,7 @@ use half::{bf16, f16};
 use proptest::prelude::*;
 
 use super::{KINDS, Noise};
-use crate::{Element, Precision, ValueHistogram, Weights};
+use crate::{Element, Precision, ValueHistogram, Weights, replace};
 
 fn nearest(lut: &[f32], x: f32) -> u8 {
     if let Some(same) = lut
@@ -62,6 +62,17 @@ pub(super) fn check<T: Element>(values: &[T], lut: &[f32]) {
         (error - wanted).abs() <= 1e-10 * wanted,
         "{error} is not {wanted}"
     );
+    if T::BITS == 32 {
+        let mut replaced: Vec<f32> = values.iter().map(|x| x.to_f32()).collect();
+        assert_eq!(replace(&mut replaced, lut).to_bits(), error.to_bits());
+        let entries = indices.iter().map(|&index| lut[usize::from(index)]);
+        assert!(
+            replaced
+                .iter()
+                .map(|x| x.to_bits())
+                .eq(entries.map(f32::to_bits))
+        );
+    }
 }
 
 fn check_types(values: &[f32], lut: &[f32]) {
@@ -129,6 +140,10 @@ fn large_groups() {
             // As long as wanted, by repeating the last.
             lut.resize(k, lut[lut.len() - 1]);
             check_types(&values, &lut);
+            // Only in one of the pieces that are worked on in parallel.
+            let mut ragged = values.clone();
+            ragged[140_000] = f32::NAN;
+            check(&ragged, &lut);
         }
     }
 }
@@ -181,4 +196,7 @@ fn no_palette() {
         0.0
     );
     assert_eq!(indices, [0, 0]);
+    let mut values = [1.0, 2.0];
+    assert_eq!(replace(&mut values, &[]), 0.0);
+    assert_eq!(values, [0.0, 0.0]);
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::elements::{Elements, Gathered};
 use super::table::{GroupTable, TableRequest};
 use super::{products, scalar, vector};
-use crate::{Context, LutGroup, Mode, PaletteSpec, Refusal};
+use crate::{Context, LutGroup, Mode, Nbits, PaletteSpec, Refusal};
 
 /// What finds the tables of a weight's groups.
 pub(crate) struct GroupEncoder<'a, T> {
@@ -24,14 +24,7 @@ impl<T: Element> GroupEncoder<'_, T> {
         counts: &[usize],
         indices: &mut [u8],
     ) -> Result<Vec<GroupTable>, Refusal> {
-        let mut parts = Vec::with_capacity(counts.len());
-        let mut left = indices;
-        for &count in counts {
-            let (part, rest) = left.split_at_mut(count);
-            parts.push(part);
-            left = rest;
-        }
-        let tables: Vec<Result<GroupTable, Refusal>> = parts
+        let tables: Vec<Result<GroupTable, Refusal>> = parts(counts, indices)
             .into_par_iter()
             .enumerate()
             .map_init(Gathered::default, |gathered, (group, indices)| {
@@ -40,6 +33,40 @@ impl<T: Element> GroupEncoder<'_, T> {
             .collect();
         // The first refusal in the order of the groups, whichever was found first.
         tables.into_iter().collect()
+    }
+
+    /// The tables of all groups by k-means of their scalars, without a scale; indices and errors [later](Self::assign).
+    pub(crate) fn fit(&self, nbits: Nbits) -> Result<Vec<GroupTable>, Refusal> {
+        let request = self.request();
+        let tables: Vec<Result<GroupTable, Refusal>> = (0..self.elements.groups.count)
+            .into_par_iter()
+            .map_init(Gathered::default, |gathered, group| {
+                self.context.go_on()?;
+                let (values, weights) = self.elements.scalars(group, gathered);
+                scalar::fit(values, weights, nbits, &request, self.context)
+            })
+            .collect();
+        tables.into_iter().collect()
+    }
+
+    /// The indices into tables that were [fitted](Self::fit), group after group, and the errors.
+    pub(crate) fn assign(&self, tables: &mut [GroupTable], counts: &[usize], indices: &mut [u8]) {
+        parts(counts, indices)
+            .into_par_iter()
+            .zip(tables)
+            .enumerate()
+            .for_each_init(Gathered::default, |gathered, (group, (indices, table))| {
+                let (values, _) = self.elements.scalars(group, gathered);
+                scalar::assign(values, table, indices);
+            });
+    }
+
+    fn request(&self) -> TableRequest<'_> {
+        TableRequest {
+            spec: self.spec,
+            storage: self.elements.storage,
+            exact: self.elements.channels.is_none() || matches!(self.spec.mode(), Mode::Unique),
+        }
     }
 
     fn table(
@@ -52,11 +79,7 @@ impl<T: Element> GroupEncoder<'_, T> {
         let elements = &self.elements;
         let scaled = elements.channels.is_some();
         let unique = matches!(self.spec.mode(), Mode::Unique);
-        let request = TableRequest {
-            spec: self.spec,
-            storage: elements.storage,
-            exact: !scaled || unique,
-        };
+        let request = self.request();
         let mut table = if let Mode::Custom(function) = self.spec.mode() {
             elements.gather_singles(group, gathered, None);
             let described = LutGroup {
@@ -92,4 +115,15 @@ impl<T: Element> GroupEncoder<'_, T> {
         }
         Ok(table)
     }
+}
+
+/// The indices of each group.
+fn parts<'a>(counts: &[usize], indices: &'a mut [u8]) -> Vec<&'a mut [u8]> {
+    let mut left = indices;
+    let part = |&count: &usize| {
+        let (part, rest) = std::mem::take(&mut left).split_at_mut(count);
+        left = rest;
+        part
+    };
+    counts.iter().map(part).collect()
 }

@@ -3,6 +3,7 @@
 //! | module | idea |
 //! |---|---|
 //! | `palettize` | a weight and a spec to a palette |
+//! | `deferred` | the tables now, the indices when they are needed |
 //! | `group_encoder`, `elements` | all groups: each gathered, given its table, measured |
 //! | `scalar`, `vector`, `table` | the table of a group's scalars, or of its vectors; what is asked of it |
 //! | `entries`, `storage`, `rounding` | entries as they are stored, and the numbers that a dtype has |
@@ -13,6 +14,7 @@
 
 pub(crate) mod assemble;
 mod channels;
+mod deferred;
 mod elements;
 pub(crate) mod entries;
 mod group_encoder;
@@ -26,6 +28,7 @@ pub(crate) mod storage;
 pub(crate) mod table;
 pub(crate) mod vector;
 
+pub use deferred::Deferred;
 pub use layerwise::assemble;
 pub use palettize::palettize;
 pub use recover::RecoverError;

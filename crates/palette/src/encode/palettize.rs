@@ -66,6 +66,25 @@ pub fn palettize(
     spec: &PaletteSpec,
     context: &Context<'_>,
 ) -> Result<Palette, Refusal> {
+    let layout = checked(tensor, spec, context)?;
+    if let Some(inputs) = context.layerwise {
+        return layerwise::palettize(tensor, &layout, spec, context, inputs);
+    }
+    let weight = Weight {
+        tensor,
+        layout: &layout,
+        spec,
+        context,
+    };
+    weight.read(Whole)
+}
+
+/// The layout of a weight for which the spec and what is known go together.
+pub(crate) fn checked(
+    tensor: &Tensor<'_>,
+    spec: &PaletteSpec,
+    context: &Context<'_>,
+) -> Result<Layout, Refusal> {
     let layout = layout(tensor.shape(), context.output_axis, spec)?;
     suits(tensor.dtype(), context.mask.is_some(), spec)?;
     if let Some(mask) = context.mask {
@@ -79,24 +98,7 @@ pub fn palettize(
         }
     }
     context.go_on()?;
-    if let Some(inputs) = context.layerwise {
-        return layerwise::palettize(tensor, &layout, spec, context, inputs);
-    }
-    let weight = Weight {
-        tensor,
-        layout: &layout,
-        spec,
-        context,
-    };
-    let bytes = tensor.bytes();
-    match tensor.dtype() {
-        Dtype::F16 => weight.encode(&elements::<f16>(bytes)),
-        Dtype::BF16 => weight.encode(&elements::<bf16>(bytes)),
-        Dtype::F32 => weight.encode(&elements::<f32>(bytes)),
-        // Half precision holds every byte exactly, and its histogram is the cheap one.
-        Dtype::I8 => weight.encode(&halves(bytes, |b| f32::from(b as i8))),
-        Dtype::U8 => weight.encode(&halves(bytes, f32::from)),
-    }
+    Ok(layout)
 }
 
 fn halves(bytes: &[u8], value: impl Fn(u8) -> f32) -> Vec<f16> {
@@ -105,16 +107,72 @@ fn halves(bytes: &[u8], value: impl Fn(u8) -> f32) -> Vec<f16> {
 }
 
 /// A weight that has been found to suit.
-struct Weight<'a> {
-    tensor: &'a Tensor<'a>,
-    layout: &'a Layout,
-    spec: &'a PaletteSpec,
-    context: &'a Context<'a>,
+pub(crate) struct Weight<'a> {
+    pub(crate) tensor: &'a Tensor<'a>,
+    pub(crate) layout: &'a Layout,
+    pub(crate) spec: &'a PaletteSpec,
+    pub(crate) context: &'a Context<'a>,
+}
+
+/// What is made of a weight whose values can be read.
+pub(crate) trait Step {
+    type Made;
+    fn take<T: Element>(
+        self,
+        weight: &Weight<'_>,
+        encoder: &GroupEncoder<'_, T>,
+    ) -> Result<Self::Made, Refusal>;
+}
+
+/// All at once.
+struct Whole;
+
+impl Step for Whole {
+    type Made = Palette;
+
+    fn take<T: Element>(
+        self,
+        weight: &Weight<'_>,
+        encoder: &GroupEncoder<'_, T>,
+    ) -> Result<Palette, Refusal> {
+        let mut indices = Indices::new(encoder);
+        let tables = encoder.tables(&indices.counts, &mut indices.all)?;
+        weight.palette(encoder, &tables, &indices)
+    }
+}
+
+/// The indices of a weight, group after group.
+pub(crate) struct Indices {
+    /// How many each group has.
+    pub(crate) counts: Vec<usize>,
+    pub(crate) all: Vec<u8>,
+}
+
+impl Indices {
+    /// So many zeros as the weight has indices.
+    pub(crate) fn new<T: Element>(encoder: &GroupEncoder<'_, T>) -> Self {
+        let Elements { groups, mask, .. } = &encoder.elements;
+        let counts = groups.index_counts(mask.as_ref());
+        let all = vec![0; counts.iter().sum()];
+        Indices { counts, all }
+    }
 }
 
 impl Weight<'_> {
-    /// The palette, given the values.
-    fn encode<T: Element>(&self, values: &[T]) -> Result<Palette, Refusal> {
+    /// Takes a step with the values as they are stored.
+    pub(crate) fn read<S: Step>(&self, step: S) -> Result<S::Made, Refusal> {
+        let bytes = self.tensor.bytes();
+        match self.tensor.dtype() {
+            Dtype::F16 => self.with(step, &elements::<f16>(bytes)),
+            Dtype::BF16 => self.with(step, &elements::<bf16>(bytes)),
+            Dtype::F32 => self.with(step, &elements::<f32>(bytes)),
+            // Half precision holds every byte exactly, and its histogram is the cheap one.
+            Dtype::I8 => self.with(step, &halves(bytes, |b| f32::from(b as i8))),
+            Dtype::U8 => self.with(step, &halves(bytes, f32::from)),
+        }
+    }
+
+    fn with<T: Element, S: Step>(&self, step: S, values: &[T]) -> Result<S::Made, Refusal> {
         let Weight {
             layout,
             spec,
@@ -147,20 +205,31 @@ impl Weight<'_> {
             context,
             spec,
         };
-        let Elements { groups, mask, .. } = &encoder.elements;
-        let counts = groups.index_counts(mask.as_ref());
-        let mut indices = vec![0; counts.iter().sum()];
-        let tables = encoder.tables(&counts, &mut indices)?;
-        let channels = encoder.elements.channels.as_ref();
+        step.take(self, &encoder)
+    }
+
+    /// The palette of what was found.
+    pub(crate) fn palette<T: Element>(
+        &self,
+        encoder: &GroupEncoder<'_, T>,
+        tables: &[GroupTable],
+        indices: &Indices,
+    ) -> Result<Palette, Refusal> {
+        let Elements {
+            groups,
+            mask,
+            channels,
+            ..
+        } = &encoder.elements;
         let encoded = Encoded {
-            dtype,
-            layout,
-            nbits: self.width(&tables)?,
-            lut_dtype: spec.lut_dtype(),
-            tables: &tables,
-            indices: &groups.row_major(&indices, &counts, mask.as_ref()),
-            scales: channels.map(|channels| channels.scales.as_slice()),
-            mask: context.mask,
+            dtype: self.tensor.dtype(),
+            layout: self.layout,
+            nbits: self.width(tables)?,
+            lut_dtype: self.spec.lut_dtype(),
+            tables,
+            indices: &groups.row_major(&indices.all, &indices.counts, mask.as_ref()),
+            scales: channels.as_ref().map(|channels| channels.scales.as_slice()),
+            mask: self.context.mask,
         };
         Ok(encoded.palette())
     }

@@ -4,7 +4,7 @@
 //! NaN and infinities among them), or what the mode aims at, rounded as it will be stored; then each element to its
 //! nearest entry. Cost: the histogram, the solver and the assignment, nothing more that grows with the group.
 
-use palettizer_kernels::{Element, ValueHistogram, Weights};
+use palettizer_kernels::{Element, Precision, ValueHistogram, Weights};
 
 use super::entries;
 use super::storage::Storage;
@@ -22,47 +22,81 @@ pub(crate) fn table<T: Element>(
     if values.is_empty() {
         return Ok(GroupTable::default());
     }
-    let histogram = ValueHistogram::new(values, weights, request.spec.precision());
-    let histogram = histogram.with_stop(context.stop);
-    if request.may_list()
-        && let Some(distinct) = histogram.distinct(request.limit())
-    {
-        histogram.assign(&distinct, indices);
-        return Ok(GroupTable::of_distinct(distinct, histogram.energy()));
-    }
-    refuse_non_finite(histogram.non_finite(), values.len())?;
-    let storage = request.storage;
-    let (targets, gap) = match request.spec.mode() {
-        Mode::Kmeans(nbits) => {
-            let clusters = histogram.cluster(nbits.entries());
-            context.go_on()?;
-            (clusters.centroids, clusters.gap)
+    let histogram = histogram(values, weights, request, context);
+    let mut table = match (listed(&histogram, request)?, request.spec.mode()) {
+        (Some(listed), _) => listed,
+        (None, Mode::Kmeans(nbits)) => clustered(&histogram, *nbits, request.storage, context)?,
+        (None, Mode::Uniform(nbits)) => {
+            return Ok(uniform(&histogram, *nbits, request.storage, indices));
         }
-        Mode::Uniform(nbits) => return Ok(uniform(&histogram, *nbits, storage, indices)),
-        Mode::Unique | Mode::Custom(_) => return Err(request.too_many()),
+        (None, Mode::Unique | Mode::Custom(_)) => return Err(request.too_many()),
     };
-    let mut table = assigned(&histogram, &targets, storage, indices);
-    table.error.gap = gap;
+    table.error.squared_error = histogram.assign(&table.entries.values, indices);
     Ok(table)
 }
 
-/// The table of what is aimed at, ascending, with each value at its nearest entry.
-fn assigned<T: Element>(
+/// Finds the table of `values` by k-means; its error is measured when the indices are found, by [`assign`].
+pub(crate) fn fit<T: Element>(
+    values: &[T],
+    weights: Weights<'_>,
+    nbits: Nbits,
+    request: &TableRequest<'_>,
+    context: &Context<'_>,
+) -> Result<GroupTable, Refusal> {
+    let histogram = histogram(values, weights, request, context);
+    match listed(&histogram, request)? {
+        Some(listed) => Ok(listed),
+        None => clustered(&histogram, nbits, request.storage, context),
+    }
+}
+
+/// Finds the index of each of the values that a table was [fitted](fit) to.
+pub(crate) fn assign<T: Element>(values: &[T], table: &mut GroupTable, indices: &mut [u8]) {
+    let histogram = ValueHistogram::new(values, Weights::Equal, Precision::Refined);
+    table.error.squared_error = histogram.assign(&table.entries.values, indices);
+}
+
+fn histogram<'a, T: Element>(
+    values: &'a [T],
+    weights: Weights<'a>,
+    request: &TableRequest<'_>,
+    context: &Context<'a>,
+) -> ValueHistogram<'a, T> {
+    ValueHistogram::new(values, weights, request.spec.precision()).with_stop(context.stop)
+}
+
+/// The distinct values themselves, where they fit; else all must be finite.
+fn listed<T: Element>(
     histogram: &ValueHistogram<'_, T>,
-    targets: &[f64],
+    request: &TableRequest<'_>,
+) -> Result<Option<GroupTable>, Refusal> {
+    if request.may_list()
+        && let Some(distinct) = histogram.distinct(request.limit())
+    {
+        return Ok(Some(GroupTable::of_distinct(distinct, histogram.energy())));
+    }
+    refuse_non_finite(histogram.non_finite(), histogram.len())?;
+    Ok(None)
+}
+
+/// The optimal table.
+fn clustered<T: Element>(
+    histogram: &ValueHistogram<'_, T>,
+    nbits: Nbits,
     storage: Storage,
-    indices: &mut [u8],
-) -> GroupTable {
-    let entries = entries::scalars(targets, storage);
-    GroupTable {
+    context: &Context<'_>,
+) -> Result<GroupTable, Refusal> {
+    let clusters = histogram.cluster(nbits.entries());
+    context.go_on()?;
+    Ok(GroupTable {
+        entries: entries::scalars(&clusters.centroids, storage),
+        folded: Vec::new(),
         error: ErrorFigures {
-            squared_error: histogram.assign(&entries.values, indices),
             energy: histogram.energy(),
+            gap: clusters.gap,
             ..ErrorFigures::default()
         },
-        entries,
-        folded: Vec::new(),
-    }
+    })
 }
 
 /// Evenly spaced entries: with the exact step, or with the step rounded to the weight's dtype as coremltools has it,
@@ -85,7 +119,16 @@ fn uniform<T: Element>(
                 .map(|i| f64::from(low) + i as f64 * step)
                 .collect(),
         };
-        assigned(histogram, &spaced, storage, indices)
+        let entries = entries::scalars(&spaced, storage);
+        GroupTable {
+            error: ErrorFigures {
+                squared_error: histogram.assign(&entries.values, indices),
+                energy: histogram.energy(),
+                ..ErrorFigures::default()
+            },
+            entries,
+            folded: Vec::new(),
+        }
     };
     let coarse = rounded.is_finite().then(|| table(f64::from(rounded)));
     let exact = table(span / steps);

@@ -16,7 +16,7 @@ from palettizer.torch.palettization._layerwise.fit import palette_on_device
 from palettizer.torch.palettization._layerwise.statistics import Statistics
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.budget import Allotment, Price, part, pricer, sampled
-from palettizer.torch.palettization._plan.palettize import Made, native_arguments
+from palettizer.torch.palettization._plan.palettize import native_arguments
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import as_bytes, to_native
 
@@ -26,7 +26,9 @@ _RARE = 0.01
 """How much a row that was never looked up counts, of what a row does on average; as in crates/pipeline/src/statistics."""
 
 
-def fitted(weight: Weight, found: Statistics, guided: bool, threads: int) -> tuple[Made, dict[str, Any]]:
+def fitted(
+    weight: Weight, found: Statistics, guided: bool, threads: int
+) -> tuple[tuple[_native.Palette, float], dict[str, Any]]:
     """The palette of a weight, and what the report says of it beyond its error."""
     with torch.no_grad(), weight.owners[0].values() as tensor:
         arguments = {**native_arguments(weight, to_native(tensor), None), "threads": threads}
@@ -111,7 +113,7 @@ def _fit(
     start = None if found.fisher is None else _normalised(found.fisher)
     moments = np.ascontiguousarray(found.moments.to("cpu", torch.float32).numpy())
     more = {"sensitivity": start, "second_moments": moments, **settings(weight, guided)}
-    return _native.palettize(**{**arguments, **more})
+    return _native.palettize(**{**arguments, **more}, deferred=False)
 
 
 def _on_gpu(values: torch.Tensor) -> bool:

@@ -1,8 +1,9 @@
 """The plan applied: each weight goes to the native module, and its values and buffers come back.
 
-All palettes are made before the first weight changes, and then all weights are changed without heed of Ctrl-C: whatever
-ends the work, a model is whole or untouched. A palette is small beside its weight. Weights that are contiguous in the
-memory of the CPU are read and written where they are.
+All tables are found before the first weight changes, and then all weights are changed without heed of Ctrl-C: whatever
+ends the work, a model is whole or untouched. Weights that are contiguous in the memory of the CPU are read and written where
+they are; the indices of such a weight are found just before it is written, where its tables tell them. So hardly more is held
+than tables.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from palettizer import _native
 from palettizer.torch.palettization._plan import metadata
 from palettizer.torch.palettization._plan.plan import Weight
 from palettizer.torch.palettization._plan.tensors import NAMES, as_bytes, to_native, write_values
-from palettizer.torch.palettization._plan.walk import Owner
+from palettizer.torch.palettization._plan.walk import Memory, Owner
 
 SensitivityOf = Callable[[Weight], NDArray[np.float32]]
 """Gives one number for each element of a weight, row-major."""
@@ -50,8 +51,8 @@ def check_values(owners: Iterable[Owner]) -> None:
         )
 
 
-Made = tuple["_native.Palette", float]
-"""A palette, and its mean squared error."""
+Made = tuple["_native.Palette | _native.DeferredPalette", float | None]
+"""A palette, and its mean squared error if that is not what it says itself."""
 
 MakePalette = Callable[[Weight, torch.Tensor], Made]
 """Makes the palette of a weight's values, as the native module can read them."""
@@ -61,10 +62,18 @@ def maker(threads: int, sensitivity: SensitivityOf | None = None) -> MakePalette
     """Palettizes here, on some threads."""
 
     def make(weight: Weight, dense: torch.Tensor) -> Made:
-        palette = _native.palettize(**native_arguments(weight, dense, sensitivity), threads=threads)
-        return palette, palette.error["mse"]
+        arguments = native_arguments(weight, dense, sensitivity)
+        if _read_in_place(weight.owners[0], dense):
+            return _native.palettize(**arguments, deferred=True, threads=threads), None
+        return _native.palettize(**arguments, deferred=False, threads=threads), None
 
     return make
+
+
+def _read_in_place(owner: Owner, dense: torch.Tensor) -> bool:
+    """Whether the native module reads the values where the model has them, so that they are there later without a copy."""
+    whole = owner.wrapper is None and isinstance(owner.identity, Memory)
+    return whole and dense.data_ptr() == owner.module.get_parameter(owner.parameter).data_ptr()
 
 
 def make_palette(weight: Weight, make: MakePalette) -> Made:
@@ -98,7 +107,13 @@ def put(made: Made, owner: Owner, targets: Sequence[Owner]) -> dict[str, Any]:
     """
     (palette, mse), target = made, targets[0]
     with torch.no_grad(), target.values(write=True) as tensor:
-        write_values(palette, tensor)
+        if isinstance(palette, _native.DeferredPalette):
+            if target is not owner:
+                with owner.values() as values:
+                    tensor.copy_(values)
+            palette = palette.replace(as_bytes(tensor))
+        else:
+            write_values(palette, tensor)
         for other in targets[1:]:
             parameter = other.module.get_parameter(other.parameter)
             # Parameters that lie in one memory do not in a copy.
@@ -109,7 +124,7 @@ def put(made: Made, owner: Owner, targets: Sequence[Owner]) -> dict[str, Any]:
     note = metadata.conversion(owner.module, owner.parameter, "vector_axis" in fields, quantized)
     for target in targets:
         metadata.register(target.module, target.parameter, fields, quantized)
-    row: dict[str, Any] = {"error": math.sqrt(mse), "#params": owner.facts.numel}
+    row: dict[str, Any] = {"error": math.sqrt(palette.error["mse"] if mse is None else mse), "#params": owner.facts.numel}
     if metadata.QUANTIZATION in metadata.recorded(target.module, target.parameter):
         row["dtype"] = "dtype=int8"
     *_, entries, cluster_dim = palette.lut_shape

@@ -1,12 +1,16 @@
 """Sensitivities: the same numbers as the peer's, files in and out, and a model that is as it was afterwards."""
 
 import copy
+import gc
+import sys
 from collections import OrderedDict
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+from palettizer.torch.palettization._sensitivity import torch_file
 from torch_support import palettes, sides, told, trained
 
 
@@ -146,6 +150,34 @@ def test_the_peers_files_are_read(batches, tmp_path):
         error, limit = (palettes.squared_error(weight, m.get_submodule(name).weight, theirs[f"{name}.weight"])
                         for m in (a, again))
         assert error <= limit * (1 + 1e-6)
+
+
+def test_tensors_of_torch_files_are_read_where_they_lie(tmp_path):
+    """One at a time, into memory of their own; where a file does not have them as they are, from PyTorch's mapping."""
+    torch.manual_seed(3)
+    whole = torch.rand(40, 30)
+    plain = {"a": whole, "a.row": whole[3], "a.end": whole.reshape(-1)[-1:], "none": torch.empty(0, 3), "half": torch.rand(5).half(),
+             "double": torch.rand(4, 4, dtype=torch.float64), "bf16": torch.rand(3).bfloat16(), "one": torch.tensor(2.0)}
+    for name, tensors, where in (("plain", plain, True), ("turned", {**plain, "turned": whole.t()}, False), ("only", {"x": torch.rand(3)}, True),
+                                 ("empty", {"x": torch.empty(0)}, False), ("nothing", {}, False)):
+        path = str(tmp_path / f"{name}.pt")
+        torch.save(tensors, path)
+        assert (torch_file._entries(path, torch.load(path, mmap=True)) is not None) == where
+        shapes, read = torch_file.opened(path)
+        assert shapes == {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        for name, tensor in tensors.items():
+            assert torch.equal(read(name), tensor) and read(name).dtype == tensor.dtype
+            read(name).fill_(9)
+            assert torch.equal(read(name), tensor)
+
+
+def test_a_torch_file_does_not_stay_in_memory(tmp_path):
+    path = str(tmp_path / "large.pt")
+    torch.save({str(i): torch.full((1 << 21,), float(i)) for i in range(8)}, path)
+    _, read = torch_file.opened(path)
+    gc.collect()
+    mapped = [line for line in Path("/proc/self/maps").read_text().splitlines() if path in line] if sys.platform == "linux" else []
+    assert mapped == [] and all(read(str(i)).unique().tolist() == [i] for i in range(8))
 
 
 def test_a_sensitivity_file_with_code_in_it_is_refused(tmp_path):

@@ -129,5 +129,7 @@ def _entry(path: Path, name: str, listed: object, base: int, total: int) -> Entr
 
 def read(path: Path, entry: Entry) -> torch.Tensor:
     """One tensor of a file, in memory of its own."""
+    if entry.end == entry.start:
+        return torch.empty(entry.shape, dtype=entry.dtype)
     data = np.fromfile(path, np.uint8, entry.end - entry.start, offset=entry.start)
     return torch.from_numpy(data).view(entry.dtype).reshape(entry.shape)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import pickle
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -18,6 +17,7 @@ from palettizer import _native
 from palettizer.torch.palettization._io import safetensors
 from palettizer.torch.palettization._plan.budget import Sensitivities
 from palettizer.torch.palettization._plan.plan import Weight
+from palettizer.torch.palettization._sensitivity import torch_file
 
 
 _LARGEST = "palettizer.largest"
@@ -69,7 +69,7 @@ def stored(path: str | os.PathLike[str], weights: Iterable[Weight]) -> Sensitivi
 
     def of(weight: Weight) -> NDArray[np.float32]:
         tensor = read(names[weight.name])
-        values: NDArray[np.float32] = tensor.detach().to("cpu", torch.float32).reshape(-1).numpy().copy()
+        values: NDArray[np.float32] = tensor.to(torch.float32).reshape(-1).numpy()
         _native.normalise_sensitivity(values)
         return values
 
@@ -85,9 +85,9 @@ _Opened = tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor], Ma
 
 
 def _opened(path: str) -> _Opened:
-    """The shapes of the tensors in a file by name, what reads one, and what the largest values were, if it is said."""
+    """The shapes of the tensors in a file by name, what reads one into memory of its own, and what the largest values were, if it is said."""
     if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
-        return (*_torch_file(path), {})
+        return (*torch_file.opened(path), {})
     entries, said = safetensors.contents(path)
     shapes = {name: entry.shape for name, entry in entries.items()}
     return shapes, lambda name: safetensors.read(path, entries[name]), _largest(path, said.get(_LARGEST, "{}"))
@@ -102,22 +102,6 @@ def _largest(path: str, text: str) -> Mapping[str, float]:
     if not sound:
         raise ValueError(f"{path} has {_LARGEST} {text[:80]!r}, which is not numbers by names; is it damaged?")
     return {name: float(value) for name, value in found.items()}
-
-
-def _torch_file(path: str) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], torch.Tensor]]:
-    try:
-        loaded: Any = torch.load(path, weights_only=True, map_location="cpu", mmap=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds something else than tensors, which is not loaded: {error}") from error
-    wrong: str | None = None
-    if not isinstance(loaded, dict):
-        wrong = f"a {type(loaded).__name__}"
-    else:
-        others = {name: value for name, value in loaded.items() if not isinstance(value, torch.Tensor)}
-        wrong = next((f"a {type(value).__name__} for {name!r}" for name, value in others.items()), None)
-    if wrong is not None:
-        raise ValueError(f"{path} must hold a dict of tensors by name, found {wrong}")
-    return {name: tuple(tensor.shape) for name, tensor in loaded.items()}, loaded.__getitem__
 
 
 def _some(names: list[str]) -> str:

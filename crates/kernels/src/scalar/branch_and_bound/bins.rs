@@ -30,7 +30,10 @@ const SPARE: usize = 4;
 pub(super) struct Bins {
     /// Median of the sample, -0 if that is zero; sums are taken relative to it.
     pub(super) anchor: f32,
-    cells: Vec<Cell>,
+    /// The greatest value, relative to it.
+    most: f32,
+    /// Of each cell, see [`Cell`], how it is cut.
+    cells: Vec<u64>,
     /// Number of bins.
     pub(super) len: usize,
     /// Once some are split: the first part of each bin, or [`CLOSED`].
@@ -42,12 +45,28 @@ pub(super) struct Bins {
 /// Where a value falls that no bin is open for.
 pub(super) const CLOSED: u32 = u32::MAX;
 
-#[derive(Debug, Clone, Copy, Default)]
+/// A cell of the table, of which each begins where its leading bits say.
+#[derive(Clone, Copy)]
 struct Cell {
-    origin: f32,
+    /// Bins for each unit of length.
     scale: f32,
+    /// Its first bin, or [`CLOSED`] outside of the range.
     base: u32,
-    last: f32,
+}
+
+impl Cell {
+    /// In one number, which one load fetches.
+    fn packed(self) -> u64 {
+        u64::from(self.base) << 32 | u64::from(self.scale.to_bits())
+    }
+
+    #[inline(always)]
+    fn unpacked(packed: u64) -> Self {
+        Cell {
+            scale: f32::from_bits(packed as u32),
+            base: (packed >> 32) as u32,
+        }
+    }
 }
 
 impl Bins {
@@ -73,26 +92,27 @@ impl Bins {
         let range = (range.0 - anchor, range.1 - anchor);
         let numbers = allot(&counts, range, target);
         let closed = Cell {
-            base: u32::MAX,
-            ..Cell::default()
+            scale: 0.0,
+            base: CLOSED,
         };
         let mut bins = Bins {
             anchor,
-            cells: vec![closed; CELLS],
+            most: range.1,
+            cells: vec![closed.packed(); CELLS],
             len: 0,
             split: Vec::new(),
             parts: 1.0,
         };
         for (c, number) in (cell(range.0)..).zip(numbers) {
             let (low, high) = ends(c);
+            // The greatest value comes so near the last bin that no other is nearer.
             let scale = (number - 1) as f32 / (high.min(range.1) - low);
             let usable = scale.is_finite() && scale > 0.0;
-            bins.cells[c] = Cell {
-                origin: low,
+            let cell = Cell {
                 scale: if usable { scale } else { 0.0 },
                 base: bins.len as u32,
-                last: (number - 1) as f32,
             };
+            bins.cells[c] = cell.packed();
             bins.len += number;
         }
         bins
@@ -102,9 +122,8 @@ impl Bins {
     /// with the value.
     #[inline(always)]
     pub(super) fn place(&self, y: f32) -> (usize, f32) {
-        let cell = self.cells[cell(y)];
-        let part = (y - cell.origin) * cell.scale;
-        let part = if part < cell.last { part } else { cell.last };
+        let cell = Cell::unpacked(self.cells[cell(y)]);
+        let part = (y - origin(key(y))) * cell.scale;
         let bin = nearest_whole(part);
         (cell.base as usize + bin, part - bin as f32)
     }
@@ -112,23 +131,21 @@ impl Bins {
     /// The bins of values that are finite and in the range; the same as [`place`](Self::place), step by step for all of them.
     #[inline(always)]
     pub(super) fn places<const N: usize>(&self, values: &[f32; N]) -> [u32; N] {
-        let (mut y, mut origin, mut scale, mut last) = ([0.0; N], [0.0; N], [0.0; N], [0.0; N]);
-        let (mut cells, mut bins) = ([0_u32; N], [0_u32; N]);
+        let (mut y, mut keys) = ([0.0; N], [0_u32; N]);
+        let (mut cells, mut bins) = ([0_u64; N], [0_u32; N]);
         for i in 0..N {
             y[i] = values[i] - self.anchor;
-            cells[i] = cell(y[i]) as u32;
+            keys[i] = key(y[i]);
         }
         if let Some(table) = self.cells.first_chunk::<CELLS>() {
             for i in 0..N {
-                let cell = table[cells[i] as usize % CELLS];
-                (origin[i], scale[i], last[i], bins[i]) =
-                    (cell.origin, cell.scale, cell.last, cell.base);
+                cells[i] = table[(keys[i] >> (32 - CELL_BITS)) as usize];
             }
         }
         for i in 0..N {
-            let part = (y[i] - origin[i]) * scale[i];
-            let part = if part < last[i] { part } else { last[i] };
-            bins[i] += nearest_whole(part) as u32;
+            let cell = Cell::unpacked(cells[i]);
+            let part = (y[i] - origin(keys[i])) * cell.scale;
+            bins[i] = cell.base.wrapping_add(nearest_whole(part) as u32);
         }
         bins
     }
@@ -171,12 +188,24 @@ impl Bins {
         const FINE: u32 = 16 - CELL_BITS;
         let mut sieve = vec![0; 1 << 16];
         let any = |first: usize, last: usize| (first..=last).any(&wanted);
-        for (c, cell) in self.cells.iter().enumerate() {
-            let first = cell.base as usize;
-            if cell.base == u32::MAX || !any(first, first + cell.last as usize) {
+        let count = if self.is_split() {
+            self.split.len()
+        } else {
+            self.len
+        };
+        let bases = self.cells.iter().map(|&cell| Cell::unpacked(cell).base);
+        let mut open = bases
+            .enumerate()
+            .filter(|(_, base)| *base != CLOSED)
+            .peekable();
+        while let Some((c, base)) = open.next() {
+            let first = base as usize;
+            let end = open.peek().map_or(count, |(_, next)| *next as usize);
+            if !any(first, end - 1) {
                 continue;
             }
-            let bin = |key: u32| self.place(unkey(key)).0;
+            // The last cell goes on beyond the range.
+            let bin = |key: u32| self.place(unkey(key).min(self.most)).0;
             let leading = (c << FINE..).zip(&mut sieve[c << FINE..(c + 1) << FINE]);
             for (leading, pass) in leading {
                 let low = (leading as u32) << 16;
@@ -185,6 +214,12 @@ impl Bins {
         }
         sieve
     }
+}
+
+/// Where the cell of a key begins.
+#[inline(always)]
+fn origin(key: u32) -> f32 {
+    unkey(key & (u32::MAX << (32 - CELL_BITS)))
 }
 
 /// The cell of a value relative to the anchor.

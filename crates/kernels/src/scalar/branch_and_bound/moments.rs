@@ -328,4 +328,22 @@ mod tests {
         let number: f64 = parts.iter().step_by(2).map(|part| part[3]).sum();
         assert!(number > 1000.0 && gathered.len() as f64 == number);
     }
+
+    /// The greatest value is hardly above the least of its cell, which goes on beyond it: all of a bin's values are found again.
+    #[test]
+    fn a_range_that_ends_where_a_cell_begins() {
+        let step = 2.0_f32.powi(-18);
+        for most in [0.5, 0.5_f32.next_up(), 0.53, 0.53125_f32.next_up()] {
+            let mut values: Vec<f32> = (-(1 << 17)..1 << 17).map(|i| i as f32 * step).collect();
+            values.extend([-most, 0.0, most, most, most]);
+            let mut bins = Bins::new(&values, (-most, most), SEGMENT);
+            let moments = bins.moments(&values, Weights::Equal, true);
+            let number: f64 = moments.iter().map(|bin| bin[3]).sum();
+            assert_eq!(number, values.len() as f64);
+            let all = |bins: &Bins| bins.gather(&values, Weights::Equal, 0..bins.len as u32);
+            assert_eq!(all(&bins).len(), values.len());
+            bins.split(0..moments.len() as u32, 3);
+            assert_eq!(all(&bins).len(), values.len());
+        }
+    }
 }

@@ -13,8 +13,8 @@ use crate::simd::dispatch;
 use crate::stop::Stop;
 use crate::weights::Weights;
 
-/// Values put into bins by one task; the unit in which sums are added up.
-const CHUNK: usize = 1 << 21;
+/// Most values put into bins by one task, which has bins of its own; its sums are the unit that is added up.
+const CHUNK: usize = 3 << 20;
 /// Values gathered by one task.
 const GATHER: usize = 1 << 18;
 /// More bins than this are filled segment by segment.
@@ -46,20 +46,21 @@ impl Bins {
             Vec::new()
         };
         let anchor = f64::from(self.anchor);
+        let size = values.len().div_ceil(values.len().div_ceil(CHUNK).max(1));
         let parts: Vec<Vec<Moments>> = values
-            .par_chunks(CHUNK)
+            .par_chunks(size.max(1))
             .enumerate()
             .map(|(c, chunk)| {
                 let mut bins = vec![[0.0; 4]; self.len];
                 if self.is_split() {
-                    self.sifted(chunk, c * CHUNK, weights, &sieve, |x, w| {
+                    self.sifted(chunk, c * size, weights, &sieve, |x, w| {
                         let part = self.part(x);
                         if part != CLOSED {
                             add(&mut bins[part as usize], moments_of(anchor, x, w));
                         }
                     });
                 } else {
-                    count(self, chunk, c * CHUNK, weights, finite, &mut bins);
+                    count(self, chunk, c * size, weights, finite, &mut bins);
                 }
                 bins
             })

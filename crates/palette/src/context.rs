@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use crate::sensitivity::{Look, is_good, look};
 use crate::{Layerwise, Mode, PaletteSpec, Refusal};
 
 /// What is known of a weight beside its values.
@@ -50,17 +51,14 @@ impl<'a> Context<'a> {
             let found = each.len();
             return Err(Refusal::SensitivityLength { elements, found });
         }
-        let bad = |value: &&f32| !(value.is_finite() && **value >= 0.0);
-        let count = each.iter().filter(bad).count();
-        if count > 0 {
+        let Look { most, sound, .. } = look(each);
+        if !sound {
+            let count = each.iter().filter(|value| !is_good(**value)).count();
             return Err(Refusal::Sensitivity { count, elements });
         }
         let same = each.windows(2).all(|pair| pair[0] == pair[1]);
         let matters = !same && matches!(spec.mode(), Mode::Kmeans(_));
-        Ok(matters.then(|| Sensitivity {
-            each,
-            most: each.iter().fold(0.0, |a, &b| a.max(b)),
-        }))
+        Ok(matters.then_some(Sensitivity { each, most }))
     }
 
     /// Ends the work when it is no longer wanted.

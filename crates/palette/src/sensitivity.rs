@@ -52,27 +52,10 @@ pub struct SensitivityError {
 /// # Ok::<(), palettizer_palette::sensitivity::SensitivityError>(())
 /// ```
 pub fn normalise(values: &mut [f32]) -> Result<(), SensitivityError> {
-    // The largest, the smallest that is not zero, and how many are bad.
-    let look = |values: &[f32]| {
-        values
-            .iter()
-            .fold((0_f32, f32::INFINITY, 0), |found, &value| {
-                let (most, least, bad) = found;
-                let positive = if value > 0.0 { value } else { f32::INFINITY };
-                let good = (0.0..f32::INFINITY).contains(&value);
-                (
-                    most.max(value),
-                    least.min(positive),
-                    bad + usize::from(!good),
-                )
-            })
-    };
-    let (most, least, count) = values.par_chunks(CHUNK).map(look).reduce(
-        || (0.0, f32::INFINITY, 0),
-        |a, b| (a.0.max(b.0), a.1.min(b.1), a.2 + b.2),
-    );
-    if count > 0 {
-        let bad = |value: &f32| !(0.0..f32::INFINITY).contains(value);
+    let Look { most, least, sound } = look(values);
+    if !sound {
+        let bad = |value: &f32| !is_good(*value);
+        let count = values.iter().filter(|value| bad(value)).count();
         let at = values.iter().position(bad).unwrap_or(0);
         return Err(SensitivityError {
             value: values[at],
@@ -91,6 +74,71 @@ pub fn normalise(values: &mut [f32]) -> Result<(), SensitivityError> {
         .par_chunks_mut(CHUNK)
         .for_each(|values| values.iter_mut().for_each(scale));
     Ok(())
+}
+
+/// Whether a number is a sensitivity: finite, and zero or more.
+pub(crate) fn is_good(value: f32) -> bool {
+    (0.0..f32::INFINITY).contains(&value)
+}
+
+/// What a pass over sensitivities tells.
+pub(crate) struct Look {
+    /// The largest, or zero.
+    pub(crate) most: f32,
+    /// The smallest that is not zero, or infinity.
+    least: f32,
+    /// Whether all are [good](is_good).
+    pub(crate) sound: bool,
+}
+
+impl Look {
+    fn with(self, other: Look) -> Look {
+        Look {
+            most: self.most.max(other.most),
+            least: self.least.min(other.least),
+            sound: self.sound && other.sound,
+        }
+    }
+}
+
+/// Looks over sensitivities.
+pub(crate) fn look(values: &[f32]) -> Look {
+    let none = || look_at(&[]);
+    values
+        .par_chunks(CHUNK)
+        .map(look_at)
+        .reduce(none, Look::with)
+}
+
+/// Many side by side: one after the other, each would wait for the one before.
+fn look_at(values: &[f32]) -> Look {
+    const LANES: usize = 16;
+    let (mut most, mut least, mut bad) = ([0.0; LANES], [f32::INFINITY; LANES], [0; LANES]);
+    let (whole, rest) = values.as_chunks::<LANES>();
+    let mut last = [0.0; LANES];
+    last[..rest.len()].copy_from_slice(rest);
+    for values in whole.iter().chain([&last]) {
+        for lane in 0..LANES {
+            let value = values[lane];
+            let positive = if value > 0.0 { value } else { f32::INFINITY };
+            most[lane] = if value > most[lane] {
+                value
+            } else {
+                most[lane]
+            };
+            least[lane] = if positive < least[lane] {
+                positive
+            } else {
+                least[lane]
+            };
+            bad[lane] |= u32::from(!is_good(value));
+        }
+    }
+    Look {
+        most: most.into_iter().fold(0.0, f32::max),
+        least: least.into_iter().fold(f32::INFINITY, f32::min),
+        sound: bad == [0; LANES],
+    }
 }
 
 #[cfg(test)]

@@ -9,8 +9,9 @@ from palettizer import _native
 from palettizer.torch.palettization import Budget, LayerwisePalettizer, LayerwisePalettizerConfig
 from palettizer.torch.palettization._layerwise.outputs import Outputs
 from palettizer.torch.palettization._layerwise.samples import Samples, calibrating
-from palettizer.torch.palettization._plan.palettize import maker, make_palette
+from palettizer.torch.palettization._plan.palettize import native_arguments
 from palettizer.torch.palettization._plan.plan import make_plan
+from palettizer.torch.palettization._plan.tensors import to_native
 from test_torch_budget import loss, model, weights
 from torch import nn
 
@@ -36,6 +37,11 @@ def compress(dense, samples, budget, **options):
     return palettizer.compress(samples, budget=budget, progress=False, **options), palettizer.report()
 
 
+def palette(weight):
+    with torch.no_grad(), weight.owners[0].values() as values:
+        return _native.palettize(**native_arguments(weight, to_native(values), None))
+
+
 @torch.no_grad()
 def snr(dense, small, samples):
     error = sum((dense(x) - small(x)).double().square().sum() for x in samples)
@@ -48,13 +54,13 @@ def test_harms_are_what_runs_find(kind, bits):
     """One probe for each sample of a few outputs: within some decibels, and on average nearer."""
     dense, samples = model(kind)
     plan = make_plan(dense, LayerwisePalettizerConfig.from_dict({"global_config": {"n_bits": bits, "weight_threshold": 0}}))
-    palettes = {weight.name: make_palette(weight, maker(1))[0] for weight in plan.weights}
+    palettes = {weight.name: palette(weight) for weight in plan.weights}
     before = copy.deepcopy(dense.state_dict())
     off = []
     with calibrating(dense):
         outputs = Outputs(dense, Samples(samples, 6, None, None, False))
         assert outputs.noise() == 0.0
-        harms = outputs.harms(plan.weights, {name: [palette] for name, palette in palettes.items()})
+        harms = outputs.harms(plan.weights, {name: [made] for name, made in palettes.items()})
         for weight in plan.weights:
             with outputs.changed([weight], palettes):
                 off.append(10 * math.log10(harms[weight.name][0] / outputs.noise()))
@@ -78,10 +84,10 @@ def test_each_output_counts_by_its_own_energy():
     dense = Two().eval()
     dense.large.weight.data.copy_(dense.small.weight.data)
     plan = make_plan(dense, LayerwisePalettizerConfig.from_dict({"global_config": {"n_bits": 3, "weight_threshold": 0}}))
-    palettes = {weight.name: make_palette(weight, maker(1))[0] for weight in plan.weights}
+    palettes = {weight.name: palette(weight) for weight in plan.weights}
     with calibrating(dense):
         outputs = Outputs(dense, Samples([torch.randn(64, 32) for _ in range(4)], 4, None, None, False))
-        harms = outputs.harms(plan.weights, {name: [palette] for name, palette in palettes.items()})
+        harms = outputs.harms(plan.weights, {name: [made] for name, made in palettes.items()})
         for weight in plan.weights:
             with outputs.changed([weight], palettes):
                 assert 0.6 < harms[weight.name][0] / outputs.noise() < 1.6

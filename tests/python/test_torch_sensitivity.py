@@ -171,6 +171,14 @@ def test_tensors_of_torch_files_are_read_where_they_lie(tmp_path):
             assert torch.equal(read(name), tensor)
 
 
+def test_a_torch_file_that_is_cut_short_is_refused(tmp_path):
+    path = tmp_path / "s.pt"
+    torch.save({"conv.weight": torch.rand(8, 1, 3, 3)}, path)
+    path.write_bytes(path.read_bytes()[:-300])
+    with pytest.raises(ValueError, match=r"s\.pt begins like a file of torch\.save and has not its end; copy it again"):
+        palettizer(sides.ours, net()).compress(sensitivity_path=str(path))
+
+
 def test_a_torch_file_does_not_stay_in_memory(tmp_path):
     path = str(tmp_path / "large.pt")
     torch.save({str(i): torch.full((1 << 21,), float(i)) for i in range(8)}, path)

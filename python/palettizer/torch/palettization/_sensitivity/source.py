@@ -88,6 +88,9 @@ def _opened(path: str) -> _Opened:
     """The shapes of the tensors in a file by name, what reads one into memory of its own, and what the largest values were, if it is said."""
     if zipfile.is_zipfile(path):  # torch.save, as coremltools writes them
         return (*torch_file.opened(path), {})
+    with open(path, "rb") as file:
+        if file.read(2) == b"PK":
+            raise ValueError(f"{path} begins like a file of torch.save and has not its end; copy it again, or compute it with compute_sensitivity")
     entries, said = safetensors.contents(path)
     shapes = {name: entry.shape for name, entry in entries.items()}
     return shapes, lambda name: safetensors.read(path, entries[name]), _largest(path, said.get(_LARGEST, "{}"))
